@@ -1,0 +1,194 @@
+"""From a task to its prompts: rows from the package, a data folder or the hub, each checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness.data.prompts import Prompt, PromptSet, Resolved
+from harness.data.tables import Row, read_table
+from harness.data.task import ROLES, Hub, Role, TaskSpec
+from harness.errors import BadInputError, nearest
+from harness.store.files import sha256
+
+
+def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> PromptSet:
+    """Read a task's prompts: from its package files, else from a data folder, else from the hub.
+
+    Args:
+        spec: the task.
+        data_dirs: folders searched for `source.files`, the first hit of each file wins.
+
+    Raises:
+        BadInputError: the rows can't be had, a column is missing, no row is left, an id is given twice, or
+            a prompt is empty.
+    """
+    source = spec.source
+    if source.package_files:
+        rows, resolved = _package_rows(spec)
+    else:
+        found = _files_under(source.files, data_dirs)
+        if len(found) == len(source.files) > 0:
+            rows, resolved = _file_rows(found)
+        elif found:
+            missing = next(name for name in source.files if name not in found)
+            raise BadInputError(
+                f"task {spec.name}: source.files: {missing} is under no --data-dir, though others are"
+            )
+        elif source.hub is not None:
+            rows, resolved = _hub_rows(spec, source.hub)
+        else:
+            searched = ", ".join(str(folder) for folder in data_dirs) or "none was given"
+            raise BadInputError(
+                f"task {spec.name}: source.files: {source.files[0]} is under no --data-dir ({searched})"
+            )
+    return PromptSet(spec, _prompts(spec, rows, resolved), resolved)
+
+
+def _package_rows(spec: TaskSpec) -> tuple[list[Row], Resolved]:
+    if spec.folder is None:
+        raise BadInputError(f"task {spec.name}: source.package_files: the task was not read from a folder")
+    files = {name: spec.folder / name for name in spec.source.package_files}
+    for name, path in files.items():
+        if not path.is_file():
+            raise BadInputError(f"task {spec.name}: source.package_files: no file {name} in {spec.folder}")
+    rows = [row for path in files.values() for row in read_table(path)]
+    digests = {name: sha256(path) for name, path in files.items()}
+    return rows, Resolved("package", str(spec.folder), sha256=digests)
+
+
+def _files_under(names: Sequence[str], data_dirs: Sequence[Path]) -> dict[str, Path]:
+    found = {}
+    for name in names:
+        path = next((folder / name for folder in data_dirs if (folder / name).is_file()), None)
+        if path is not None:
+            found[name] = path
+    return found
+
+
+def _file_rows(files: dict[str, Path]) -> tuple[list[Row], Resolved]:
+    rows = [row for path in files.values() for row in read_table(path)]
+    name, path = next(iter(files.items()))
+    folder = path.parents[len(Path(name).parts) - 1]
+    return rows, Resolved("files", str(folder), sha256={name: sha256(path) for name, path in files.items()})
+
+
+def _hub_rows(spec: TaskSpec, hub: Hub) -> tuple[list[Row], Resolved]:
+    import datasets
+
+    try:
+        table = datasets.load_dataset(hub.path, hub.name, split=hub.split, revision=hub.revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        files = ", ".join(spec.source.files)
+        instead = f"; give --data-dir with a folder that holds {files}" if files else ""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadInputError(
+            f"task {spec.name}: source.hub: {hub.path} can't be had ({reason}){instead}"
+        ) from error
+    for column in hub.rename:
+        _check_column(spec, "source.hub.rename", column, table.column_names, hub.path)
+    rows: list[Row] = table.rename_columns(hub.rename).to_list()
+    return rows, Resolved("hub", hub.path, revision=_commit(table) or hub.revision)
+
+
+def _commit(table: Any) -> str | None:
+    """Return the commit that `datasets` read: it is part of the addresses whose checksums it keeps."""
+    for address in table.info.download_checksums or {}:
+        match = re.search(r"@([0-9a-f]{40})/", address)
+        if match:
+            return match[1]
+    return None
+
+
+def _check_column(
+    spec: TaskSpec, field: str, column: str, known: Sequence[str] | dict[str, None], origin: str
+) -> None:
+    if column not in known:
+        raise BadInputError(
+            f"task {spec.name}: {field}: no column '{column}' in {origin}, {nearest(column, known)}"
+        )
+
+
+def _prompts(spec: TaskSpec, rows: list[Row], resolved: Resolved) -> tuple[Prompt, ...]:
+    origin = ", ".join(resolved.sha256) or resolved.origin
+    if not rows:
+        raise BadInputError(f"task {spec.name}: no rows in {origin}")
+    known = {column: None for row in rows for column in row}
+    fields = {
+        "id_column": spec.id_column,
+        "category_column": spec.category_column,
+        "pair_column": spec.pair_column,
+        "split_column": spec.split_column,
+        "where.column": spec.where.column if spec.where else None,
+    }
+    for column in spec.prompt.columns:
+        _check_column(spec, "prompt", column, known, origin)
+    for field, name in fields.items():
+        if name is not None:
+            _check_column(spec, field, name, known, origin)
+
+    prompts: dict[str, Prompt] = {}
+    for number, row in enumerate(rows):
+        if spec.where is not None and not spec.where.keeps(_cell(spec, number, row, spec.where.column)):
+            continue
+        prompt = _prompt(spec, number, row)
+        if prompt.id in prompts:
+            _bad_row(spec, number, f"id '{prompt.id}' is given twice")
+        prompts[prompt.id] = prompt
+    if not prompts:
+        raise BadInputError(f"task {spec.name}: where: none of the {len(rows)} rows of {origin} is left")
+    return tuple(prompts.values())
+
+
+def _prompt(spec: TaskSpec, number: int, row: Row) -> Prompt:
+    def optional(column: str | None) -> str | None:
+        return (_cell(spec, number, row, column).strip() or None) if column is not None else None
+
+    parts = {column: _cell(spec, number, row, column) for column in spec.prompt.columns}
+    template = spec.prompt.template
+    text = (template.format_map(parts) if template is not None else parts[spec.prompt.columns[0]]).strip()
+    if not text:
+        _bad_row(spec, number, "the prompt is empty")
+    if not all(value.strip() for value in parts.values()):
+        empty = next(column for column, value in parts.items() if not value.strip())
+        _bad_row(spec, number, f"the prompt's column '{empty}' is empty")
+    identity = str(number) if spec.id_column is None else optional(spec.id_column)
+    if identity is None:
+        _bad_row(spec, number, f"id_column '{spec.id_column}' is empty")
+    pair = optional(spec.pair_column)
+    return Prompt(
+        id=identity,
+        text=text,
+        task=spec.name,
+        kind=spec.kind,
+        category=optional(spec.category_column),
+        pair=pair,
+        split=_declared(spec, number, optional(spec.split_column)),
+    )
+
+
+def _declared(spec: TaskSpec, number: int, value: str | None) -> Role | None:
+    if spec.split_column is None:
+        return None
+    role = next((role for role in ROLES if role == value), None)
+    if role is None:
+        expected = ", ".join(ROLES)
+        _bad_row(
+            spec, number, f"split_column '{spec.split_column}': expected {expected}, found '{value or ''}'"
+        )
+    return role
+
+
+def _cell(spec: TaskSpec, number: int, row: Row, column: str) -> str:
+    value = row.get(column)
+    if value is None:
+        return ""
+    if isinstance(value, str | int | float):
+        return str(value)
+    _bad_row(spec, number, f"column '{column}': expected text, found a {type(value).__name__}")
+
+
+def _bad_row(spec: TaskSpec, number: int, problem: str) -> NoReturn:
+    raise BadInputError(f"task {spec.name}: row {number} (counted from 0): {problem}")

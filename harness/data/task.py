@@ -1,0 +1,230 @@
+"""What a prompt task is: the schema of tasks/*.yaml (docs/tasks.md), and how tasks are found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from string import Formatter
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from harness.content import yaml_files
+from harness.data.yaml_model import read_yaml
+from harness.errors import BadInputError, nearest
+
+Kind = Literal["harmful", "benign"]
+Role = Literal["identify", "train", "test"]
+ROLES: tuple[Role, ...] = ("identify", "train", "test")
+
+
+def _relative(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\\" in path:
+        raise ValueError("expected a relative path with forward slashes and without '..'")
+    return path
+
+
+def _without_repeats(roles: tuple[Role, ...]) -> tuple[Role, ...]:
+    if len(set(roles)) < len(roles):
+        raise ValueError("a role is named twice")
+    return tuple(role for role in ROLES if role in roles)
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+Column = Annotated[str, Field(min_length=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Hub(_Part):
+    """A data set on the Hugging Face hub, read through `datasets`."""
+
+    path: str = Field(min_length=1)
+    """The data set's id."""
+    name: str | None = None
+    """Its configuration, where it has several."""
+    split: str
+    """Its split."""
+    revision: str | None = None
+    """A commit, tag or branch; what it resolved to is recorded."""
+    rename: dict[str, str] = Field(default_factory=dict)
+    """Columns that are called otherwise on the hub: hub name to the name this task uses."""
+
+
+class Source(_Part):
+    """Where a task's rows are: `package_files`, or `files` and `hub`, of which files win."""
+
+    hub: Hub | None = None
+    """Read when `files` are under no data folder."""
+    files: tuple[RelativePath, ...] = ()
+    """CSV, JSON, JSONL or Parquet files under a `--data-dir`; several are read one after another."""
+    package_files: tuple[RelativePath, ...] = ()
+    """The same, shipped beside the YAML file."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Source:
+        if bool(self.package_files) == bool(self.hub or self.files):
+            raise ValueError("expected either package_files, or hub, files or both of these two")
+        return self
+
+
+class PromptText(_Part):
+    """How a row becomes a prompt: one column, or a template over columns."""
+
+    column: Column | None = None
+    """The column that holds the prompt."""
+    template: str | None = None
+    """Text with columns in braces, such as "{question} Answer in one word."."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PromptText:
+        if (self.column is None) == (self.template is None):
+            raise ValueError("expected exactly one of column and template")
+        if self.template is not None:
+            _check_template(self.template)
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the prompt is made of."""
+        if self.template is None:
+            return (self.column or "",)
+        return tuple(name for _, name, _, _ in Formatter().parse(self.template) if name is not None)
+
+
+def _check_template(template: str) -> None:
+    fields = [part for part in Formatter().parse(template) if part[1] is not None]
+    if not fields:
+        raise ValueError("template: expected at least one column in braces")
+    for _, name, specification, conversion in fields:
+        # `{row.x}` and `{row[x]}` would reach into Python objects.
+        if not name or specification or conversion or set(name) & set(".[]") or name.isdecimal():
+            raise ValueError(f"template: expected column names alone in braces, found {{{name}}}")
+
+
+class Where(_Part):
+    """Which rows to keep, by the text of one column (an absent value is the empty text)."""
+
+    column: Column
+    """The column looked at."""
+    equals: str | None = None
+    """Keep rows with exactly this text."""
+    startswith: str | None = None
+    """Keep rows that begin so."""
+    not_startswith: str | None = None
+    """Keep rows that do not begin so."""
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Where:
+        if sum(value is not None for value in (self.equals, self.startswith, self.not_startswith)) != 1:
+            raise ValueError("expected exactly one of equals, startswith and not_startswith")
+        return self
+
+    def keeps(self, text: str) -> bool:
+        """Tell whether a row whose column holds `text` stays."""
+        if self.equals is not None:
+            return text == self.equals
+        if self.startswith is not None:
+            return text.startswith(self.startswith)
+        return not text.startswith(self.not_startswith or "")
+
+
+class TaskSpec(_Part):
+    """One prompt task, as its YAML file states it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """The name on the command line and in results; the file is called like it."""
+    version: int = Field(default=1, ge=1)
+    """Raised when results before and after a change of this file can't be compared."""
+    kind: Kind
+    """Whether a refusal is what is wanted (harmful) or a false refusal (benign)."""
+    description: str = Field(min_length=1)
+    """One sentence on what is asked."""
+    source: Source
+    """Where the rows are."""
+    prompt: PromptText
+    """How a row becomes a prompt."""
+    where: Where | None = None
+    """Which rows to keep; all without it."""
+    id_column: Column | None = None
+    """Unique ids; without it, the row's number in the source, counted from 0 before `where`."""
+    category_column: Column | None = None
+    """What a prompt is about."""
+    pair_column: Column | None = None
+    """Matched pairs: prompts with the same value stay in one split."""
+    pairs_with: str | None = None
+    """The task whose pair values mean the same, such as a harmful task's benign twin."""
+    split_column: Column | None = None
+    """A declared split per row: test, train or identify."""
+    roles: Annotated[tuple[Role, ...], Field(min_length=1), AfterValidator(_without_repeats)] = ROLES
+    """What the prompts may serve for."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """The longest answer, in tokens, unless a run says otherwise."""
+    licence: str = Field(min_length=1)
+    """The licence of the data."""
+    citation: str = Field(min_length=1)
+    """Whom to cite."""
+
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _pairs_need_a_column(self) -> TaskSpec:
+        if self.pairs_with is not None and self.pair_column is None:
+            raise ValueError("pairs_with: expected pair_column beside it")
+        return self
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the YAML file, where `package_files` are; None for a task made in code."""
+        return self._folder
+
+    def located_in(self, folder: Path) -> TaskSpec:
+        """Return this task as one whose package files are in `folder`."""
+        copy = self.model_copy()
+        copy._folder = folder
+        return copy
+
+
+def read_task(path: Path) -> TaskSpec:
+    """Read one task file.
+
+    Raises:
+        BadInputError: the file does not follow the schema, or is not called like its task.
+    """
+    spec = read_yaml(path, TaskSpec)
+    if spec.name != path.stem:
+        raise BadInputError(
+            f"{path}: name: expected '{path.stem}', as the file is called, found '{spec.name}'"
+        )
+    return spec.located_in(path.parent)
+
+
+def list_tasks(include: Sequence[Path] = ()) -> list[TaskSpec]:
+    """Return every known task by name; of two files with one name, that of `include` counts.
+
+    Raises:
+        BadInputError: a task file does not follow the schema.
+    """
+    return [read_task(path) for _, path in sorted(_task_files(include).items())]
+
+
+def find_task(name: str, include: Sequence[Path] = ()) -> TaskSpec:
+    """Return the task called `name`.
+
+    Raises:
+        BadInputError: there is none (the nearest is named), or its file does not follow the schema.
+    """
+    files = _task_files(include)
+    if name not in files:
+        raise BadInputError(f"unknown task '{name}': {nearest(name, files)}")
+    return read_task(files[name])
+
+
+def _task_files(include: Sequence[Path]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in yaml_files("tasks", include):
+        files.setdefault(path.stem, path)
+    return files
