@@ -1,0 +1,231 @@
+"""The configuration of a run: every setting, its default and its meaning, in one place.
+
+Layers, later ones win: the defaults below, the model's preset (harness/models/presets/NAME.yaml), `--config
+FILE`, flags and `--set a.b=c`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import BadInputError, nearest
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+
+DEFAULT_TOP_K = 50
+
+PRESETS = Path(__file__).resolve().parent / "models" / "presets"
+
+
+class Settings(BaseModel):
+    """A group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class GenerationConfig(Settings):
+    """How variants answer prompts. Decoding is greedy."""
+
+    max_new_tokens: PositiveInt | None = Field(None, description="tokens an answer may have; by default the task's own")
+    batch_size: PositiveInt = Field(32, description="prompts generated together")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="passed on to the chat template, such as enable_thinking: false"
+    )
+
+
+class SelectionConfig(Settings):
+    """Which experts count as unsafe: top_k, threshold, or both; 50 experts when neither is given."""
+
+    method: str = Field("risk_diff", description="how an expert is scored")
+    phase: Literal["prompt", "generation", "all", "decision"] = Field(
+        "all", description="tokens to look at; `decision` is the last 4 prompt and first 4 answer tokens"
+    )
+    top_k: PositiveInt | None = Field(None, description="keep at most this many (50 when no threshold is given either)")
+    threshold: float | None = Field(None, description="keep scores of at least this, such as 0.05")
+
+    @property
+    def at_most(self) -> int | None:
+        """Experts to keep at most, the default included."""
+        return DEFAULT_TOP_K if self.top_k is None and self.threshold is None else self.top_k
+
+
+class TrainingConfig(Settings):
+    """How selected experts are fine-tuned."""
+
+    epochs: PositiveInt = Field(3, description="passes over the training examples")
+    max_steps: PositiveInt | None = Field(None, description="stop after this many optimizer steps")
+    batch_size: PositiveInt = Field(16, description="examples in one forward pass")
+    gradient_accumulation_steps: PositiveInt = Field(1, description="forward passes in one optimizer step")
+    learning_rate: float = Field(5e-4, gt=0, description="peak rate of AdamW")
+    warmup_steps: NonNegativeInt = Field(10, description="steps of linear warm-up (at most half of all)")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW, on the trained experts only")
+    max_gradient_norm: float = Field(1.0, gt=0, description="clip the gradient's norm to this")
+    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+    retain_per_refusal: float = Field(
+        2.0, ge=0, description="at most this many benign examples for each refusal, shared evenly between the benign tasks"
+    )
+
+
+class CapabilityConfig(Settings):
+    """What lm-eval measures, and how."""
+
+    tasks: list[str] = Field(default=[], description="lm-eval tasks, ours or lm-eval's own")
+    batch_size: PositiveInt = Field(32, description="lm-eval requests in one forward pass")
+    limit: PositiveInt | None = Field(None, description="items of each capability task; all of them by default")
+    chat_template: bool = Field(False, description="wrap each item in the chat template")
+
+
+class RunConfig(Settings):
+    """All settings of `harness run`."""
+
+    model: str = Field("demo", description="demo, smol-moe, a checkpoint folder or a hub id")
+    intervention: str = Field("unsafe_experts", description="what is evaluated; see `harness baselines list`")
+    baselines: list[str] = Field(
+        default=["system_prompt", "steer", "random_experts", "all_experts"],
+        description="what it is compared with; `base` always is",
+    )
+    tasks: list[str] = Field(default=["advbench", "alpaca"], description="prompt tasks; see `harness tasks list`")
+    data_dir: list[Path] = Field(default=[], description="folders with copies of the public sets; they win over the hub")
+    include: list[Path] = Field(default=[], description="folders with more task and baseline YAML files")
+    limit: PositiveInt | None = Field(None, description="prompts of each task and split; all of them by default")
+    seed: NonNegativeInt = Field(0, description="of splits, refusals, random draws and training order")
+    draws: PositiveInt = Field(1, description="how many random_experts draws to train")
+    judge: str = Field("keyword", description="the primary judge; see `harness judges list`")
+    engine: Literal["transformers"] = Field("transformers", description="what generates the answers")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the model in memory; auto is the checkpoint's"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    trust_remote_code: bool = Field(False, description="let the checkpoint's own Python code run")
+    save_model: bool = Field(False, description="keep each trained variant as a whole checkpoint")
+    generation: GenerationConfig = GenerationConfig()
+    selection: SelectionConfig = SelectionConfig()
+    training: TrainingConfig = TrainingConfig()
+    capability: CapabilityConfig = CapabilityConfig()
+
+
+def preset_names() -> list[str]:
+    """Return the models that have recommended settings."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def make_config(
+    flags: Mapping[str, Any], file: Path | None = None, assignments: Sequence[str] = ()
+) -> RunConfig:
+    """Merge all layers into one configuration.
+
+    Args:
+        flags: what the command line set, dotted names allowed.
+        file: a YAML or JSON file with the same structure as RunConfig.
+        assignments: `a.b=c` strings of `--set`; the value is read as YAML.
+
+    Raises:
+        BadInputError: a key is unknown (the nearest is offered) or a value does not fit.
+    """
+    from_file = _read_file(file) if file else {}
+    overrides: dict[str, Any] = {}
+    for key, value in flags.items():
+        _assign(overrides, key, value)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise BadInputError(f"--set {assignment}: expected KEY=VALUE, such as selection.top_k=20")
+        _check_key(key, f"--set {assignment}")
+        _assign(overrides, key, _yaml_value(text, assignment))
+    model = overrides.get("model", from_file.get("model", "demo"))
+    preset = PRESETS / f"{model}.yaml"
+    layers = _read_file(preset) if preset.is_file() else {}
+    for layer in (from_file, overrides):
+        layers = _merged(layers, layer)
+    try:
+        return RunConfig.model_validate(layers)
+    except ValidationError as error:
+        raise BadInputError(_one_line(error, file)) from error
+
+
+def setting_names(settings: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """Return the dotted names of all settings."""
+    names: list[str] = []
+    for name, field in settings.model_fields.items():
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            names += setting_names(group, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def _check_key(key: str, where: str) -> None:
+    known = setting_names()
+    if key not in known and not key.startswith("generation.chat_template_kwargs."):
+        raise BadInputError(f"{where}: unknown setting '{key}', {nearest(key, known)}")
+
+
+def _assign(target: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        target = target.setdefault(part, {})
+    target[last] = value
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both and key != "chat_template_kwargs" else value
+    return result
+
+
+def _yaml_value(text: str, assignment: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInputError(f"--set {assignment}: the value is not YAML") from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"configuration {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise BadInputError(f"configuration {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise BadInputError(f"configuration {path}: expected settings by name, such as `limit: 100`")
+    return content
+
+
+def _one_line(error: ValidationError, file: Path | None) -> str:
+    """Say what is wrong with the first setting that does not fit."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    where = f"{file}: " if file else ""
+    if first["type"] == "extra_forbidden":
+        return f"{where}unknown setting '{key}', {nearest(key, setting_names())}"
+    return f"{where}setting {key} = {first['input']!r}: {_lower(first['msg'])}"
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def describe(settings: type[BaseModel] = RunConfig, prefix: str = "") -> Iterable[tuple[str, str, str]]:
+    """Yield name, default and meaning of every setting, for `--help` and the docs."""
+    for name, field in settings.model_fields.items():
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            yield from describe(group, f"{prefix}{name}.")
+        else:
+            default = field.get_default(call_default_factory=True)
+            choices = " | ".join(map(str, get_args(group))) if _is_literal(group) else ""
+            yield prefix + name, str(default), f"{field.description or ''}{f' ({choices})' if choices else ''}"
+
+
+def _is_literal(annotation: Any) -> bool:
+    return bool(get_args(annotation)) and all(isinstance(choice, str) for choice in get_args(annotation))

@@ -1,0 +1,64 @@
+"""Chat templates: from a user's prompt to the text that a model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PROBE = "harness-probe-of-the-system-role"
+
+
+class ChatTemplate:
+    """Renders prompts with a tokenizer's chat template.
+
+    Args:
+        tokenizer: has a chat template (`load_tokenizer` checked).
+        arguments: passed on to the template, such as `enable_thinking`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any] | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.arguments = dict(arguments or {})
+
+    def render(self, prompt: str, system_prompt: str | None = None) -> str:
+        """Return the text that ends where the model's answer begins.
+
+        A template without a system role gets the system prompt before the user's message.
+        """
+        if system_prompt is None:
+            return self._apply([{"role": "user", "content": prompt}])
+        if self.has_system_role():
+            return self._apply([{"role": "system", "content": system_prompt}, {"role": "user", "content": prompt}])
+        return self._apply([{"role": "user", "content": f"{system_prompt}\n\n{prompt}"}])
+
+    def has_system_role(self) -> bool:
+        """Say whether the template shows a system message; some raise, some drop it without a word."""
+        from jinja2 import TemplateError
+
+        try:
+            text = self._apply([{"role": "system", "content": _PROBE}, {"role": "user", "content": "hi"}])
+        except (TemplateError, BadInputError):
+            return False
+        return _PROBE in text
+
+    def tokens(self, prompts: Sequence[str], system_prompt: str | None = None) -> list[list[int]]:
+        """Return the token ids of rendered prompts.
+
+        The template writes the special tokens itself, so the tokenizer must not add them again.
+        """
+        texts = [self.render(prompt, system_prompt) for prompt in prompts]
+        encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [list(ids) for ids in encoded]
+
+    def _apply(self, messages: list[dict[str, str]]) -> str:
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **self.arguments
+        )
+        if not isinstance(text, str) or not text:
+            raise BadInputError("the chat template renders nothing for a user's message")
+        return text

@@ -1,0 +1,177 @@
+"""From a model's name to a loaded model: the embedded demo, a built one, a local folder or a hub id."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BadInputError, HarnessError
+from harness.models.moe import MoEModel, find_moe
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+DEMO_FOLDER = Path(__file__).resolve().parent / "demo"
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model that is on disk."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory with its tokenizer and MoE layers."""
+
+    ref: ModelRef
+    moe: MoEModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    checkpoint_dtype: torch.dtype
+
+    @property
+    def end_of_turn(self) -> int:
+        """The token that ends an answer."""
+        eos = self.moe.model.generation_config.eos_token_id
+        token = eos[0] if isinstance(eos, list) else eos
+        return int(token if token is not None else self.tokenizer.eos_token_id)
+
+
+def resolve_model(name: str) -> ModelRef:
+    """Find a model on disk, downloading it if it is a hub id.
+
+    Raises:
+        BadInputError: there is no such model, or it was not built yet.
+    """
+    if name == "demo":
+        return _local(name, DEMO_FOLDER)
+    if name == "smol-moe":
+        from harness.models.smol import default_cache
+
+        path = default_cache() / "smol-moe"
+        if not (path / "config.json").is_file():
+            raise BadInputError(f"model 'smol-moe' is not in {path}: run `harness models build smol-moe` first")
+        return _local(name, path)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _local(path.resolve().name, path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise BadInputError(f"no model at '{name}': expected demo, smol-moe, a checkpoint folder or a hub id")
+    return _from_hub(name)
+
+
+def _local(name: str, path: Path) -> ModelRef:
+    if not (path / "config.json").is_file():
+        raise BadInputError(f"{path} holds no config.json: expected a transformers checkpoint folder")
+    return ModelRef(name, path)
+
+
+def _from_hub(name: str) -> ModelRef:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        folder = snapshot_download(name, allow_patterns=patterns)
+    except Exception as error:
+        # The hub client raises many kinds: whichever it was, the user named a model that cannot be had.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadInputError(f"model '{name}' is no local folder and the hub did not give it: {reason}") from error
+    return ModelRef(name, Path(folder))
+
+
+def read_config(ref: ModelRef) -> dict[str, Any]:
+    """Return config.json of a checkpoint."""
+    try:
+        config = json.loads((ref.path / "config.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise BadInputError(f"{ref.path / 'config.json'} is not JSON: {error}") from error
+    return dict(config)
+
+
+def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, with left padding and a padding token.
+
+    Raises:
+        BadInputError: there is no tokenizer, or it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(ref.path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{ref.path} holds no tokenizer that transformers can load: {_first_line(error)}") from error
+    if not tokenizer.chat_template:
+        raise BadInputError(f"the tokenizer of '{ref.name}' has no chat template: expected an instruction-tuned model")
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the device: 'auto' is a GPU if there is one."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BadInputError(f"device '{device}' asked for, but torch sees no GPU: use --device cpu")
+    return torch.device(device)
+
+
+def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False) -> LoadedModel:
+    """Load a model for evaluation.
+
+    Args:
+        ref: what `resolve_model` found.
+        dtype: "auto" for the checkpoint's own, or float32, bfloat16, float16.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        trust_remote_code: let the checkpoint's own Python code run.
+
+    Raises:
+        BadInputError: a dense model, no chat template, or not a causal language model.
+        HarnessError: it does not fit into memory.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    # Before the weights: cheap, and the likelier mistake.
+    tokenizer = load_tokenizer(ref, trust_remote_code)
+    config = read_config(ref)
+    stored = (config.get("text_config") or config).get("dtype") or config.get("dtype") or config.get("torch_dtype")
+    target = pick_device(device)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            ref.path,
+            dtype="auto" if dtype == "auto" else getattr(torch, dtype),
+            trust_remote_code=trust_remote_code,
+        )
+        model.to(target)
+    except torch.OutOfMemoryError as error:
+        raise HarnessError(f"model '{ref.name}' does not fit on {target}: {_first_line(error)}") from error
+    except (ValueError, KeyError, OSError) as error:
+        raise BadInputError(f"transformers cannot load '{ref.name}' as a language model: {_first_line(error)}") from error
+    model.eval().requires_grad_(False)
+    checkpoint_dtype = getattr(torch, str(stored)) if stored else next(model.parameters()).dtype
+    return LoadedModel(ref, find_moe(model), tokenizer, target, checkpoint_dtype)
+
+
+def quiet_transformers() -> None:
+    """Keep the libraries' own bars and notes out of ours."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

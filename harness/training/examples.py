@@ -1,0 +1,119 @@
+"""Training examples: chat-templated prompts with the answer that the model should give.
+
+Only answer tokens carry loss. Examples of a batch are right-aligned, so that all answers end in the last column
+and the output head runs on the last few columns alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    from harness.engines.chat import ChatTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One conversation to learn from.
+
+    Attributes:
+        prompt: token ids up to where the answer begins.
+        answer: token ids of the answer, its end token included where it has one.
+        aim: "refuse" (a harmful prompt) or "retain" (a benign one with the model's own earlier answer).
+    """
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    aim: str
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+class Batch(NamedTuple):
+    """Right-aligned examples; `labels` covers the last columns only and is -100 where no loss is taken."""
+
+    input_ids: torch.Tensor  # [B, T]
+    attention_mask: torch.Tensor  # [B, T]
+    position_ids: torch.Tensor  # [B, T]
+    labels: torch.Tensor  # [B, A], the last A columns
+
+
+def make_examples(
+    chat: ChatTemplate, prompts: Sequence[str], answers: Sequence[str], finished: Sequence[bool], end: int, aim: str
+) -> list[Example]:
+    """Tokenise conversations.
+
+    Args:
+        chat: renders the prompts.
+        prompts: users' messages.
+        answers: what the model should say.
+        finished: whether an answer ends there; one that was cut by its length gets no end token.
+        end: the token that ends an answer.
+        aim: "refuse" or "retain".
+    """
+    rendered = chat.tokens(prompts)
+    encoded = chat.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    examples = []
+    for prompt, answer, whole in zip(rendered, encoded, finished, strict=True):
+        ids = [*answer, end] if whole else list(answer)
+        if ids:
+            examples.append(Example(tuple(prompt), tuple(ids), aim))
+    return examples
+
+
+def check_lengths(examples: Sequence[Example], context: int | None) -> None:
+    """Refuse examples that the model's context cannot hold.
+
+    Raises:
+        BadInputError: says how long the longest is.
+    """
+    longest = max(len(example) for example in examples)
+    if context is not None and longest > context:
+        raise BadInputError(f"a training example has {longest} tokens, the model's context holds {context}")
+
+
+def batch_order(examples: Sequence[Example], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Share examples out into batches of similar length, in an order that the seed and epoch fix.
+
+    Examples are shuffled, sorted by length within windows of eight batches, cut into batches, and the batches
+    shuffled: little padding, and every batch still mixes refusals with benign answers.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    shuffled = generator.permutation(len(examples)).tolist()
+    window = 8 * batch_size
+    batches: list[list[int]] = []
+    for at in range(0, len(shuffled), window):
+        part = sorted(shuffled[at : at + window], key=lambda i: len(examples[i]))
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def collate(examples: Sequence[Example], pad: int, device: torch.device) -> Batch:
+    """Right-align examples and label their answer tokens."""
+    width, answers = max(map(len, examples)), max(len(example.answer) for example in examples)
+    ids = np.full((len(examples), width), pad, dtype=np.int64)
+    mask = np.zeros((len(examples), width), dtype=np.int64)
+    labels = np.full((len(examples), answers), -100, dtype=np.int64)
+    for row, example in enumerate(examples):
+        ids[row, width - len(example) :] = (*example.prompt, *example.answer)
+        mask[row, width - len(example) :] = 1
+        labels[row, answers - len(example.answer) :] = example.answer
+    positions = np.clip(mask.cumsum(axis=1) - 1, 0, None)
+    return Batch(*(torch.from_numpy(array).to(device) for array in (ids, mask, positions, labels)))
+
+
+def collated_batches(
+    examples: Sequence[Example], batch_size: int, seed: int, epochs: int, pad: int, device: torch.device
+) -> Iterator[Batch]:
+    """Yield the batches of all epochs."""
+    for epoch in range(epochs):
+        for rows in batch_order(examples, batch_size, seed, epoch):
+            yield collate([examples[i] for i in rows], pad, device)
