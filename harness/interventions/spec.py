@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.content import yaml_files
+from harness.data.yaml_model import read_yaml
 from harness.errors import BadInputError, nearest
 
 BASE = "base"
@@ -61,50 +61,32 @@ def list_variants(include: Sequence[Path] = ()) -> dict[str, VariantSpec]:
     """Return all specifications by name; a file of `include` stands in for ours of the same name.
 
     Raises:
-        BadInputError: a file does not fit the schema (names file and field).
+        BadInputError: a file does not follow the schema, or is not called like its baseline.
     """
-    found: dict[str, VariantSpec] = {}
-    for path in yaml_files("baselines", include):
-        content = _read(path)
-        if _is_variant(content):
-            spec = _validated(path, content)
-            found.setdefault(spec.name, spec)
-    return dict(sorted(found.items()))
+    return {name: _read(path) for name, path in sorted(_files(include).items())}
 
 
 def find_variant(name: str, include: Sequence[Path] = (), kind: str = "baseline") -> VariantSpec:
     """Return one specification.
 
     Raises:
-        BadInputError: there is none of this name; the nearest is offered.
+        BadInputError: there is none of this name (the nearest is offered), or its file is wrong.
     """
-    known = list_variants(include)
-    if name not in known:
-        raise BadInputError(f"unknown {kind} '{name}': {nearest(name, known)}")
-    return known[name]
+    files = _files(include)
+    if name not in files:
+        raise BadInputError(f"unknown {kind} '{name}': {nearest(name, files)}")
+    return _read(files[name])
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInputError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise BadInputError(f"{path}: expected fields by name")
-    return content
+def _files(include: Sequence[Path]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in yaml_files("baselines", include):
+        files.setdefault(path.stem, path)
+    return files
 
 
-def _is_variant(content: dict[str, Any]) -> bool:
-    """Tell a baseline from a task, since one included folder may hold both."""
-    return "intervention" in content or "kind" not in content
-
-
-def _validated(path: Path, content: dict[str, Any]) -> VariantSpec:
-    try:
-        return VariantSpec.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "file"
-        if first["type"] == "extra_forbidden":
-            raise BadInputError(f"{path}: unknown field '{field}', {nearest(field, VariantSpec.model_fields)}") from error
-        raise BadInputError(f"{path}: field '{field}': {first['msg']}") from error
+def _read(path: Path) -> VariantSpec:
+    spec = read_yaml(path, VariantSpec)
+    if spec.name != path.stem:
+        raise BadInputError(f"{path}: name: expected '{path.stem}', as the file is called, found '{spec.name}'")
+    return spec
