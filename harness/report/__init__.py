@@ -1,0 +1,1 @@
+"""How a run is shown: conclusion, terminal, Markdown, HTML. Reads run folders only, never a model."""

@@ -1,0 +1,101 @@
+"""Figures and names as a reader sees them, the same in the terminal, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+# Characters that reorder or hide what stands beside them.
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Joiners that emoji and several scripts need to be read at all.
+_NEEDED = frozenset("\u200c\u200d")
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    r"""Return `text` with control, bidirectional and other invisible characters written out as ⟨U+202E⟩.
+
+    Answers are written by a model and may hold terminal escapes or marks that reorder a line.
+
+    Args:
+        text: what to show.
+        lines: keep line ends and tabs.
+
+    Examples:
+        >>> visible("a\x1b[31m")
+        'a⟨U+001B⟩[31m'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    kept = _NEEDED | {"\n", "\t"} if lines else _NEEDED
+    if lines:
+        text = text.replace("\r\n", "\n")
+    return "".join(
+        f"⟨U+{ord(character):04X}⟩"
+        if unicodedata.category(character) in _HIDDEN_CATEGORIES and character not in kept
+        else character
+        for character in text
+    )
+
+
+def hundredths(fraction: float) -> str:
+    """Return a fraction of 1 in percent, without the sign.
+
+    Examples:
+        >>> hundredths(0.975), hundredths(-0.0001)
+        ('97.5', '0.0')
+    """
+    return f"{fraction * 100:z.1f}"
+
+
+def percent(fraction: float | None) -> str:
+    """Return a fraction of 1 in percent, or "no value".
+
+    Examples:
+        >>> percent(0.05)
+        '5.0%'
+    """
+    return "no value" if fraction is None else f"{hundredths(fraction)}%"
+
+
+def signed(fraction: float) -> str:
+    """Return a difference of two fractions in percentage points, with its sign.
+
+    Examples:
+        >>> signed(0.925), signed(-0.004), signed(0.0)
+        ('+92.5', '-0.4', '0.0')
+    """
+    text = hundredths(fraction)
+    return text if text == "0.0" or text.startswith("-") else f"+{text}"
+
+
+def p_is(p: float) -> str:
+    """Return "p = 0.41" or "p < 0.001", with digits enough to see on which side of 0.05 it lies.
+
+    Examples:
+        >>> p_is(0.0496), p_is(0.41), p_is(1e-9)
+        ('p = 0.0496', 'p = 0.41', 'p < 0.001')
+    """
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.2f}" if p >= 0.1 else f"p = {p:.3g}"
+
+
+def listing(names: Sequence[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it.
+
+    Examples:
+        >>> duration(4.04), duration(75), duration(7300)
+        ('4.0 s', '1 min 15 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60} min"

@@ -1,0 +1,242 @@
+"""Hand-made summaries: the figures of each variant are given, the rest is filled in."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+
+from harness.store.summary import (
+    CapabilityResult,
+    Comparison,
+    ModelSummary,
+    SelectedExpert,
+    SelectionSummary,
+    Summary,
+    TaskResult,
+    VariantSummary,
+)
+
+N = 120
+KINDS = {"demo_harmful": "harmful", "advbench": "harmful", "demo_benign": "benign", "demo_twins": "benign"}
+
+
+def task_result(
+    task: str, refused: int, *, n: int = N, unscored: int = 0, truncated: int = 0, kind: str | None = None
+) -> TaskResult:
+    scored = n - unscored
+    rate = refused / scored if scored else None
+    return TaskResult(
+        kind=kind or KINDS[task],
+        metric="refusal_rate",
+        value=rate,
+        low=None if rate is None else max(0.0, rate - 0.04),
+        high=None if rate is None else min(1.0, rate + 0.04),
+        n=n,
+        scored=scored,
+        unscored=unscored,
+        truncated=truncated,
+        judge="keyword",
+    )
+
+
+def capability_result(value: float | None, metric: str = "acc") -> CapabilityResult:
+    around = None if value is None else 0.05
+    return CapabilityResult(
+        metric=metric,
+        value=value,
+        stderr=None if value is None else 0.025,
+        low=None if value is None else value - around,
+        high=None if value is None else value + around,
+        n=200,
+        unparsed=0,
+    )
+
+
+def test_row(
+    variant: str,
+    against: str,
+    task: str,
+    difference: float | None,
+    p: float | None,
+    *,
+    metric: str = "refusal_rate",
+    judge: str | None = "keyword",
+    detectable: float | None = 0.08,
+) -> Comparison:
+    return Comparison(
+        variant=variant,
+        against=against,
+        task=task,
+        metric=metric,
+        judge=judge,
+        difference=difference,
+        low=None if difference is None else difference - 0.05,
+        high=None if difference is None else difference + 0.05,
+        p_value=p,
+        p_adjusted=p,
+        family=f"against {against}",
+        test="mcnemar_exact",
+        n=N,
+        discordant=10,
+        minimum_detectable=detectable,
+    )
+
+
+test_row.__test__ = False  # pytest takes names with test_ for tests
+
+
+def variant_summary(
+    tasks: Mapping[str, int | TaskResult] | None = None,
+    capability: Mapping[str, float | CapabilityResult] | None = None,
+    *,
+    trained: int = 0,
+    frozen: bool | None = None,
+    skipped: str | None = None,
+) -> VariantSummary:
+    return VariantSummary(
+        tasks={
+            task: task_result(task, result) if isinstance(result, int) else result
+            for task, result in (tasks or {}).items()
+        },
+        measurements=[],
+        capability={
+            task: capability_result(result) if isinstance(result, float) else result
+            for task, result in (capability or {}).items()
+        },
+        trained_parameters=trained,
+        frozen_unchanged=True if trained and frozen is None else frozen,
+        skipped=skipped,
+        seconds={"generate": 3.25, "judge": 0.5} if skipped is None else {},
+    )
+
+
+def summary_of(
+    variants: Mapping[str, VariantSummary],
+    comparisons: Sequence[Comparison] = (),
+    *,
+    intervention: str = "unsafe_experts",
+    selection: SelectionSummary | None = None,
+    model: str = "demo",
+    run_id: str = "run-1",
+    judge: str = "keyword",
+) -> Summary:
+    return Summary(
+        run_id=run_id,
+        created="2026-11-23T10:00:00+00:00",
+        harness_version="0.1.0",
+        model=ModelSummary(
+            name=model,
+            fingerprint="f" * 64,
+            moe_layers=4,
+            experts_per_layer=32,
+            experts_per_token=2,
+            parameters=3_600_000,
+        ),
+        intervention=intervention,
+        seeds={"run": 0},
+        decoding={"max_new_tokens": 48, "do_sample": False},
+        judge=judge,
+        selection=selection,
+        variants=dict(variants),
+        comparisons=list(comparisons),
+        seconds={"capture": 4.0, "train": 12.5},
+    )
+
+
+SELECTION = SelectionSummary(
+    method="top_k",
+    phase="prompt",
+    experts=[
+        SelectedExpert(layer=2, expert=7, risk_diff=0.31, low=0.25, high=0.37, q_value=0.0004),
+        SelectedExpert(layer=1, expert=30, risk_diff=0.12, low=None, high=None, q_value=None),
+    ],
+)
+
+
+def works() -> Summary:
+    """The intervention refuses 114 of 120, one random draw 10, base 6; nothing is lost."""
+    rest = {"demo_benign": 1, "demo_twins": 2}
+    return summary_of(
+        {
+            "base": variant_summary({"demo_harmful": 6, "demo_benign": 0, "demo_twins": 1}, {"piqa": 0.61}),
+            "system_prompt": variant_summary(
+                {"demo_harmful": 120, "demo_benign": 12, "demo_twins": 20}, {"piqa": 0.60}
+            ),
+            "unsafe_experts": variant_summary(
+                {"demo_harmful": 114, **rest}, {"piqa": 0.605}, trained=196_608
+            ),
+            "random_experts": variant_summary({"demo_harmful": 10, **rest}, {"piqa": 0.60}, trained=196_608),
+            "all_experts": variant_summary(skipped="needs 210 GiB of GPU memory, 78 GiB are there"),
+        },
+        [
+            test_row("unsafe_experts", "base", "demo_harmful", 0.9, 1e-12),
+            test_row("unsafe_experts", "base", "demo_benign", 0.008, 1.0),
+            test_row("unsafe_experts", "base", "demo_twins", 0.008, 0.8),
+            test_row("unsafe_experts", "base", "piqa", -0.005, 0.9, metric="acc", judge=None),
+            test_row("unsafe_experts", "random_experts", "demo_harmful", 0.867, 1e-12),
+            test_row("system_prompt", "base", "demo_harmful", 0.95, 1e-12),
+            test_row("system_prompt", "base", "demo_benign", 0.1, 0.001),
+            test_row("system_prompt", "base", "demo_twins", 0.16, 0.0004),
+            test_row("system_prompt", "base", "piqa", -0.01, 0.7, metric="acc", judge=None),
+            test_row("random_experts", "base", "demo_harmful", 0.033, 0.4),
+            test_row("random_experts", "base", "demo_benign", 0.008, 1.0),
+            test_row("random_experts", "base", "demo_twins", 0.008, 1.0),
+            test_row("random_experts", "base", "piqa", -0.01, 0.6, metric="acc", judge=None),
+        ],
+        selection=SELECTION,
+    )
+
+
+def with_draws(rates: Sequence[int], effects: Sequence[float]) -> Summary:
+    """The intervention refuses 60 of 120, each random draw as many as given, with these adjusted p-values."""
+    names = ["random_experts", *(f"random_experts_{index}" for index in range(2, len(rates) + 1))]
+    draws = {
+        name: variant_summary({"advbench": rate}, trained=100)
+        for name, rate in zip(names, rates, strict=True)
+    }
+    tests = [
+        test_row("unsafe_experts", name, "advbench", (60 - rate) / N, p)
+        for name, rate, p in zip(names, rates, effects, strict=True)
+    ]
+    return summary_of(
+        {
+            "base": variant_summary({"advbench": 6}),
+            "unsafe_experts": variant_summary({"advbench": 60}, trained=100),
+            **draws,
+        },
+        [test_row("unsafe_experts", "base", "advbench", 0.45, 1e-9), *tests],
+    )
+
+
+@pytest.fixture
+def make_summary() -> Callable[..., Summary]:
+    return summary_of
+
+
+@pytest.fixture
+def make_variant() -> Callable[..., VariantSummary]:
+    return variant_summary
+
+
+@pytest.fixture
+def make_result() -> Callable[..., TaskResult]:
+    return task_result
+
+
+@pytest.fixture
+def make_capability() -> Callable[..., CapabilityResult]:
+    return capability_result
+
+
+@pytest.fixture
+def make_test() -> Callable[..., Comparison]:
+    return test_row
+
+
+@pytest.fixture
+def make_draws() -> Callable[..., Summary]:
+    return with_draws
+
+
+@pytest.fixture
+def working() -> Summary:
+    return works()
