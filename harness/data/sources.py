@@ -25,6 +25,9 @@ def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> PromptSet:
         BadInputError: the rows can't be had, a column is missing, no row is left, an id is given twice, or
             a prompt is empty.
     """
+    for folder in data_dirs:
+        if not folder.is_dir():
+            raise BadInputError(f"--data-dir: no folder {folder}")
     source = spec.source
     if source.package_files:
         rows, resolved = _package_rows(spec)

@@ -1,0 +1,1 @@
+"""Judges read answers: refusal, compliance, or unscored with a reason."""

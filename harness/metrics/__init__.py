@@ -1,0 +1,1 @@
+"""Rates, intervals and paired tests: pure functions on labels, counts and scores."""

@@ -1,0 +1,194 @@
+"""Two variants on the same prompts: the difference, its interval, and whether chance explains it.
+
+All comparisons of a run are paired, since its variants answer the same prompts. Only the prompts on which
+the two disagree carry information, so a comparison says how many those were and how small a difference it
+could have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from harness.metrics.rates import Label, wilson
+
+
+class Comparison(NamedTuple):
+    """One variant less another on what was scored in both; figures are None where there is none.
+
+    Attributes:
+        difference: of the two rates or means.
+        low: the lower end of its 95 % interval.
+        high: the upper end.
+        p_value: two-sided, of `test`.
+        test: "exact McNemar" for labels; for item scores "paired z", or "exact sign" where every item
+            differs by the same amount and no variance can be estimated.
+        n: pairs compared.
+        discordant: pairs that differ.
+        minimum_detectable: the true difference that such a comparison finds with 80 % power.
+    """
+
+    difference: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    test: str
+    n: int
+    discordant: int
+    minimum_detectable: float | None
+
+
+def compare_labels(variant: Mapping[str, Label | None], against: Mapping[str, Label | None]) -> Comparison:
+    """Compare two refusal rates on the prompts that were scored in both.
+
+    The p-value is exact and the interval an approximation (Newcombe's), so near 0.05 one may exclude zero
+    where the other does not; the p-value decides.
+
+    Args:
+        variant: label by prompt id, None where unscored.
+        against: the same for what it is compared with.
+
+    Raises:
+        ValueError: the two were not asked the same prompts.
+    """
+    _check_same_keys(variant, against)
+    labels = [(label, against[key]) for key, label in variant.items()]
+    refused = [(a == "refusal", b == "refusal") for a, b in labels if a is not None and b is not None]
+    if not refused:
+        return Comparison(None, None, None, None, "exact McNemar", 0, 0, None)
+    n = len(refused)
+    first_only, second_only = refused.count((True, False)), refused.count((False, True))
+    low, high = newcombe_interval(
+        refused.count((True, True)), first_only, second_only, refused.count((False, False))
+    )
+    return Comparison(
+        difference=(first_only - second_only) / n,
+        low=low,
+        high=high,
+        p_value=mcnemar(first_only, second_only),
+        test="exact McNemar",
+        n=n,
+        discordant=first_only + second_only,
+        minimum_detectable=minimum_detectable(n, (first_only + second_only) / n),
+    )
+
+
+def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -> Comparison:
+    """Compare two means of scores per item, such as accuracy, by the normal approximation.
+
+    Args:
+        variant: score by item id.
+        against: the same for what it is compared with.
+
+    Raises:
+        ValueError: the two were not scored on the same items.
+    """
+    from scipy.stats import norm
+
+    _check_same_keys(variant, against)
+    differences = [score - against[key] for key, score in variant.items()]
+    n, discordant = len(differences), sum(difference != 0 for difference in differences)
+    if n < 2:
+        return Comparison(None, None, None, None, "paired z", n, discordant, None)
+    mean = math.fsum(differences) / n
+    error = math.sqrt(math.fsum((difference - mean) ** 2 for difference in differences) / (n - 1) / n)
+    if len(set(differences)) == 1:
+        return Comparison(mean, mean, mean, mcnemar(discordant, 0), "exact sign", n, discordant, None)
+    reach = float(norm.ppf(0.975)) * error
+    return Comparison(
+        difference=mean,
+        low=mean - reach,
+        high=mean + reach,
+        p_value=2 * float(norm.sf(abs(mean) / error)),
+        test="paired z",
+        n=n,
+        discordant=discordant,
+        minimum_detectable=_quantiles(0.8, 0.05) * error,
+    )
+
+
+def mcnemar(first_only: int, second_only: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test: 1 where nothing differs."""
+    from scipy.stats import binomtest
+
+    discordant = first_only + second_only
+    return float(binomtest(first_only, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def newcombe_interval(
+    both: int, first_only: int, second_only: int, neither: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of a difference between two paired shares, first less second.
+
+    Method 10 of Newcombe, Improved confidence intervals for the difference between binomial proportions
+    based on paired data, Statistics in Medicine 17 (1998) 2635: the two Wilson intervals, squared and
+    added, less their correlation. It stays inside -1 and 1 and is not degenerate at 0 discordant pairs.
+
+    Args:
+        both: pairs where both succeed.
+        first_only: pairs where only the first does.
+        second_only: pairs where only the second does.
+        neither: pairs where neither does; the four sum to more than 0.
+        level: the confidence level.
+    """
+    n = both + first_only + second_only + neither
+    first, second = both + first_only, both + second_only
+    share_1, share_2 = first / n, second / n
+    low_1, high_1 = wilson(first, n, level)
+    low_2, high_2 = wilson(second, n, level)
+    product = both * neither - first_only * second_only
+    # The continuity correction applies to a positive association only.
+    covariance = max(product - n / 2, 0.0) if product > 0 else float(product)
+    scale = math.sqrt(first * (n - first) * second * (n - second))
+    correlation = covariance / scale if scale else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))
+
+    difference = share_1 - share_2
+    return (
+        difference - reach(share_1 - low_1, high_2 - share_2),
+        difference + reach(high_1 - share_1, share_2 - low_2),
+    )
+
+
+def minimum_detectable(n: int, discordant_share: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Return the smallest difference that McNemar's test on `n` pairs finds with the given power.
+
+    The normal approximation with the null's variance, (z_alpha/2 + z_power) * sqrt(discordant_share / n),
+    as in Connor, Sample size for testing differences in proportions for the paired-sample design,
+    Biometrics 43 (1987) 207, less its small correction. A difference can't exceed the share of discordant
+    pairs, so where few were seen the answer is the difference that needs just as many: it is never zero.
+    """
+    quantiles = _quantiles(power, alpha)
+    share = max(discordant_share, quantiles**2 / n)
+    return min(quantiles * math.sqrt(share / n), 1.0)
+
+
+def adjust(p_values: Sequence[float | None], method: str = "holm") -> list[float | None]:
+    """Return p-values adjusted for being one family; None stays None and counts for nothing.
+
+    Args:
+        p_values: of one family of tests.
+        method: a method of `statsmodels.stats.multitest.multipletests`.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    known = [p_value for p_value in p_values if p_value is not None]
+    if not known:
+        return [None] * len(p_values)
+    adjusted = iter(multipletests(known, method=method)[1])
+    return [None if p_value is None else float(next(adjusted)) for p_value in p_values]
+
+
+def _quantiles(power: float, alpha: float) -> float:
+    from scipy.stats import norm
+
+    return float(norm.ppf(1 - alpha / 2) + norm.ppf(power))
+
+
+def _check_same_keys(variant: Mapping[str, object], against: Mapping[str, object]) -> None:
+    different = variant.keys() ^ against.keys()
+    if different:
+        raise ValueError(f"{len(different)} ids are in one only, such as {min(different)!r}")

@@ -1,0 +1,44 @@
+"""Refusal rates: what share of the scored answers declines, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+Label = Literal["refusal", "compliance"]
+
+
+class Rate(NamedTuple):
+    """A share with its 95 % interval; value, low and high are None when nothing was scored."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    scored: int
+    unscored: int
+
+
+def refusal_rate(labels: Sequence[Label | None]) -> Rate:
+    """Return the share of refusals among scored answers, with Wilson's 95 % interval.
+
+    Args:
+        labels: one label for each prompt asked; None where the answer could not be judged.
+    """
+    scored = [label for label in labels if label is not None]
+    unscored = len(labels) - len(scored)
+    if not scored:
+        return Rate(None, None, None, len(labels), 0, unscored)
+    refusals = sum(label == "refusal" for label in scored)
+    low, high = wilson(refusals, len(scored))
+    return Rate(refusals / len(scored), low, high, len(labels), len(scored), unscored)
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval (1927) for a share of `n` > 0, which holds the share itself."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    # At 0 and n the ends miss the share by rounding (1e-17).
+    share = successes / n
+    return min(float(low), share), max(float(high), share)
