@@ -1,0 +1,229 @@
+"""Charts as inline SVG. Colours are classes of reports/style.css, so that dark mode and print reach them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from harness.report.folder import TrainingStep
+from harness.report.leaderboard import BASE, RANDOM_PREFIX, Cell, Column, Leaderboard
+from harness.report.words import visible
+
+_WIDTH, _HEIGHT = 480, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 14, 48
+_LINE = 14  # the least distance of two labels
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    x: float
+    y: float
+    text: str
+    style: str
+    to_the_left: bool
+
+
+def trade_off(board: Leaderboard, harmful: Column, intervention: str) -> Markup | None:
+    """Draw harmful refusal (up is better) against false refusal (left is better).
+
+    False refusal is the highest over the benign tasks, so that no task hides another.
+
+    Returns:
+        None where no variant has both.
+    """
+    at = board.columns.index(harmful)
+    benign = [index for index, column in enumerate(board.columns) if column.kind == "benign"]
+    points: list[tuple[str, Cell, Cell]] = []
+    for row in board.rows:
+        costs = [row.cells[index] for index in benign if row.cells and row.cells[index].value is not None]
+        if costs and row.cells[at].value is not None:
+            points.append((row.variant, max(costs, key=lambda cell: cell.value or 0.0), row.cells[at]))
+    if not points:
+        return None
+    reach = min(1.0, _nice(max(0.1, *(cost.high or 0.0 for _, cost, _ in points))))
+
+    def x(share: float) -> float:
+        return _LEFT + share / reach * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(share: float) -> float:
+        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+
+    parts = [_frame("highest false refusal, %", "harmful refusal, %")]
+    for step in range(5):
+        parts.append(_tick_x(x(reach * step / 4), f"{reach * step / 4 * 100:.3g}"))
+        parts.append(_tick_y(y(step / 4), f"{step * 25}"))
+    labels = []
+    for name, cost, gain in points:
+        style = _style(name, intervention)
+        cx, cy = x(cost.value or 0.0), y(gain.value or 0.0)
+        if None not in (cost.low, cost.high, gain.low, gain.high):
+            parts.append(_line(x(cost.low or 0.0), cy, x(cost.high or 0.0), cy, f"bar {style}"))
+            parts.append(_line(cx, y(gain.low or 0.0), cx, y(gain.high or 0.0), f"bar {style}"))
+        parts.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(style, cx, cy))
+        labels.append(_Label(cx, cy, name, style, cx > _WIDTH * 0.6))
+    parts += [_labels([label for label in labels if label.to_the_left is side]) for side in (False, True)]
+    return _svg(f"Refusal of {harmful.task} against false refusal, by variant", parts)
+
+
+def capability(board: Leaderboard, column: Column, intervention: str) -> Markup | None:
+    """Draw each variant's capability with its interval, one row a variant, base's as a line through all.
+
+    Returns:
+        None where no variant has a value.
+    """
+    at = board.columns.index(column)
+    rows = [
+        (row.variant, row.cells[at]) for row in board.rows if row.cells and row.cells[at].value is not None
+    ]
+    if not rows:
+        return None
+    ends = [end for _, cell in rows for end in (cell.low, cell.value, cell.high) if end is not None]
+    low, high = min(ends), max(ends)
+    margin = (high - low) * 0.06 or 0.05
+    low, high = low - margin, high + margin
+    left, row_height = 150, 24
+    height = 40 + row_height * len(rows)
+
+    def x(figure: float) -> float:
+        return left + (figure - low) / (high - low) * (_WIDTH - left - _RIGHT)
+
+    parts: list[Markup] = []
+    for step in range(4):
+        figure = low + (high - low) * (step + 0.5) / 4
+        parts.append(_text(x(figure), height - 22, column.show(figure), "tick", "middle"))
+    parts.append(_text((left + _WIDTH) / 2, height - 5, f"{column.name} {column.unit}", "axis", "middle"))
+    for index, (name, cell) in enumerate(rows):
+        style, cy = _style(name, intervention), 12 + index * row_height
+        value = cell.value or 0.0
+        if name == BASE:
+            parts.append(_line(x(value), 2, x(value), height - 36, "guide"))
+        parts.append(_text(left - 10, cy + 4, _short(name), f"label {style}", "end"))
+        if cell.low is not None and cell.high is not None:
+            parts.append(_line(x(cell.low), cy, x(cell.high), cy, f"bar {style}"))
+        parts.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{}" r="5"/>').format(style, x(value), cy))
+    return _svg(f"Capability on {column.task}, by variant", parts, height)
+
+
+def losses(curves: Mapping[str, Sequence[TrainingStep]], intervention: str) -> Markup | None:
+    """Draw the training loss of each trained variant over the steps.
+
+    Returns:
+        None where there is nothing to draw.
+    """
+    drawn = {name: steps for name, steps in curves.items() if steps}
+    finite = [step.loss for steps in drawn.values() for step in steps if math.isfinite(step.loss)]
+    if not finite:
+        return None
+    last = max(step.step for steps in drawn.values() for step in steps) or 1
+    top = _nice(max(finite)) or 1.0
+
+    def x(step: float) -> float:
+        return _LEFT + step / last * (_WIDTH - _LEFT - 120)
+
+    def y(loss: float) -> float:
+        return _HEIGHT - _BOTTOM - max(loss, 0.0) / top * (_HEIGHT - _TOP - _BOTTOM)
+
+    parts = [_frame("step", "loss on answer tokens", right=120)]
+    for tick in range(5):
+        parts.append(_tick_x(x(last * tick / 4), f"{last * tick / 4:.4g}"))
+        parts.append(_tick_y(y(top * tick / 4), f"{top * tick / 4:.3g}"))
+    labels = []
+    for name, steps in drawn.items():
+        style = _style(name, intervention)
+        path = " ".join(f"{x(step.step):.1f},{y(step.loss):.1f}" for step in _thinned(steps))
+        parts.append(Markup('<polyline class="curve {}" points="{}"/>').format(style, path))
+        labels.append(_Label(x(steps[-1].step), y(steps[-1].loss), name, style, False))
+    parts.append(_labels(labels))
+    return _svg("Training loss by step", parts)
+
+
+def _thinned(steps: Sequence[TrainingStep], most: int = 400) -> list[TrainingStep]:
+    finite = [step for step in steps if math.isfinite(step.loss)]
+    every = max(1, math.ceil(len(finite) / most))
+    return [*finite[:-1:every], *finite[-1:]]
+
+
+def _style(variant: str, intervention: str) -> str:
+    if variant == intervention:
+        return "main"
+    if variant == BASE:
+        return "base"
+    return "random" if variant.startswith(RANDOM_PREFIX) else "other"
+
+
+def _nice(most: float) -> float:
+    """Return a round number at or above `most`."""
+    if most <= 0:
+        return 0.0
+    unit = 10.0 ** math.floor(math.log10(most))
+    return next(
+        unit * step for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if unit * step >= most * (1 - 1e-9)
+    )
+
+
+def _labels(labels: Sequence[_Label]) -> Markup:
+    """Write each name beside its mark, moved apart where they would overlap."""
+    ordered = sorted(labels, key=lambda label: label.y)
+    heights: list[float] = []
+    for label in ordered:
+        heights.append(max(label.y, heights[-1] + _LINE if heights else _TOP + 6))
+    floor = float(_HEIGHT - _BOTTOM - 4)
+    for index in reversed(range(len(heights))):
+        heights[index] = min(heights[index], floor)
+        floor = heights[index] - _LINE
+    parts = []
+    for label, height in zip(ordered, heights, strict=True):
+        aside = -10 if label.to_the_left else 10
+        if abs(height - label.y) > 3:
+            parts.append(_line(label.x, label.y, label.x + aside, height - 6, f"leader {label.style}"))
+        anchor = "end" if label.to_the_left else "start"
+        style = f"label {label.style}"
+        parts.append(_text(label.x + aside * 0.8, height - 4, _short(label.text), style, anchor))
+    return Markup("").join(parts)
+
+
+def _short(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _frame(below: str, beside: str, right: int = _RIGHT) -> Markup:
+    bottom, middle = _HEIGHT - _BOTTOM, (_TOP + _HEIGHT - _BOTTOM) / 2
+    return Markup("").join(
+        [
+            _line(_LEFT, bottom, _WIDTH - right, bottom, "frame"),
+            _line(_LEFT, _TOP, _LEFT, bottom, "frame"),
+            _text((_LEFT + _WIDTH - right) / 2, _HEIGHT - 8, below, "axis", "middle"),
+            Markup('<text class="axis" text-anchor="middle" transform="{}">{}</text>').format(
+                f"translate(13 {middle:.0f}) rotate(-90)", beside
+            ),
+        ]
+    )
+
+
+def _tick_x(x: float, text: str) -> Markup:
+    return _text(x, _HEIGHT - _BOTTOM + 16, text, "tick", "middle")
+
+
+def _tick_y(y: float, text: str) -> Markup:
+    return _line(_LEFT - 4, y, _LEFT, y, "frame") + _text(_LEFT - 8, y + 4, text, "tick", "end")
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
+        style, x1, y1, x2, y2
+    )
+
+
+def _text(x: float, y: float, text: str, style: str, anchor: str) -> Markup:
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+        style, x, y, anchor, visible(text)
+    )
+
+
+def _svg(title: str, parts: Sequence[Markup], height: int = _HEIGHT) -> Markup:
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img"><title>{}</title>{}</svg>').format(
+        _WIDTH, height, visible(title), Markup("").join(parts)
+    )

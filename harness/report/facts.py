@@ -1,0 +1,161 @@
+"""What the written reports tell beside leaderboard and conclusion, as plain rows."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from harness.report.folder import RunFiles
+from harness.report.leaderboard import ALPHA
+from harness.report.words import duration, hundredths, p_is, signed
+from harness.store.summary import Comparison, Summary
+
+TOP_EXPERTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """What a variant changed in the model. Counts are None where the run folder does not say."""
+
+    variant: str
+    experts: int | None
+    shared: int | None
+    parameters: int
+    share: float | None
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of the run's stages, and of each variant's."""
+
+    run: tuple[tuple[str, str], ...]
+    stages: tuple[str, ...]
+    variants: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One comparison in words."""
+
+    variant: str
+    against: str
+    task: str
+    metric: str
+    judge: str
+    difference: str
+    interval: str
+    p_value: str
+    p_adjusted: str
+    n: str
+    discordant: str
+    detectable: str
+    test: str
+    family: str
+    is_significant: bool
+
+
+def acted(folder: RunFiles, summary: Summary) -> list[Acted]:
+    """Return what each variant changed; `shared` counts the experts that the intervention changed too."""
+    own = folder.selection(summary.intervention) if summary.intervention in summary.variants else None
+    rows = []
+    for name, variant in summary.variants.items():
+        if variant.skipped is not None:
+            continue
+        experts = folder.selection(name)
+        if experts is None and not variant.trained_parameters:
+            continue
+        shared = None if own is None or experts is None else len({*own} & {*experts})
+        share = variant.trained_parameters / summary.model.parameters if summary.model.parameters else None
+        proof = {True: "all other weights unchanged", False: "FAILED", None: "nothing was trained"}
+        rows.append(
+            Acted(
+                name,
+                None if experts is None else len(experts),
+                shared,
+                variant.trained_parameters,
+                share,
+                proof[variant.frozen_unchanged],
+            )
+        )
+    return rows
+
+
+def timing(summary: Summary) -> Timing:
+    """Return how long each stage took."""
+    stages = tuple(dict.fromkeys(stage for variant in summary.variants.values() for stage in variant.seconds))
+    return Timing(
+        tuple((stage, duration(seconds)) for stage, seconds in summary.seconds.items()),
+        stages,
+        tuple(
+            (
+                name,
+                tuple(
+                    duration(variant.seconds[stage]) if stage in variant.seconds else "" for stage in stages
+                ),
+            )
+            for name, variant in summary.variants.items()
+            if variant.seconds
+        ),
+    )
+
+
+def tests(summary: Summary) -> list[Test]:
+    """Return every comparison of the run."""
+    capability = {task for variant in summary.variants.values() for task in variant.capability}
+    return [_test(row, row.task not in capability or _is_share(summary, row)) for row in summary.comparisons]
+
+
+def command(run: dict[str, Any] | None) -> str | None:
+    """Return the command line that run.json records under `command` (words or one string)."""
+    recorded = (run or {}).get("command")
+    if isinstance(recorded, list):
+        return shlex.join(str(word) for word in recorded)
+    return recorded if isinstance(recorded, str) else None
+
+
+def versions(summary: Summary, run: dict[str, Any] | None) -> dict[str, str]:
+    """Return the versions that run.json records under `versions`, this package's first."""
+    recorded = (run or {}).get("versions")
+    others = recorded if isinstance(recorded, dict) else {}
+    return {"harness": summary.harness_version} | {str(name): str(value) for name, value in others.items()}
+
+
+def _is_share(summary: Summary, row: Comparison) -> bool:
+    values = [
+        result.value
+        for name in (row.variant, row.against)
+        if (result := summary.variants[name].capability.get(row.task)) is not None
+        and result.value is not None
+    ]
+    return all(0 <= value <= 1 for value in values)
+
+
+def _test(row: Comparison, is_share: bool) -> Test:
+    def show(number: float | None) -> str:
+        if number is None:
+            return ""
+        return signed(number) if is_share else f"{number:+.4g}"
+
+    def p(number: float | None) -> str:
+        return "" if number is None else p_is(number).removeprefix("p ").removeprefix("= ")
+
+    detectable = row.minimum_detectable
+    return Test(
+        row.variant,
+        row.against,
+        row.task,
+        row.metric,
+        row.judge or "",
+        show(row.difference),
+        "" if row.low is None or row.high is None else f"{show(row.low)} to {show(row.high)}",
+        p(row.p_value),
+        p(row.p_adjusted),
+        str(row.n),
+        "" if row.discordant is None else str(row.discordant),
+        "" if detectable is None else (hundredths(detectable) if is_share else f"{detectable:.4g}"),
+        row.test,
+        row.family,
+        row.p_adjusted is not None and row.p_adjusted < ALPHA,
+    )
