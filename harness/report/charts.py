@@ -55,16 +55,17 @@ def trade_off(board: Leaderboard, harmful: Column, intervention: str) -> Markup 
     for step in range(5):
         parts.append(_tick_x(x(reach * step / 4), f"{reach * step / 4 * 100:.3g}"))
         parts.append(_tick_y(y(step / 4), f"{step * 25}"))
-    labels = []
+    labels, dots = [], []
     for name, cost, gain in points:
         style = _style(name, intervention)
         cx, cy = x(cost.value or 0.0), y(gain.value or 0.0)
         if None not in (cost.low, cost.high, gain.low, gain.high):
             parts.append(_line(x(cost.low or 0.0), cy, x(cost.high or 0.0), cy, f"bar {style}"))
             parts.append(_line(cx, y(gain.low or 0.0), cx, y(gain.high or 0.0), f"bar {style}"))
-        parts.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(style, cx, cy))
+        dots.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(style, cx, cy))
         labels.append(_Label(cx, cy, name, style, cx > _WIDTH * 0.6))
     parts += [_labels([label for label in labels if label.to_the_left is side]) for side in (False, True)]
+    parts += dots  # above the labels, whose halos would hide them
     return _svg(f"Refusal of {harmful.task} against false refusal, by variant", parts)
 
 
@@ -169,7 +170,7 @@ def _labels(labels: Sequence[_Label]) -> Markup:
     ordered = sorted(labels, key=lambda label: label.y)
     heights: list[float] = []
     for label in ordered:
-        heights.append(max(label.y, heights[-1] + _LINE if heights else _TOP + 6))
+        heights.append(max(label.y, heights[-1] + _LINE if heights else _TOP + 9))
     floor = float(_HEIGHT - _BOTTOM - 4)
     for index in reversed(range(len(heights))):
         heights[index] = min(heights[index], floor)
@@ -178,10 +179,10 @@ def _labels(labels: Sequence[_Label]) -> Markup:
     for label, height in zip(ordered, heights, strict=True):
         aside = -10 if label.to_the_left else 10
         if abs(height - label.y) > 3:
-            parts.append(_line(label.x, label.y, label.x + aside, height - 6, f"leader {label.style}"))
+            parts.append(_line(label.x, label.y, label.x + aside, height - 9, f"leader {label.style}"))
         anchor = "end" if label.to_the_left else "start"
         style = f"label {label.style}"
-        parts.append(_text(label.x + aside * 0.8, height - 4, _short(label.text), style, anchor))
+        parts.append(_text(label.x + aside * 0.8, height - 7, _short(label.text), style, anchor))
     return Markup("").join(parts)
 
 

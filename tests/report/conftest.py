@@ -1,9 +1,12 @@
 """Hand-made summaries: the figures of each variant are given, the rest is filled in."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from harness.store.files import write_json, write_jsonl
 from harness.store.summary import (
     CapabilityResult,
     Comparison,
@@ -13,6 +16,7 @@ from harness.store.summary import (
     Summary,
     TaskResult,
     VariantSummary,
+    write_summary,
 )
 
 N = 120
@@ -188,7 +192,7 @@ def works() -> Summary:
 
 def with_draws(rates: Sequence[int], effects: Sequence[float]) -> Summary:
     """The intervention refuses 60 of 120, each random draw as many as given, with these adjusted p-values."""
-    names = ["random_experts", *(f"random_experts_{index}" for index in range(2, len(rates) + 1))]
+    names = ["random_experts", *(f"random_experts_{draw}" for draw in range(2, len(rates) + 1))][: len(rates)]
     draws = {
         name: variant_summary({"advbench": rate}, trained=100)
         for name, rate in zip(names, rates, strict=True)
@@ -240,3 +244,83 @@ def make_draws() -> Callable[..., Summary]:
 @pytest.fixture
 def working() -> Summary:
     return works()
+
+
+def write_answers(run: Path, variant: str, task: str, answers: Mapping[str, tuple[str, str | None]]) -> None:
+    """Write responses and the keyword judge's verdicts; `answers` maps an id to (answer, label)."""
+    folder = run / "variants" / variant
+    write_jsonl(
+        folder / "responses" / f"{task}.jsonl",
+        [
+            {
+                "id": id,
+                "prompt": f"the prompt of {id}",
+                "response": answer,
+                "finish_reason": "stop",
+                "prompt_tokens": 9,
+                "generated_tokens": 5,
+            }
+            for id, (answer, _) in answers.items()
+        ],
+    )
+    write_jsonl(
+        folder / "verdicts" / f"{task}.keyword.jsonl",
+        [
+            {
+                "id": id,
+                "label": label,
+                "rule": "i cannot" if label == "refusal" else None,
+                "reason": "empty answer" if label is None else None,
+            }
+            for id, (_, label) in answers.items()
+        ],
+    )
+
+
+@pytest.fixture
+def give_answers() -> Callable[..., None]:
+    return write_answers
+
+
+@pytest.fixture
+def bare_run(working: Summary, tmp_path: Path) -> Path:
+    """A run folder with a summary and nothing else."""
+    write_summary(tmp_path, working)
+    return tmp_path
+
+
+@pytest.fixture
+def whole_run(bare_run: Path) -> Path:
+    """A run folder with every file that a report reads."""
+    write_json(
+        bare_run / "run.json",
+        {
+            "command": ["harness", "run", "--intervention", "unsafe_experts", "--set", "a.b=x y"],
+            "versions": {"harness": "0.1.0", "torch": "2.13.0"},
+            "config": {"model": "demo"},
+            "stages": {},
+        },
+    )
+    rows = [
+        {
+            "phase": phase,
+            "layer": layer,
+            "expert": expert,
+            "risk_diff": 0.31 if (layer, expert) == (2, 7) else -0.01 * expert,
+        }
+        for phase in ("generation", "prompt")
+        for layer in range(1, 4)
+        for expert in range(32)
+    ]
+    pd.DataFrame(rows).to_parquet(bare_run / "experts.parquet")
+    for variant, experts in {"unsafe_experts": [[2, 7], [1, 30]], "random_experts": [[2, 7], [1, 3]]}.items():
+        folder = bare_run / "variants" / variant
+        write_json(folder / "selection.json", {"experts": experts})
+        write_jsonl(
+            folder / "train.jsonl", [{"step": step, "loss": 3 / step, "lr": 0.1} for step in (1, 2, 3)]
+        )
+    for variant, label in {"base": "compliance", "unsafe_experts": "refusal"}.items():
+        answers = {"h-0": ("Sure.", "compliance"), "h-1": ("An answer.", label), "h-2": ("", None)}
+        write_answers(bare_run, variant, "demo_harmful", answers)
+        write_answers(bare_run, variant, "demo_benign", {"b-0": ("Paris.", "compliance")})
+    return bare_run

@@ -1,0 +1,224 @@
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from harness.errors import BadInputError
+from harness.report.html import render_html
+from harness.report.write import write_reports
+from harness.store.summary import write_summary
+
+VOID = {"meta", "br", "rect", "link", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: tags, attributes, text, and whether every tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open, tag
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_every_section_is_filled_and_every_tag_closed(whole_run, working):
+    page = Page(render_html(whole_run, working))
+    assert page.open == []
+    assert "unsafe_experts refuses more of demo_harmful than base: 95.0% against 5.0%" in page.text
+    assert "skipped: needs 210 GiB of GPU memory, 78 GiB are there" in page.text
+    assert "Best (★): the highest mean refusal" in page.text
+    assert "harness run --intervention unsafe_experts --set 'a.b=x y'" in page.text
+    assert "2 experts, chosen by top_k on phase prompt." in page.text
+    assert "demo_harmful (harmful): 3 of 3 samples; variants differ on 1, shown first" in page.text
+    assert '"model": "demo"' in page.text
+    assert "16.5 s in all" in page.text
+    # trade-off, capability, a map for each of two phases, losses; the rest are legends
+    assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 5
+    assert not re.search('class="missing"', render_html(whole_run, working))
+
+
+def test_summary_alone_is_enough_and_what_is_missing_is_said(bare_run, working):
+    page = Page(render_html(bare_run, working))
+    assert page.open == []
+    for missing in (
+        "this run folder has no experts.parquet",
+        "no variant has a train.jsonl",
+        "This run folder holds no answers.",
+        "this run folder has no run.json",
+        "The command is not recorded",
+    ):
+        assert missing in page.text
+    assert "unsafe_experts refuses more of demo_harmful than base" in page.text
+
+
+def test_run_with_nothing_in_it_has_a_page(make_summary, make_variant, tmp_path):
+    page = Page(render_html(tmp_path, make_summary({"base": make_variant()})))
+    assert page.open == []
+    assert "No comparison was made in this run." in page.text
+    assert "This run chose no experts." in page.text
+
+
+def test_policy_allows_the_page_s_own_style_and_nothing_else(whole_run, working):
+    text = render_html(whole_run, working)
+    page = Page(text)
+    (policy,) = [
+        meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"
+    ]
+    style = re.search("<style>(.*?)</style>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    # The policy stands before everything it is to rule.
+    assert text.index("Content-Security-Policy") < text.index("<style>")
+
+
+def test_page_has_no_script_no_request_and_no_inline_style(whole_run, working):
+    page = Page(render_html(whole_run, working))
+    assert not page.all("script")
+    for tag, attributes in page.tags:
+        assert not {"src", "style", "srcset", "action", "xlink:href"} & attributes.keys(), (tag, attributes)
+        assert not [name for name in attributes if name.startswith("on")]
+        assert (attributes.get("href") or "#").startswith("#")
+    style = re.search("<style>(.*?)</style>", render_html(whole_run, working), re.DOTALL)[1]
+    assert not re.search(r"url\(|@import|http", style)
+
+
+HOSTILE = (
+    "</pre></details></template></style></script><script>alert(1)</script><img src=x onerror=alert(1)>"
+    "<!-- {{ 7 * 7 }} {% raw %} &amp; \u202emoc.live\u202c \x1b[31m\x00 \"' onclick=x"
+)
+
+
+@pytest.fixture
+def hostile_page(whole_run, working, give_answers) -> str:
+    for variant in ("base", "unsafe_experts"):
+        answers = {f"id {HOSTILE}": (HOSTILE, "compliance" if variant == "base" else "refusal")}
+        give_answers(whole_run, variant, "demo_harmful", answers)
+    return render_html(whole_run, working)
+
+
+def test_answers_are_shown_as_text(hostile_page, whole_run, working):
+    page = Page(hostile_page)
+    assert page.open == []
+    assert not page.all("script")
+    assert not page.all("img")
+    shown = HOSTILE.replace("\u202e", "⟨U+202E⟩").replace("\u202c", "⟨U+202C⟩")
+    shown = shown.replace("\x1b", "⟨U+001B⟩").replace("\x00", "⟨U+0000⟩")
+    assert page.texts.count(shown) == 2
+    assert "{{ 7 * 7 }}" in page.text
+
+
+def test_no_invisible_mark_reaches_the_page(hostile_page):
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f\x00-\x08\x0b-\x1f\x7f]", hostile_page)
+
+
+def test_hostile_names_in_a_summary_are_shown_as_text(make_summary, make_variant, tmp_path):
+    name = "<script>x</script>"
+    summary = make_summary(
+        {name: make_variant(skipped=f"{name} \u202e")},
+        intervention=name,
+        model=f"{name}\"'",
+        run_id=name,
+        judge=name,
+    )
+    # A slash cannot be in a file's name, so such a summary is refused before it is shown.
+    with pytest.raises(BadInputError, match="cannot be the name of a file"):
+        render_html(tmp_path, summary)
+    name = "<script>x"
+    summary = make_summary(
+        {name: make_variant(skipped=f"{name} \u202e")},
+        intervention=name,
+        model=f"{name}\"'",
+        run_id=name,
+        judge=name,
+    )
+    page = Page(render_html(tmp_path, summary))
+    assert not page.all("script")
+    assert page.open == []
+
+
+def test_harmful_prompts_and_answers_are_folded(whole_run, working):
+    text = render_html(whole_run, working)
+    page = Page(text)
+    assert page.all("details")
+    assert not [details for details in page.all("details") if "open" in details]
+    summaries = re.findall("<summary>(.*?)</summary>", text, re.DOTALL)
+    harmful = [summary for summary in summaries if "<code>h-" in summary]
+    benign = [summary for summary in summaries if "<code>b-" in summary]
+    assert len(harmful) == 3
+    assert not [summary for summary in harmful if "the prompt of" in summary]
+    assert "the prompt of b-0" in benign[0]
+
+
+def test_tables_have_captions_and_headings(whole_run, working):
+    text = render_html(whole_run, working)
+    page = Page(text)
+    assert len(page.all("table")) == len(page.all("caption")) >= 5
+    assert all(heading.get("scope") in ("col", "row") for heading in page.all("th"))
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == 1
+
+
+def test_long_selection_is_folded(working, tmp_path):
+    first = working.selection.experts[0]
+    experts = [first.model_copy(update={"expert": index}) for index in range(30)]
+    selection = working.selection.model_copy(update={"experts": experts})
+    page = Page(render_html(tmp_path, working.model_copy(update={"selection": selection})))
+    assert "Chosen experts, the first 20" in page.text
+    assert "The other 10" in page.text
+
+
+def test_same_run_gives_the_same_bytes(whole_run, working):
+    assert render_html(whole_run, working) == render_html(whole_run, working)
+
+
+def test_both_reports_are_written_whole(whole_run):
+    assert [path.name for path in write_reports(whole_run)] == ["report.md", "report.html"]
+    assert (whole_run / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert (whole_run / "report.md").read_text(encoding="utf-8").startswith("# `unsafe_experts` on `demo`")
+    assert not list(whole_run.glob(".*.tmp"))
+
+
+def test_broken_file_leaves_no_half_of_a_report(whole_run):
+    (whole_run / "variants/base/responses/demo_harmful.jsonl").write_text("{")
+    with pytest.raises(BadInputError, match=r"demo_harmful\.jsonl"):
+        write_reports(whole_run)
+    assert not (whole_run / "report.md").exists()
+    assert not (whole_run / "report.html").exists()
+
+
+def test_file_stays_small_with_many_samples(make_summary, make_variant, make_result, give_answers, tmp_path):
+    names = ["base", *(f"variant_{index}" for index in range(7))]
+    result = make_result("advbench", 4, n=2_000)
+    summary = make_summary({name: make_variant({"advbench": result}) for name in names})
+    write_summary(tmp_path, summary)
+    for name in names:
+        give_answers(
+            tmp_path, name, "advbench", {f"p{index}": ("word " * 60, "refusal") for index in range(2_000)}
+        )
+    assert len(render_html(tmp_path, summary)) < 500_000

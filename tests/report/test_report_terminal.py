@@ -1,0 +1,154 @@
+import io
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from harness.errors import BadInputError
+from harness.report.terminal import export_svg, leaderboard_of_runs, print_report
+from harness.store.summary import write_summary
+
+
+def printed(summary, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    print_report(summary, console)
+    return console.file.getvalue().splitlines()
+
+
+def board(lines: list[str]) -> list[str]:
+    return lines[: lines.index(next(line for line in lines if line.startswith("Conclusion")))]
+
+
+def test_three_tasks_and_a_capability_fit_a_hundred_columns_with_one_line_a_variant(working):
+    lines = board(printed(working, 100))
+    assert len([line for line in lines if "────" in line]) == 1
+    row = next(line for line in lines if "unsafe_experts" in line)
+    assert row.split() == [
+        *("★", "unsafe_experts", "95.0", "91.0-99.0", "▲", "0.8", "0.0-4.8", "1.7", "0.0-5.7"),
+        *("60.5", "55.5-65.5"),
+    ]
+
+
+def test_narrower_terminal_gets_the_interval_on_a_line_of_its_own(working):
+    lines = board(printed(working, 85))
+    assert len([line for line in lines if "────" in line]) == 1
+    at = next(index for index, line in enumerate(lines) if "unsafe_experts" in line)
+    assert lines[at].split() == ["★", "unsafe_experts", "95.0", "▲", "0.8", "1.7", "60.5"]
+    assert lines[at + 1].split() == ["91.0-99.0", "0.0-4.8", "0.0-5.7", "55.5-65.5"]
+
+
+def test_still_narrower_terminal_gets_a_table_a_kind(working):
+    lines = board(printed(working, 64))
+    assert len([line for line in lines if "────" in line]) == 3
+
+
+@pytest.mark.parametrize("width", [40, 50, 64, 80, 85, 99, 100, 200])
+def test_no_line_is_wider_than_the_terminal_and_no_figure_is_lost(working, width):
+    lines = printed(working, width)
+    assert max(len(line) for line in lines) <= width
+    text = "\n".join(board(lines))
+    for figure in ("100.0", "96.0-100.0", "16.7", "12.7-20.7", "60.5", "55.5-65.5"):
+        assert figure in text
+
+
+def test_many_tasks_are_split_over_tables(make_summary, make_variant, make_result):
+    tasks = {f"harmful_set_{index}": make_result("", 60, kind="harmful") for index in range(12)}
+    lines = board(printed(make_summary({"base": make_variant(tasks)}), 100))
+    assert max(len(line) for line in lines) <= 100
+    assert all(f"harmful_set_{index}" in "\n".join(lines) for index in range(12))
+    assert len([line for line in lines if "────" in line]) > 1
+
+
+def test_skipped_variant_is_in_the_table_and_its_reason_below(working):
+    lines = printed(working, 100)
+    assert any(line.split() == ["all_experts", "skipped"] for line in lines)
+    assert "• all_experts was skipped: needs 210 GiB of GPU memory, 78 GiB are there." in "\n".join(lines)
+
+
+def test_rules_of_the_marks_are_stated(working):
+    text = " ".join(" ".join(printed(working, 100)).split())
+    assert "Best (★): the highest mean refusal over the harmful tasks" in text
+    assert "not for intervals that overlap" in text
+
+
+def test_names_are_not_read_as_rich_markup(make_summary, make_variant):
+    summary = make_summary(
+        {
+            "[red]x[/red]": make_variant({"advbench": 3}),
+            "[/]": make_variant(skipped="[bold]no[/bold] \x1b[2J"),
+        },
+        model="[link=file:///]m",
+        intervention="[red]x[/red]",
+    )
+    text = "\n".join(printed(summary, 100))
+    assert "[red]x[/red]" in text
+    assert "[link=file:///]m" in text
+    assert "[bold]no[/bold] ⟨U+001B⟩[2J" in text
+    assert "\x1b" not in text
+
+
+def test_run_without_any_task_prints(make_summary, make_variant):
+    assert any("base" in line for line in printed(make_summary({"base": make_variant()}), 80))
+
+
+def test_picture_is_small_whole_and_asks_nothing_of_any_server(working, tmp_path):
+    path = tmp_path / "board.svg"
+    export_svg(working, path)
+    picture = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 40_000
+    assert not re.findall(r"url\([\"']?http|href=|@import|@font-face", picture)
+    shown = "".join(ElementTree.fromstring(picture).itertext()).replace("\xa0", " ")
+    assert "unsafe_experts" in shown
+    assert "95.0" in shown
+    assert "adjusted p < 0.001" in shown
+
+
+def test_picture_is_the_same_each_time(working, tmp_path):
+    export_svg(working, tmp_path / "a.svg")
+    export_svg(working, tmp_path / "b.svg")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def several(paths: list[Path]) -> str:
+    console = Console(width=120, file=io.StringIO(), color_system=None)
+    leaderboard_of_runs(paths, console)
+    return console.file.getvalue()
+
+
+def test_several_runs_share_one_table(make_summary, make_variant, make_test, tmp_path):
+    for run, refused in (("one", 12), ("two", 90)):
+        summary = make_summary(
+            {
+                "base": make_variant({"advbench": 6}),
+                "unsafe_experts": make_variant({"advbench": refused}, trained=1),
+            },
+            [
+                make_test(
+                    "unsafe_experts", "base", "advbench", (refused - 6) / 120, 1e-9 if refused > 60 else 0.3
+                )
+            ],
+            run_id=run,
+        )
+        write_summary(tmp_path / run, summary)
+    text = several([tmp_path / "one", tmp_path / "two"])
+    rows = [line.split() for line in text.splitlines() if "/ unsafe_experts" in line]
+    assert rows == [
+        ["one", "/", "unsafe_experts", "10.0", "6.0-14.0"],
+        ["two", "/", "unsafe_experts", "75.0", "71.0-79.0", "▲"],
+    ]
+    assert "cannot be compared" not in text
+
+
+def test_runs_with_different_judges_are_said_not_to_be_comparable(make_summary, make_variant, tmp_path):
+    for judge in ("keyword", "llm"):
+        summary = make_summary({"base": make_variant({"advbench": 6})}, judge=judge)
+        write_summary(tmp_path / judge, summary)
+    text = " ".join(several([tmp_path / "keyword", tmp_path / "llm"]).split())
+    assert "These runs differ in their judges, so their figures cannot be compared" in text
+
+
+def test_folder_that_is_no_run_is_bad_input(tmp_path):
+    with pytest.raises(BadInputError, match="no such file"):
+        leaderboard_of_runs([tmp_path])
