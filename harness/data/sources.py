@@ -179,7 +179,9 @@ def _declared(spec: TaskSpec, number: int, value: str | None) -> Role | None:
     if role is None:
         expected = ", ".join(ROLES)
         _bad_row(
-            spec, number, f"split_column '{spec.split_column}': expected {expected}, found '{value or ''}'"
+            spec,
+            number,
+            f"split_column '{spec.split_column}': expected one of {expected}, found '{value or ''}'",
         )
     return role
 

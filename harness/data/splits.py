@@ -122,8 +122,11 @@ def make_splits(
         limit: keep at most so many prompts for each task and role.
 
     Raises:
-        BadInputError: fractions that are negative or no share at all, or two tasks with one name.
+        BadInputError: fractions that are negative or no share at all, a limit below 1, or two tasks with one
+            name.
     """
+    if limit is not None and limit < 1:
+        raise BadInputError(f"limit: expected at least 1, found {limit}")
     names = [prompt_set.spec.name for prompt_set in prompt_sets]
     if len(set(names)) < len(names):
         raise BadInputError(f"tasks: '{max(names, key=names.count)}' is given twice")

@@ -26,9 +26,7 @@ def read_yaml(path: Path, model: type[M]) -> M:
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise BadInputError(
-            f"{path}: expected YAML in UTF-8 ({error.reason} at byte {error.start})"
-        ) from error
+        raise BadInputError(f"{path}: not YAML: byte {error.start} is not UTF-8 text") from error
     except yaml.YAMLError as error:
         raise BadInputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
