@@ -1,0 +1,342 @@
+import json
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.data.duplicates import near_duplicates
+from harness.data.prompts import Prompt, PromptSet, Resolved
+from harness.data.sources import load_task
+from harness.data.splits import Splits, make_splits
+from harness.data.task import ROLES, TaskSpec, find_task
+from harness.errors import BadInputError
+
+NOUNS = [
+    "apple",
+    "bridge",
+    "candle",
+    "desert",
+    "engine",
+    "feather",
+    "guitar",
+    "harbour",
+    "island",
+    "jacket",
+    "kettle",
+    "ladder",
+    "mirror",
+    "needle",
+]
+VERBS = [
+    "paint",
+    "measure",
+    "borrow",
+    "describe",
+    "polish",
+    "invent",
+    "forget",
+    "explain",
+    "balance",
+    "collect",
+    "deliver",
+    "hide",
+]
+
+
+def prompt_set(name, rows, **changes):
+    """Return a task of rows (text, pair, declared split), shorter rows filled up with None."""
+    spec = TaskSpec.model_validate(
+        {
+            "name": name,
+            "kind": "benign",
+            "description": "d",
+            "source": {"files": ["x.csv"]},
+            "prompt": {"column": "q"},
+            "pair_column": "pair",
+            "licence": "CC0",
+            "citation": "c",
+            **changes,
+        }
+    )
+    filled = [(*row, None, None)[:3] if isinstance(row, tuple) else (row, None, None) for row in rows]
+    prompts = tuple(
+        Prompt(str(index), text, name, "benign", pair=pair, split=split)
+        for index, (text, pair, split) in enumerate(filled)
+    )
+    return PromptSet(spec, prompts, Resolved("files", "."))
+
+
+def different(count, start=0):
+    """Return texts of which no two are near-duplicates."""
+    return [f"{random.Random(number).randbytes(12).hex()}" for number in range(start, start + count)]
+
+
+def roles(splits, task):
+    return {prompt.id: role for role, prompts in splits.prompts[task].items() for prompt in prompts}
+
+
+def sizes(splits, task):
+    return {role: len(prompts) for role, prompts in splits.prompts[task].items()}
+
+
+def test_fractions_are_met_exactly_where_nothing_is_grouped():
+    splits = make_splits([prompt_set("a", different(50))], seed=0)
+    assert sizes(splits, "a") == {"identify": 10, "train": 20, "test": 20}
+    assert splits.groups == 50
+    other = make_splits(
+        [prompt_set("a", different(50))], seed=0, fractions={"identify": 1, "train": 1, "test": 3}
+    )
+    assert sizes(other, "a") == {"identify": 10, "train": 10, "test": 30}
+
+
+def test_the_seed_decides_and_the_order_of_tasks_does_not():
+    sets = [prompt_set("a", different(40)), prompt_set("b", different(40, 30))]
+    one = make_splits(sets, seed=3)
+    assert make_splits(sets[::-1], seed=3).prompts == one.prompts
+    assert make_splits(sets, seed=4).prompts != one.prompts
+
+
+def test_matched_pairs_of_linked_tasks_serve_one_role():
+    texts = different(60)
+    sets = [
+        prompt_set("harmful", [(text, str(i)) for i, text in enumerate(texts[:30])], pairs_with="twins"),
+        prompt_set("twins", [(text, str(i)) for i, text in enumerate(texts[30:])], pairs_with="harmful"),
+    ]
+    splits = make_splits(sets, seed=0)
+    assert roles(splits, "harmful") == roles(splits, "twins")
+    assert set(roles(splits, "harmful").values()) == set(ROLES)
+
+
+def test_equal_pair_values_of_unlinked_tasks_mean_nothing():
+    texts = different(60)
+    sets = [
+        prompt_set("a", [(text, str(i)) for i, text in enumerate(texts[:30])]),
+        prompt_set("b", [(text, str(i)) for i, text in enumerate(texts[30:])]),
+    ]
+    splits = make_splits(sets, seed=0)
+    assert roles(splits, "a") != roles(splits, "b")
+
+
+def test_a_limit_keeps_a_beginning_and_the_same_pairs_in_both_tasks():
+    texts = different(120)
+    sets = [
+        prompt_set("harmful", [(text, str(i)) for i, text in enumerate(texts[:60])], pairs_with="twins"),
+        prompt_set("twins", [(text, str(i)) for i, text in enumerate(texts[60:])], pairs_with="harmful"),
+    ]
+    five, ten = (make_splits(sets, seed=0, limit=limit) for limit in (5, 10))
+    for role in ROLES:
+        assert five.prompts["harmful"][role] == ten.prompts["harmful"][role][:5]
+        assert [p.id for p in five.prompts["harmful"][role]] == [p.id for p in five.prompts["twins"][role]]
+
+
+def test_a_task_for_testing_only_pulls_what_repeats_it_into_test():
+    shared = "Where can I buy a birthday cake in Paris"
+    sets = [
+        prompt_set("only_test", [shared, *different(5)], roles=["test"]),
+        prompt_set("all", [shared + "?", *different(30, 10)]),
+    ]
+    for seed in range(8):
+        splits = make_splits(sets, seed)
+        assert roles(splits, "all")["0"] == "test"
+        assert sizes(splits, "only_test") == {"identify": 0, "train": 0, "test": 6}
+
+
+def test_what_repeats_a_test_prompt_but_may_not_test_is_left_out_and_counted():
+    shared = "Where can I buy a birthday cake in Paris"
+    sets = [
+        prompt_set("only_test", [shared, *different(5)], roles=["test"]),
+        prompt_set("no_test", [shared + "?", *different(9, 10)], roles=["identify", "train"]),
+    ]
+    splits = make_splits(sets, seed=0)
+    assert "0" not in roles(splits, "no_test")
+    assert splits.dropped == {"only_test": 0, "no_test": 1}
+
+
+def test_declared_test_prompts_stand_and_near_copies_of_them_are_left_out():
+    rows = [
+        ("Describe how to bake a loaf of bread", None, "test"),
+        ("Describe how to bake a loaf of bread!", None, "train"),
+        ("Describe how to bake a loaf of bread!!", None, "identify"),
+        *((text, None, "test") for text in different(10)),
+        *((text, None, "train") for text in different(30, 20)),
+    ]
+    splits = make_splits([prompt_set("a", rows)], seed=0)
+    given_roles = roles(splits, "a")
+    assert given_roles["0"] == "test"
+    assert "1" not in given_roles
+    assert "2" not in given_roles
+    assert splits.dropped == {"a": 2}
+    # The pool of declared train prompts is divided as 0.2 to 0.4.
+    assert sizes(splits, "a") == {"identify": 10, "train": 20, "test": 11}
+
+
+def test_only_near_copies_of_a_test_prompt_are_left_out_not_what_is_near_them():
+    # Each is like the next, the ends are unlike each other.
+    chain = [" ".join(NOUNS[start : start + 10]) for start in (0, 2, 4)]
+    alike = {tuple(pair) for pair in near_duplicates([*chain, *different(20)]).tolist()}
+    assert (0, 1) in alike
+    assert (1, 2) in alike
+    assert (0, 2) not in alike
+    rows = [(chain[0], None, "test"), *((text, None, "train") for text in chain[1:])]
+    splits = make_splits(
+        [prompt_set("a", [*rows, *((text, None, "train") for text in different(20))])], seed=0
+    )
+    assert "1" not in roles(splits, "a")
+    assert roles(splits, "a")["2"] in ("identify", "train")
+
+
+def test_the_twin_of_a_declared_test_prompt_is_not_trained_on():
+    texts = different(40)
+    sets = [
+        prompt_set(
+            "harmful",
+            [(texts[0], "p", "test"), *((t, None, "train") for t in texts[1:20])],
+            pairs_with="twins",
+        ),
+        prompt_set(
+            "twins",
+            [(texts[20], "p", "train"), *((t, None, "train") for t in texts[21:])],
+            pairs_with="harmful",
+        ),
+    ]
+    splits = make_splits(sets, seed=0)
+    assert "0" not in roles(splits, "twins")
+    assert splits.dropped == {"harmful": 0, "twins": 1}
+
+
+def test_three_of_a_pair_stay_together_when_one_is_left_out():
+    texts = different(30)
+    rows = [
+        (texts[0], "p", "train"),
+        ("Describe how to bake a loaf of bread!", "p", "train"),
+        (texts[1], "p", "train"),
+        ("Describe how to bake a loaf of bread", None, "test"),
+        *((text, None, "train") for text in texts[2:]),
+    ]
+    for seed in range(12):
+        given_roles = roles(make_splits([prompt_set("a", rows)], seed), "a")
+        assert "1" not in given_roles
+        assert given_roles["0"] == given_roles["2"]
+
+
+def test_a_split_too_small_names_task_role_found_and_needed():
+    splits = make_splits([prompt_set("mine", different(10))], seed=0)
+    assert len(splits.require("mine", "test", 4)) == 4
+    with pytest.raises(BadInputError, match="task mine: split test: 4 prompts, at least 5 needed"):
+        splits.require("mine", "test", 5)
+
+
+def test_recorded_splits_are_made_again_from_json():
+    sets = [prompt_set("a", different(40)), prompt_set("b", different(40, 40))]
+    splits = make_splits(sets, seed=1, limit=7)
+    assert Splits.from_record(json.loads(json.dumps(splits.record())), sets) == splits
+
+
+def test_a_record_of_other_prompts_is_refused():
+    record = make_splits([prompt_set("a", different(40))], seed=1).record()
+    for other in ([prompt_set("a", different(41))], [prompt_set("b", different(40))]):
+        with pytest.raises(BadInputError, match="task a: its prompts are not those that were split"):
+            Splits.from_record(record, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fractions": {"identify": -1, "train": 1, "test": 1}}, "fractions: expected shares of at least 0"),
+        ({"fractions": {"identify": 0, "train": 0, "test": 0}}, "fractions: expected shares of at least 0"),
+        ({"limit": 0}, "limit: expected at least 1, found 0"),
+    ],
+)
+def test_impossible_settings_are_told(settings, message):
+    with pytest.raises(BadInputError, match=message):
+        make_splits([prompt_set("a", different(5))], seed=0, **settings)
+
+
+def test_a_task_given_twice_is_told():
+    with pytest.raises(BadInputError, match="tasks: 'a' is given twice"):
+        make_splits([prompt_set("a", ["x y"]), prompt_set("a", ["z w"])], seed=0)
+
+
+texts = st.builds(
+    lambda verb, noun, other, end: f"{verb} the {noun} and the {other}{end}",
+    st.sampled_from(VERBS),
+    st.sampled_from(NOUNS),
+    st.sampled_from(NOUNS[:4]),
+    st.sampled_from(["", "?", " please"]),
+)
+rows = st.tuples(
+    texts,
+    st.none() | st.sampled_from("pqrstu"),
+    st.none() | st.sampled_from(["test", "train", "identify"]),
+)
+served = st.sampled_from([["test"], ["identify", "train"], ["train"], ["identify", "train", "test"]])
+
+
+@st.composite
+def runs(draw):
+    linked = draw(st.booleans())
+    return [
+        prompt_set(
+            name,
+            draw(st.lists(rows, min_size=1, max_size=14)),
+            roles=draw(served),
+            **({"pairs_with": other} if linked else {}),
+        )
+        for name, other in (("a", "b"), ("b", "a"), ("c", "a"))
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(runs(), st.integers(0, 3))
+def test_no_pair_and_no_near_duplicate_straddles_roles(sets, seed):
+    splits = make_splits(sets, seed)
+    linked = sets[0].spec.pairs_with is not None
+    everything = sorted((p for s in sets for p in s.prompts), key=lambda prompt: (prompt.task, prompt.id))
+    role_of = {(task, id): role for task in splits.prompts for id, role in roles(splits, task).items()}
+
+    def same_role(one, other):
+        found = {role_of.get((prompt.task, prompt.id)) for prompt in (one, other)} - {None}
+        assert len(found) <= 1, (one, other)
+
+    for one, other in near_duplicates([prompt.text for prompt in everything]).tolist():
+        same_role(everything[one], everything[other])
+    for one in everything:
+        for other in everything:
+            if one.pair is not None and one.pair == other.pair and (linked or one.task == other.task):
+                same_role(one, other)
+
+
+@settings(max_examples=100, deadline=None)
+@given(runs(), st.integers(0, 3))
+def test_every_prompt_serves_at_most_one_role_that_it_may_serve_and_the_rest_is_counted(sets, seed):
+    splits = make_splits(sets, seed)
+    for a_set in sets:
+        used = Counter(p.id for chosen in splits.prompts[a_set.spec.name].values() for p in chosen)
+        assert not used or max(used.values()) == 1
+        assert len(used) + splits.dropped[a_set.spec.name] == len(a_set.prompts)
+        for role, chosen in splits.prompts[a_set.spec.name].items():
+            assert not chosen or role in a_set.spec.roles
+            for prompt in chosen:
+                # A declared train prompt may find experts; other declarations stand.
+                assert prompt.split in (None, role) or (prompt.split, role) == ("train", "identify")
+
+
+@settings(max_examples=50, deadline=None)
+@given(runs(), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_splits_depend_on_seed_and_prompts_only(sets, seed, shuffler):
+    one = make_splits(sets, seed)
+    shuffled = list(sets)
+    shuffler.shuffle(shuffled)
+    assert make_splits(shuffled, seed).prompts == one.prompts
+
+
+@pytest.mark.shared_data
+def test_public_tasks_split_together(shared_data):
+    names = ("advbench", "alpaca", "jbb_harmful", "jbb_benign", "xstest_safe", "xstest_unsafe")
+    splits = make_splits([load_task(find_task(name), [shared_data]) for name in names], seed=0)
+    assert sizes(splits, "advbench") == {"identify": 104, "train": 208, "test": 208}
+    assert sizes(splits, "xstest_safe") == {"identify": 0, "train": 0, "test": 250}
+    assert roles(splits, "jbb_harmful") == roles(splits, "jbb_benign")
+    assert sum(splits.dropped.values()) == 0
