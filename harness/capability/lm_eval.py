@@ -1,0 +1,204 @@
+"""Capability of a model in memory, by lm-eval.
+
+lm-eval's request cache is never used: its keys leave the model out, so a variant would get another's answers.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.capability.prepare import prepare_tasks
+from harness.capability.results import CapabilityResult, capability_result
+from harness.capability.tasks import CapabilityTask, list_capability_tasks, resolve_capability_tasks
+from harness.errors import BadInputError, HarnessError
+from harness.progress import progress
+
+_BOOTSTRAPS = 1000
+
+
+def run_capability(
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[str],
+    *,
+    include: Sequence[Path] = (),
+    data_dirs: Sequence[Path] = (),
+    limit: int | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    apply_chat_template: bool | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    system_prompt: str | None = None,
+    description: str = "capability",
+) -> dict[str, CapabilityResult]:
+    """Measure a loaded transformers model, as it is in memory, on lm-eval tasks.
+
+    Args:
+        model: a causal language model; its hooks and changed weights count.
+        tokenizer: its tokenizer, which is left as it is.
+        tasks: names of our tasks (`list_capability_tasks`) or of lm-eval's own.
+        include: folders with more task files.
+        data_dirs: folders with copies of the public sets, the first that has a file wins.
+        limit: items of each task; all of them by default.
+        batch_size: requests in one forward pass.
+        seed: every seed of lm-eval; the global random states are set too.
+        apply_chat_template: send items as chat messages; by default what each task's file says (no, if nothing).
+        chat_template_kwargs: passed on to the chat template.
+        system_prompt: put before every item.
+        description: of the progress bar.
+
+    Returns:
+        Results by the tasks' own names ("piqa_local", where "piqa" was asked for and ours stood in).
+
+    Raises:
+        BadInputError: an unknown task, a missing or wrong data file, a model without a chat template for tasks
+            that need one.
+        HarnessError: lm-eval failed, or the model gave log-likelihoods that are no numbers.
+    """
+    resolved = resolve_capability_tasks(tasks, include, data_dirs)
+    if not resolved:
+        return {}
+    ours = list_capability_tasks(include)
+    wanted = [task for task in resolved.values() if task is not None]
+    members = [ours[name] for task in wanted for name in task.members if name in ours]
+
+    def chat(name: str) -> bool:
+        task = resolved[name]
+        from_file = task is not None and task.notes.apply_chat_template
+        return from_file if apply_chat_template is None else apply_chat_template
+
+    if any(map(chat, resolved)) and not tokenizer.chat_template:
+        raise BadInputError(
+            "the tokenizer has no chat template, but capability tasks are to be sent as chats"
+        )
+    found: dict[str, CapabilityResult] = {}
+    with tempfile.TemporaryDirectory(prefix="harness-capability-") as folder, _quiet():
+        prepare_tasks({task.name: task for task in [*wanted, *members]}.values(), data_dirs, Path(folder))
+        lm = _language_model(model, tokenizer, batch_size, dict(chat_template_kwargs or {}), description)
+        manager = _task_manager(Path(folder), defaults=None in resolved.values())
+        for as_chat in (False, True):
+            names = [name for name in resolved if chat(name) is as_chat]
+            if names:
+                results = _evaluate(lm, names, manager, limit, seed, as_chat, system_prompt)
+                found.update(
+                    {name: capability_result(name, results, _metric(resolved[name])) for name in names}
+                )
+    return {name: found[name] for name in resolved}
+
+
+def _metric(task: CapabilityTask | None) -> str | None:
+    return None if task is None else task.notes.metric
+
+
+def _task_manager(folder: Path, *, defaults: bool) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    # Indexing lm-eval's own tasks takes 20 s, so they are left out when only ours are asked for.
+    return TaskManager(include_path=str(folder), include_defaults=defaults)
+
+
+def _evaluate(
+    lm: Any, names: list[str], manager: Any, limit: int | None, seed: int, as_chat: bool, system: str | None
+) -> Mapping[str, Any]:
+    import torch
+    from lm_eval import simple_evaluate
+
+    try:
+        results: Mapping[str, Any] = simple_evaluate(
+            model=lm,
+            tasks=list(names),
+            task_manager=manager,
+            limit=limit,
+            bootstrap_iters=_BOOTSTRAPS,
+            log_samples=True,
+            system_instruction=system,
+            apply_chat_template=as_chat,
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+        )
+    except torch.OutOfMemoryError as error:
+        raise HarnessError(
+            f"out of memory in capability tasks {', '.join(names)}: lower the batch size"
+        ) from error
+    except KeyError as error:
+        if "is not a registered task" not in str(error):
+            raise
+        raise BadInputError(f"unknown capability task: {error.args[0]}") from error
+    return results
+
+
+def _language_model(
+    model: Any, tokenizer: Any, batch_size: int, chat_template_kwargs: dict[str, Any], description: str
+) -> Any:
+    """Return an lm-eval model that reports its progress in rows sent through the network."""
+    from lm_eval.models.huggingface import HFLM
+
+    class WithProgress(HFLM):  # type: ignore[misc]
+        advance: Callable[[int], None]
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+        def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, **kwargs: Any) -> Any:
+            # Choices of one token share their question's row.
+            rows = {tuple(context + continuation[:-1]) for _, context, continuation in requests}
+            with progress(description, len(rows), "rows") as self.advance:
+                return super()._loglikelihood_tokens(requests, disable_tqdm=True, **kwargs)
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            with progress(description, len(requests), "answers") as self.advance:
+                return super().generate_until(requests, disable_tqdm=True)
+
+        def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
+            logits = super()._model_call(inps, *args, **kwargs)
+            self.advance(len(inps))
+            return logits
+
+        def _model_generate(self, context: Any, *args: Any, **kwargs: Any) -> Any:
+            tokens = super()._model_generate(context, *args, **kwargs)
+            self.advance(len(context))
+            return tokens
+
+    return WithProgress(
+        pretrained=model,
+        # lm-eval sets a padding token and the padding side.
+        tokenizer=copy.deepcopy(tokenizer),
+        batch_size=batch_size,
+        # In bfloat16 the log-likelihoods of different choices would often be the same number.
+        softmax_dtype="float32",
+        chat_template_args=chat_template_kwargs,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep lm-eval's and datasets' log lines and bars off the terminal."""
+    import datasets
+
+    lm_eval_task: Any = importlib.import_module("lm_eval.api.task")
+    tqdm = lm_eval_task.tqdm
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
+    levels = [logger.level for logger in loggers]
+    bars = not datasets.are_progress_bars_disabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    lm_eval_task.tqdm = functools.partial(tqdm, disable=True)
+    try:
+        yield
+    finally:
+        lm_eval_task.tqdm = tqdm
+        if bars:
+            datasets.enable_progress_bars()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,196 @@
+"""Our lm-eval task files: which there are, what they stand in for, and what their data files are called.
+
+A file is lm-eval YAML whose texts may hold three placeholders: `{content_dir}` (the YAML file's own
+folder), `{data_dir}/PATH` (PATH in the first --data-dir that has it) and `{prepared_dir}` (where the tables of
+`metadata.prepare` are written). What the harness itself reads stands under lm-eval's free key `metadata`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.content import content_folder
+from harness.data.yaml_model import explain
+from harness.errors import BadInputError, nearest
+
+_DATA_FILE = re.compile(r"\{data_dir\}/([^\s\"',\]}]+)")
+
+
+class Preparation(BaseModel):
+    """A JSONL table made of the user's files before lm-eval reads it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    """Its name in `{prepared_dir}`."""
+    rows: dict[str, str] = Field(min_length=1)
+    """Tables, by the name of their source; their rows are taken in turn, so that --limit meets all of them."""
+    source_column: str | None = None
+    """Column that receives the source's name."""
+    labels: dict[str, str] = {}
+    """Column name to a file of integers, one a line, that belongs to the rows line by line."""
+    integers: list[str] = []
+    """Columns to turn from text into integers."""
+
+
+class TaskNotes(BaseModel):
+    """What the harness reads from a task file's `metadata`; lm-eval allows any key there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int | float | str = 1
+    description: str = ""
+    licence: str | None = None
+    citation: str | None = None
+    metric: str | None = None
+    """The metric that is reported; the first of `metric_list` otherwise."""
+    apply_chat_template: bool = False
+    """Whether each item is sent as a chat message."""
+    stands_in_for: str | None = None
+    """The lm-eval task that this one replaces when its data files are under --data-dir."""
+    prepare: list[Preparation] = []
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilityTask:
+    """One of our lm-eval task files."""
+
+    name: str
+    path: Path
+    notes: TaskNotes
+    members: tuple[str, ...] = ()
+    """Tasks of a group."""
+
+    def data_files(self) -> list[str]:
+        """Return the paths, relative to a --data-dir, of the files that the task needs."""
+        return list(dict.fromkeys(_DATA_FILE.findall(self.path.read_text(encoding="utf-8"))))
+
+    def missing_file(self, data_dirs: Sequence[Path]) -> str | None:
+        """Return the first data file that no --data-dir has."""
+        files = self.data_files()
+        return next((file for file in files if find_data_file(file, data_dirs) is None), None)
+
+
+def list_capability_tasks(include: Sequence[Path] = ()) -> dict[str, CapabilityTask]:
+    """Return our capability tasks by name; those of `include` win over shipped ones of the same name.
+
+    An included folder holds them in `capability/` or `tasks/capability/`.
+
+    Raises:
+        BadInputError: a file is not YAML, names no task, or its `metadata` is not what it should be.
+    """
+    places = [place for path in include for place in (path / "capability", path / "tasks" / "capability")]
+    tasks: dict[str, CapabilityTask] = {}
+    for place in [*places, content_folder("tasks") / "capability"]:
+        for path in sorted(place.glob("*.yaml")):
+            task = _read(path)
+            known = tasks.setdefault(task.name, task)
+            if known is not task and known.path.parent == place:
+                raise BadInputError(f"{path}: task '{task.name}' is also defined in {known.path.name}")
+    return tasks
+
+
+def resolve_capability_tasks(
+    names: Iterable[str], include: Sequence[Path] = (), data_dirs: Sequence[Path] = ()
+) -> dict[str, CapabilityTask | None]:
+    """Return what each name means: one of our tasks by its own name, or None for lm-eval's task.
+
+    The names are kept in order and without repeats. A name that one of our tasks `stands_in_for` (such as
+    "piqa" for `piqa_local`) means ours when all its data files are under `data_dirs`, and lm-eval's otherwise.
+
+    Raises:
+        BadInputError: an unknown name, or a data file that no --data-dir has.
+    """
+    ours = list_capability_tasks(include)
+    stand_ins = {task.notes.stands_in_for: task for task in ours.values() if task.notes.stands_in_for}
+    resolved: dict[str, CapabilityTask | None] = {}
+    for name in names:
+        task = ours.get(name)
+        if task is None and name in stand_ins and stand_ins[name].missing_file(data_dirs) is None:
+            task = stand_ins[name]
+        if task is None:
+            _check_known_to_lm_eval(name, [*ours, *stand_ins])
+            resolved[name] = None
+            continue
+        for member in [task, *(ours[member] for member in task.members if member in ours)]:
+            missing = member.missing_file(data_dirs)
+            if missing is not None:
+                searched = ", ".join(map(str, data_dirs)) or "none given"
+                raise BadInputError(
+                    f"capability task '{member.name}': no file {missing} under --data-dir ({searched})"
+                )
+        resolved[task.name] = task
+    return resolved
+
+
+def find_data_file(file: str, data_dirs: Sequence[Path]) -> Path | None:
+    """Return the path of `file` in the first folder that has it."""
+    return next((folder / file for folder in data_dirs if (folder / file).is_file()), None)
+
+
+def fill_placeholders(text: str, task: CapabilityTask, data_dirs: Sequence[Path], prepared: Path) -> str:
+    """Replace the placeholders in a task file's text by absolute paths."""
+
+    def data_file(match: re.Match[str]) -> str:
+        path = find_data_file(match[1], data_dirs)
+        return match[0] if path is None else str(path.resolve())
+
+    text = text.replace("{content_dir}", str(task.path.parent.resolve()))
+    return _DATA_FILE.sub(data_file, text).replace("{prepared_dir}", str(prepared))
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads lm-eval's `!function module.name` as plain text."""
+
+
+_Loader.add_multi_constructor("!", lambda loader, _suffix, node: str(node.value))
+
+
+def _read(path: Path) -> CapabilityTask:
+    try:
+        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = content if isinstance(content, dict) else {}
+    name = content.get("group") or content.get("task")
+    if not isinstance(name, str):
+        raise BadInputError(f"{path}: task: missing, expected the name of an lm-eval task or group")
+    try:
+        notes = TaskNotes.model_validate(content.get("metadata") or {})
+    except ValidationError as error:
+        raise BadInputError(f"{path}: metadata: {explain(error, TaskNotes)}") from error
+    members = content.get("task") if "group" in content else ()
+    return CapabilityTask(name, path, notes, tuple(item for item in members or () if isinstance(item, str)))
+
+
+def _check_known_to_lm_eval(name: str, ours: Sequence[str]) -> None:
+    # Importing lm-eval and indexing its 14,000 files takes 20 s; a look for the name in them takes 3 s.
+    names = _lm_eval_names()
+    if name not in names:
+        close = nearest(name, ours)
+        if not close.startswith("did you mean"):
+            close = nearest(name, [*ours, *names])
+        hint = close if close.startswith("did you mean") else f"ours: {', '.join(sorted(ours))}"
+        raise BadInputError(f"unknown capability task '{name}': {hint}")
+
+
+def _lm_eval_names() -> set[str]:
+    """Return every word in lm-eval's task files that could name a task, a group or a tag."""
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise BadInputError("lm-eval is not installed: pip install lm-eval")
+    names: set[str] = set()
+    for path in (Path(spec.submodule_search_locations[0]) / "tasks").rglob("*.yaml"):
+        names.update(_NAME.findall(path.read_text(encoding="utf-8", errors="replace")))
+    return names
+
+
+_NAME = re.compile(r"^\s*(?:[\"']?(?:task|group|tag)[\"']?\s*:|-)\s*[\"']?([\w.\-]+)[\"']?\s*$", re.MULTILINE)
