@@ -210,7 +210,7 @@ def _groups(
     for one, other in (alike.T, alike.T[::-1]):
         beside_test[other[tests_only[one]]] = True
     kept = ~(beside_test & cannot_test) & np.array([bool(roles) for roles in possible])
-    links = np.concatenate([alike[kept[alike].all(axis=1)], _pair_links(pair_keys, kept)])
+    links = np.concatenate([alike[kept[alike].all(axis=1)], _pair_links(pair_keys)])
     labels = group_labels(len(prompts), links)
     members: dict[int, list[int]] = {}
     for index in np.flatnonzero(kept).tolist():
@@ -218,14 +218,14 @@ def _groups(
     return list(members.values())
 
 
-def _pair_links(pair_keys: Sequence[str | None], kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return indices [links, 2] that chain the kept prompts of each pair."""
+def _pair_links(pair_keys: Sequence[str | None]) -> NDArray[np.int64]:
+    """Return indices [links, 2] that chain the prompts of each pair."""
     import numpy as np
 
     last: dict[str, int] = {}
     links = []
     for index, key in enumerate(pair_keys):
-        if key is not None and kept[index]:
+        if key is not None:
             if key in last:
                 links.append((last[key], index))
             last[key] = index

@@ -206,6 +206,28 @@ def test_the_twin_of_a_declared_test_prompt_is_not_trained_on():
     assert splits.dropped == {"harmful": 0, "twins": 1}
 
 
+def test_what_is_near_the_left_out_twin_of_a_test_prompt_is_kept():
+    texts = different(40)
+    twins = [("Describe how to bake a loaf of bread", "p", "train"), "Describe how to bake a loaf of bread!"]
+    sets = [
+        prompt_set("harmful", [(texts[0], "p", "test"), *texts[1:20]], pairs_with="twins"),
+        prompt_set("twins", [*twins, *texts[20:]], pairs_with="harmful"),
+    ]
+    found = {roles(make_splits(sets, seed), "twins")["1"] for seed in range(12)}
+    assert found == set(ROLES)
+
+
+def test_a_prompt_that_may_serve_no_role_is_left_out_and_decides_nothing():
+    texts = different(30)
+    sets = [
+        prompt_set("barred", [(text, None, "test") for text in texts], roles=["train"]),
+        prompt_set("all", texts),
+    ]
+    splits = make_splits(sets, seed=0)
+    assert splits.dropped == {"barred": 30, "all": 0}
+    assert sizes(splits, "all") == {"identify": 6, "train": 12, "test": 12}
+
+
 def test_three_of_a_pair_stay_together_when_one_is_left_out():
     texts = different(30)
     rows = [
