@@ -23,7 +23,6 @@ class _Label:
     y: float
     text: str
     style: str
-    to_the_left: bool
 
 
 def trade_off(board: Leaderboard, harmful: Column, intervention: str) -> Markup | None:
@@ -55,6 +54,7 @@ def trade_off(board: Leaderboard, harmful: Column, intervention: str) -> Markup 
     for step in range(5):
         parts.append(_tick_x(x(reach * step / 4), f"{reach * step / 4 * 100:.3g}"))
         parts.append(_tick_y(y(step / 4), f"{step * 25}"))
+    called = _one_name_for_draws([(name, gain.value or 0.0) for name, _, gain in points], intervention)
     labels, dots = [], []
     for name, cost, gain in points:
         style = _style(name, intervention)
@@ -63,8 +63,8 @@ def trade_off(board: Leaderboard, harmful: Column, intervention: str) -> Markup 
             parts.append(_line(x(cost.low or 0.0), cy, x(cost.high or 0.0), cy, f"bar {style}"))
             parts.append(_line(cx, y(gain.low or 0.0), cx, y(gain.high or 0.0), f"bar {style}"))
         dots.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(style, cx, cy))
-        labels.append(_Label(cx, cy, name, style, cx > _WIDTH * 0.6))
-    parts += [_labels([label for label in labels if label.to_the_left is side]) for side in (False, True)]
+        labels.append(_Label(cx, cy, called.get(name, name), style))
+    parts.append(_labels(labels, turn=_WIDTH * 0.55))
     parts += dots  # above the labels, whose halos would hide them
     return _svg(f"Refusal of {harmful.task} against false refusal, by variant", parts)
 
@@ -131,13 +131,14 @@ def losses(curves: Mapping[str, Sequence[TrainingStep]], intervention: str) -> M
     for tick in range(5):
         parts.append(_tick_x(x(last * tick / 4), f"{last * tick / 4:.4g}"))
         parts.append(_tick_y(y(top * tick / 4), f"{top * tick / 4:.3g}"))
+    called = _one_name_for_draws([(name, steps[-1].loss) for name, steps in drawn.items()], intervention)
     labels = []
     for name, steps in drawn.items():
         style = _style(name, intervention)
         path = " ".join(f"{x(step.step):.1f},{y(step.loss):.1f}" for step in _thinned(steps))
         parts.append(Markup('<polyline class="curve {}" points="{}"/>').format(style, path))
-        labels.append(_Label(x(steps[-1].step), y(steps[-1].loss), name, style, False))
-    parts.append(_labels(labels))
+        labels.append(_Label(x(steps[-1].step), y(steps[-1].loss), called.get(name, name), style))
+    parts.append(_labels(labels, turn=_WIDTH))
     return _svg("Training loss by step", parts)
 
 
@@ -145,6 +146,15 @@ def _thinned(steps: Sequence[TrainingStep], most: int = 400) -> list[TrainingSte
     finite = [step for step in steps if math.isfinite(step.loss)]
     every = max(1, math.ceil(len(finite) / most))
     return [*finite[:-1:every], *finite[-1:]]
+
+
+def _one_name_for_draws(rates: Sequence[tuple[str, float]], intervention: str) -> dict[str, str]:
+    """Name a cloud of random draws once, at the draw in the middle."""
+    draws = sorted((rate, name) for name, rate in rates if _style(name, intervention) == "random")
+    if len(draws) < 2:
+        return {}
+    middle = draws[len(draws) // 2][1]
+    return {name: f"{len(draws)} random draws" if name == middle else "" for _, name in draws}
 
 
 def _style(variant: str, intervention: str) -> str:
@@ -165,25 +175,50 @@ def _nice(most: float) -> float:
     )
 
 
-def _labels(labels: Sequence[_Label]) -> Markup:
-    """Write each name beside its mark, moved apart where they would overlap."""
-    ordered = sorted(labels, key=lambda label: label.y)
-    heights: list[float] = []
-    for label in ordered:
-        heights.append(max(label.y, heights[-1] + _LINE if heights else _TOP + 9))
-    floor = float(_HEIGHT - _BOTTOM - 4)
-    for index in reversed(range(len(heights))):
-        heights[index] = min(heights[index], floor)
-        floor = heights[index] - _LINE
+def _labels(labels: Sequence[_Label], turn: float) -> Markup:
+    """Write each name beside its mark; crowded names go into a column beside the crowd, with lines to the marks.
+
+    Args:
+        labels: the marks, those without a name too: names keep clear of them.
+        turn: marks to the right of this have their names to the left.
+    """
     parts = []
-    for label, height in zip(ordered, heights, strict=True):
-        aside = -10 if label.to_the_left else 10
-        if abs(height - label.y) > 3:
-            parts.append(_line(label.x, label.y, label.x + aside, height - 9, f"leader {label.style}"))
-        anchor = "end" if label.to_the_left else "start"
-        style = f"label {label.style}"
-        parts.append(_text(label.x + aside * 0.8, height - 7, _short(label.text), style, anchor))
+    for crowd in _crowds(labels):
+        named = sorted((label for label in crowd if label.text), key=lambda label: label.y)
+        to_the_left = sum(label.x for label in crowd) / len(crowd) > turn
+        edge = min(label.x for label in crowd) - 9 if to_the_left else max(label.x for label in crowd) + 9
+        for label, height in zip(named, _spread([label.y for label in named]), strict=True):
+            if len(crowd) > 1:
+                parts.append(_line(label.x, label.y, edge, height - 10, f"leader {label.style}"))
+            anchor = "end" if to_the_left else "start"
+            parts.append(_text(edge, height - 6, _short(label.text), f"label {label.style}", anchor))
     return Markup("").join(parts)
+
+
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Move ascending heights apart by a line at least, and into the frame."""
+    apart: list[float] = []
+    for height in heights:
+        apart.append(max(height, apart[-1] + _LINE if apart else _TOP + 9))
+    floor = float(_HEIGHT - _BOTTOM - 4)
+    for index in reversed(range(len(apart))):
+        apart[index] = min(apart[index], floor)
+        floor = apart[index] - _LINE
+    return apart
+
+
+def _crowds(labels: Sequence[_Label]) -> list[list[_Label]]:
+    """Group the marks whose names could meet."""
+    crowds: list[list[_Label]] = []
+    for label in labels:
+        meets = [
+            crowd
+            for crowd in crowds
+            if any(abs(label.x - near.x) < 140 and abs(label.y - near.y) < 1.5 * _LINE for near in crowd)
+        ]
+        crowds = [crowd for crowd in crowds if crowd not in meets]
+        crowds.append([label, *(near for crowd in meets for near in crowd)])
+    return crowds
 
 
 def _short(name: str, most: int = 22) -> str:

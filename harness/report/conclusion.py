@@ -10,18 +10,12 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from harness.report import leaderboard
-from harness.report.leaderboard import BASE, RANDOM_PREFIX, Column, Effect, comparison, effect_of, figure
+from harness.report.leaderboard import BASE, RANDOM_PREFIX, Column, comparison, effect_of, figure
 from harness.report.words import hundredths, listing, p_is, percent, signed, visible
 from harness.store.summary import CapabilityResult, Comparison, Summary, TaskResult
 
 ENOUGH_DRAWS = 5
 _NOTABLE_CUT = 0.1
-_TESTED: dict[Effect, str] = {
-    "higher": "refuses significantly more than",
-    "lower": "significantly less than",
-    "undecided": "is not distinguishable from",
-    "untested": "was not tested against",
-}
 
 
 def conclude(summary: Summary) -> list[str]:
@@ -123,12 +117,12 @@ def _spread(summary: Summary, column: Column, draws: Sequence[str]) -> str:
     if own is None:
         return f"{spread}; {name} has no value there."
     effects = [effect_of(comparison(summary, name, draw, column)) for draw in draws]
-    tested = ", ".join(
-        f"{words} {effects.count(effect)}"
-        for effect, words in _TESTED.items()
-        if effect != "untested" or effect in effects
+    untested = effects.count("untested")
+    return (
+        f"{spread}; {name}, at {percent(own)}, {_rank(own, rates)}. Draw by draw, {name} refuses significantly "
+        f"more than {effects.count('higher')}, less than {effects.count('lower')}, and is not distinguishable "
+        f"from {effects.count('undecided')}{f'; {untested} were not tested' if untested else ''}."
     )
-    return f"{spread}; {name}, at {percent(own)}, {_rank(own, rates)}. Draw by draw, {name} {tested}."
 
 
 def _rank(own: float, rates: Sequence[float]) -> str:

@@ -56,7 +56,8 @@ def _heat_map(rows: pd.DataFrame, selected: Collection[tuple[int, int]], phase: 
         Markup('<path class="{}" d="{}"/>').format(shade, "".join(cells))
         for shade, cells in sorted(by_shade.items())
     ]
-    parts.append(Markup('<path class="chosen" d="{}"/>').format("".join(outlines)))
+    outline = Markup('<path class="chosen" stroke-width="{}" d="{}"/>')
+    parts.append(outline.format(2 if cell >= 8 else 1, "".join(outlines)))
     parts += _numbers(layers, n_experts, cell)
     width, height = _MARGIN_LEFT + n_experts * cell + 4, _MARGIN_TOP + len(layers) * cell + 4
     svg = Markup(

@@ -41,7 +41,7 @@ def render_html(run: Path, summary: Summary) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
-    board = leaderboard.build(summary)
+    board, tests = leaderboard.build(summary), facts.tests(summary)
     return environment.get_template("report.html.j2").render(
         summary=summary,
         style=Markup(style),
@@ -55,7 +55,8 @@ def render_html(run: Path, summary: Summary) -> str:
         maps=_maps(files, summary),
         top=facts.TOP_EXPERTS,
         acted=facts.acted(files, summary),
-        tests=facts.tests(summary),
+        own_tests=[test for test in tests if test.variant == summary.intervention],
+        other_tests=[test for test in tests if test.variant != summary.intervention],
         losses=_losses(files, summary),
         timing=facts.timing(summary),
         total=duration(sum(summary.seconds.values())),

@@ -56,6 +56,20 @@ def test_labels_of_dots_on_one_spot_do_not_overlap(make_summary, make_variant):
     assert heights[-1] < 272
 
 
+def test_many_random_draws_share_one_label(make_draws, make_summary, make_result):
+    drawn = make_draws([6, 12, 18], [1.0] * 3)
+    benign = {"demo_benign": make_result("demo_benign", 2)}
+    variants = {
+        name: variant.model_copy(update={"tasks": {**variant.tasks, **benign}})
+        for name, variant in drawn.variants.items()
+    }
+    board = build(make_summary(variants))
+    svg = charts.trade_off(board, board.columns[0], "unsafe_experts")
+    assert len(list(ElementTree.fromstring(svg).iter("circle"))) == 5
+    assert "3 random draws" in texts(svg)
+    assert not [text for text in texts(svg) if text.startswith("random_experts")]
+
+
 def test_capability_shows_each_variant_beside_base(working):
     board = build(working)
     dots = points(charts.capability(board, board.columns[3], "unsafe_experts"))

@@ -88,8 +88,8 @@ class TestDraws:
         assert sentences[1] == (
             "Over 5 random draws the refusal of advbench spreads from 5.0% to 45.0% (median 15.0%); "
             "unsafe_experts, at 50.0%, is above all of them (one more random draw would be so by chance once in "
-            "6 times). Draw by draw, unsafe_experts refuses significantly more than 4, significantly less than 0, "
-            "is not distinguishable from 1."
+            "6 times). Draw by draw, unsafe_experts refuses significantly more than 4, less than 0, "
+            "and is not distinguishable from 1."
         )
         assert "its own spread between seeds is not known" in sentences[2]
 
@@ -104,7 +104,7 @@ class TestDraws:
     def test_draws_without_a_test_are_counted_as_such(self, make_draws):
         summary = make_draws([6, 12, 18, 24, 54], [1e-9] * 5)
         summary = summary.model_copy(update={"comparisons": summary.comparisons[:-1]})
-        assert "was not tested against 1." in conclude(summary)[1]
+        assert "and is not distinguishable from 0; 1 were not tested." in conclude(summary)[1]
 
     def test_no_draw_at_all_leaves_the_choice_of_experts_open(self, make_draws):
         sentences = conclude(make_draws([], []))
