@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import importlib.metadata
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,24 @@ from harness.errors import BadInputError, HarnessError
 from harness.progress import progress
 
 _BOOTSTRAPS = 1000
+
+
+def check_capability_tasks(
+    names: Sequence[str], include: Sequence[Path] = (), data_dirs: Sequence[Path] = ()
+) -> dict[str, str]:
+    """Return what is going to be measured: each task's own name and a fingerprint of what it reads.
+
+    Of lm-eval's own tasks the fingerprint is lm-eval's version.
+
+    Raises:
+        BadInputError: an unknown task, or a data file that no --data-dir has.
+    """
+    lm_eval_version = f"lm-eval {importlib.metadata.version('lm_eval')}"
+    resolved = resolve_capability_tasks(names, include, data_dirs)
+    return {
+        name: lm_eval_version if task is None else task.fingerprint(data_dirs)
+        for name, task in resolved.items()
+    }
 
 
 def run_capability(

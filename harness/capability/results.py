@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from harness.errors import BadInputError, HarnessError, nearest
@@ -29,8 +29,9 @@ class CapabilityResult:
         interval: how the ends were found: Wilson's for scores of 0 and 1, value plus or minus 1.96 standard
             errors for others, None without a standard error.
         n: items asked.
-        unparsed: items whose answer lm-eval could not find; they count as wrong in `value`.
-        scores: each item's score by id, for paired comparisons; empty for metrics that have none.
+        unparsed: answers in which lm-eval found no choice or number, and which count as wrong in `value`; None
+            where the model is not asked to generate.
+        items: each item's score by id, for paired comparisons; empty for metrics that have none.
         others: further metrics of the task.
     """
 
@@ -42,9 +43,13 @@ class CapabilityResult:
     high: float | None
     interval: Literal["wilson", "normal"] | None
     n: int
-    unparsed: int
-    scores: dict[str, float]
+    unparsed: int | None
+    items: dict[str, float]
     others: dict[str, float | None]
+
+    def row(self) -> dict[str, Any]:
+        """Return the task's entry in capability.json."""
+        return asdict(self)
 
 
 def capability_result(task: str, results: Mapping[str, Any], metric: str | None = None) -> CapabilityResult:
@@ -84,8 +89,8 @@ def capability_result(task: str, results: Mapping[str, Any], metric: str | None 
         high=high,
         interval=interval,
         n=len(samples),
-        unparsed=sum(_UNPARSED in _answers(sample) for _, sample in samples),
-        scores=scores,
+        unparsed=_unparsed([sample for _, sample in samples]),
+        items=scores,
         others={_shown(other): _number(figures[other]) for other in metrics if other != key},
     )
 
@@ -115,6 +120,12 @@ def _check_numbers(task: str, samples: list[tuple[str, dict[str, Any]]]) -> None
         pairs = [answer for answer in _answers(sample) if isinstance(answer, (tuple, list)) and answer]
         if any(isinstance(pair[0], float) and math.isnan(pair[0]) for pair in pairs):
             raise HarnessError(f"capability task '{task}', item {item}: the log-likelihood is not a number")
+
+
+def _unparsed(samples: list[dict[str, Any]]) -> int | None:
+    if not any(isinstance(answer, str) for sample in samples for answer in _answers(sample)):
+        return None
+    return sum(_UNPARSED in _answers(sample) for sample in samples)
 
 
 def _answers(sample: Mapping[str, Any]) -> list[Any]:

@@ -20,8 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.content import content_folder
 from harness.data.yaml_model import explain
 from harness.errors import BadInputError, nearest
+from harness.store.files import sha256
+from harness.store.fingerprint import fingerprint
 
 _DATA_FILE = re.compile(r"\{data_dir\}/([^\s\"',\]}]+)")
+_OWN_FILE = re.compile(r"\{content_dir\}/([^\s\"',\]}]+)")
 
 
 class Preparation(BaseModel):
@@ -69,14 +72,17 @@ class CapabilityTask:
     members: tuple[str, ...] = ()
     """Tasks of a group."""
 
-    def data_files(self) -> list[str]:
-        """Return the paths, relative to a --data-dir, of the files that the task needs."""
-        return list(dict.fromkeys(_DATA_FILE.findall(self.path.read_text(encoding="utf-8"))))
-
     def missing_file(self, data_dirs: Sequence[Path]) -> str | None:
-        """Return the first data file that no --data-dir has."""
-        files = self.data_files()
+        """Return the first file, relative to a --data-dir, that the task needs and no --data-dir has."""
+        files = _DATA_FILE.findall(self.path.read_text(encoding="utf-8"))
         return next((file for file in files if find_data_file(file, data_dirs) is None), None)
+
+    def fingerprint(self, data_dirs: Sequence[Path]) -> str:
+        """Return a hash of the task file and of every data file that it reads."""
+        text = self.path.read_text(encoding="utf-8")
+        found = (find_data_file(file, data_dirs) for file in _DATA_FILE.findall(text))
+        beside = (self.path.parent / file for file in _OWN_FILE.findall(text))
+        return fingerprint([text, *(sha256(path) for path in [*found, *beside] if path and path.is_file())])
 
 
 def list_capability_tasks(include: Sequence[Path] = ()) -> dict[str, CapabilityTask]:

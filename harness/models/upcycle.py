@@ -56,7 +56,8 @@ class UpcycleResult:
         path: the folder with the checkpoint, the tokenizer and the chat template.
         layers: number of MoE layers.
         parameters: of the whole MoE, a tied embedding counted once.
-        load_entropy: per layer, the entropy (nats) of the experts' shares of the calibration tokens.
+        load_entropy: entropy (nats) of the experts' shares of the calibration tokens, averaged over layers.
+        least_entropy: the same of the layer where it is smallest.
         uniform_entropy: log(experts), the entropy of equal shares.
         differences: per checked dtype, the largest difference of a logit over the largest logit.
     """
@@ -66,7 +67,8 @@ class UpcycleResult:
     experts: int
     top_k: int
     parameters: int
-    load_entropy: tuple[float, ...]
+    load_entropy: float
+    least_entropy: float
     uniform_entropy: float
     differences: dict[str, float]
 
@@ -136,7 +138,8 @@ def upcycle(
         experts=experts,
         top_k=top_k,
         parameters=parameters,
-        load_entropy=tuple(entropies),
+        load_entropy=sum(entropies) / len(entropies),
+        least_entropy=min(entropies),
         uniform_entropy=math.log(experts),
         differences=differences,
     )
