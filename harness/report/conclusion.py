@@ -15,7 +15,9 @@ from harness.report.words import hundredths, listing, p_is, percent, signed, vis
 from harness.store.summary import CapabilityResult, Comparison, Summary, TaskResult
 
 ENOUGH_DRAWS = 5
+VERBATIM = "refusal_verbatim_trained"
 _NOTABLE_CUT = 0.1
+_NOTABLE_REPEATS = 0.5
 
 
 def conclude(summary: Summary) -> list[str]:
@@ -28,6 +30,7 @@ def conclude(summary: Summary) -> list[str]:
             *_intervention(summary, columns),
             *_best(summary),
             *_held_proofs(summary),
+            *_repeated_phrasings(summary, columns),
             *_left_out(summary),
             *_skipped(summary),
         )
@@ -192,6 +195,19 @@ def _held_proofs(summary: Summary) -> Iterator[str]:
             f"The frozen proof held for {listing(held)}: every weight that was not to be trained is "
             "bit-identical to the base checkpoint's."
         )
+
+
+def _repeated_phrasings(summary: Summary, columns: Sequence[Column]) -> Iterator[str]:
+    """Warn where a judge of words may be recognising the sentences of training."""
+    variant = summary.variants.get(summary.intervention)
+    harmful = {column.task for column in columns if column.kind == "harmful"}
+    for row in variant.measurements if variant else []:
+        if row.metric == VERBATIM and row.task in harmful and (row.value or 0.0) >= _NOTABLE_REPEATS:
+            yield (
+                f"{percent(row.value)} of the refusals of {summary.intervention} on {row.task} repeat a phrasing "
+                f"of the training set word for word, which the judge {row.judge} may recognise more easily than "
+                "other refusals."
+            )
 
 
 def _left_out(summary: Summary) -> Iterator[str]:

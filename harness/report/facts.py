@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.report.folder import RunFiles
 from harness.report.leaderboard import ALPHA
-from harness.report.words import duration, hundredths, p_is, signed
+from harness.report.words import duration, hundredths, p_is, percent, signed
 from harness.store.summary import Comparison, Summary
 
 TOP_EXPERTS = 20
@@ -27,8 +27,22 @@ class Acted:
 
 
 @dataclass(frozen=True, slots=True)
+class Other:
+    """One measurement that the leaderboard does not show."""
+
+    variant: str
+    task: str
+    metric: str
+    judge: str
+    value: str
+    interval: str
+    corrected: str
+    scored: str
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of the run's stages, and of each variant's."""
+    """How long each kind of stage took in all, and of each variant's."""
 
     run: tuple[tuple[str, str], ...]
     stages: tuple[str, ...]
@@ -82,11 +96,39 @@ def acted(folder: RunFiles, summary: Summary) -> list[Acted]:
     return rows
 
 
+def other_measurements(summary: Summary) -> list[Other]:
+    """Return the rates beside the leaderboard's: by other judges, or of something other than refusal."""
+    return [
+        Other(
+            name,
+            row.task,
+            row.metric,
+            row.judge,
+            percent(row.value),
+            _interval(row.low, row.high),
+            ""
+            if row.corrected is None
+            else f"{percent(row.corrected.value)} ({_interval(row.corrected.low, row.corrected.high)})",
+            f"{row.scored} of {row.n}",
+        )
+        for name, variant in summary.variants.items()
+        for row in variant.measurements
+        if (shown := variant.tasks.get(row.task)) is None
+        or (row.metric, row.judge) != (shown.metric, shown.judge)
+    ]
+
+
 def timing(summary: Summary) -> Timing:
-    """Return how long each stage took."""
+    """Return how long each stage took; the name of a variant or task that a stage ends with is dropped."""
+    whose = {*summary.variants, *(task for variant in summary.variants.values() for task in variant.tasks)}
+    kinds: dict[str, float] = {}
+    for stage, seconds in summary.seconds.items():
+        what, _, rest = stage.partition(" ")
+        kind = what if rest.partition("/")[0] in whose else stage
+        kinds[kind] = kinds.get(kind, 0.0) + seconds
     stages = tuple(dict.fromkeys(stage for variant in summary.variants.values() for stage in variant.seconds))
     return Timing(
-        tuple((stage, duration(seconds)) for stage, seconds in summary.seconds.items()),
+        tuple((kind, duration(seconds)) for kind, seconds in kinds.items()),
         stages,
         tuple(
             (
@@ -120,6 +162,10 @@ def versions(summary: Summary, run: dict[str, Any] | None) -> dict[str, str]:
     recorded = (run or {}).get("versions")
     others = recorded if isinstance(recorded, dict) else {}
     return {"harness": summary.harness_version} | {str(name): str(value) for name, value in others.items()}
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{hundredths(low)} to {hundredths(high)}"
 
 
 def _is_share(summary: Summary, row: Comparison) -> bool:

@@ -57,6 +57,7 @@ def render_html(run: Path, summary: Summary) -> str:
         acted=facts.acted(files, summary),
         own_tests=[test for test in tests if test.variant == summary.intervention],
         other_tests=[test for test in tests if test.variant != summary.intervention],
+        others=facts.other_measurements(summary),
         losses=_losses(files, summary),
         timing=facts.timing(summary),
         total=duration(sum(summary.seconds.values())),

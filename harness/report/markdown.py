@@ -49,6 +49,7 @@ def render_markdown(run: Path, summary: Summary) -> str:
         leaderboard=_leaderboard(leaderboard.build(summary)),
         rules=[MARKS_RULE, BEST_RULE],
         comparisons=_comparisons(facts.tests(summary)),
+        others=_others(facts.other_measurements(summary)),
         selection=_selection(summary),
         chosen=0 if summary.selection is None else len(summary.selection.experts),
         top=facts.TOP_EXPERTS,
@@ -139,6 +140,19 @@ def _comparisons(tests: Sequence[facts.Test]) -> str:
                 *(test.test, test.family),
             ]
             for test in tests
+        ],
+    )
+
+
+def _others(rows: Sequence[facts.Other]) -> str:
+    return table(
+        ["variant", "task", "metric", "judge", "value", "95% interval", "corrected", "scored"],
+        [
+            [
+                *(code(name) for name in (row.variant, row.task, row.metric, row.judge)),
+                *(row.value, row.interval, row.corrected, row.scored),
+            ]
+            for row in rows
         ],
     )
 

@@ -10,6 +10,8 @@ from harness.store.files import write_json, write_jsonl
 from harness.store.summary import (
     CapabilityResult,
     Comparison,
+    Interval,
+    Measurement,
     ModelSummary,
     SelectedExpert,
     SelectionSummary,
@@ -146,6 +148,24 @@ def summary_of(
     )
 
 
+def measurement(
+    task: str, metric: str, value: float | None, *, judge: str = "keyword", corrected: float | None = None
+):
+    return Measurement(
+        task=task,
+        metric=metric,
+        judge=judge,
+        value=value,
+        low=None if value is None else value - 0.1,
+        high=None if value is None else value + 0.1,
+        corrected=None
+        if corrected is None
+        else Interval(value=corrected, low=corrected - 0.2, high=corrected + 0.2),
+        n=N,
+        scored=0 if value is None else 110,
+    )
+
+
 SELECTION = SelectionSummary(
     method="top_k",
     phase="prompt",
@@ -234,6 +254,11 @@ def make_capability() -> Callable[..., CapabilityResult]:
 @pytest.fixture
 def make_test() -> Callable[..., Comparison]:
     return test_row
+
+
+@pytest.fixture
+def make_measurement() -> Callable[..., Measurement]:
+    return measurement
 
 
 @pytest.fixture

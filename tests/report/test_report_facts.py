@@ -1,0 +1,85 @@
+from harness.report import facts
+from harness.report.folder import RunFiles
+from harness.report.html import render_html
+from harness.report.markdown import render_markdown
+
+
+def with_measurements(summary, name, rows):
+    variant = summary.variants[name].model_copy(update={"measurements": rows})
+    return summary.model_copy(update={"variants": {**summary.variants, name: variant}})
+
+
+def test_measurements_of_the_leaderboard_are_not_shown_twice(working, make_measurement, tmp_path):
+    summary = with_measurements(
+        working,
+        "unsafe_experts",
+        [
+            make_measurement("demo_harmful", "refusal_rate", 0.95),
+            make_measurement("demo_harmful", "refusal_rate", 0.8, judge="llm", corrected=0.7),
+            make_measurement("demo_harmful", "refusal_verbatim_trained", None),
+        ],
+    )
+    rows = facts.other_measurements(summary)
+    assert [(row.metric, row.judge, row.value, row.interval, row.corrected, row.scored) for row in rows] == [
+        ("refusal_rate", "llm", "80.0%", "70.0 to 90.0", "70.0% (50.0 to 90.0)", "110 of 120"),
+        ("refusal_verbatim_trained", "keyword", "no value", "", "", "0 of 120"),
+    ]
+    assert "Other measurements (2)" in render_html(tmp_path, summary)
+    row = "| `unsafe_experts` | `demo_harmful` | `refusal_rate` | `llm` | 80.0% | 70.0 to 90.0 | 70.0% (50.0 to 90.0) |"
+    assert row in render_markdown(tmp_path, summary)
+    assert "Other measurements" not in render_markdown(tmp_path, working)
+
+
+def test_times_of_one_kind_of_stage_are_added_up(working):
+    summary = working.model_copy(
+        update={
+            "seconds": {
+                "train base": 40.0,
+                "expert table": 1.0,
+                "train steer/x": 9.0,
+                "train unsafe_experts/demo_benign": 30.0,
+            }
+        }
+    )
+    assert facts.timing(summary).run == (
+        ("train", "1 min 10 s"),
+        ("expert table", "1.0 s"),
+        ("train steer/x", "9.0 s"),
+    )
+
+
+def test_variant_that_steers_without_training_is_listed_with_its_experts(whole_run, working, make_variant):
+    (whole_run / "variants/steer").mkdir()
+    (whole_run / "variants/steer/selection.json").write_text(
+        '{"experts": [[1, 30], [3, 3], [3, 4]], "method": "top_k"}'
+    )
+    summary = working.model_copy(update={"variants": {**working.variants, "steer": make_variant()}})
+    row = facts.acted(RunFiles(whole_run), summary)[-1]
+    assert (row.variant, row.experts, row.shared, row.parameters, row.proof) == (
+        "steer",
+        3,
+        1,
+        0,
+        "nothing was trained",
+    )
+
+
+def test_capability_that_is_no_share_is_compared_in_its_own_unit(
+    make_summary, make_variant, make_capability, make_test
+):
+    perplexity = {
+        name: make_variant({}, {"wikitext": make_capability(value, "ppl")})
+        for name, value in (("base", 12.0), ("steer", 14.5))
+    }
+    summary = make_summary(
+        perplexity, [make_test("steer", "base", "wikitext", 2.5, 0.01, metric="ppl", judge=None)]
+    )
+    (test,) = facts.tests(summary)
+    assert (test.difference, test.interval, test.is_significant) == ("+2.5", "+2.45 to +2.55", True)
+
+
+def test_command_may_be_words_or_a_line():
+    assert facts.command({"command": ["harness", "run", "--set", "a=b c"]}) == "harness run --set 'a=b c'"
+    assert facts.command({"command": "harness run"}) == "harness run"
+    assert facts.command({}) is None
+    assert facts.command(None) is None
