@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from harness.data.prompts import Prompt, PromptSet, Resolved
 from harness.data.tables import Row, read_table
@@ -82,7 +82,9 @@ def _hub_rows(spec: TaskSpec, hub: Hub) -> tuple[list[Row], Resolved]:
     import datasets
 
     try:
-        table = datasets.load_dataset(hub.path, hub.name, split=hub.split, revision=hub.revision)
+        builder = datasets.load_dataset_builder(hub.path, hub.name, revision=hub.revision)
+        builder.download_and_prepare()
+        table = builder.as_dataset(split=hub.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         files = ", ".join(spec.source.files)
         instead = f"; give --data-dir with a folder that holds {files}" if files else ""
@@ -93,16 +95,12 @@ def _hub_rows(spec: TaskSpec, hub: Hub) -> tuple[list[Row], Resolved]:
     for column in hub.rename:
         _check_column(spec, "source.hub.rename", column, table.column_names, hub.path)
     rows: list[Row] = table.rename_columns(hub.rename).to_list()
-    return rows, Resolved("hub", hub.path, revision=_commit(table) or hub.revision)
+    return rows, Resolved("hub", hub.path, revision=_commit(builder.hash) or hub.revision)
 
 
-def _commit(table: Any) -> str | None:
-    """Return the commit that `datasets` read: it is part of the addresses whose checksums it keeps."""
-    for address in table.info.download_checksums or {}:
-        match = re.search(r"@([0-9a-f]{40})/", address)
-        if match:
-            return match[1]
-    return None
+def _commit(build: str | None) -> str | None:
+    """Return the commit that was read: `datasets` names a build of a hub's data set by it."""
+    return build if re.fullmatch("[0-9a-f]{40}", build or "") else None
 
 
 def _check_column(
