@@ -32,7 +32,9 @@ class Settings(BaseModel):
 class GenerationConfig(Settings):
     """How variants answer prompts. Decoding is greedy."""
 
-    max_new_tokens: PositiveInt | None = Field(None, description="tokens an answer may have; by default the task's own")
+    max_new_tokens: PositiveInt | None = Field(
+        None, description="tokens an answer may have; by default the task's own"
+    )
     batch_size: PositiveInt = Field(32, description="prompts generated together")
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="passed on to the chat template, such as enable_thinking: false"
@@ -46,7 +48,9 @@ class SelectionConfig(Settings):
     phase: Literal["prompt", "generation", "all", "decision"] = Field(
         "all", description="tokens to look at; `decision` is the last 4 prompt and first 4 answer tokens"
     )
-    top_k: PositiveInt | None = Field(None, description="keep at most this many (50 when no threshold is given either)")
+    top_k: PositiveInt | None = Field(
+        None, description="keep at most this many (50 when no threshold is given either)"
+    )
     threshold: float | None = Field(None, description="keep scores of at least this, such as 0.05")
 
     @property
@@ -68,7 +72,9 @@ class TrainingConfig(Settings):
     max_gradient_norm: float = Field(1.0, gt=0, description="clip the gradient's norm to this")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
     retain_per_refusal: float = Field(
-        2.0, ge=0, description="at most this many benign examples for each refusal, shared evenly between the benign tasks"
+        2.0,
+        ge=0,
+        description="at most this many benign examples for each refusal, shared evenly between the benign tasks",
     )
 
 
@@ -77,7 +83,9 @@ class CapabilityConfig(Settings):
 
     tasks: list[str] = Field(default=[], description="lm-eval tasks, ours or lm-eval's own")
     batch_size: PositiveInt = Field(32, description="lm-eval requests in one forward pass")
-    limit: PositiveInt | None = Field(None, description="items of each capability task; all of them by default")
+    limit: PositiveInt | None = Field(
+        None, description="items of each capability task; all of them by default"
+    )
     chat_template: bool = Field(False, description="wrap each item in the chat template")
 
 
@@ -90,10 +98,16 @@ class RunConfig(Settings):
         default=["system_prompt", "steer", "random_experts", "all_experts"],
         description="what it is compared with; `base` always is",
     )
-    tasks: list[str] = Field(default=["advbench", "alpaca"], description="prompt tasks; see `harness tasks list`")
-    data_dir: list[Path] = Field(default=[], description="folders with copies of the public sets; they win over the hub")
+    tasks: list[str] = Field(
+        default=["advbench", "alpaca"], description="prompt tasks; see `harness tasks list`"
+    )
+    data_dir: list[Path] = Field(
+        default=[], description="folders with copies of the public sets; they win over the hub"
+    )
     include: list[Path] = Field(default=[], description="folders with more task and baseline YAML files")
-    limit: PositiveInt | None = Field(None, description="prompts of each task and split; all of them by default")
+    limit: PositiveInt | None = Field(
+        None, description="prompts of each task and split; all of them by default"
+    )
     seed: NonNegativeInt = Field(0, description="of splits, refusals, random draws and training order")
     draws: PositiveInt = Field(1, description="how many random_experts draws to train")
     judge: str = Field("keyword", description="the primary judge; see `harness judges list`")
@@ -116,7 +130,10 @@ def preset_names() -> list[str]:
 
 
 def make_config(
-    flags: Mapping[str, Any], file: Path | None = None, assignments: Sequence[str] = ()
+    flags: Mapping[str, Any],
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+    kept: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Merge all layers into one configuration.
 
@@ -124,6 +141,7 @@ def make_config(
         flags: what the command line set, dotted names allowed.
         file: a YAML or JSON file with the same structure as RunConfig.
         assignments: `a.b=c` strings of `--set`; the value is read as YAML.
+        kept: the configuration of an earlier run, in place of the model's preset.
 
     Raises:
         BadInputError: a key is unknown (the nearest is offered) or a value does not fit.
@@ -138,9 +156,9 @@ def make_config(
             raise BadInputError(f"--set {assignment}: expected KEY=VALUE, such as selection.top_k=20")
         _check_key(key, f"--set {assignment}")
         _assign(overrides, key, _yaml_value(text, assignment))
-    model = overrides.get("model", from_file.get("model", "demo"))
-    preset = PRESETS / f"{model}.yaml"
-    layers = _read_file(preset) if preset.is_file() else {}
+    layers = (
+        dict(kept) if kept is not None else _preset(overrides.get("model", from_file.get("model", "demo")))
+    )
     for layer in (from_file, overrides):
         layers = _merged(layers, layer)
     try:
@@ -159,6 +177,11 @@ def setting_names(settings: type[BaseModel] = RunConfig, prefix: str = "") -> li
         else:
             names.append(prefix + name)
     return names
+
+
+def _preset(model: str) -> dict[str, Any]:
+    path = PRESETS / f"{model}.yaml"
+    return _read_file(path) if path.is_file() else {}
 
 
 def _check_key(key: str, where: str) -> None:
@@ -224,7 +247,11 @@ def describe(settings: type[BaseModel] = RunConfig, prefix: str = "") -> Iterabl
         else:
             default = field.get_default(call_default_factory=True)
             choices = " | ".join(map(str, get_args(group))) if _is_literal(group) else ""
-            yield prefix + name, str(default), f"{field.description or ''}{f' ({choices})' if choices else ''}"
+            yield (
+                prefix + name,
+                str(default),
+                f"{field.description or ''}{f' ({choices})' if choices else ''}",
+            )
 
 
 def _is_literal(annotation: Any) -> bool:

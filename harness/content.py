@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from harness.errors import BadInputError
+
 Folder = Literal["tasks", "baselines", "reports"]
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -24,7 +26,20 @@ def content_folder(folder: Folder) -> Path:
 def yaml_files(folder: Folder, include: Sequence[Path] = ()) -> Iterator[Path]:
     """Yield the YAML files of a folder, those of `include` first.
 
-    An included folder may hold the files directly or in a sub-folder called like `folder`.
+    An included folder holds tasks and baselines in sub-folders of these names, or side by side: a baseline is
+    told from a task by its field `intervention`.
+
+    Raises:
+        BadInputError: an included folder does not exist.
     """
-    for place in [*include, *(path / folder for path in include), content_folder(folder)]:
-        yield from sorted(place.glob("*.yaml"))
+    for place in include:
+        if not place.is_dir():
+            raise BadInputError(f"--include: no folder {place}")
+        yield from sorted((place / folder).glob("*.yaml"))
+        yield from (path for path in sorted(place.glob("*.yaml")) if _kind(path) == folder)
+    yield from sorted(content_folder(folder).glob("*.yaml"))
+
+
+def _kind(path: Path) -> Folder:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "baselines" if any(line.startswith("intervention:") for line in lines) else "tasks"

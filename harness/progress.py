@@ -31,7 +31,14 @@ def say(message: str) -> None:
 @contextmanager
 def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -59,4 +66,8 @@ def _lines(description: str, total: int, unit: str) -> Iterator[Callable[[int], 
             print(f"{description}: {done}/{total} {unit}".rstrip(), file=sys.stderr, flush=True)
 
     yield advance
-    print(f"{description}: {done}/{total} {unit} in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+    print(
+        f"{description}: {done}/{total} {unit} in {time.monotonic() - started:.1f} s",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -1,0 +1,1 @@
+"""Engines let a model answer prompts."""

@@ -21,7 +21,9 @@ class ChatTemplate:
         arguments: passed on to the template, such as `enable_thinking`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any] | None = None
+    ) -> None:
         self.tokenizer = tokenizer
         self.arguments = dict(arguments or {})
 
@@ -33,7 +35,9 @@ class ChatTemplate:
         if system_prompt is None:
             return self._apply([{"role": "user", "content": prompt}])
         if self.has_system_role():
-            return self._apply([{"role": "system", "content": system_prompt}, {"role": "user", "content": prompt}])
+            return self._apply(
+                [{"role": "system", "content": system_prompt}, {"role": "user", "content": prompt}]
+            )
         return self._apply([{"role": "user", "content": f"{system_prompt}\n\n{prompt}"}])
 
     def has_system_role(self) -> bool:

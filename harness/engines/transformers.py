@@ -67,7 +67,10 @@ class TransformersEngine:
         """Share prompts out into batches of similar length, the longest first (they need the most memory)."""
         lengths = [len(ids) for ids in self.chat.tokens([prompt.text for prompt in prompts], system_prompt)]
         order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], prompts[i].id))
-        return [[prompts[i] for i in order[at : at + self.batch_size]] for at in range(0, len(order), self.batch_size)]
+        return [
+            [prompts[i] for i in order[at : at + self.batch_size]]
+            for at in range(0, len(order), self.batch_size)
+        ]
 
     def generate(
         self,
@@ -86,7 +89,11 @@ class TransformersEngine:
             yield self._answer(batch, max_new_tokens, system_prompt, recorder)
 
     def _answer(
-        self, batch: Sequence[Prompt], max_new_tokens: int, system_prompt: str | None, recorder: RoutingCapture | None
+        self,
+        batch: Sequence[Prompt],
+        max_new_tokens: int,
+        system_prompt: str | None,
+        recorder: RoutingCapture | None,
     ) -> BatchResult:
         import torch
 
@@ -156,5 +163,7 @@ class TransformersEngine:
                 prompt_tokens=int(p),
                 generated_tokens=int(n),
             )
-            for prompt, text, row, n, p in zip(batch, texts, new.tolist(), lengths, prompt_tokens, strict=True)
+            for prompt, text, row, n, p in zip(
+                batch, texts, new.tolist(), lengths, prompt_tokens, strict=True
+            )
         ]

@@ -71,7 +71,9 @@ def select_experts(
         raise BadInputError("selection: give top_k, threshold, or both")
     rows = table[table["phase"] == phase]
     if rows.empty:
-        raise BadInputError(f"the expert table has no phase '{phase}': it has {', '.join(table['phase'].unique())}")
+        raise BadInputError(
+            f"the expert table has no phase '{phase}': it has {', '.join(table['phase'].unique())}"
+        )
     if top_k is not None and not 1 <= top_k <= len(rows):
         raise BadInputError(f"selection.top_k = {top_k}: expected 1 to {len(rows)}, the experts of the model")
     scored = rows.assign(score=score_of(rows)).sort_values(

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 KEY = ["phase", "layer", "expert"]
 
 
-def expert_table(unsafe: RoutingCounts, safe: RoutingCounts, phases: Sequence[Phase] = PHASES) -> pd.DataFrame:
+def expert_table(
+    unsafe: RoutingCounts, safe: RoutingCounts, phases: Sequence[Phase] = PHASES
+) -> pd.DataFrame:
     """Compare how often unsafe and safe prompts use each expert.
 
     Args:
@@ -68,5 +70,7 @@ def _pooled(counts: RoutingCounts, phase: Phase, which: str) -> tuple[np.ndarray
     per_prompt, tokens = counts.of(phase)
     total = int(tokens.sum())
     if not total:
-        raise BadInputError(f"the {which} prompts have no routed token in phase '{phase}': nothing to compare")
+        raise BadInputError(
+            f"the {which} prompts have no routed token in phase '{phase}': nothing to compare"
+        )
     return per_prompt.sum(axis=0), total

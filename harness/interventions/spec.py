@@ -88,5 +88,7 @@ def _files(include: Sequence[Path]) -> dict[str, Path]:
 def _read(path: Path) -> VariantSpec:
     spec = read_yaml(path, VariantSpec)
     if spec.name != path.stem:
-        raise BadInputError(f"{path}: name: expected '{path.stem}', as the file is called, found '{spec.name}'")
+        raise BadInputError(
+            f"{path}: name: expected '{path.stem}', as the file is called, found '{spec.name}'"
+        )
     return spec

@@ -57,7 +57,9 @@ def resolve_model(name: str) -> ModelRef:
 
         path = default_cache() / "smol-moe"
         if not (path / "config.json").is_file():
-            raise BadInputError(f"model 'smol-moe' is not in {path}: run `harness models build smol-moe` first")
+            raise BadInputError(
+                f"model 'smol-moe' is not in {path}: run `harness models build smol-moe` first"
+            )
         return _local(name, path)
     path = Path(name).expanduser()
     if path.is_dir():
@@ -82,7 +84,9 @@ def _from_hub(name: str) -> ModelRef:
     except Exception as error:
         # The hub client raises many kinds: whichever it was, the user named a model that cannot be had.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BadInputError(f"model '{name}' is no local folder and the hub did not give it: {reason}") from error
+        raise BadInputError(
+            f"model '{name}' is no local folder and the hub did not give it: {reason}"
+        ) from error
     return ModelRef(name, Path(folder))
 
 
@@ -106,9 +110,13 @@ def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrained
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise BadInputError(f"{ref.path} holds no tokenizer that transformers can load: {_first_line(error)}") from error
+        raise BadInputError(
+            f"{ref.path} holds no tokenizer that transformers can load: {_first_line(error)}"
+        ) from error
     if not tokenizer.chat_template:
-        raise BadInputError(f"the tokenizer of '{ref.name}' has no chat template: expected an instruction-tuned model")
+        raise BadInputError(
+            f"the tokenizer of '{ref.name}' has no chat template: expected an instruction-tuned model"
+        )
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -126,7 +134,9 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False) -> LoadedModel:
+def load_model(
+    ref: ModelRef, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
+) -> LoadedModel:
     """Load a model for evaluation.
 
     Args:
@@ -145,7 +155,9 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto", trust_r
     # Before the weights: cheap, and the likelier mistake.
     tokenizer = load_tokenizer(ref, trust_remote_code)
     config = read_config(ref)
-    stored = (config.get("text_config") or config).get("dtype") or config.get("dtype") or config.get("torch_dtype")
+    stored = (
+        (config.get("text_config") or config).get("dtype") or config.get("dtype") or config.get("torch_dtype")
+    )
     target = pick_device(device)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -157,10 +169,33 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto", trust_r
     except torch.OutOfMemoryError as error:
         raise HarnessError(f"model '{ref.name}' does not fit on {target}: {_first_line(error)}") from error
     except (ValueError, KeyError, OSError) as error:
-        raise BadInputError(f"transformers cannot load '{ref.name}' as a language model: {_first_line(error)}") from error
+        raise BadInputError(
+            f"transformers cannot load '{ref.name}' as a language model: {_first_line(error)}"
+        ) from error
     model.eval().requires_grad_(False)
     checkpoint_dtype = getattr(torch, str(stored)) if stored else next(model.parameters()).dtype
     return LoadedModel(ref, find_moe(model), tokenizer, target, checkpoint_dtype)
+
+
+def outline_model(ref: ModelRef, trust_remote_code: bool = False) -> MoEModel:
+    """Build a model without weights (on the meta device), to see its MoE layers and sizes.
+
+    Raises:
+        BadInputError: a dense model, or one that transformers does not know.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    read_config(ref)
+    try:
+        config = AutoConfig.from_pretrained(ref.path, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, OSError) as error:
+        raise BadInputError(
+            f"transformers cannot load '{ref.name}' as a language model: {_first_line(error)}"
+        ) from error
+    return find_moe(model)
 
 
 def quiet_transformers() -> None:

@@ -105,7 +105,9 @@ def find_moe(model: PreTrainedModel) -> MoEModel:
     Raises:
         BadInputError: the model is dense, or keeps its experts in a way that is not served.
     """
-    layers = tuple(_moe_layer(model, name, module) for name, module in model.named_modules() if _is_experts(module))
+    layers = tuple(
+        _moe_layer(model, name, module) for name, module in model.named_modules() if _is_experts(module)
+    )
     if not layers:
         raise BadInputError(f"model type '{model.config.model_type}' {_why_not(model)}")
     sizes = {layer.n_experts for layer in layers}
@@ -145,11 +147,20 @@ def _router(model: PreTrainedModel, experts_name: str, n_experts: int) -> nn.Mod
 
 def _experts_per_token(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
-    for name in ("num_experts_per_tok", "moe_top_k", "top_k_experts", "moe_topk", "moe_k", "num_experts_per_token"):
+    for name in (
+        "num_experts_per_tok",
+        "moe_top_k",
+        "top_k_experts",
+        "moe_topk",
+        "moe_k",
+        "num_experts_per_token",
+    ):
         value = getattr(config, name, None)
         if isinstance(value, int):
             return value
-    raise BadInputError(f"the configuration of '{config.model_type}' does not say how many experts serve a token")
+    raise BadInputError(
+        f"the configuration of '{config.model_type}' does not say how many experts serve a token"
+    )
 
 
 def _why_not(model: PreTrainedModel) -> str:

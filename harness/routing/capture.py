@@ -65,11 +65,15 @@ class RoutingCapture:
         layers = []
         for layer, kept in zip(self.moe.layers, self._ids, strict=True):
             if not kept or any(ids.shape[0] % batch for ids in kept):
-                raise HarnessError(f"layer {layer.index} was not called with whole rows of a batch of {batch}")
+                raise HarnessError(
+                    f"layer {layer.index} was not called with whole rows of a batch of {batch}"
+                )
             layers.append(torch.cat([ids.view(batch, -1, ids.shape[-1]) for ids in kept], dim=1))
             kept.clear()
         if len({ids.shape for ids in layers}) > 1:
-            raise HarnessError("MoE layers saw different numbers of tokens: capture is not possible for this model")
+            raise HarnessError(
+                "MoE layers saw different numbers of tokens: capture is not possible for this model"
+            )
         return torch.stack(layers)
 
 

@@ -74,7 +74,9 @@ class RoutingCounts:
 def join(parts: Sequence[RoutingCounts]) -> RoutingCounts:
     """Put the counts of several batches or tasks behind one another."""
     first = parts[0]
-    if any((part.layers, part.experts_per_token) != (first.layers, first.experts_per_token) for part in parts):
+    if any(
+        (part.layers, part.experts_per_token) != (first.layers, first.experts_per_token) for part in parts
+    ):
         raise BadInputError("routing counts of different models cannot be joined")
     return RoutingCounts(
         ids=tuple(name for part in parts for name in part.ids),
@@ -104,7 +106,8 @@ def save_counts(counts: RoutingCounts, path: Path) -> None:
         "experts_per_token": str(counts.experts_per_token),
         "phases": json.dumps(STORED_PHASES),
     }
-    tensors = {"counts": counts.counts, "tokens": counts.tokens}
+    # safetensors writes the buffer as it lies in memory: a transposed view would come back scrambled.
+    tensors = {"counts": np.ascontiguousarray(counts.counts), "tokens": np.ascontiguousarray(counts.tokens)}
     write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header))
 
 

@@ -1,0 +1,1 @@
+"""The main job: stages, resume and summary."""

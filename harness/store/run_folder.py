@@ -42,7 +42,9 @@ class RunFolder:
         if (path / RUN_FILE).is_file():
             self.state = _read_state(path / RUN_FILE)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise BadInputError(f"output {path} holds something that is not a run: expected a new or empty folder")
+            raise BadInputError(
+                f"output {path} holds something that is not a run: expected a new or empty folder"
+            )
 
     def describe(self, facts: dict[str, Any]) -> None:
         """Write run.json with what is known of the run; stage states are kept."""
@@ -76,7 +78,11 @@ class RunFolder:
     def seconds(self, prefix: str = "") -> dict[str, float]:
         """Return the seconds of the finished stages whose name starts with `prefix`, by the rest of the name."""
         stages: dict[str, dict[str, Any]] = self.state["stages"]
-        return {name.removeprefix(prefix): row["seconds"] for name, row in stages.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): row["seconds"]
+            for name, row in stages.items()
+            if name.startswith(prefix)
+        }
 
     def variant(self, name: str) -> Path:
         """Return the folder of a variant."""

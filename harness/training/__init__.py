@@ -1,0 +1,1 @@
+"""Expert training: the bank, examples, the loop and deltas."""

@@ -40,7 +40,10 @@ class LayerBank(nn.Module):
         super().__init__()
         self.experts = list(experts)
         self.weights = nn.ParameterDict(
-            {name: nn.Parameter(layer.weight(name).detach()[self.experts].to(dtype)) for name in layer.weights}
+            {
+                name: nn.Parameter(layer.weight(name).detach()[self.experts].to(dtype))
+                for name in layer.weights
+            }
         )
         # Where an expert's tokens go: frozen experts keep their number, selected ones come behind all of them.
         group = torch.arange(layer.n_experts, device=layer.weight(layer.weights[0]).device)
@@ -72,7 +75,9 @@ class ExpertBank:
         for layer, expert in sorted(set(experts)):
             by_layer.setdefault(layer, []).append(expert)
         self.moe = moe
-        self.layers = {index: LayerBank(moe.layer(index), numbers, dtype) for index, numbers in by_layer.items()}
+        self.layers = {
+            index: LayerBank(moe.layer(index), numbers, dtype) for index, numbers in by_layer.items()
+        }
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the trainable tensors."""
@@ -141,7 +146,9 @@ def expert_bank_forward(
     dtype = self.down_proj.dtype
     parts = [
         _experts_mlp(self, rows[:split], {n: getattr(self, n) for n in bank.weights}, per_group[:n_frozen]),
-        _experts_mlp(self, rows[split:], {n: w.to(dtype) for n, w in bank.weights.items()}, per_group[n_frozen:]),
+        _experts_mlp(
+            self, rows[split:], {n: w.to(dtype) for n, w in bank.weights.items()}, per_group[n_frozen:]
+        ),
     ]
     weighted = torch.cat(parts) * top_k_weights.reshape(-1)[order].unsqueeze(-1)
     back = torch.empty_like(order)
@@ -167,7 +174,9 @@ def _experts_mlp(
 
     hidden = _grouped_linear(rows, weights[up], ends, bias=bias(up), is_transposed=module.is_transposed)
     hidden = module._apply_gate(hidden) if module.has_gate else module.act_fn(hidden)
-    out = _grouped_linear(hidden, weights["down_proj"], ends, bias=bias("down_proj"), is_transposed=module.is_transposed)
+    out = _grouped_linear(
+        hidden, weights["down_proj"], ends, bias=bias("down_proj"), is_transposed=module.is_transposed
+    )
     return module.post_expert_norm(out) if module.has_post_expert_norm else out
 
 
@@ -176,4 +185,6 @@ def _other_implementation(module: Any) -> Any:
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
     # `use_experts_implementation` wraps the family's own forward with functools.wraps.
-    return ALL_EXPERTS_FUNCTIONS.get_interface(module.__dict__[_ATTRIBUTE + "_else"], type(module).forward.__wrapped__)
+    return ALL_EXPERTS_FUNCTIONS.get_interface(
+        module.__dict__[_ATTRIBUTE + "_else"], type(module).forward.__wrapped__
+    )

@@ -95,7 +95,9 @@ def _check(moe: MoEModel, delta: ExpertDelta) -> None:
         for name, values in tensors.items():
             found = tuple(moe.layer(layer).weight(name).shape[1:])
             if tuple(values.shape[1:]) != found:
-                raise BadInputError(f"delta of layer {layer}, {name}: shape {list(values.shape[1:])}, the model has {found}")
+                raise BadInputError(
+                    f"delta of layer {layer}, {name}: shape {list(values.shape[1:])}, the model has {found}"
+                )
 
 
 def save_delta(delta: ExpertDelta, path: Path) -> None:

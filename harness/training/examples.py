@@ -47,7 +47,12 @@ class Batch(NamedTuple):
 
 
 def make_examples(
-    chat: ChatTemplate, prompts: Sequence[str], answers: Sequence[str], finished: Sequence[bool], end: int, aim: str
+    chat: ChatTemplate,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    finished: Sequence[bool],
+    end: int,
+    aim: str,
 ) -> list[Example]:
     """Tokenise conversations.
 

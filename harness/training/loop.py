@@ -68,7 +68,9 @@ def train_bank(
     """
     if not examples:
         raise BadInputError("nothing to train on: the train splits are empty")
-    check_lengths(examples, getattr(loaded.moe.model.config.get_text_config(), "max_position_embeddings", None))
+    check_lengths(
+        examples, getattr(loaded.moe.model.config.get_text_config(), "max_position_embeddings", None)
+    )
     parameters = bank.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     total = count_steps(len(examples), config)
@@ -84,7 +86,9 @@ def train_bank(
                 loss, tokens = _accumulate(loaded, group, step)
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm))
                 if not math.isfinite(norm):
-                    raise HarnessError(f"the gradient of step {step + 1} is not finite: lower training.learning_rate")
+                    raise HarnessError(
+                        f"the gradient of step {step + 1} is not finite: lower training.learning_rate"
+                    )
                 _note_gradients(bank, seen)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -150,7 +154,9 @@ def _accumulate(loaded: LoadedModel, group: Sequence[Batch], step: int) -> tuple
         if not math.isfinite(value):
             raise HarnessError(f"the loss of step {step + 1} is {value}: lower training.learning_rate")
         if not loss.requires_grad:
-            raise HarnessError("the loss does not depend on the selected experts: no training token reaches them")
+            raise HarnessError(
+                "the loss does not depend on the selected experts: no training token reaches them"
+            )
         loss.backward()
         total += value
     return total, tokens
@@ -182,7 +188,9 @@ def _without_gradient(bank: ExpertBank, seen: dict[int, torch.Tensor]) -> list[E
         if total == 0.0
     ]
     if len(missing) == sum(len(layer.experts) for layer in bank.layers.values()):
-        raise HarnessError("no selected expert received a gradient: no training token was routed to any of them")
+        raise HarnessError(
+            "no selected expert received a gradient: no training token was routed to any of them"
+        )
     return missing
 
 

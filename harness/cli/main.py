@@ -1,0 +1,73 @@
+"""`harness`: the command line. Each command parses, calls and prints; nothing heavy is imported before that."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from harness.cli import content, models, pipeline, report
+from harness.errors import HarnessError
+
+_DEBUG = "--debug"
+
+app = typer.Typer(
+    name="harness",
+    help="Find, fine-tune and honestly evaluate the unsafe experts of Mixture-of-Experts language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+pipeline.add_commands(app)
+app.command("report")(report.report)
+app.add_typer(content.tasks, name="tasks")
+app.add_typer(content.baselines, name="baselines")
+app.add_typer(content.judges, name="judges")
+app.add_typer(models.app, name="models")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        import harness
+
+        typer.echo(harness.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option(_DEBUG, help="Show the traceback of an error.")] = False,
+) -> None:
+    """Find, fine-tune and honestly evaluate the unsafe experts of Mixture-of-Experts language models."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    Errors become one line on stderr: exit code 1 for a failed run, 2 for bad input. `--debug` may stand
+    anywhere and shows the traceback as well.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = _DEBUG in arguments
+    try:
+        result = app([argument for argument in arguments if argument != _DEBUG], standalone_mode=False)
+    except (HarnessError, typer.TyperException) as error:
+        if debug:
+            raise
+        text = str(error) if isinstance(error, HarnessError) else error.format_message()
+        typer.echo(f"harness: {' '.join(text.split())}", err=True)
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("harness: stopped; run the same command again to continue", err=True)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def entry() -> None:
+    """Console entry point."""
+    sys.exit(main())

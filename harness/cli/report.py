@@ -1,0 +1,34 @@
+"""`harness report`: show finished runs again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One run folder, or several for a leaderboard.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON.")] = False,
+) -> None:
+    """Print one run's leaderboard and write its report anew, or one leaderboard of several runs."""
+    from harness.report.terminal import leaderboard_of_runs, print_report
+    from harness.report.write import write_reports
+    from harness.store.summary import read_summary
+
+    summaries = [read_summary(run) for run in runs]
+    if as_json:
+        contents = [summary.to_json() for summary in summaries]
+        typer.echo(json.dumps(contents[0] if len(contents) == 1 else contents, ensure_ascii=False))
+    elif len(runs) > 1:
+        leaderboard_of_runs(runs)
+    else:
+        from harness.store.run_folder import RunFolder
+
+        folder = RunFolder(runs[0])
+        write_reports(folder.path)
+        folder.write_manifest()
+        print_report(summaries[0])
+        typer.echo(f"\nReport: {folder.path / 'report.html'}")

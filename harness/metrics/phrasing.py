@@ -1,0 +1,73 @@
+"""Whether refusals only repeat the words of training.
+
+A keyword judge that recognises a variant's refusals may be recognising the sentences it was trained on. So the
+refusals are compared with the training phrasings, and with phrasings of the same kind that were held out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.metrics.rates import Rate, wilson
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_TOPIC = re.compile(r"\\\{topic\\\}", re.IGNORECASE)
+
+
+def phrasing_rates(
+    refusals: Sequence[str], trained: Sequence[str], held_out: Sequence[str]
+) -> dict[str, Rate]:
+    """Compare refusals with phrasings.
+
+    Args:
+        refusals: answers that a judge called refusals.
+        trained: phrasings of the training set, `{topic}` standing for any few words.
+        held_out: phrasings that training never saw.
+
+    Returns:
+        `refusal_verbatim_trained`: share of refusals that hold a training phrasing word for word (Wilson
+        interval); `refusal_similarity_trained` and `refusal_similarity_held_out`: mean similarity to the
+        nearest phrasing of each kind, the cosine of character 3-to-5-gram counts of the answer's opening
+        (normal interval).
+    """
+    n = len(refusals)
+    if not n:
+        nothing = Rate(None, None, None, 0, 0, 0)
+        names = ("refusal_verbatim_trained", "refusal_similarity_trained", "refusal_similarity_held_out")
+        return dict.fromkeys(names, nothing)
+    patterns = [
+        re.compile(_TOPIC.sub(r".{1,60}?", re.escape(phrasing)), re.IGNORECASE) for phrasing in trained
+    ]
+    verbatim = sum(any(pattern.search(refusal) for pattern in patterns) for refusal in refusals)
+    nearest_trained, nearest_held_out = _nearest(refusals, trained), _nearest(refusals, held_out)
+    return {
+        "refusal_verbatim_trained": Rate(verbatim / n, *wilson(verbatim, n), n, n, 0),
+        "refusal_similarity_trained": _mean(nearest_trained),
+        "refusal_similarity_held_out": _mean(nearest_held_out),
+    }
+
+
+def _nearest(refusals: Sequence[str], phrasings: Sequence[str]) -> np.ndarray:
+    """Return each refusal's highest cosine similarity to a phrasing, [N]."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.preprocessing import normalize
+
+    plain = [re.sub(r"\{topic\}", "that", phrasing, flags=re.IGNORECASE) for phrasing in phrasings]
+    longest = max(map(len, plain))
+    counter = CountVectorizer(analyzer="char_wb", ngram_range=(3, 5), binary=True)
+    known = normalize(counter.fit_transform(plain))
+    asked = normalize(counter.transform([refusal[:longest] for refusal in refusals]))
+    similarity: np.ndarray = (asked @ known.T).max(axis=1).toarray().ravel()
+    return similarity
+
+
+def _mean(values: np.ndarray) -> Rate:
+    n = len(values)
+    mean = float(values.mean())
+    reach = 1.96 * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    return Rate(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), n, n, 0)

@@ -1,0 +1,107 @@
+"""Stages that let the model answer: routing capture, its own answers for training, and the test prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.progress import progress
+from harness.routing.counts import RoutingCounts, join, load_counts, reorder, save_counts
+from harness.store.files import read_jsonl, write_jsonl
+from harness.store.journal import BatchJournal
+
+if TYPE_CHECKING:
+    from harness.data.prompts import Prompt
+    from harness.run.session import Session
+
+
+def answer(
+    session: Session,
+    stage: str,
+    key: str,
+    prompts: Sequence[Prompt],
+    target: Path,
+    max_new_tokens: int,
+    system_prompt: str | None = None,
+    routing: Path | None = None,
+) -> None:
+    """Answer prompts and keep the answers in their order, skipping what an earlier run finished.
+
+    Args:
+        session: the run; its model is in the state of the variant that answers.
+        stage: the stage's name, also shown on the progress bar.
+        key: the stage's fingerprint.
+        prompts: what is asked.
+        target: the JSONL file of the answers.
+        max_new_tokens: the longest answer.
+        system_prompt: told to the model first.
+        routing: where to keep routing counts, if they are wanted.
+    """
+    files = [target] if routing is None else [target, routing]
+    if session.folder.is_done(stage, key, files):
+        return
+    with session.folder.stage(stage, key):
+        journal = BatchJournal(target, key)
+        batches = session.engine.batches(prompts, system_prompt)
+        missing = [i for i in range(len(batches)) if journal.rows(i) is None]
+        generated = session.engine.generate(
+            [batches[i] for i in missing], max_new_tokens, system_prompt, capture=routing is not None
+        )
+        with progress(stage, len(prompts), "answers") as advance:
+            advance(sum(len(batch) for i, batch in enumerate(batches) if i not in set(missing)))
+            for i, result in zip(missing, generated, strict=True):
+                if result.routing is not None:
+                    save_counts(result.routing, journal.path(i, ".safetensors"))
+                journal.finish(i, [response.row() for response in result.responses])
+                advance(len(batches[i]))
+        _collect(journal, len(batches), [prompt.id for prompt in prompts], target, routing)
+        journal.remove()
+
+
+def _collect(
+    journal: BatchJournal, batches: int, ids: Sequence[str], target: Path, routing: Path | None
+) -> None:
+    """Turn the journal into whole files, in the prompts' order."""
+    rows: dict[str, dict[str, Any]] = {}
+    for i in range(batches):
+        rows |= {row["id"]: row for row in journal.rows(i) or []}
+    if routing is not None:
+        counts = join([load_counts(journal.path(i, ".safetensors")) for i in range(batches)])
+        save_counts(reorder(counts, ids), routing)
+    write_jsonl(target, [rows[name] for name in ids])
+
+
+def capture_routing(session: Session) -> dict[str, RoutingCounts]:
+    """Answer the identify prompts with routing captured; returns each task's counts."""
+    plan = session.plan
+    counts = {}
+    for task, prompts in plan.prompts("identify").items():
+        if not prompts:
+            continue
+        path = session.folder.routing(task)
+        tokens = plan.max_new_tokens(task)
+        key = session.key(prompts=contents(prompts), max_new_tokens=tokens)
+        answer(session, f"capture {task}", key, prompts, path.with_suffix(".jsonl"), tokens, routing=path)
+        counts[task] = load_counts(path)
+    return counts
+
+
+def own_answers(session: Session) -> dict[str, list[dict[str, Any]]]:
+    """Let the base model answer the benign train prompts, which training then holds it to."""
+    plan = session.plan
+    answers = {}
+    for task, prompts in plan.prompts("train", "benign").items():
+        if not prompts:
+            continue
+        path = session.folder.path / "training" / f"{task}.jsonl"
+        tokens = plan.max_new_tokens(task)
+        key = session.key(prompts=contents(prompts), max_new_tokens=tokens)
+        answer(session, f"own answers {task}", key, prompts, path, tokens)
+        answers[task] = read_jsonl(path)
+    return answers
+
+
+def contents(prompts: Sequence[Prompt]) -> list[list[str]]:
+    """Return what of the prompts can change an answer."""
+    return [[prompt.id, prompt.text] for prompt in prompts]

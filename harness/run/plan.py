@@ -1,0 +1,162 @@
+"""The plan of a run: everything that can be decided, and refused, before a folder is made or a model loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.config import RunConfig
+from harness.data.sources import load_task
+from harness.data.splits import Splits, make_splits
+from harness.data.task import Role, find_task
+from harness.errors import BadInputError
+from harness.interventions.apply import Variant
+from harness.interventions.spec import BASE, find_variant
+from harness.judges.base import JUDGES, Judge
+from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
+
+if TYPE_CHECKING:
+    from harness.data.prompts import Prompt, PromptSet
+    from harness.models.moe import MoEModel
+
+# Fewer than this many prompts of a kind say nothing; `--limit` may ask for less, for a try-out.
+FEWEST_PROMPTS = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        config: all settings.
+        ref: the model on disk.
+        outline: the model without weights.
+        sets: the tasks, in the order they were named.
+        splits: which prompts serve for what.
+        variants: base first, then the intervention, then the baselines.
+        judge: the primary judge.
+    """
+
+    config: RunConfig
+    ref: ModelRef
+    outline: MoEModel
+    sets: tuple[PromptSet, ...]
+    splits: Splits
+    variants: tuple[Variant, ...]
+    judge: Judge
+
+    @property
+    def intervention(self) -> Variant:
+        """The variant that the run evaluates."""
+        return next(variant for variant in self.variants if variant.name == self.config.intervention)
+
+    @property
+    def selects(self) -> bool:
+        """Whether some variant depends on a selection of experts."""
+        return any(variant.spec.uses_selection for variant in self.variants)
+
+    @property
+    def trains(self) -> bool:
+        """Whether some variant is trained."""
+        return any(variant.spec.is_trained for variant in self.variants)
+
+    def prompts(self, role: Role, kind: str | None = None) -> dict[str, list[Prompt]]:
+        """Return the prompts that serve a role, by task."""
+        return {
+            prompt_set.spec.name: self.splits.prompts[prompt_set.spec.name][role]
+            for prompt_set in self.sets
+            if role in prompt_set.spec.roles and kind in (None, prompt_set.spec.kind)
+        }
+
+    def max_new_tokens(self, task: str) -> int:
+        """Return how long an answer to a task may get."""
+        if self.config.generation.max_new_tokens is not None:
+            return self.config.generation.max_new_tokens
+        return next(
+            prompt_set.spec.max_new_tokens for prompt_set in self.sets if prompt_set.spec.name == task
+        )
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Check a configuration against what there is.
+
+    Raises:
+        BadInputError: a name is unknown, data cannot be had, a split is too small, or the model cannot be used.
+    """
+    variants = _variants(config)
+    judge = JUDGES.get(config.judge)()
+    specs = [find_task(name, config.include) for name in _distinct(config.tasks, "tasks")]
+    if _distinct(config.capability.tasks, "capability.tasks"):
+        from harness.capability.lm_eval import check_capability_tasks
+
+        check_capability_tasks(config.capability.tasks, config.include, config.data_dir)
+    pick_device(config.device)
+    ref = resolve_model(config.model)
+    load_tokenizer(ref, config.trust_remote_code)
+    outline = outline_model(ref, config.trust_remote_code)
+    sets = tuple(load_task(spec, config.data_dir) for spec in specs)
+    splits = make_splits(sets, seed=config.seed, limit=config.limit)
+    plan = Plan(config, ref, outline, sets, splits, variants, judge)
+    _check_splits(plan)
+    _check_selection(plan)
+    return plan
+
+
+def _variants(config: RunConfig) -> tuple[Variant, ...]:
+    names = [BASE, config.intervention, *config.baselines]
+    variants: list[Variant] = []
+    for place, name in enumerate(dict.fromkeys(names)):
+        kind = "intervention" if place == 1 else "baseline"
+        spec = find_variant(name, config.include, kind)
+        variants += [
+            Variant(name if draw == 0 else f"{name}_{draw + 1}", spec, draw)
+            for draw in range(config.draws if spec.experts == "random" else 1)
+        ]
+    repeated = {variant.name for variant in variants if [v.name for v in variants].count(variant.name) > 1}
+    if repeated:
+        raise BadInputError(f"two variants would be called '{min(repeated)}': rename the baseline")
+    return tuple(variants)
+
+
+def _distinct(names: Sequence[str], setting: str) -> list[str]:
+    for name in names:
+        if list(names).count(name) > 1:
+            raise BadInputError(f"{setting} names '{name}' twice")
+    return list(names)
+
+
+def _check_splits(plan: Plan) -> None:
+    fewest = min(FEWEST_PROMPTS, plan.config.limit or FEWEST_PROMPTS)
+    for task, prompts in plan.prompts("test").items():
+        if len(prompts) < fewest:
+            raise BadInputError(
+                f"task '{task}': {len(prompts)} prompts for 'test', expected at least {fewest}"
+            )
+    needed: list[tuple[Role, str]] = []
+    if plan.selects:
+        needed += [("identify", "harmful"), ("identify", "benign")]
+    if plan.trains:
+        needed += [("train", "harmful")]
+    for role, kind in needed:
+        found = sum(map(len, plan.prompts(role, kind).values()))
+        if found < fewest:
+            names = ", ".join(
+                prompt_set.spec.name for prompt_set in plan.sets if prompt_set.spec.kind == kind
+            )
+            raise BadInputError(
+                f"{found} {kind} prompts for '{role}' in {names or 'no task'}, expected at least {fewest}: "
+                f"name a {kind} task that may serve it"
+            )
+
+
+def _check_selection(plan: Plan) -> None:
+    if not plan.selects:
+        return
+    from harness.experts.select import METHODS
+
+    METHODS.get(plan.config.selection.method)
+    total = len(plan.outline.layers) * plan.outline.n_experts
+    at_most = plan.config.selection.at_most
+    if at_most is not None and at_most > total:
+        raise BadInputError(f"selection.top_k = {at_most}: '{plan.ref.name}' has {total} experts")
