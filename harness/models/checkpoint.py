@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import BadInputError, HarnessError
 from harness.store.files import sha256
@@ -48,7 +48,7 @@ class CheckpointDifference:
         experts: names of the differing tensors, by (layer, expert).
         others: one line for each other tensor that differs, is missing, was added, or has another dtype or shape.
         compared: number of tensors that both have.
-        converted: whether the first one had to be rewritten by transformers to have the second one's tensor names.
+        converted: whether both had to be rewritten by transformers to have the same tensor names.
     """
 
     experts: Mapping[ExpertKey, tuple[str, ...]]
@@ -108,8 +108,8 @@ def frozen_unchanged(base: Path, merged: Path, trained: Set[ExpertKey]) -> Froze
 def compare_checkpoints(base: Path, merged: Path) -> CheckpointDifference:
     """Compare two checkpoints on disk, one tensor in memory at a time.
 
-    Where the tensors' names differ, because `base` was written by another program or an older transformers,
-    it is loaded and written again by transformers first.
+    Where the tensors' names differ, because the two were written by different programs or versions, both are
+    loaded by transformers and written with the names that they have in memory.
 
     Raises:
         BadInputError: a folder holds no safetensors weights.
@@ -118,17 +118,24 @@ def compare_checkpoints(base: Path, merged: Path) -> CheckpointDifference:
     with ExitStack() as stack:
         ours, theirs = (stack.enter_context(_open(path)) for path in (base, merged))
         converted = ours.keys() != theirs.keys()
+        missing: set[str] = set()
+        added: set[str] = set()
         if converted:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-base-")))
-            _rewrite(base, folder)
-            ours = stack.enter_context(_open(folder))
-        shared = sorted(ours.keys() & theirs.keys())
+            # Beside the merged model, where there is room for a model.
+            place = tempfile.TemporaryDirectory(prefix=".compare-", dir=merged.absolute().parent)
+            folder = Path(stack.enter_context(place))
+            old, new = _rewrite(base, folder / "base"), _rewrite(merged, folder / "merged")
+            missing, added = new.invented - old.invented, new.ignored - old.ignored
+            ours, theirs = (stack.enter_context(_open(folder / name)) for name in ("base", "merged"))
+        shared = ours.keys() & theirs.keys()
         if not shared:
             raise HarnessError(f"{base} and {merged} have no tensor in common: not the same kind of model")
         experts: dict[ExpertKey, list[str]] = {}
-        others = [f"{name}: missing from the merged model" for name in sorted(ours.keys() - theirs.keys())]
-        others += [f"{name}: not in the base model" for name in sorted(theirs.keys() - ours.keys())]
-        for name in shared:
+        missing |= ours.keys() - theirs.keys()
+        added |= theirs.keys() - ours.keys()
+        others = [f"{name}: missing from the merged model" for name in sorted(missing)]
+        others += [f"{name}: not in the base model" for name in sorted(added)]
+        for name in sorted(shared - missing):
             first, second = (side[name].get_tensor(name) for side in (ours, theirs))
             if first.dtype != second.dtype or first.shape != second.shape:
                 others.append(f"{name}: was {_kind(first)}, is {_kind(second)}")
@@ -196,11 +203,21 @@ def _weight_files(folder: Path) -> list[str]:
     return [_SINGLE]
 
 
-def _rewrite(source: Path, folder: Path) -> None:
+class _Rewritten(NamedTuple):
+    invented: set[str]
+    """Names that the checkpoint lacked, for which transformers made up values."""
+    ignored: set[str]
+    """Names that transformers has no place for."""
+
+
+def _rewrite(source: Path, folder: Path) -> _Rewritten:
+    """Write a checkpoint with the names that its tensors have in memory."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
-    model.save_pretrained(folder)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto", output_loading_info=True)
+    model, report = loaded
+    model.save_pretrained(folder, save_original_format=False)
+    return _Rewritten(set(report["missing_keys"]), set(report["unexpected_keys"]))
 
 
 def _differing(name: str, first: torch.Tensor, second: torch.Tensor) -> Iterator[ExpertKey | None]:
