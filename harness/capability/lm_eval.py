@@ -14,13 +14,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from harness.capability.prepare import prepare_tasks
 from harness.capability.results import CapabilityResult, capability_result
-from harness.capability.tasks import CapabilityTask, list_capability_tasks, resolve_capability_tasks
+from harness.capability.tasks import (
+    CapabilityTask,
+    list_capability_tasks,
+    resolve_capability_tasks,
+    with_members,
+)
 from harness.errors import BadInputError, HarnessError
 from harness.progress import progress
+from harness.store.fingerprint import fingerprint
 
 _BOOTSTRAPS = 1000
 
@@ -37,8 +44,11 @@ def check_capability_tasks(
     """
     lm_eval_version = f"lm-eval {importlib.metadata.version('lm_eval')}"
     resolved = resolve_capability_tasks(names, include, data_dirs)
+    ours = list_capability_tasks(include)
     return {
-        name: lm_eval_version if task is None else task.fingerprint(data_dirs)
+        name: fingerprint([member.fingerprint(data_dirs) for member in with_members(task, ours)])
+        if task
+        else lm_eval_version
         for name, task in resolved.items()
     }
 
@@ -86,8 +96,7 @@ def run_capability(
     if not resolved:
         return {}
     ours = list_capability_tasks(include)
-    wanted = [task for task in resolved.values() if task is not None]
-    members = [ours[name] for task in wanted for name in task.members if name in ours]
+    needed = [member for task in resolved.values() if task for member in with_members(task, ours)]
 
     def chat(name: str) -> bool:
         task = resolved[name]
@@ -100,7 +109,7 @@ def run_capability(
         )
     found: dict[str, CapabilityResult] = {}
     with tempfile.TemporaryDirectory(prefix="harness-capability-") as folder, _quiet():
-        prepare_tasks({task.name: task for task in [*wanted, *members]}.values(), data_dirs, Path(folder))
+        prepare_tasks({task.name: task for task in needed}.values(), data_dirs, Path(folder))
         lm = _language_model(model, tokenizer, batch_size, dict(chat_template_kwargs or {}), description)
         manager = _task_manager(Path(folder), defaults=None in resolved.values())
         for as_chat in (False, True):
@@ -201,23 +210,35 @@ def _language_model(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep lm-eval's and datasets' log lines and bars off the terminal."""
+    """Keep the log lines and bars of lm-eval and datasets off the terminal, and its `pip list` out of the way."""
     import datasets
 
-    lm_eval_task: Any = importlib.import_module("lm_eval.api.task")
-    tqdm = lm_eval_task.tqdm
+    tasks, evaluator = (importlib.import_module(name) for name in ("lm_eval.api.task", "lm_eval.evaluator"))
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
     levels = [logger.level for logger in loggers]
     bars = not datasets.are_progress_bars_disabled()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     datasets.disable_progress_bars()
-    lm_eval_task.tqdm = functools.partial(tqdm, disable=True)
+    with (
+        _replaced(tasks, "tqdm", functools.partial(vars(tasks)["tqdm"], disable=True)),
+        # It lists the installed packages and the machine (1.5 s a call), which run.json records once.
+        _replaced(evaluator, "add_env_info", lambda results: None),
+    ):
+        try:
+            yield
+        finally:
+            if bars:
+                datasets.enable_progress_bars()
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    original = getattr(module, name)
+    setattr(module, name, value)
     try:
         yield
     finally:
-        lm_eval_task.tqdm = tqdm
-        if bars:
-            datasets.enable_progress_bars()
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        setattr(module, name, original)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class CapabilityTask:
     path: Path
     notes: TaskNotes
     members: tuple[str, ...] = ()
-    """Tasks of a group."""
+    """Names of the tasks of a group."""
 
     def missing_file(self, data_dirs: Sequence[Path]) -> str | None:
         """Return the first file, relative to a --data-dir, that the task needs and no --data-dir has."""
@@ -126,7 +126,7 @@ def resolve_capability_tasks(
             _check_known_to_lm_eval(name, [*ours, *stand_ins])
             resolved[name] = None
             continue
-        for member in [task, *(ours[member] for member in task.members if member in ours)]:
+        for member in with_members(task, ours):
             missing = member.missing_file(data_dirs)
             if missing is not None:
                 searched = ", ".join(map(str, data_dirs)) or "none given"
@@ -135,6 +135,12 @@ def resolve_capability_tasks(
                 )
         resolved[task.name] = task
     return resolved
+
+
+def with_members(task: CapabilityTask, ours: Mapping[str, CapabilityTask]) -> list[CapabilityTask]:
+    """Return a task, and for a group also those of its tasks and groups that are ours."""
+    members = [ours[name] for name in task.members if name in ours]
+    return [task, *(deeper for member in members for deeper in with_members(member, ours))]
 
 
 def find_data_file(file: str, data_dirs: Sequence[Path]) -> Path | None:
