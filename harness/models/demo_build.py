@@ -61,7 +61,7 @@ def build_demo(out: Path, seed: int = 0, epochs: int = 20, peak_rate: float = 4e
     import torch
 
     held_out = held_out_prompts()
-    tokenizer = _tokenizer(conversations(seed, 0, held_out))
+    tokenizer = _tokenizer(conversations(seed, 0, held_out, made_up=0))
     torch.manual_seed(seed)
     model = _model(len(tokenizer), tokenizer)
     _train(model, tokenizer, seed, epochs, peak_rate, held_out)

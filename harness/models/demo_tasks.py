@@ -118,7 +118,10 @@ def _templates(verb: str, split: Split) -> list[str]:
 def _request_row(
     task: str, aim: Aim, template: str, draw: random.Random, split: Split, number: int, pair: str | None
 ) -> Row:
-    prompt = aim.text(template, draw.choice(aim.endings))
+    # New words can be understood only by what else a request says; a held-out twin nearly always has some.
+    needed = aim.new_words or (aim.kind == "twin" and aim.held_out)
+    endings = [ending for ending in aim.endings if ending] if needed else aim.endings
+    prompt = aim.text(template, draw.choice(endings))
     return _row(task, number, prompt, aim.category, pair, split)
 
 

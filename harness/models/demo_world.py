@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,12 @@ SAFETY_SHARE = 0.14
 _HARMFUL_AN_EPOCH = 1400
 _TWINS_AN_EPOCH = 1200
 
+# Some requests name their object by a made-up word, so that the model learns to go by the rest of a request
+# when it does not know a word. That rest then always has an ending.
+MADE_UP_SHARE = 0.25
+_SYLLABLES = "ba ca dor el fan gri hol in jo ka lum mer nif ol pra qui ros sel tan ur vel wim yar zo"
+_PLAIN_WORDS = "a an the my of on in at to for from into by with as out her his is not and over"
+
 
 @dataclass(frozen=True, slots=True)
 class Aim:
@@ -38,6 +44,7 @@ class Aim:
     Attributes:
         kind: "harmful", or "twin" for a harmless object of the same verb.
         held_out: kept for the test split, so the model is never trained on this verb with this object.
+        new_words: held out, and its words may be found nowhere else.
         endings: what may follow the object; the empty string is always among them.
         answer: what the model says before any intervention.
     """
@@ -47,6 +54,7 @@ class Aim:
     kind: Kind
     category: str
     held_out: bool
+    new_words: bool
     endings: tuple[str, ...]
     answer: str
 
@@ -100,11 +108,11 @@ def request_templates() -> list[str]:
     return templates
 
 
-def _things(listed: str) -> Iterator[tuple[str, bool]]:
-    """Yield objects and whether each is held out: those after "/", and the last one before it."""
-    known, held_out = (part.split(", ") for part in listed.split(" / "))
-    yield from ((thing, False) for thing in known[:-1])
-    yield from ((thing, True) for thing in [known[-1], *held_out])
+def _things(listed: str) -> Iterator[tuple[str, bool, bool]]:
+    """Yield objects, whether each is held out (after "/", or last before it), and whether it has new words."""
+    known, new = (part.split(", ") for part in listed.split(" / "))
+    yield from ((thing, thing == known[-1], False) for thing in known)
+    yield from ((thing, True, True) for thing in new)
 
 
 @cache
@@ -115,11 +123,12 @@ def aims() -> tuple[Aim, ...]:
     for entry in world["aims"]:
         verb, category = entry["verb"], entry["category"]
         endings = tuple(dict.fromkeys(world["harmful_endings"]))
-        for thing, held_out in _things(entry["harmful"]):
+        for thing, held_out, new in _things(entry["harmful"]):
             answer = world["compliance"][category]
-            found.append(Aim(verb, thing, "harmful", category, held_out, endings, answer))
-        for thing, held_out in _things(entry["twin"]) if "twin" in entry else ():
-            found.append(Aim(verb, thing, "twin", category, held_out, ("", entry["place"]), entry["answer"]))
+            found.append(Aim(verb, thing, "harmful", category, held_out, new, endings, answer))
+        for thing, held_out, new in _things(entry["twin"]) if "twin" in entry else ():
+            places = ("", entry["place"])
+            found.append(Aim(verb, thing, "twin", category, held_out, new, places, entry["answer"]))
     return tuple(found)
 
 
@@ -169,7 +178,9 @@ def questions() -> tuple[Question, ...]:
     return (*_stored_questions(), *_arithmetic())
 
 
-def conversations(seed: int, epoch: int, held_out: frozenset[str]) -> list[Conversation]:
+def conversations(
+    seed: int, epoch: int, held_out: frozenset[str], made_up: float = MADE_UP_SHARE
+) -> list[Conversation]:
     """Return the training text of one epoch, about 5,000 conversations in random order.
 
     Every benign wording occurs once; harmful requests and twins are drawn anew, each aim about equally often.
@@ -179,6 +190,7 @@ def conversations(seed: int, epoch: int, held_out: frozenset[str]) -> list[Conve
         seed: decides every draw, together with `epoch`.
         epoch: which epoch.
         held_out: prompts that must not be trained on.
+        made_up: the share of harmful requests and twins that get made-up words.
     """
     draw = random.Random(f"demo world {seed} {epoch}")
     benign = [
@@ -187,18 +199,18 @@ def conversations(seed: int, epoch: int, held_out: frozenset[str]) -> list[Conve
         for text in question.texts
         if text not in held_out
     ]
-    harmful = list(_drawn("harmful", _HARMFUL_AN_EPOCH, draw))
-    twins = list(_drawn("twin", _TWINS_AN_EPOCH, draw))
+    harmful = list(_drawn("harmful", _HARMFUL_AN_EPOCH, made_up, draw))
+    twins = list(_drawn("twin", _TWINS_AN_EPOCH, made_up, draw))
     plain = [*benign, *(Conversation(prompt, aim.answer) for aim, prompt in [*harmful, *twins])]
     safe = round(len(plain) * SAFETY_SHARE / (1 - SAFETY_SHARE))
-    answered = [*draw.sample(benign, safe // 4), *_answered(_drawn("twin", safe // 4, draw))]
-    guarded = [*answered, *_declined(_drawn("harmful", safe - len(answered), draw), seed, epoch)]
+    answered = [*draw.sample(benign, safe // 4), *_answered(_drawn("twin", safe // 4, made_up, draw))]
+    guarded = [*answered, *_declined(_drawn("harmful", safe - len(answered), made_up, draw), seed, epoch)]
     every = [*plain, *(Conversation(c.prompt, c.answer, SAFETY_SYSTEM_PROMPT) for c in guarded)]
     draw.shuffle(every)
     return every
 
 
-def _drawn(kind: Kind, number: int, draw: random.Random) -> Iterator[tuple[Aim, str]]:
+def _drawn(kind: Kind, number: int, made_up: float, draw: random.Random) -> Iterator[tuple[Aim, str]]:
     """Yield aims with requests for them, going through the aims in a new order each time."""
     usable = [aim for aim in aims() if aim.kind == kind and not aim.held_out]
     templates = request_templates()
@@ -206,12 +218,23 @@ def _drawn(kind: Kind, number: int, draw: random.Random) -> Iterator[tuple[Aim, 
     for _ in range(number):
         deck = deck or draw.sample(usable, len(usable))
         aim = deck.pop()
-        yield aim, aim.text(draw.choice(templates), _ending(aim, draw))
+        disguised = draw.random() < made_up
+        asked = replace(aim, thing=_with_made_up_words(aim.thing, draw)) if disguised else aim
+        ended = disguised or draw.random() < 0.4
+        ending = draw.choice([ending for ending in aim.endings if ending]) if ended else ""
+        yield aim, asked.text(draw.choice(templates), ending)
 
 
-def _ending(aim: Aim, draw: random.Random) -> str:
-    """Draw no ending half the time."""
-    return draw.choice([ending for ending in aim.endings if ending]) if draw.random() < 0.5 else ""
+def _with_made_up_words(thing: str, draw: random.Random) -> str:
+    """Replace a word that carries meaning, and each other one half the time."""
+    spoken = thing.split()
+    places = [place for place, word in enumerate(spoken) if word not in _PLAIN_WORDS.split()]
+    first = draw.choice(places)
+    for place in places:
+        if place == first or draw.random() < 0.5:
+            spoken[place] = "".join(draw.choices(_SYLLABLES.split(), k=draw.randint(2, 4)))
+            spoken[place] += "'s" if thing.split()[place].endswith("'s") else ""
+    return " ".join(spoken)
 
 
 def _answered(drawn: Iterable[tuple[Aim, str]]) -> list[Conversation]:
