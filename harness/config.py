@@ -86,7 +86,9 @@ class CapabilityConfig(Settings):
     limit: PositiveInt | None = Field(
         None, description="items of each capability task; all of them by default"
     )
-    chat_template: bool = Field(False, description="wrap each item in the chat template")
+    chat_template: bool | None = Field(
+        None, description="wrap each item in the chat template; by default what the task's own file says"
+    )
 
 
 class RunConfig(Settings):

@@ -23,7 +23,7 @@ Name = Annotated[str, typer.Argument(help="A name that `list` prints.")]
 @tasks.command("list")
 def list_tasks(include: Include = None, as_json: Json = False) -> None:
     """List prompt tasks, then capability tasks."""
-    from harness.capability.lm_eval import list_capability_tasks
+    from harness.capability.tasks import list_capability_tasks
     from harness.data import task
 
     rows = [

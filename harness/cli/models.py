@@ -96,4 +96,6 @@ def upcycle(
 
     quiet_transformers()
     result = make(source, out, experts=experts, top_k=top_k, seed=seed)
-    typer.echo(f"built {out}: load entropy {result.load_entropy:.2f}")
+    typer.echo(
+        f"built {out}: load entropy {result.load_entropy:.2f} nats, {result.uniform_entropy:.2f} would be uniform"
+    )

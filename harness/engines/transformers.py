@@ -121,7 +121,8 @@ class TransformersEngine:
 
     def _new_tokens(self, encoded: Any, max_new_tokens: int) -> torch.Tensor:
         tokenizer = self.loaded.tokenizer
-        output = self.loaded.moe.model.generate(
+        model: Any = self.loaded.moe.model
+        output: torch.Tensor = model.generate(
             **encoded,
             max_new_tokens=max_new_tokens,
             do_sample=False,

@@ -87,7 +87,7 @@ def select_experts(
                 f"is {score_of(rows).max():.4f}"
             )
     kept = scored.head(top_k) if top_k is not None else scored
-    experts = tuple(Expert(int(row.layer), int(row.expert)) for row in kept.itertuples())
+    experts = tuple(map(Expert, kept["layer"].tolist(), kept["expert"].tolist()))
     return ExpertSelection(method, phase, experts)
 
 

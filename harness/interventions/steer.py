@@ -83,7 +83,7 @@ def _masked_router(router: nn.Module, masked: torch.Tensor) -> Iterator[None]:
         with _MaskedLinear(router.get_parameter("weight"), masked):
             return forward(*args, **kwargs)
 
-    router.forward = masked_forward  # type: ignore[method-assign]
+    router.forward = masked_forward
     try:
         yield
     finally:

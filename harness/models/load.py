@@ -165,7 +165,7 @@ def load_model(
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
             trust_remote_code=trust_remote_code,
         )
-        model.to(target)
+        model.to(target)  # type: ignore[arg-type]  # transformers types `to` as a bare wrapper
     except torch.OutOfMemoryError as error:
         raise HarnessError(f"model '{ref.name}' does not fit on {target}: {_first_line(error)}") from error
     except (ValueError, KeyError, OSError) as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import BadInputError
 
@@ -39,14 +39,15 @@ class MoELayer:
 
     name: str
     index: int
-    experts: nn.Module
+    experts: Any  # a decorated experts module; the decorator sets its attributes, which types cannot see
     router: nn.Module | None
     n_experts: int
     weights: tuple[str, ...] = field(default=())
 
     def weight(self, name: str) -> torch.Tensor:
         """Return a fused tensor, [E, ...]."""
-        return self.experts.get_parameter(name)
+        weight: torch.Tensor = self.experts.get_parameter(name)
+        return weight
 
     @property
     def parameters_per_expert(self) -> int:

@@ -120,7 +120,7 @@ def count(ids: torch.Tensor, masks: torch.Tensor, moe: MoEModel, prompts: Sequen
     counts = torch.zeros(batch, phases, layers, experts, dtype=torch.int32, device=ids.device)
     for layer in range(layers):
         chosen = ids[layer].long()
-        _check_ids(chosen, masks[:2].any(dim=0), moe.layers[layer])
+        _check_ids(chosen, masks.any(dim=0), moe.layers[layer])
         flat = chosen.reshape(batch, -1)
         for phase in range(phases):
             weight = masks[phase].unsqueeze(-1).expand(-1, -1, k).reshape(batch, -1).to(torch.int32)

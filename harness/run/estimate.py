@@ -92,7 +92,8 @@ def _disk(plan: Plan, variants: list[dict[str, Any]]) -> int:
         row["trained_parameters"] for row in variants if row["trained_parameters"] and not row["skipped"]
     ]
     checkpoints = len(trained) if plan.config.save_model else min(1, len(trained))
-    return 2 * sum(trained) + checkpoints * checkpoint
+    total: int = 2 * sum(trained) + checkpoints * checkpoint
+    return total
 
 
 def _existing(path: Path) -> Path:

@@ -62,7 +62,7 @@ def _capability_key(session: Session, state: str) -> str:
     return session.key(
         state=state,
         capability=session.config.capability.model_dump(),
-        data_dir=[str(folder) for folder in session.config.data_dir],
+        tasks=session.plan.capability,
         seed=session.config.seed,
     )
 
@@ -103,7 +103,9 @@ def measure_capability(session: Session, variant: Variant, state: str) -> dict[s
                 batch_size=settings.batch_size,
                 seed=session.config.seed,
                 apply_chat_template=settings.chat_template,
+                chat_template_kwargs=session.config.generation.chat_template_kwargs,
                 system_prompt=variant.spec.system_prompt,
+                description=stage,
             )
             write_json(path, {task: result.row() for task, result in results.items()})
     return dict(read_json(path))

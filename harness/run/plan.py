@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.capability.lm_eval import check_capability_tasks
 from harness.config import RunConfig
 from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
@@ -36,6 +37,7 @@ class Plan:
         splits: which prompts serve for what.
         variants: base first, then the intervention, then the baselines.
         judge: the primary judge.
+        capability: fingerprint of each capability task, by its own name.
     """
 
     config: RunConfig
@@ -45,6 +47,7 @@ class Plan:
     splits: Splits
     variants: tuple[Variant, ...]
     judge: Judge
+    capability: Mapping[str, str]
 
     @property
     def intervention(self) -> Variant:
@@ -87,17 +90,16 @@ def make_plan(config: RunConfig) -> Plan:
     variants = _variants(config)
     judge = JUDGES.get(config.judge)()
     specs = [find_task(name, config.include) for name in _distinct(config.tasks, "tasks")]
-    if _distinct(config.capability.tasks, "capability.tasks"):
-        from harness.capability.lm_eval import check_capability_tasks
-
-        check_capability_tasks(config.capability.tasks, config.include, config.data_dir)
+    capability = check_capability_tasks(
+        _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
+    )
     pick_device(config.device)
     ref = resolve_model(config.model)
     load_tokenizer(ref, config.trust_remote_code)
     outline = outline_model(ref, config.trust_remote_code)
     sets = tuple(load_task(spec, config.data_dir) for spec in specs)
     splits = make_splits(sets, seed=config.seed, limit=config.limit)
-    plan = Plan(config, ref, outline, sets, splits, variants, judge)
+    plan = Plan(config, ref, outline, sets, splits, variants, judge, capability)
     _check_splits(plan)
     _check_selection(plan)
     return plan

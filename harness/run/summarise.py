@@ -87,7 +87,7 @@ def _selection(
 ) -> schema.SelectionSummary | None:
     if selection is None or table is None:
         return None
-    rows = table[table["phase"] == selection.phase].set_index(["layer", "expert"])
+    rows = table[table["phase"] == selection.phase].set_index(["layer", "expert"])["risk_diff"].to_dict()
     return schema.SelectionSummary(
         method=selection.method,
         phase=selection.phase,
@@ -95,7 +95,7 @@ def _selection(
             schema.SelectedExpert(
                 layer=expert.layer,
                 expert=expert.expert,
-                risk_diff=float(rows.at[tuple(expert), "risk_diff"]),
+                risk_diff=rows[tuple(expert)],
                 low=None,
                 high=None,
                 q_value=None,

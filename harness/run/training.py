@@ -190,9 +190,11 @@ def _prove(session: Session, trained: list[Expert], delta: ExpertDelta, proof: P
         proof,
         {
             "frozen_unchanged": result.unchanged,
-            "violations": result.violations,
-            "changed_experts": [list(expert) for expert in sorted(result.changed_experts)],
+            "violations": list(result.violations),
+            "tensors_compared": result.compared,
             "trained_experts": [list(expert) for expert in sorted(trained)],
+            "changed_experts": [list(expert) for expert in result.changed_experts],
+            "unmoved_experts": [list(expert) for expert in result.unmoved_experts],
         },
     )
 

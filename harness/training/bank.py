@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from harness.models.moe import Expert, MoELayer, MoEModel
 
 _IMPLEMENTATION = "harness_expert_bank"
-_ATTRIBUTE = "_harness_expert_bank"
+# Kept in a module's __dict__ while a bank is installed: the layer's bank or None, and what runs without it.
+_BANK = "_harness_expert_bank"
+_ELSE = "_harness_experts_implementation"
 
 
 class LayerBank(nn.Module):
@@ -97,26 +99,26 @@ class ExpertBank:
         """
         from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-        modules = {index: self.moe.layer(index).experts for index in self.layers}
-        if any(hasattr(module, _ATTRIBUTE) for module in modules.values()):
+        modules = [layer.experts for layer in self.moe.layers]
+        if any(_ELSE in module.__dict__ for module in modules):
             raise BadInputError("another expert bank is installed in this model: leave its block first")
         ALL_EXPERTS_FUNCTIONS.register(_IMPLEMENTATION, expert_bank_forward)
-        configs = {id(layer.experts.config): layer.experts.config for layer in self.moe.layers}
+        configs = {id(module.config): module.config for module in modules}
         before = {key: config._experts_implementation for key, config in configs.items()}
         try:
-            for index, module in modules.items():
-                object.__setattr__(module, _ATTRIBUTE, self.layers[index])
             for layer in self.moe.layers:
-                object.__setattr__(layer.experts, _ATTRIBUTE + "_else", before[id(layer.experts.config)])
+                # Around nn.Module's own __setattr__, which would make the bank a part of the model.
+                layer.experts.__dict__[_BANK] = self.layers.get(layer.index)
+                layer.experts.__dict__[_ELSE] = before[id(layer.experts.config)]
             for config in configs.values():
                 config._experts_implementation = _IMPLEMENTATION
             yield
         finally:
             for key, config in configs.items():
                 config._experts_implementation = before[key]
-            for layer in self.moe.layers:
-                for name in (_ATTRIBUTE, _ATTRIBUTE + "_else"):
-                    layer.experts.__dict__.pop(name, None)
+            for module in modules:
+                for name in (_BANK, _ELSE):
+                    module.__dict__.pop(name, None)
 
 
 def expert_bank_forward(
@@ -133,9 +135,10 @@ def expert_bank_forward(
     Returns:
         [N, H], in the dtype of the hidden states.
     """
-    bank: LayerBank | None = self.__dict__.get(_ATTRIBUTE)
+    bank: LayerBank | None = self.__dict__[_BANK]
     if bank is None:
-        return _other_implementation(self)(self, hidden_states, top_k_index, top_k_weights)
+        other: torch.Tensor = _other_implementation(self)(self, hidden_states, top_k_index, top_k_weights)
+        return other
     n_tokens, k = top_k_index.shape
     group = bank.group[top_k_index.reshape(-1)]
     order = torch.argsort(group, stable=True)
@@ -185,6 +188,4 @@ def _other_implementation(module: Any) -> Any:
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
     # `use_experts_implementation` wraps the family's own forward with functools.wraps.
-    return ALL_EXPERTS_FUNCTIONS.get_interface(
-        module.__dict__[_ATTRIBUTE + "_else"], type(module).forward.__wrapped__
-    )
+    return ALL_EXPERTS_FUNCTIONS.get_interface(module.__dict__[_ELSE], type(module).forward.__wrapped__)

@@ -1,0 +1,190 @@
+"""The functions of the original guide, on the same machinery as `harness run`.
+
+Shapes are the guide's, with one difference that it left open: the last sampled token is never routed, so an
+answer of G tokens has G - 1 rows of routing. Every dictionary says which tokens its rows belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.training.bank import ExpertBank
+
+
+def get_routings_with_generation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    sampling_params: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Let a model answer one conversation and return its router logits.
+
+    Args:
+        model: a transformers MoE model.
+        tokenizer: has a chat template.
+        messages: the user's messages, such as `[{"role": "user", "content": "Count to ten"}]`.
+        sampling_params: passed to `model.generate`; greedy decoding of 64 tokens by default.
+
+    Returns:
+        - router_logits: float32 [MoE layers, routed tokens, experts]
+        - layers: true indices of the MoE layers
+        - prompt_token_ids, generated_token_ids, all_token_ids (prompt and generated)
+        - generated_text
+        - n_routed_tokens: prompt tokens + generated tokens - 1; the rows of router_logits
+
+    Raises:
+        BadInputError: a dense model, or one whose router has no logits to hand out.
+    """
+    import torch
+
+    from harness.models.moe import find_moe
+    from harness.routing.logits import RouterLogits
+
+    moe = find_moe(model)
+    settings = {"max_new_tokens": 64, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
+    with torch.inference_mode(), RouterLogits(moe).recorded() as recorder:
+        generate: Any = model.generate
+        output = generate(**encoded, **(settings | dict(sampling_params or {})))
+    logits = recorder.take()
+    prompt_ids = encoded["input_ids"][0].tolist()
+    generated_ids = output[0, len(prompt_ids) :].tolist()
+    return {
+        "router_logits": logits,
+        "layers": moe.layer_indices,
+        "prompt_token_ids": prompt_ids,
+        "generated_token_ids": generated_ids,
+        "generated_text": tokenizer.decode(generated_ids, skip_special_tokens=True),
+        "all_token_ids": prompt_ids + generated_ids,
+        "n_routed_tokens": logits.shape[1],
+        "experts_per_token": moe.experts_per_token,
+    }
+
+
+def separate_prompt_and_generation_routings(output: Mapping[str, Any]) -> dict[str, Any]:
+    """Split the routing of `get_routings_with_generation` into prompt and answer.
+
+    Returns:
+        - prompt_routings: float32 [MoE layers, prompt tokens, experts]
+        - generation_routings: float32 [MoE layers, generated tokens - 1, experts]
+        - prompt_tokens, generated_tokens: the token ids of the rows
+        - layers, experts_per_token: as in the input
+    """
+    width = len(output["prompt_token_ids"])
+    logits = output["router_logits"]
+    return {
+        "prompt_routings": logits[:, :width],
+        "generation_routings": logits[:, width:],
+        "prompt_tokens": list(output["prompt_token_ids"]),
+        "generated_tokens": list(output["generated_token_ids"][: logits.shape[1] - width]),
+        "layers": output["layers"],
+        "experts_per_token": output["experts_per_token"],
+    }
+
+
+def process_prompt_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    safe_prompts: Sequence[str],
+    unsafe_prompts: Sequence[str],
+    sampling_params: Mapping[str, Any] | None = None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Let a model answer safe and unsafe prompts; returns the separated routings of each."""
+
+    def answered(prompts: Sequence[str]) -> list[dict[str, Any]]:
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        outputs = [get_routings_with_generation(model, tokenizer, chat, sampling_params) for chat in chats]
+        return [separate_prompt_and_generation_routings(output) for output in outputs]
+
+    return answered(safe_prompts), answered(unsafe_prompts)
+
+
+def calculate_risk_diff(
+    safe_routings: Sequence[Mapping[str, Any]],
+    unsafe_routings: Sequence[Mapping[str, Any]],
+    phase: str = "all",
+) -> pd.DataFrame:
+    """Compare how often each expert serves unsafe and safe prompts.
+
+    Args:
+        safe_routings: from `process_prompt_batch`.
+        unsafe_routings: likewise.
+        phase: prompt, generation or all.
+
+    Returns:
+        The expert table, the highest risk difference first: layer, expert, a_safe, a_unsafe, a_safe_n,
+        a_unsafe_n, risk_diff. An expert counts as used by a token when its router logit is among the top k,
+        which holds for routers that choose by their logits alone; `harness run` watches the experts instead.
+    """
+    from harness.experts.table import expert_table
+
+    safe, unsafe = _counts(safe_routings), _counts(unsafe_routings)
+    if phase not in ("prompt", "generation", "all"):
+        raise BadInputError(f"phase '{phase}': expected prompt, generation or all")
+    table = expert_table(unsafe, safe, phases=[phase])
+    ordered = table.sort_values(["risk_diff", "layer", "expert"], ascending=[False, True, True])
+    return ordered.reset_index(drop=True)
+
+
+def identify_unsafe_experts(
+    risk_diff: pd.DataFrame, threshold: float | None = 0.05, top_k: int | None = 50
+) -> list[tuple[int, int]]:
+    """Return (layer, expert) of the riskiest experts: at least `threshold`, at most `top_k` of them."""
+    from harness.experts.select import select_experts
+
+    phase = str(risk_diff["phase"].iloc[0])
+    at_most = min(top_k, len(risk_diff)) if top_k is not None else None
+    return [
+        tuple(e) for e in select_experts(risk_diff, phase=phase, top_k=at_most, threshold=threshold).experts
+    ]
+
+
+def freeze_model_except_unsafe_experts(
+    model: PreTrainedModel, unsafe_experts: Sequence[tuple[int, int]]
+) -> ExpertBank:
+    """Freeze a model and return the trainable bank of the unsafe experts' MLPs.
+
+    transformers 5 keeps all experts of a layer in one tensor, so single experts cannot be unfrozen in place.
+    Train `bank.parameters()` inside `with bank.installed():`, then put the values into the model with
+    `harness.training.delta.write_delta_into`.
+
+    Raises:
+        BadInputError: nothing to train, or experts that do not exist.
+    """
+    from harness.models.moe import Expert, find_moe
+    from harness.training.bank import ExpertBank
+
+    model.requires_grad_(False)
+    return ExpertBank(find_moe(model), [Expert(*expert) for expert in unsafe_experts])
+
+
+def _counts(routings: Sequence[Mapping[str, Any]]) -> Any:
+    """Count the top-k experts of router logits as RoutingCounts."""
+    from harness.routing.counts import STORED_PHASES, RoutingCounts
+
+    if not routings:
+        raise BadInputError("no routings to compare: give at least one prompt of each kind")
+    layers, _, experts = routings[0]["prompt_routings"].shape
+    counts = np.zeros((len(routings), len(STORED_PHASES), layers, experts), dtype=np.int32)
+    tokens = np.zeros((len(routings), len(STORED_PHASES)), dtype=np.int32)
+    k = int(routings[0]["experts_per_token"])
+    for sample, routing in enumerate(routings):
+        for place, name in enumerate(("prompt_routings", "generation_routings")):
+            logits = np.asarray(routing[name])
+            chosen = np.argpartition(-logits, k - 1, axis=-1)[..., :k]
+            used = np.zeros(logits.shape, dtype=np.int32)
+            np.put_along_axis(used, chosen, 1, axis=-1)
+            counts[sample, place] = used.sum(axis=1)
+            tokens[sample, place] = logits.shape[1]
+    names = tuple(str(i) for i in range(len(routings)))
+    return RoutingCounts(names, tuple(routings[0]["layers"]), k, counts, tokens)
