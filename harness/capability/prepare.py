@@ -26,6 +26,7 @@ def prepare_tasks(tasks: Iterable[CapabilityTask], data_dirs: Sequence[Path], fo
     """
     for task in tasks:
         place = folder / task.name
+        place.mkdir(parents=True)
         for preparation in task.notes.prepare:
             rows = prepared_rows(preparation, task, data_dirs)
             write_jsonl(place / preparation.file, rows)

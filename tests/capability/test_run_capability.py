@@ -1,0 +1,190 @@
+"""lm-eval measures the model that is in memory, as it is, on the embedded demo model."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+
+from harness.capability.lm_eval import check_capability_tasks, run_capability
+from harness.content import content_folder
+from harness.errors import BadInputError, HarnessError
+from harness.models.load import LoadedModel, load_model, resolve_model
+
+
+@pytest.fixture
+def demo() -> LoadedModel:
+    return load_model(resolve_model("demo"), device="cpu")
+
+
+def _include(folder: Path, **files: str) -> Path:
+    (folder / "capability").mkdir()
+    for name, text in files.items():
+        (folder / "capability" / name.replace("__", ".")).write_text(text, encoding="utf-8")
+    return folder
+
+
+def _choices(task: str, n: int) -> list[dict[str, Any]]:
+    path = content_folder("tasks") / "capability" / "data" / f"{task}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:n]]
+
+
+def _log_likelihood(demo: LoadedModel, question: str, answer: str) -> float:
+    """Sum of the log-probabilities of an answer's tokens after a question, one forward pass without padding."""
+    chat = [{"role": "user", "content": question}]
+    prompt = demo.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    before, after = (
+        demo.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, prompt + answer)
+    )
+    with torch.inference_mode():
+        logits = demo.moe.model(input_ids=torch.tensor([after])).logits[0].float()
+    steps = logits.log_softmax(-1)[range(len(before) - 1, len(after) - 1), after[len(before) :]]
+    return float(steps.sum())
+
+
+def test_scores_agree_with_log_likelihoods_computed_by_hand(demo: LoadedModel) -> None:
+    demo.moe.model.float()
+    with torch.no_grad():  # so that some answers are wrong
+        for layer in demo.moe.layers:
+            layer.experts.down_proj.zero_()
+    result = run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"], limit=20)["demo_facts"]
+
+    expected = {}
+    for row in _choices("demo_facts", 20):
+        scores = [_log_likelihood(demo, row["question"], choice) for choice in row["choices"]]
+        expected[str(row["id"])] = float(max(range(4), key=scores.__getitem__) == row["answer"])
+    assert result.items == expected
+    assert 0 < sum(expected.values()) < 20
+    assert result.value == pytest.approx(sum(expected.values()) / 20)
+    assert (result.metric, result.n, result.unparsed, result.interval) == ("acc", 20, None, "wilson")
+
+
+def test_a_changed_model_is_measured_anew_and_the_same_one_gives_the_same(demo: LoadedModel) -> None:
+    tasks = ["demo_facts", "demo_arithmetic"]
+    before = run_capability(demo.moe.model, demo.tokenizer, tasks, limit=40)
+    again = run_capability(demo.moe.model, demo.tokenizer, tasks, limit=40)
+    assert list(before) == tasks
+    assert before == again
+    assert before["demo_facts"].value > 0.9
+    with torch.no_grad():
+        for layer in demo.moe.layers:
+            layer.experts.down_proj.zero_()
+    after = run_capability(demo.moe.model, demo.tokenizer, tasks, limit=40)
+    assert after["demo_facts"].value < 0.7
+    assert after["demo_facts"].items.keys() == before["demo_facts"].items.keys()
+
+
+def test_batch_size_and_padding_do_not_change_scores_in_float32(demo: LoadedModel) -> None:
+    model = demo.moe.model.float()
+    one, many = (
+        run_capability(model, demo.tokenizer, ["demo_arithmetic"], batch_size=size, limit=20)
+        for size in (1, 16)
+    )
+    assert one["demo_arithmetic"].items == many["demo_arithmetic"].items
+
+
+def test_the_task_file_says_whether_items_are_chat_messages(demo: LoadedModel) -> None:
+    def facts(apply: bool | None) -> dict[str, float]:
+        found = run_capability(
+            demo.moe.model, demo.tokenizer, ["demo_facts"], limit=60, apply_chat_template=apply
+        )
+        return found["demo_facts"].items
+
+    assert facts(None) == facts(True)
+    assert facts(None) != facts(False)  # the demo model knows chats only
+
+
+def test_tokenizer_logging_and_bars_are_left_as_they_were(demo: LoadedModel, capfd: Any) -> None:
+    demo.tokenizer.padding_side, demo.tokenizer.pad_token = "right", None
+    level = logging.getLogger("lm_eval").level
+    run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"], limit=2, description="demo: capability")
+    assert (demo.tokenizer.padding_side, demo.tokenizer.pad_token) == ("right", None)
+    assert logging.getLogger("lm_eval").level == level
+    assert not datasets.are_progress_bars_disabled()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert [line.split(" in ")[0] for line in err.splitlines()] == ["demo: capability: 8/8 rows"]
+
+
+def test_a_model_that_gives_nan_fails(demo: LoadedModel) -> None:
+    with torch.no_grad():
+        demo.moe.model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(HarnessError, match="log-likelihood is not a number"):
+        run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"], limit=2)
+
+
+_GENERATE = """\
+task: mine
+dataset_path: json
+dataset_kwargs:
+  data_files: "{content_dir}/mine.jsonl"
+  cache_dir: "{prepared_dir}/cache"
+test_split: train
+output_type: generate_until
+generation_kwargs: {max_gen_toks: 4, do_sample: false, until: []}
+doc_to_text: "{{q}}"
+doc_to_target: "{{a}}"
+process_docs: !function mine_code.keep_two
+filter_list:
+  - name: number
+    filter: [{function: regex, regex_pattern: 'number (\\d+) never said'}, {function: take_first}]
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1, apply_chat_template: true}
+"""
+
+
+def test_generated_answers_without_a_number_are_unparsed_and_wrong(demo: LoadedModel, tmp_path: Path) -> None:
+    include = _include(
+        tmp_path,
+        mine__yaml=_GENERATE,
+        mine__jsonl='{"q": "What is 1 plus 1?", "a": "2"}\n' * 3,
+        mine_code__py="def keep_two(docs):\n    return docs.select(range(2))\n",
+    )
+    result = run_capability(demo.moe.model, demo.tokenizer, ["mine"], include=[include])["mine"]
+    assert (result.metric, result.value, result.n, result.unparsed) == ("exact_match,number", 0.0, 2, 2)
+
+
+def test_a_group_of_our_tasks_is_pooled(demo: LoadedModel, tmp_path: Path) -> None:
+    group = (
+        "group: both\ntask: [demo_facts, demo_arithmetic]\n"
+        "aggregate_metric_list: [{metric: acc, aggregation: mean, weight_by_size: true}]\n"
+        "metadata: {version: 1, apply_chat_template: true}\n"
+    )
+    include = _include(tmp_path, both__yaml=group)
+    result = run_capability(demo.moe.model, demo.tokenizer, ["both"], include=[include], limit=5)["both"]
+    assert result.n == 10
+    assert {item.split("/")[0] for item in result.items} == {"demo_facts", "demo_arithmetic"}
+    assert result.value == pytest.approx(sum(result.items.values()) / 10)
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused_where_one_is_needed(demo: LoadedModel) -> None:
+    demo.tokenizer.chat_template = None
+    with pytest.raises(BadInputError, match="no chat template"):
+        run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"])
+
+
+def test_checking_fingerprints_what_will_be_read(tmp_path: Path) -> None:
+    checked = check_capability_tasks(["demo_facts", "hellaswag"])
+    assert checked["hellaswag"].startswith("lm-eval 0.")
+    assert len(checked["demo_facts"]) == 32
+    # A group's fingerprint covers its tasks.
+    group = "group: both\ntask: [demo_facts]\n"
+    include = _include(tmp_path, both__yaml=group)
+    before = check_capability_tasks(["both"], [include])["both"]
+    (include / "capability" / "facts.yaml").write_text("task: demo_facts\n", encoding="utf-8")
+    assert check_capability_tasks(["both"], [include])["both"] != before
+
+
+@pytest.mark.shared_data
+def test_piqa_and_mmlu_run_from_local_files(demo: LoadedModel, shared_data: Path) -> None:
+    found = run_capability(
+        demo.moe.model, demo.tokenizer, ["piqa", "mmlu"], data_dirs=[shared_data], limit=8, batch_size=8
+    )
+    assert list(found) == ["piqa_local", "mmlu_local8"]
+    piqa, mmlu = found.values()
+    assert list(piqa.items) == [f"validation/{n}" for n in range(8)]
+    assert piqa.others.keys() == {"acc_norm"}
+    assert len({item.split("/")[0] for item in mmlu.items}) == 8
