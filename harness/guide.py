@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from harness.routing.counts import Phase
     from harness.training.bank import ExpertBank
 
 
@@ -51,7 +52,9 @@ def get_routings_with_generation(
 
     moe = find_moe(model)
     settings = {"max_new_tokens": 64, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
+    )
     encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
     with torch.inference_mode(), RouterLogits(moe).recorded() as recorder:
         generate: Any = model.generate
@@ -112,7 +115,7 @@ def process_prompt_batch(
 def calculate_risk_diff(
     safe_routings: Sequence[Mapping[str, Any]],
     unsafe_routings: Sequence[Mapping[str, Any]],
-    phase: str = "all",
+    phase: Phase = "all",
 ) -> pd.DataFrame:
     """Compare how often each expert serves unsafe and safe prompts.
 
@@ -129,8 +132,6 @@ def calculate_risk_diff(
     from harness.experts.table import expert_table
 
     safe, unsafe = _counts(safe_routings), _counts(unsafe_routings)
-    if phase not in ("prompt", "generation", "all"):
-        raise BadInputError(f"phase '{phase}': expected prompt, generation or all")
     table = expert_table(unsafe, safe, phases=[phase])
     ordered = table.sort_values(["risk_diff", "layer", "expert"], ascending=[False, True, True])
     return ordered.reset_index(drop=True)
@@ -144,9 +145,8 @@ def identify_unsafe_experts(
 
     phase = str(risk_diff["phase"].iloc[0])
     at_most = min(top_k, len(risk_diff)) if top_k is not None else None
-    return [
-        tuple(e) for e in select_experts(risk_diff, phase=phase, top_k=at_most, threshold=threshold).experts
-    ]
+    selection = select_experts(risk_diff, phase=phase, top_k=at_most, threshold=threshold)
+    return [(layer, expert) for layer, expert in selection.experts]
 
 
 def freeze_model_except_unsafe_experts(
