@@ -91,12 +91,20 @@ def write_delta_into(moe: MoEModel, delta: ExpertDelta) -> None:
 
 def _check(moe: MoEModel, delta: ExpertDelta) -> None:
     moe.check(delta.selected())
-    for layer, tensors in delta.tensors.items():
+    for layer, numbers in delta.experts.items():
+        weights = moe.layer(layer).weights
+        tensors = delta.tensors.get(layer, {})
+        if set(tensors) != set(weights):
+            raise BadInputError(
+                f"delta of layer {layer}: holds {', '.join(sorted(tensors)) or 'nothing'}, "
+                f"the model's experts have {', '.join(sorted(weights))}"
+            )
         for name, values in tensors.items():
-            found = tuple(moe.layer(layer).weight(name).shape[1:])
-            if tuple(values.shape[1:]) != found:
+            # The number of experts too: assignment would broadcast one expert's values to all of them.
+            expected = [len(numbers), *moe.layer(layer).weight(name).shape[1:]]
+            if list(values.shape) != expected:
                 raise BadInputError(
-                    f"delta of layer {layer}, {name}: shape {list(values.shape[1:])}, the model has {found}"
+                    f"delta of layer {layer}, {name}: shape {list(values.shape)}, expected {expected}"
                 )
 
 
