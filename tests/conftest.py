@@ -1,11 +1,24 @@
 """Fixtures shared by all tests."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from harness.models.load import LoadedModel
+
 _BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# Read when torch and the tokenizers are first imported, by subprocesses too: tiny models gain nothing from
+# threads, and answers must not depend on their number. No test may reach for the hub.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +28,134 @@ def shared_data() -> Path:
     if not (folder / "advbench").is_dir():
         pytest.skip("no copies of the public prompt sets: name their folder with HARNESS_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo() -> LoadedModel:
+    """The embedded demo model in float32; whoever changes it puts it back."""
+    from harness.models.load import load_model, quiet_transformers, resolve_model
+
+    quiet_transformers()
+    return load_model(resolve_model("demo"), dtype="float32", device="cpu")
+
+
+# Small enough for a forward pass in milliseconds; layer 0 of qwen3_moe and deepseek_v3 is dense, so that true
+# layer indices and places among the MoE layers differ.
+_SHAPE: dict[str, Any] = {
+    "vocab_size": 1500,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+}
+_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {
+            "head_dim": 16,
+            "moe_intermediate_size": 16,
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+            "mlp_only_layers": [0],
+        },
+    ),
+    "mixtral": ("Mixtral", {"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": None}),
+    "olmoe": ("Olmoe", {"num_experts": 8, "num_experts_per_tok": 2}),
+    "qwen2_moe": (
+        "Qwen2Moe",
+        {
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 24,
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+        },
+    ),
+    # Transposed weights, biases, gate and up interleaved.
+    "gpt_oss": (
+        "GptOss",
+        {
+            "head_dim": 16,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "layer_types": ["full_attention"] * 3,
+        },
+    ),
+    # A correction bias and group limits decide the routing, so it cannot be read off the logits.
+    "deepseek_v3": (
+        "DeepseekV3",
+        {
+            "moe_intermediate_size": 16,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 2,
+            "n_group": 2,
+            "topk_group": 1,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 1,
+            "q_lora_rank": None,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 8,
+            "v_head_dim": 8,
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., Any]:
+    """Build a random model of a family: `tiny_model("mixtral", seed=1, router_aux_loss_coef=0.5)`."""
+    import torch
+    import transformers
+
+    def build(family: str, seed: int = 0, **config: Any) -> Any:
+        name, own = _FAMILIES[family]
+        torch.manual_seed(seed)
+        settings = getattr(transformers, f"{name}Config")(**{**_SHAPE, **own, **config})
+        model = getattr(transformers, f"{name}ForCausalLM")(settings).float().eval().requires_grad_(False)
+        # The libraries' own start values are so small, biases even zero, that a lost term would not show.
+        for key, value in [*model.named_parameters(), *model.named_buffers()]:
+            if "norm" not in key and value.is_floating_point() and "inv_freq" not in key:
+                torch.nn.init.normal_(value, std=0.15)
+        return model
+
+    return build
+
+
+@pytest.fixture(params=list(_FAMILIES))
+def family(request: pytest.FixtureRequest) -> str:
+    """Every family of fused experts that the tests cover."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_loaded(tiny_model: Callable[..., Any], demo: LoadedModel) -> Callable[..., LoadedModel]:
+    """The same with the demo's tokenizer, as the engine and the training loop take it."""
+    import torch
+
+    from harness.models.load import LoadedModel, ModelRef
+    from harness.models.moe import find_moe
+
+    def build(family: str, **settings: Any) -> LoadedModel:
+        model = tiny_model(family, **settings)
+        ref = ModelRef(family, Path("nowhere"))
+        return LoadedModel(ref, find_moe(model), demo.tokenizer, torch.device("cpu"), torch.float32)
+
+    return build
+
+
+@pytest.fixture
+def saved_model(tmp_path: Path, demo: LoadedModel) -> Callable[[Any], Path]:
+    """Write a model as a checkpoint folder with the demo's tokenizer."""
+
+    def save(model: Any, name: str = "checkpoint") -> Path:
+        model.save_pretrained(tmp_path / name)
+        demo.tokenizer.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return save
