@@ -74,9 +74,7 @@ class RoutingCounts:
 def join(parts: Sequence[RoutingCounts]) -> RoutingCounts:
     """Put the counts of several batches or tasks behind one another."""
     first = parts[0]
-    if any(
-        (part.layers, part.experts_per_token) != (first.layers, first.experts_per_token) for part in parts
-    ):
+    if len({(part.layers, part.experts_per_token, part.counts.shape[1:]) for part in parts}) > 1:
         raise BadInputError("routing counts of different models cannot be joined")
     return RoutingCounts(
         ids=tuple(name for part in parts for name in part.ids),
