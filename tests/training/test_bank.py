@@ -102,9 +102,13 @@ def test_after_the_block_the_model_is_as_before(tiny_model, family):
     before, weights = logits_of(model), {k: v.clone() for k, v in model.state_dict().items()}
     implementation = model.config._experts_implementation
     attributes = [set(layer.experts.__dict__) for layer in moe.layers]
-    with pytest.raises(RuntimeError, match="boom"), ExpertBank(moe, some_experts(moe)).installed():
+
+    def fail():
         assert model.config._experts_implementation != implementation
         raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"), ExpertBank(moe, some_experts(moe)).installed():
+        fail()
     assert model.config._experts_implementation == implementation
     assert [set(layer.experts.__dict__) for layer in moe.layers] == attributes
     assert torch.equal(logits_of(model), before)

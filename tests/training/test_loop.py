@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 
@@ -182,7 +183,7 @@ def test_learning_rate_warms_up_then_decays_to_a_tenth(tiny_loaded):
     rates = [row["learning_rate"] for row in log]
     assert len(steps) == len(log) == 20
     assert rates[:4] == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1.0e-3])
-    assert all(a > b for a, b in zip(rates[3:], rates[4:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[3:]))
     assert rates[-1] == pytest.approx((0.55 + 0.45 * math.cos(math.pi * 16 / 17)) * 1e-3)
     assert [row["epoch"] for row in log] == [1 + i // 4 for i in range(20)]
 
