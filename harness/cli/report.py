@@ -8,17 +8,26 @@ from typing import Annotated
 
 import typer
 
+from harness.errors import BadInputError
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One run folder, or several for a leaderboard.")],
+    svg: Annotated[
+        Path | None, typer.Option("--svg", help="Also write one run's leaderboard as a picture for a README.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON.")] = False,
 ) -> None:
     """Print one run's leaderboard and write its report anew, or one leaderboard of several runs."""
-    from harness.report.terminal import leaderboard_of_runs, print_report
+    from harness.report.terminal import export_svg, leaderboard_of_runs, print_report
     from harness.report.write import write_reports
     from harness.store.summary import read_summary
 
     summaries = [read_summary(run) for run in runs]
+    if svg is not None:
+        if len(runs) > 1:
+            raise BadInputError(f"--svg draws one run, {len(runs)} were named")
+        export_svg(summaries[0], svg)
     if as_json:
         contents = [summary.to_json() for summary in summaries]
         typer.echo(json.dumps(contents[0] if len(contents) == 1 else contents, ensure_ascii=False))
