@@ -9,6 +9,7 @@ import copy
 import functools
 import importlib
 import importlib.metadata
+import itertools
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,10 +112,14 @@ def run_capability(
     with tempfile.TemporaryDirectory(prefix="harness-capability-") as folder, _quiet():
         prepare_tasks({task.name: task for task in needed}.values(), data_dirs, Path(folder))
         lm = _language_model(model, tokenizer, batch_size, dict(chat_template_kwargs or {}), description)
-        manager = _task_manager(Path(folder), defaults=None in resolved.values())
-        for as_chat in (False, True):
-            names = [name for name in resolved if chat(name) is as_chat]
+        for is_ours, as_chat in itertools.product((True, False), repeat=2):
+            names = [
+                name
+                for name, task in resolved.items()
+                if (task is not None, chat(name)) == (is_ours, as_chat)
+            ]
             if names:
+                manager = _our_tasks(Path(folder)) if is_ours else _lm_evals_tasks()
                 results = _evaluate(lm, names, manager, limit, seed, as_chat, system_prompt)
                 found.update(
                     {name: capability_result(name, results, _metric(resolved[name])) for name in names}
@@ -126,16 +131,24 @@ def _metric(task: CapabilityTask | None) -> str | None:
     return None if task is None else task.notes.metric
 
 
-def _task_manager(folder: Path, *, defaults: bool) -> Any:
+def _our_tasks(folder: Path) -> Any:
     from lm_eval.tasks import TaskManager
 
-    # Indexing lm-eval's own tasks takes 20 s, so they are left out when only ours are asked for.
-    return TaskManager(include_path=str(folder), include_defaults=defaults)
+    return TaskManager(include_path=str(folder), include_defaults=False)
+
+
+@functools.cache
+def _lm_evals_tasks() -> Any:
+    """Index lm-eval's own tasks: 20 s, so once for all variants, and never when only ours are asked for."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def _evaluate(
     lm: Any, names: list[str], manager: Any, limit: int | None, seed: int, as_chat: bool, system: str | None
 ) -> Mapping[str, Any]:
+    import datasets
     import torch
     from lm_eval import simple_evaluate
 
@@ -158,6 +171,9 @@ def _evaluate(
         raise HarnessError(
             f"out of memory in capability tasks {', '.join(names)}: lower the batch size"
         ) from error
+    except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise HarnessError(f"no data for capability tasks {', '.join(names)}: {reason}") from error
     except KeyError as error:
         if "is not a registered task" not in str(error):
             raise

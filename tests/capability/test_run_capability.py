@@ -166,6 +166,16 @@ def test_a_tokenizer_without_a_chat_template_is_refused_where_one_is_needed(demo
         run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"])
 
 
+@pytest.mark.slow
+def test_an_lm_eval_task_whose_data_cannot_be_had_is_named(
+    demo: LoadedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    with pytest.raises(HarnessError, match=r"no data for capability tasks arc_easy: .*ai2_arc"):
+        run_capability(demo.moe.model, demo.tokenizer, ["arc_easy"], limit=2)
+
+
 def test_checking_fingerprints_what_will_be_read(tmp_path: Path) -> None:
     checked = check_capability_tasks(["demo_facts", "hellaswag"])
     assert checked["hellaswag"].startswith("lm-eval 0.")

@@ -122,8 +122,8 @@ def test_bfloat16_copies_are_bitwise_and_every_expert_is_used(tokenizer: Any, tm
         assert torch.equal(copy, before)
     assert set(result.differences) == {"bfloat16", "float32"}
     assert result.differences["float32"] < 1e-5
-    # Measured 1.97 of ln 8 = 2.079; a router that sends all to two experts would give ln 2 = 0.69.
-    assert result.least_entropy > 1.8
+    # Measured 2.077, of ln 8 = 2.079; a router that sends all to two experts would give ln 2 = 0.69.
+    assert result.least_entropy > 1.9
     assert result.load_entropy <= result.uniform_entropy == math.log(8)
     assert result.parameters == sum(tensor.numel() for tensor in weights.values())
 
