@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from harness.store.files import read_json
 
 if TYPE_CHECKING:
     from harness.models.load import LoadedModel
@@ -36,7 +40,10 @@ def demo() -> LoadedModel:
     from harness.models.load import load_model, quiet_transformers, resolve_model
 
     quiet_transformers()
-    return load_model(resolve_model("demo"), dtype="float32", device="cpu")
+    loaded = load_model(resolve_model("demo"), dtype="float32", device="cpu")
+    # statsmodels collects garbage in every correction for several tests: half a second each, with torch loaded.
+    gc.freeze()
+    return loaded
 
 
 # Small enough for a forward pass in milliseconds; layer 0 of qwen3_moe and deepseek_v3 is dense, so that true
@@ -159,3 +166,72 @@ def saved_model(tmp_path: Path, demo: LoadedModel) -> Callable[[Any], Path]:
         return tmp_path / name
 
     return save
+
+
+SMALL_RUN = (
+    *("run", "--intervention", "unsafe_experts", "--limit", "12"),
+    *("--set", "training.max_steps=4", "--capability-limit", "8", "--save-model"),
+)
+"""The main job on the demo model, cut down to seconds; too little training to change what it says."""
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, demo: LoadedModel) -> Path:
+    """The folder of one small run, to be read and not changed."""
+    from harness.cli.main import main
+
+    folder = tmp_path_factory.mktemp("small") / "run"
+    assert main([*SMALL_RUN, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def rerun(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Path, list[str]]]:
+    """Run the same command again on a copy of the small run; returns the folder and the stages that ran."""
+    from harness.cli.main import main
+    from harness.store.run_folder import RunFolder
+
+    folder, stages, original = tmp_path / "run", [], RunFolder.stage
+    shutil.copytree(small_run, folder)
+
+    def noted(self: RunFolder, stage: str, key: str) -> Any:
+        stages.append(stage)
+        return original(self, stage, key)
+
+    monkeypatch.setattr(RunFolder, "stage", noted)
+
+    def run(*more: str) -> tuple[Path, list[str]]:
+        stages.clear()
+        assert main([*SMALL_RUN, "--output", str(folder), *more]) == 0
+        return folder, list(stages)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def findings() -> Callable[[Path], dict[str, Any]]:
+    """Return everything that a run found out, by file, without times and ids."""
+
+    def of(folder: Path) -> dict[str, Any]:
+        import torch
+        from safetensors import safe_open
+
+        summary = read_json(folder / "summary.json")
+        for part in (summary, *summary["variants"].values()):
+            del part["seconds"]
+        del summary["run_id"], summary["created"]
+        patterns = ("responses/*", "verdicts/*", "capability.json", "selection.json", "train.jsonl")
+        found: dict[str, Any] = {"summary.json": summary}
+        for pattern in (*patterns, "proof.json", "delta.json", "routing/*.jsonl", "training/*.jsonl"):
+            for path in folder.rglob(pattern):
+                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+        for path in [*folder.glob("routing/*.safetensors"), *folder.rglob("delta.safetensors")]:
+            # safetensors writes its metadata in any order, so equal files may differ in bytes.
+            with safe_open(path, framework="pt") as file:
+                tensors = {key: file.get_tensor(key).view(torch.uint8).tolist() for key in file.keys()}  # noqa: SIM118
+                found[path.relative_to(folder).as_posix()] = (file.metadata(), tensors)
+        return found
+
+    return of
