@@ -1,0 +1,61 @@
+"""Rewrites the tables of docs/command-line.md that the code itself knows: options and settings.
+
+    python docs/make_settings.py
+
+`tests/test_docs.py` fails when the page and the code differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from harness.cli.main import app
+from harness.config import describe
+
+PAGE = Path(__file__).resolve().with_name("command-line.md")
+
+
+def settings_table() -> str:
+    """Return every setting of RunConfig, with its default."""
+    rows = (
+        [f"`{name}`", "" if default == "None" else f"`{default}`", meaning]
+        for name, default, meaning in describe()
+    )
+    return _table(["setting", "default", "meaning"], rows)
+
+
+def options_table() -> str:
+    """Return the options that `run` and its steps take."""
+    commands: Any = typer.main.get_command(app)
+    options = [option for option in commands.commands["run"].params if option.help]
+    return _table(
+        ["option", "meaning"],
+        ([", ".join(f"`{name}`" for name in option.opts), option.help] for option in options),
+    )
+
+
+def updated(page: str) -> str:
+    """Return the page with its generated blocks made anew."""
+    for name, table in (("options", options_table()), ("settings", settings_table())):
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        found = len(pattern.findall(page))
+        if found != 1:
+            raise ValueError(f"the page has {found} blocks {begin} ... {end}, expected 1")
+        block = f"{begin}\n{table}\n{end}"
+        page = pattern.sub(lambda _, block=block: block, page)
+    return page
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
