@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.data.task import Role
 from harness.errors import BadInputError, nearest
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -107,8 +108,8 @@ class RunConfig(Settings):
         default=[], description="folders with copies of the public sets; they win over the hub"
     )
     include: list[Path] = Field(default=[], description="folders with more task and baseline YAML files")
-    limit: PositiveInt | None = Field(
-        None, description="prompts of each task and split; all of them by default"
+    limit: Annotated[PositiveInt | dict[Role, PositiveInt] | None, Field(union_mode="left_to_right")] = Field(
+        None, description="prompts of each task, for every split or by split; all of them by default"
     )
     seed: NonNegativeInt = Field(0, description="of splits, refusals, random draws and training order")
     draws: PositiveInt = Field(1, description="how many random_experts draws to train")
@@ -228,8 +229,9 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _one_line(error: ValidationError, file: Path | None) -> str:
     """Say what is wrong with the first setting that does not fit."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+    # Of a setting that may be one of several things, the deepest error says most.
+    first = max(error.errors(include_url=False), key=lambda item: len(item["loc"]))
+    key = ".".join(str(part) for part in first["loc"] if str(part).replace("_", "").isalnum())
     where = f"{file}: " if file else ""
     if first["type"] == "extra_forbidden":
         return f"{where}unknown setting '{key}', {nearest(key, setting_names())}"

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.errors import BadInputError
+
 # Flags that are a setting of their own: parameter name to the dotted name in RunConfig.
 _SETTINGS = {
     "model": "model",
@@ -96,7 +98,10 @@ def _command(
         _group(_WHAT, "--include", help_text="Folder with more tasks and baselines; may be repeated."),
     ] = None,
     limit: Annotated[
-        int | None, _group(_WHAT, "--limit", help_text="Prompts of each task and split. [all]")
+        str | None,
+        _group(
+            _WHAT, "--limit", help_text="Prompts of each task and split: 100, or identify=50,test=100. [all]"
+        ),
     ] = None,
     output: Annotated[
         Path | None, _group(_HOW, "--output", "-o", help_text="Run folder. [runs/MODEL-INTERVENTION-seedN]")
@@ -163,6 +168,8 @@ def _command(
 ) -> int:
     given = {name: value for name, value in locals().items() if name in _SETTINGS and value is not None}
     flags = {_SETTINGS[name]: _items(value) if name in _LISTS else value for name, value in given.items()}
+    if limit is not None:
+        flags["limit"] = _limit(limit)
     return _go(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json)
 
 
@@ -170,6 +177,18 @@ def _items(values: list[str]) -> list[str]:
     """Read a list flag: repeated, comma-separated, or the word none."""
     names = [name.strip() for value in values for name in value.split(",") if name.strip()]
     return [] if names == ["none"] else names
+
+
+def _limit(text: str) -> int | dict[str, int]:
+    """Read `100` or `identify=50,test=100`; the configuration checks the splits' names."""
+    try:
+        if "=" not in text:
+            return int(text)
+        return {split.strip(): int(number) for split, number in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise BadInputError(
+            f"--limit {text}: expected a number, or numbers by split such as identify=50,test=100"
+        ) from None
 
 
 def _go(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+Limit = int | Mapping[Role, int] | None
+
 FRACTIONS: Mapping[Role, float] = {"identify": 0.2, "train": 0.4, "test": 0.4}
 
 
@@ -33,7 +35,7 @@ class Splits:
         prompts: by task and role, in a seeded order; a lower limit keeps a beginning of it.
         seed: what decided.
         fractions: the share of each role where a task declares no splits.
-        limit: the most prompts a task and role, or None.
+        limit: the most prompts of a task and role, for all roles or by role; None for all prompts.
         groups: how many groups the prompts in use fell into.
         dropped: by task, the prompts left out: they nearly repeat, or are paired with, a prompt whose role
             they may not serve, or may serve none.
@@ -43,7 +45,7 @@ class Splits:
     prompts: Mapping[str, Mapping[Role, list[Prompt]]]
     seed: int
     fractions: Mapping[Role, float]
-    limit: int | None
+    limit: Limit
     groups: int
     dropped: Mapping[str, int]
     fingerprints: Mapping[str, str]
@@ -108,7 +110,7 @@ def make_splits(
     prompt_sets: Sequence[PromptSet],
     seed: int,
     fractions: Mapping[Role, float] = FRACTIONS,
-    limit: int | None = None,
+    limit: Limit = None,
 ) -> Splits:
     """Split the prompts of all tasks of a run.
 
@@ -119,14 +121,16 @@ def make_splits(
         prompt_sets: the run's tasks.
         seed: decides which groups serve which role, and the order within a role.
         fractions: the shares of the roles; those that a task does not serve are left out of its shares.
-        limit: keep at most so many prompts for each task and role.
+        limit: keep at most so many prompts for each task and role; by role where it is a mapping.
 
     Raises:
         BadInputError: fractions that are negative or no share at all, a limit below 1, or two tasks with one
             name.
     """
-    if limit is not None and limit < 1:
-        raise BadInputError(f"limit: expected at least 1, found {limit}")
+    caps = limit if isinstance(limit, Mapping) else dict.fromkeys(ROLES, limit)
+    for cap in caps.values():
+        if cap is not None and cap < 1:
+            raise BadInputError(f"limit: expected at least 1, found {cap}")
     names = [prompt_set.spec.name for prompt_set in prompt_sets]
     if len(set(names)) < len(names):
         raise BadInputError(f"tasks: '{max(names, key=names.count)}' is given twice")
@@ -150,11 +154,12 @@ def make_splits(
     used = Counter(ordered[index].task for index in assigned)
     return Splits(
         prompts={
-            name: {role: chosen[:limit] for role, chosen in roles.items()} for name, roles in prompts.items()
+            name: {role: chosen[: caps.get(role)] for role, chosen in roles.items()}
+            for name, roles in prompts.items()
         },
         seed=seed,
         fractions=dict(fractions),
-        limit=limit,
+        limit=dict(limit) if isinstance(limit, Mapping) else limit,
         groups=len(groups),
         dropped={
             prompt_set.spec.name: len(prompt_set.prompts) - used[prompt_set.spec.name]

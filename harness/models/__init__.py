@@ -1,0 +1,1 @@
+"""Models: loading, the MoE adapter, checkpoints, and the ones that need no hub."""

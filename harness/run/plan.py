@@ -10,7 +10,7 @@ from harness.capability.lm_eval import check_capability_tasks
 from harness.config import RunConfig
 from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
-from harness.data.task import Role, find_task
+from harness.data.task import ROLES, Role, find_task
 from harness.errors import BadInputError
 from harness.interventions.apply import Variant
 from harness.interventions.spec import BASE, find_variant
@@ -129,12 +129,11 @@ def _distinct(names: Sequence[str], setting: str) -> list[str]:
 
 
 def _check_splits(plan: Plan) -> None:
-    fewest = min(FEWEST_PROMPTS, plan.config.limit or FEWEST_PROMPTS)
-    for task, prompts in plan.prompts("test").items():
-        if len(prompts) < fewest:
-            raise BadInputError(
-                f"task '{task}': {len(prompts)} prompts for 'test', expected at least {fewest}"
-            )
+    limit = plan.config.limit
+    caps = limit if isinstance(limit, Mapping) else dict.fromkeys(ROLES, limit)
+    fewest = {role: min(FEWEST_PROMPTS, caps.get(role) or FEWEST_PROMPTS) for role in ROLES}
+    for task in plan.prompts("test"):
+        plan.splits.require(task, "test", fewest["test"])
     needed: list[tuple[Role, str]] = []
     if plan.selects:
         needed += [("identify", "harmful"), ("identify", "benign")]
@@ -142,12 +141,12 @@ def _check_splits(plan: Plan) -> None:
         needed += [("train", "harmful")]
     for role, kind in needed:
         found = sum(map(len, plan.prompts(role, kind).values()))
-        if found < fewest:
+        if found < fewest[role]:
             names = ", ".join(
                 prompt_set.spec.name for prompt_set in plan.sets if prompt_set.spec.kind == kind
             )
             raise BadInputError(
-                f"{found} {kind} prompts for '{role}' in {names or 'no task'}, expected at least {fewest}: "
+                f"{found} {kind} prompts for '{role}' in {names or 'no task'}, expected at least {fewest[role]}: "
                 f"name a {kind} task that may serve it"
             )
 

@@ -1,0 +1,1 @@
+"""The run folder: files that appear whole, stages, fingerprints and the summary."""
