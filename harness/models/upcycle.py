@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import BadInputError, HarnessError
 from harness.models.calibration_texts import CALIBRATION_TEXTS
+from harness.models.clustering import load_entropy, spherical_k_means
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,6 @@ On SmolLM2-135M the larger of two gate weights is then 0.87 on average."""
 
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest allowed difference of a logit, as a share of the largest logit."""
-_RESTARTS, _ITERATIONS = 4, 30
 _CHECKED_TEXTS = 8
 _SAME_CONFIG = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -162,49 +162,6 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     chats = [[{"role": "user", "content": text}] for text in texts]
     rows: list[list[int]] = tokenizer.apply_chat_template(chats, return_dict=False)
     return rows
-
-
-def spherical_k_means(
-    points: torch.Tensor, clusters: int, generator: torch.Generator
-) -> tuple[torch.Tensor, float]:
-    """Cluster directions: the best of several k-means++ starts.
-
-    Args:
-        points: [T, H] float32, of any length; only directions count.
-        clusters: number of centres, at most T.
-        generator: source of the starts.
-
-    Returns:
-        Unit centres [clusters, H], and the mean cosine between points and their centres.
-    """
-    import torch
-    from torch.nn.functional import normalize, one_hot
-
-    unit = normalize(points, dim=-1)
-    best, best_cosine = unit[:clusters], -math.inf
-    for _ in range(_RESTARTS):
-        centres = unit[torch.randint(len(unit), (1,), generator=generator)]
-        while len(centres) < clusters:
-            distance = (1 - (unit @ centres.T).amax(dim=1)).clamp_min(1e-6)
-            centres = torch.cat([centres, unit[torch.multinomial(distance, 1, generator=generator)]])
-        for _ in range(_ITERATIONS):
-            nearest = (unit @ centres.T).argmax(dim=1)
-            sums = one_hot(nearest, clusters).to(unit.dtype).T @ unit
-            empty = sums.norm(dim=-1, keepdim=True) == 0
-            centres = torch.where(empty, centres, normalize(sums, dim=-1))
-        cosine = float((unit @ centres.T).amax(dim=1).mean())
-        if cosine > best_cosine:
-            best, best_cosine = centres, cosine
-    return best, best_cosine
-
-
-def load_entropy(logits: torch.Tensor, top_k: int) -> float:
-    """Return the entropy (nats) of the experts' shares when each row of `logits` [T, E] picks its top k."""
-    import torch
-
-    picked = logits.topk(top_k, dim=-1).indices.flatten()
-    share = torch.bincount(picked, minlength=logits.shape[-1]).double() / picked.numel()
-    return float(torch.special.entr(share).sum())
 
 
 def _check_arguments(out: Path, experts: int, top_k: int, texts: Sequence[str], dtype: str) -> None:

@@ -27,7 +27,8 @@ import harness.models.upcycle as module
 from harness.errors import BadInputError, HarnessError
 from harness.models import smol
 from harness.models.calibration_texts import CALIBRATION_TEXTS
-from harness.models.upcycle import load_entropy, spherical_k_means, upcycle
+from harness.models.clustering import load_entropy, spherical_k_means
+from harness.models.upcycle import upcycle
 
 _SHAPE = {
     "hidden_size": 48,
