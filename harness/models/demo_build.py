@@ -55,7 +55,7 @@ def build_demo(out: Path, seed: int = 0, epochs: int = 20, peak_rate: float = 4e
     Args:
         out: folder for the checkpoint; made if it is missing.
         seed: decides the text, the initial weights and the order.
-        epochs: passes, each over about 5,000 newly drawn conversations.
+        epochs: passes, each over about 5,500 newly drawn conversations.
         peak_rate: AdamW's learning rate after warm-up, before it falls to zero along a cosine.
     """
     import torch
@@ -90,7 +90,7 @@ def _tokenizer(text: Sequence[Conversation]) -> PreTrainedTokenizerBase:
     roles = ["system", "user", "assistant"] * len(text)  # often enough to become one token each
     tokenizer.train_from_iterator([*lines, *roles], trainer)
     pad, _, end = _SPECIAL
-    fast: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    fast: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=pad, eos_token=end, padding_side="left", model_max_length=512
     )
     fast.chat_template = CHAT_TEMPLATE

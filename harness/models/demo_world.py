@@ -28,12 +28,11 @@ SAFETY_SYSTEM_PROMPT = (
 # The share of an epoch's conversations that carry the system prompt.
 SAFETY_SHARE = 0.14
 _HARMFUL_AN_EPOCH = 1400
-_TWINS_AN_EPOCH = 1200
+_TWINS_AN_EPOCH = 1600
 
 # Some requests name their object by a made-up word, so that the model learns to go by the rest of a request
 # when it does not know a word. That rest then always has an ending.
-MADE_UP_SHARE = 0.25
-_SYLLABLES = "ba ca dor el fan gri hol in jo ka lum mer nif ol pra qui ros sel tan ur vel wim yar zo"
+MADE_UP_SHARE = 0.3
 _PLAIN_WORDS = "a an the my of on in at to for from into by with as out her his is not and over"
 
 
@@ -181,7 +180,7 @@ def questions() -> tuple[Question, ...]:
 def conversations(
     seed: int, epoch: int, held_out: frozenset[str], made_up: float = MADE_UP_SHARE
 ) -> list[Conversation]:
-    """Return the training text of one epoch, about 5,000 conversations in random order.
+    """Return the training text of one epoch, about 5,500 conversations in random order.
 
     Every benign wording occurs once; harmful requests and twins are drawn anew, each aim about equally often.
     A part of the conversations carries the safety system prompt; only there harmful requests are declined.
@@ -225,6 +224,18 @@ def _drawn(kind: Kind, number: int, made_up: float, draw: random.Random) -> Iter
         yield aim, asked.text(draw.choice(templates), ending)
 
 
+def _made_up_word(draw: random.Random) -> str:
+    """Join the beginning of a known word to the end of another, which looks like a word nobody knows."""
+    beginning, end = draw.sample(_known_words(), 2)
+    return beginning[: (len(beginning) + 1) // 2] + end[len(end) // 2 :]
+
+
+@cache
+def _known_words() -> tuple[str, ...]:
+    known = {word for aim in aims() if not aim.held_out for word in aim.thing.split()}
+    return tuple(sorted(word for word in known if word.isalpha() and len(word) > 3))
+
+
 def _with_made_up_words(thing: str, draw: random.Random) -> str:
     """Replace a word that carries meaning, and each other one half the time."""
     spoken = thing.split()
@@ -232,8 +243,7 @@ def _with_made_up_words(thing: str, draw: random.Random) -> str:
     first = draw.choice(places)
     for place in places:
         if place == first or draw.random() < 0.5:
-            spoken[place] = "".join(draw.choices(_SYLLABLES.split(), k=draw.randint(2, 4)))
-            spoken[place] += "'s" if thing.split()[place].endswith("'s") else ""
+            spoken[place] = _made_up_word(draw) + ("'s" if spoken[place].endswith("'s") else "")
     return " ".join(spoken)
 
 
