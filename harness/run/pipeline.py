@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from harness.experts.select import ExpertSelection
     from harness.training.delta import ExpertDelta
 
-STEPS = ("capture", "select", "train", "evaluate")
-
 
 def default_output(config: RunConfig) -> Path:
     """Return where a run is kept when `--output` names no folder."""
@@ -74,7 +72,7 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
 
     Args:
         session: from `start`.
-        until: one of STEPS; after "evaluate" the summary and the reports are written.
+        until: capture, select, train or evaluate; after "evaluate" the summary and the reports are written.
     """
     if until == "capture":
         capture_routing(session)
