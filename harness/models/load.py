@@ -113,6 +113,9 @@ def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrained
         raise BadInputError(
             f"{ref.path} holds no tokenizer that transformers can load: {_first_line(error)}"
         ) from error
+    # Where the files are missing, transformers makes up an empty tokenizer from the model's type.
+    if not tokenizer("a")["input_ids"]:
+        raise BadInputError(f"{ref.path} holds no tokenizer: expected tokenizer.json or its like")
     if not tokenizer.chat_template:
         raise BadInputError(
             f"the tokenizer of '{ref.name}' has no chat template: expected an instruction-tuned model"
@@ -131,7 +134,10 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BadInputError(f"device '{device}' asked for, but torch sees no GPU: use --device cpu")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise BadInputError(f"device '{device}': expected auto, cpu, cuda or cuda:N") from error
 
 
 def load_model(
