@@ -11,6 +11,8 @@ from harness.cli import content, models, pipeline, report
 from harness.errors import HarnessError
 
 _DEBUG = "--debug"
+# What typer makes of Ctrl-C.
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="harness",
@@ -63,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         typer.echo(f"harness: {' '.join(text.split())}", err=True)
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
+        result = _INTERRUPTED
+    if result == _INTERRUPTED:
         typer.echo("harness: stopped; run the same command again to continue", err=True)
         return 1
     return result if isinstance(result, int) else 0
