@@ -2,7 +2,8 @@
 
 Usage: kill_driver.py FOLDER MOMENT... -- ARGUMENTS OF harness. Each moment is `FUNCTION:TEXT`: the process
 kills itself, as `kill -9` would, when the function is entered with arguments that TEXT, a regular expression,
-is found in, or after it where FUNCTION ends in `+`. Prints one line a run. Everything is imported once and each run is a fork of that.
+is found in, or after it where FUNCTION ends in `+`. Prints one line a run. Everything is imported once, and each
+run is a fork of that.
 """
 
 from __future__ import annotations

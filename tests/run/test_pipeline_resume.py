@@ -31,7 +31,6 @@ def test_a_second_run_does_nothing_and_does_not_load_the_model(rerun, small_run,
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr("harness.run.session.load_model", refuse)
-    monkeypatch.setattr("harness.models.load.load_model", refuse)
     folder, stages = rerun()
     assert stages == []
     assert (folder / "summary.json").read_bytes() == (small_run / "summary.json").read_bytes()

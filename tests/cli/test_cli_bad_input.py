@@ -1,0 +1,264 @@
+"""Bad input ends with exit code 2, one line on stderr that names field and remedy, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.cli.main import main
+from harness.models.load import DEMO_FOLDER
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder; returns the line on stderr, once all that must hold of it was checked."""
+    place = tmp_path / "empty"
+    place.mkdir()
+    monkeypatch.chdir(place)
+
+    def run(*arguments: object, output: str | None = "out") -> str:
+        capsys.readouterr()
+        more = [] if output is None else ["--output", output]
+        assert main([*map(str, arguments), *more]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("harness: ")
+        assert said.err.count("\n") == 1
+        assert "Traceback" not in said.err
+        assert list(place.iterdir()) == []
+        return said.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--tasks", "demo_harmfull"], "unknown task 'demo_harmfull': did you mean 'demo_harmful'?"),
+        (["--baselines", "steeer"], "unknown baseline 'steeer': did you mean 'steer'?"),
+        (
+            ["--intervention", "unsafe_expert"],
+            "unknown intervention 'unsafe_expert': did you mean 'unsafe_experts'?",
+        ),
+        (["--set", "selection.topk=3"], "unknown setting 'selection.topk', did you mean 'selection.top_k'?"),
+        (["--set", "selection"], "--set selection: expected KEY=VALUE"),
+        (["--set", "selection.top_k=0"], "setting selection.top_k = 0: input should be greater than"),
+        (["--set", "training.learning_rate=.inf"], "setting training.learning_rate = inf"),
+        (["--set", "training.epochs=many"], "setting training.epochs = 'many'"),
+        (["--set", "limit=[1"], "--set limit=[1: the value is not YAML"),
+        (["--judge", "keywords"], "unknown judge 'keywords': did you mean 'keyword'?"),
+        (["--capability", "demo_fact"], "did you mean 'demo_facts'?"),
+        (["--set", "selection.method=risk_dif"], "did you mean 'risk_diff'?"),
+        (["--phase", "answer"], "setting selection.phase = 'answer'"),
+        (["--dtype", "float8"], "setting dtype = 'float8'"),
+        (["--engine", "vlm"], "setting engine = 'vlm'"),
+        (["--device", "gpu"], "device 'gpu': expected auto, cpu, cuda or cuda:N"),
+        (["--limit", "tests=3"], "setting limit"),
+        (["--limit", "test=0"], "setting limit"),
+        (["--limit", "test:3"], "--limit test:3: expected a number, or numbers by split"),
+        (["--limit", "ten"], "ten"),
+        (["--limit", "0"], "setting limit = 0"),
+        (["--seed", "-1"], "setting seed = -1"),
+        (["--top-k", "129"], "selection.top_k = 129: 'demo' has 128 experts"),
+        (["--model", "./nowhere"], "no model at './nowhere'"),
+        (["--model", "/nowhere/at/all"], "no model at '/nowhere/at/all'"),
+        (["--model", "dem"], "no model at 'dem'"),
+        (["--model", "."], "holds no config.json"),
+        (["--tasks", "demo_harmful,demo_harmful"], "tasks names 'demo_harmful' twice"),
+        (["--tasks", "demo_benign"], "0 harmful prompts for 'identify'"),
+        (["--tasks", "demo_harmful"], "0 benign prompts for 'identify' in no task"),
+        (["--data-dir", "nowhere"], "--data-dir: no folder nowhere"),
+        (["--include", "nowhere"], "--include: no folder nowhere"),
+        (["--config", "nowhere.yaml"], "configuration nowhere.yaml cannot be read"),
+        (["--limitt", "3"], "--limitt"),
+        (["surplus"], "surplus"),
+    ],
+)
+def test_wrong_names_and_values(refused, arguments, expected):
+    assert expected in refused("run", *arguments)
+
+
+def test_unknown_command(refused):
+    assert "evaluat" in refused("evaluat", output=None)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["tasks", "show", "advbnech"], "did you mean 'advbench'?"),
+        (["baselines", "show", "bas"], "did you mean 'base'?"),
+        (["judges", "show", "keywrd"], "did you mean 'keyword'?"),
+        (["models", "show", "nowhere"], "no model at 'nowhere'"),
+        (["models", "build", "dmeo"], "did you mean 'demo'?"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_names_elsewhere(refused, command, expected):
+    assert expected in refused(*command, output=None)
+
+
+def test_a_hub_model_that_cannot_be_had(refused):
+    assert "model 'someone/something' is no local folder and the hub did not give it" in refused(
+        "run", "--model", "someone/something"
+    )
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return Path(shutil.copytree(DEMO_FOLDER, tmp_path / "model"))
+
+
+def test_a_dense_model(refused, tmp_path, demo):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=1500, **shape)).save_pretrained(tmp_path / "dense")
+    demo.tokenizer.save_pretrained(tmp_path / "dense")
+    line = refused("run", "--model", tmp_path / "dense", "--tasks", "demo_harmful,demo_benign")
+    assert "model type 'llama' is dense: no MoE layers were found" in line
+
+
+def test_a_model_without_a_chat_template(refused, model):
+    (model / "chat_template.jinja").unlink()
+    assert "the tokenizer of 'model' has no chat template" in refused("run", "--model", model)
+
+
+def test_a_model_without_a_tokenizer(refused, model):
+    for path in model.glob("tokenizer*"):
+        path.unlink()
+    assert "holds no tokenizer" in refused("run", "--model", model, "--tasks", "demo_harmful,demo_benign")
+
+
+def test_a_model_whose_configuration_is_not_json(refused, model):
+    (model / "config.json").write_text("{")
+    line = refused("run", "--model", model, "--tasks", "demo_harmful,demo_benign")
+    assert "config.json" in line
+
+
+def test_a_model_of_an_unknown_type(refused, model):
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "model_type": "nothing_known"}))
+    line = refused("run", "--model", model, "--tasks", "demo_harmful,demo_benign")
+    assert "transformers cannot load 'model'" in line
+
+
+# Of few enough letters in common that no two count as near-duplicates.
+_DRAW = random.Random(0)
+ROWS = [
+    {"id": f"r{i}", "text": "".join(_DRAW.choices("abcdefghijklmnopqrstuvwxyz ", k=40))} for i in range(60)
+]
+TASK = {
+    "name": "mine",
+    "kind": "harmful",
+    "description": "Made by a test.",
+    "source": {"package_files": ["mine.jsonl"]},
+    "prompt": {"column": "text"},
+    "id_column": "id",
+    "licence": "none",
+    "citation": "none",
+}
+
+
+@pytest.fixture
+def refused_task(refused, tmp_path):
+    """Run with a task of one's own, from a task file and rows."""
+
+    def run(rows=ROWS, raw: bytes | None = None, file: str = "mine.jsonl", **changes) -> str:
+        folder = tmp_path / "more" / "tasks"
+        folder.mkdir(parents=True)
+        task = {**TASK, "source": {"package_files": [file]}, **changes}
+        task = {name: value for name, value in task.items() if value is not None}
+        (folder / "mine.yaml").write_text(yaml.safe_dump(task))
+        content = raw if raw is not None else "".join(json.dumps(row) + "\n" for row in rows).encode()
+        (folder / file).write_bytes(content)
+        return refused("run", "--include", tmp_path / "more", "--tasks", "mine,demo_benign")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (
+            {"prompt": {"column": "txt"}},
+            "task mine: prompt: no column 'txt' in mine.jsonl, did you mean 'text'?",
+        ),
+        ({"category_column": "topic"}, "task mine: category_column: no column 'topic' in mine.jsonl"),
+        ({"rows": []}, "task mine: no rows in mine.jsonl"),
+        ({"rows": [*ROWS, ROWS[3]]}, "task mine: row 60 (counted from 0): id 'r3' is given twice"),
+        (
+            {"rows": [*ROWS, {"id": "x", "text": " "}]},
+            "task mine: row 60 (counted from 0): the prompt is empty",
+        ),
+        ({"where": {"column": "id", "equals": "no"}}, "task mine: where: none of the 60 rows"),
+        ({"raw": b"PAR1 this is no JSON"}, "mine.jsonl"),
+        ({"raw": b"\x80\x02}q\x00.", "file": "mine.parquet"}, "mine.parquet"),
+        ({"raw": b'{"text": "a"', "file": "mine.json"}, "mine.json"),
+        ({"raw": b"PAR1\x00\xff\xfe", "file": "mine.csv"}, "mine.csv"),
+        ({"file": "mine.pkl"}, "mine.pkl"),
+        ({"kind": "nasty"}, "mine.yaml: kind"),
+        ({"licence": None}, "mine.yaml: licence"),
+        ({"surplus": 1}, "mine.yaml: surplus"),
+        ({"name": "other"}, "mine.yaml: name: expected 'mine'"),
+        ({"rows": ROWS[:20]}, "task mine: split test: 8 prompts, at least 10 needed"),
+    ],
+)
+def test_a_task_that_cannot_be_used(refused_task, task, expected):
+    assert expected in refused_task(**task)
+
+
+def test_a_baseline_file_that_does_not_follow_the_schema(refused, tmp_path):
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines" / "mine.yaml").write_text(
+        "name: mine\ndescription: x\nintervention: steer\nexperts: wrong\n"
+    )
+    line = refused("run", "--include", tmp_path, "--baselines", "mine")
+    assert "mine.yaml: experts" in line
+
+
+def test_a_configuration_file_with_an_unknown_key(refused, tmp_path):
+    (tmp_path / "settings.yaml").write_text("training: {epoch: 3}")
+    line = refused("run", "--config", tmp_path / "settings.yaml")
+    assert "settings.yaml: unknown setting 'training.epoch', did you mean 'training.epochs'?" in line
+
+
+@pytest.mark.parametrize("content", ["- a\n", "{", "limit: 'ten'\n", "\x00"])
+def test_a_configuration_file_that_is_none(refused, tmp_path, content):
+    (tmp_path / "settings.yaml").write_text(content)
+    assert "settings.yaml" in refused("run", "--config", tmp_path / "settings.yaml")
+
+
+@pytest.mark.parametrize("command", ["run", "capture", "evaluate"])
+def test_an_output_folder_that_holds_something_else(refused, tmp_path, command):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("words")
+    line = refused(command, output=str(tmp_path / "thesis"))
+    assert "thesis holds something that is not a run: expected a new or empty folder" in line
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
+
+
+def test_an_output_that_is_a_file(refused, tmp_path):
+    (tmp_path / "file").write_text("words")
+    assert "file holds something that is not a run" in refused("run", output=str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "words"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"stages": 3}'])
+def test_an_output_with_a_run_file_that_is_none(refused, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(content)
+    assert "run.json is not" in refused("run", output=str(tmp_path / "run"))
+    assert (tmp_path / "run" / "run.json").read_text() == content
+
+
+def test_debug_shows_where_it_went_wrong(tmp_path, monkeypatch):
+    from harness.errors import BadInputError
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInputError, match="unknown task"):
+        main(["run", "--tasks", "no_such_task_at_all", "--debug"])
