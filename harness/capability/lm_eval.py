@@ -240,6 +240,8 @@ def _quiet() -> Iterator[None]:
         _replaced(tasks, "tqdm", functools.partial(vars(tasks)["tqdm"], disable=True)),
         # It lists the installed packages and the machine (1.5 s a call), which run.json records once.
         _replaced(evaluator, "add_env_info", lambda results: None),
+        # Outside a git checkout it prints git's own complaint.
+        _replaced(evaluator, "get_git_commit_hash", lambda: None),
     ):
         try:
             yield

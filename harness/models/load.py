@@ -197,7 +197,7 @@ def outline_model(ref: ModelRef, trust_remote_code: bool = False) -> MoEModel:
         config = AutoConfig.from_pretrained(ref.path, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, AttributeError) as error:
         raise BadInputError(
             f"transformers cannot load '{ref.name}' as a language model: {_first_line(error)}"
         ) from error

@@ -177,11 +177,17 @@ def figure(summary: Summary, variant: str, column: Column) -> TaskResult | Capab
 
 
 def random_draws(summary: Summary) -> list[str]:
-    """Return the evaluated variants that trained experts drawn at random."""
+    """Return the evaluated variants that are the intervention with experts drawn at random.
+
+    A run tests its intervention against base and against its random draws, whatever these are called.
+    """
+    tested = {row.against for row in summary.comparisons if row.variant == summary.intervention}
     return [
         name
         for name, variant in summary.variants.items()
-        if name.startswith(RANDOM_PREFIX) and name != summary.intervention and variant.skipped is None
+        if (name.startswith(RANDOM_PREFIX) or name in tested)
+        and name not in (BASE, summary.intervention)
+        and variant.skipped is None
     ]
 
 

@@ -191,15 +191,16 @@ def _capability(row: Mapping[str, Any]) -> schema.CapabilityResult:
 def _comparisons(session: Session, evaluated: list[Evaluated]) -> list[schema.Comparison]:
     """Test every variant against base, and the intervention against each random draw, on the same prompts."""
     done = {item.variant.name: item for item in evaluated if item.skipped is None}
-    intervention = session.plan.intervention.name
+    intervention = session.plan.intervention
     pairs = [(name, BASE) for name in done if name != BASE]
-    if intervention in done:
-        draws = [
-            name
+    if intervention.name in done:
+        pairs += [
+            (intervention.name, name)
             for name, item in done.items()
-            if item.variant.spec.experts == "random" and name != intervention
+            if item.variant.spec.experts == "random"
+            and item.variant.spec.intervention == intervention.spec.intervention
+            and name != intervention.name
         ]
-        pairs += [(intervention, name) for name in draws]
     rows = [row for name, against in pairs for row in _compare(session, done[name], done[against])]
     families: dict[str, list[int]] = {}
     for place, row in enumerate(rows):

@@ -6,7 +6,7 @@ and the output head runs on the last few columns alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -86,19 +86,29 @@ def check_lengths(examples: Sequence[Example], context: int | None) -> None:
 
 
 def batch_order(examples: Sequence[Example], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Share examples out into batches of similar length, in an order that the seed and epoch fix.
+    """Share examples out into batches, in an order that the seed and epoch fix.
 
-    Examples are shuffled, sorted by length within windows of eight batches, cut into batches, and the batches
-    shuffled: little padding, and every batch still mixes refusals with benign answers.
+    Examples are shuffled and taken in windows of eight batches. Within a window those of each aim are sorted by
+    length and merged by rank, so that a batch holds refusals and benign answers in the window's proportion and of
+    similar length among themselves. (Sorting all together would give batches of short refusals only, followed by
+    batches of long answers only, and training would swing between the two.) Then the batches are shuffled.
     """
     generator = np.random.default_rng([seed, epoch])
     shuffled = generator.permutation(len(examples)).tolist()
     window = 8 * batch_size
     batches: list[list[int]] = []
     for at in range(0, len(shuffled), window):
-        part = sorted(shuffled[at : at + window], key=lambda i: len(examples[i]))
-        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+        merged = _merged_by_rank(examples, shuffled[at : at + window])
+        batches += [merged[i : i + batch_size] for i in range(0, len(merged), batch_size)]
     return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _merged_by_rank(examples: Sequence[Example], rows: Sequence[int]) -> list[int]:
+    ranked: list[tuple[float, int]] = []
+    for aim in sorted({examples[i].aim for i in rows}):
+        ordered = sorted((i for i in rows if examples[i].aim == aim), key=lambda i: len(examples[i]))
+        ranked += [((rank + 0.5) / len(ordered), i) for rank, i in enumerate(ordered)]
+    return [i for _, i in sorted(ranked, key=lambda item: item[0])]
 
 
 def collate(examples: Sequence[Example], pad: int, device: torch.device) -> Batch:
@@ -113,12 +123,3 @@ def collate(examples: Sequence[Example], pad: int, device: torch.device) -> Batc
         labels[row, answers - len(example.answer) :] = example.answer
     positions = np.clip(mask.cumsum(axis=1) - 1, 0, None)
     return Batch(*(torch.from_numpy(array).to(device) for array in (ids, mask, positions, labels)))
-
-
-def collated_batches(
-    examples: Sequence[Example], batch_size: int, seed: int, epochs: int, pad: int, device: torch.device
-) -> Iterator[Batch]:
-    """Yield the batches of all epochs."""
-    for epoch in range(epochs):
-        for rows in batch_order(examples, batch_size, seed, epoch):
-            yield collate([examples[i] for i in rows], pad, device)

@@ -77,6 +77,13 @@ def test_batches_are_of_similar_length():
         assert max(batch) - min(batch) == 7  # one window holds all 64, so batches are the sorted eighths
 
 
+def test_every_batch_mixes_refusals_with_benign_answers_of_other_lengths():
+    short = [Example((1, 2), (3,), "refuse") for _ in range(32)]
+    long = [Example((1, 2), tuple(range(3, 43)), "retain") for _ in range(32)]
+    for batch in batch_order(short + long, 8, seed=0, epoch=0):
+        assert sum(i < 32 for i in batch) == 4
+
+
 def test_an_example_longer_than_the_context_is_refused():
     check_lengths([example(5, 3)], 8)
     check_lengths([example(500)], None)
