@@ -1,0 +1,104 @@
+"""Selection: the highest scores, in an order that nothing but the table decides."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import BadInputError
+from harness.experts.select import ExpertSelection, random_experts, select_experts
+from harness.models.moe import Expert
+
+
+def table_of(scores, phase="all", per_layer=4) -> pd.DataFrame:
+    rows = [(phase, 1 + i // per_layer, i % per_layer, score) for i, score in enumerate(scores)]
+    return pd.DataFrame(rows, columns=["phase", "layer", "expert", "risk_diff"])
+
+
+TABLE = table_of([0.1, -0.2, 0.3, 0.0, 0.3, 0.05, -0.3, 0.2])
+
+
+def pairs(selection):
+    return [tuple(expert) for expert in selection.experts]
+
+
+def test_top_k_takes_the_highest_ties_by_layer_and_expert():
+    assert pairs(select_experts(TABLE, phase="all", top_k=3)) == [(1, 2), (2, 0), (2, 3)]
+
+
+def test_threshold_takes_all_that_reach_it():
+    found = select_experts(TABLE, phase="all", threshold=0.1)
+    assert pairs(found) == [(1, 2), (2, 0), (2, 3), (1, 0)]
+
+
+def test_both_take_the_highest_of_those_that_reach_it():
+    assert pairs(select_experts(TABLE, phase="all", top_k=2, threshold=0.1)) == [(1, 2), (2, 0)]
+    assert pairs(select_experts(TABLE, phase="all", top_k=6, threshold=0.25)) == [(1, 2), (2, 0)]
+
+
+def test_only_the_phase_asked_for_counts():
+    both = pd.concat([TABLE, table_of([9.0] * 8, phase="prompt")])
+    assert pairs(select_experts(both, phase="all", top_k=1)) == [(1, 2)]
+
+
+def test_by_layer_is_sorted_and_experts_are_plain_numbers():
+    found = select_experts(TABLE, phase="all", top_k=8)
+    assert found.by_layer() == {1: [0, 1, 2, 3], 2: [0, 1, 2, 3]}
+    assert {type(part) for expert in found.experts for part in expert} == {int}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    scores=st.lists(st.sampled_from([-0.5, 0.0, 0.1, 0.25, 0.5]), min_size=8, max_size=8),
+    k=st.integers(1, 8),
+    seed=st.integers(0, 5),
+)
+def test_selection_does_not_depend_on_the_order_of_rows_and_keeps_the_highest(scores, k, seed):
+    table = table_of(scores)
+    found = select_experts(table, phase="all", top_k=k)
+    assert found == select_experts(table.sample(frac=1, random_state=seed), phase="all", top_k=k)
+    assert len(set(found.experts)) == k
+    score = {(row.layer, row.expert): row.risk_diff for row in table.itertuples()}
+    kept = [score[pair] for pair in pairs(found)]
+    assert kept == sorted(scores, reverse=True)[:k]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "give top_k, threshold, or both"),
+        ({"top_k": 0}, "selection.top_k = 0: expected 1 to 8"),
+        ({"top_k": 9}, "selection.top_k = 9: expected 1 to 8"),
+        ({"threshold": 0.31}, "no expert reaches selection.threshold = 0.31: the highest .* is 0.3000"),
+        ({"top_k": 1, "phase": "prompt"}, "the expert table has no phase 'prompt': it has all"),
+        ({"top_k": 1, "method": "risk_dif"}, "unknown selection method 'risk_dif': did you mean 'risk_diff'"),
+    ],
+)
+def test_what_cannot_be_selected_is_refused(settings, message):
+    with pytest.raises(BadInputError, match=message):
+        select_experts(TABLE, **{"phase": "all", **settings})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    experts=st.sets(st.tuples(st.integers(0, 3), st.integers(0, 7)), min_size=1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_random_experts_are_as_many_per_layer_and_follow_from_the_seed(experts, seed):
+    selection = ExpertSelection("risk_diff", "all", tuple(Expert(*pair) for pair in experts))
+    drawn = random_experts(selection, 8, seed)
+    assert {layer: len(numbers) for layer, numbers in drawn.by_layer().items()} == {
+        layer: len(numbers) for layer, numbers in selection.by_layer().items()
+    }
+    assert len(set(drawn.experts)) == len(experts)
+    assert all(0 <= expert < 8 for _, expert in drawn.experts)
+    assert drawn == random_experts(selection, 8, seed)
+    assert drawn.method == "random"
+
+
+def test_every_expert_can_be_drawn_the_selected_ones_too():
+    selection = ExpertSelection("risk_diff", "all", (Expert(0, 3),))
+    drawn = {random_experts(selection, 4, seed).experts[0].expert for seed in range(60)}
+    assert drawn == {0, 1, 2, 3}

@@ -1,0 +1,105 @@
+"""Steering keeps experts from being routed to, and leaves the model as it was."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.errors import BadInputError, HarnessError
+from harness.experts.select import ExpertSelection
+from harness.interventions.steer import _watch, steered, why_not_steerable
+from harness.models.moe import Expert, find_moe
+from harness.routing.capture import RoutingCapture
+
+IDS = torch.arange(100, 228).reshape(4, 32)
+
+
+def select(*experts) -> ExpertSelection:
+    return ExpertSelection("test", "all", tuple(Expert(*expert) for expert in experts))
+
+
+def routed(moe) -> torch.Tensor:
+    """Expert ids of every token, [L, tokens, k]."""
+    capture = RoutingCapture(moe)
+    with capture.installed(), torch.inference_mode():
+        moe.model(IDS, use_cache=False)
+    ids = capture.take(len(IDS))
+    return ids.reshape(len(moe.layers), -1, ids.shape[-1]).long()
+
+
+@pytest.fixture
+def moe(tiny_model, family):
+    """A model of each family; a bias that outweighs every score has a test of its own."""
+    model = tiny_model(family)
+    for name, value in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            value.zero_()
+    return find_moe(model)
+
+
+def test_masked_experts_are_never_routed_to_and_others_are(moe):
+    last = moe.layers[-1]
+    busiest = routed(moe)[-1].flatten().bincount(minlength=8).argsort(descending=True)[:2].tolist()
+    selection = select(*((last.index, expert) for expert in busiest))
+    with steered(moe, selection):
+        chosen = routed(moe)
+    assert not torch.isin(chosen[-1], torch.tensor(busiest)).any()
+    assert all(len(set(row)) == 2 for row in chosen[-1].tolist())
+    assert torch.equal(chosen[:-1], routed(moe)[:-1])  # layers below are as before
+
+
+def test_with_all_but_k_masked_every_token_gets_the_rest(moe):
+    """For deepseek_v3 the two that are left are of one group: its group limit allows no others."""
+    layer = moe.layers[0].index
+    with steered(moe, select(*((layer, expert) for expert in range(8) if expert not in (2, 3)))):
+        assert {tuple(sorted(row)) for row in routed(moe)[0].tolist()} == {(2, 3)}
+
+
+def test_after_the_block_the_model_is_as_before_even_after_an_error(moe):
+    with torch.inference_mode():
+        before = moe.model(IDS).logits
+
+    def fail():
+        with torch.inference_mode():
+            assert not torch.equal(moe.model(IDS).logits, before)
+        raise RuntimeError("boom")
+
+    everywhere = select(*((layer.index, expert) for layer in moe.layers for expert in (0, 1, 5)))
+    with pytest.raises(RuntimeError, match="boom"), steered(moe, everywhere):
+        fail()
+    with torch.inference_mode():
+        assert torch.equal(moe.model(IDS).logits, before)
+    for layer in moe.layers:
+        assert "forward" not in layer.router.__dict__
+        assert not layer.experts._forward_pre_hooks
+
+
+def test_too_many_experts_of_a_layer_have_a_reason(tiny_model):
+    moe = find_moe(tiny_model("qwen3_moe"))
+    seven = select(*((2, expert) for expert in range(7)))
+    assert why_not_steerable(moe, seven) == "layer 2 would keep 1 experts, fewer than the 2 a token needs"
+    assert why_not_steerable(moe, select(*((2, expert) for expert in range(6)))) is None
+    with pytest.raises(BadInputError, match="steer: layer 2 would keep 1 experts"), steered(moe, seven):
+        pass
+
+
+def test_a_masked_expert_that_is_chosen_all_the_same_fails_the_run(tiny_model):
+    """As it would where a router scores experts with something other than its own linear layer."""
+    layer = find_moe(tiny_model("qwen3_moe")).layers[0]
+    layer.experts.register_forward_pre_hook(_watch(layer, torch.tensor([3])), with_kwargs=True)
+    hidden, weights = torch.zeros(1, 32), torch.ones(1, 2)
+    layer.experts(hidden, torch.tensor([[1, 2]]), weights)
+    with pytest.raises(HarnessError, match="layer 1 chose an expert that was masked"):
+        layer.experts(hidden, torch.tensor([[1, 3]]), weights)
+
+
+def test_a_router_whose_bias_outweighs_the_mask_fails_the_run(tiny_model):
+    """deepseek_v3 adds a bias to the sigmoid of a score, so that no score keeps an expert out."""
+    model = tiny_model("deepseek_v3")
+    moe = find_moe(model)
+    model.get_buffer("model.layers.1.mlp.gate.e_score_correction_bias")[3] = 10.0
+    with (
+        steered(moe, select((1, 3))),
+        pytest.raises(HarnessError, match="layer 1 chose an expert that was masked"),
+    ):
+        routed(moe)

@@ -1,0 +1,129 @@
+"""Settings: which layer wins, and what is refused with which words."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from harness import config
+from harness.config import RunConfig, describe, make_config, preset_names, setting_names
+from harness.errors import BadInputError
+
+
+def test_without_anything_the_demo_gets_its_preset():
+    made = make_config({})
+    assert made.model == "demo"
+    assert made.tasks == ["demo_harmful", "demo_benign", "demo_twins"]
+    assert "demo" in preset_names()
+
+
+def test_each_layer_wins_over_the_one_below(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "PRESETS", tmp_path)
+    (tmp_path / "mine.yaml").write_text("seed: 1\nlimit: 1\ndraws: 1\ntraining: {epochs: 1, batch_size: 1}\n")
+    (tmp_path / "file.yaml").write_text("limit: 2\ndraws: 2\ntraining: {epochs: 2}\n")
+    made = make_config(
+        {"model": "mine", "draws": 3, "training.warmup_steps": 3},
+        tmp_path / "file.yaml",
+        ["training.epochs=4"],
+    )
+    assert (made.seed, made.limit, made.draws) == (1, 2, 3)
+    training = made.training
+    assert (training.batch_size, training.epochs, training.warmup_steps) == (1, 4, 3)
+    assert training.learning_rate == RunConfig().training.learning_rate
+
+
+def test_a_file_may_name_the_model_whose_preset_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "PRESETS", tmp_path)
+    (tmp_path / "mine.yaml").write_text("seed: 5\n")
+    (tmp_path / "file.json").write_text('{"model": "mine"}')
+    assert make_config({}, tmp_path / "file.json").seed == 5
+
+
+def test_a_model_without_a_preset_gets_the_defaults():
+    assert make_config({"model": "someone/something"}) == RunConfig(model="someone/something")
+
+
+def test_kept_settings_take_the_presets_place():
+    kept = make_config({"seed": 9, "selection.top_k": 3}).model_dump(mode="json")
+    assert make_config({}, kept=kept) == make_config({"seed": 9, "selection.top_k": 3})
+    assert make_config({"seed": 1}, kept=kept).seed == 1
+
+
+def test_values_of_set_are_yaml():
+    made = make_config(
+        {},
+        assignments=[
+            "tasks=[alpaca, advbench]",
+            "training.gradient_checkpointing=true",
+            "selection.threshold=5e-2",
+            "selection.top_k=null",
+            "generation.chat_template_kwargs.enable_thinking=false",
+        ],
+    )
+    assert made.tasks == ["alpaca", "advbench"]
+    assert made.training.gradient_checkpointing is True
+    assert made.selection.threshold == 0.05
+    assert made.selection.top_k is None
+    assert made.generation.chat_template_kwargs == {"enable_thinking": False}
+
+
+def test_an_equals_sign_may_stand_in_a_value():
+    assert make_config({}, assignments=["device=a=b"]).device == "a=b"
+
+
+def test_template_arguments_are_replaced_and_not_mixed():
+    kept = {"generation": {"chat_template_kwargs": {"a": 1}}}
+    made = make_config({"generation.chat_template_kwargs": {"b": 2}}, kept=kept)
+    assert made.generation.chat_template_kwargs == {"b": 2}
+
+
+@pytest.mark.parametrize(
+    ("top_k", "threshold", "at_most"), [(None, None, 50), (3, None, 3), (None, 0.1, None), (3, 0.1, 3)]
+)
+def test_fifty_experts_when_neither_limit_is_given(top_k, threshold, at_most):
+    assert config.SelectionConfig(top_k=top_k, threshold=threshold).at_most == at_most
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("sed=1", r"--set sed=1: unknown setting 'sed', did you mean 'seed'\?"),
+        ("training.epoch=1", r"did you mean 'training\.epochs'"),
+        ("training=1", "unknown setting 'training'"),
+        ("seed", "expected KEY=VALUE"),
+        ("seed={", "the value is not YAML"),
+        ("seed=-1", r"setting seed = -1: input should be greater than or equal to 0"),
+        ("seed=1.5", r"setting seed = 1\.5"),
+        ("training.learning_rate=0", r"setting training\.learning_rate = 0"),
+        ("training.learning_rate=.nan", r"setting training\.learning_rate = nan"),
+        ("generation.batch_size=0", r"setting generation\.batch_size = 0"),
+        ("selection.phase=end", "setting selection.phase = 'end': input should be 'prompt', 'generation'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_in_one_line(assignment, message):
+    with pytest.raises(BadInputError, match=message) as error:
+        make_config({}, assignments=[assignment])
+    assert "\n" not in str(error.value)
+
+
+def test_a_files_unknown_key_names_the_file(tmp_path):
+    (tmp_path / "file.yaml").write_text("trainin: {epochs: 2}\n")
+    with pytest.raises(BadInputError, match=r"file\.yaml: unknown setting 'trainin'"):
+        make_config({}, tmp_path / "file.yaml")
+
+
+def test_every_setting_is_described():
+    rows = list(describe())
+    assert [name for name, _, _ in rows] == setting_names()
+    assert all(meaning for _, _, meaning in rows)
+    assert {"model", "selection.top_k", "training.learning_rate", "capability.tasks"} <= set(setting_names())
+
+
+def test_settings_cannot_be_changed_afterwards():
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig().seed = 3
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_our_presets_fit(name):
+    assert make_config({"model": name}).model == name
