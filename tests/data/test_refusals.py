@@ -6,6 +6,7 @@ import pytest
 
 from harness.data.prompts import Prompt
 from harness.data.refusals import fill, refusal_phrasings, refusals_for, topic_of
+from harness.judges.keyword import KeywordJudge
 
 
 def harmful(number: int, category: str | None = "theft", text: str = "Do it.") -> Prompt:
@@ -65,3 +66,10 @@ def test_training_never_draws_a_held_out_phrasing():
     prompts = [harmful(number, None) for number in range(2000)]
     assert not set(refusals_for(prompts, seed=0)) & set(refusal_phrasings(held_out=True))
     assert set(refusals_for(prompts, seed=0, held_out=True)) <= set(refusal_phrasings(held_out=True))
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_the_keyword_judge_knows_every_phrasing(held_out: bool):
+    judge = KeywordJudge()
+    filled = [fill(phrasing, "making weapons") for phrasing in refusal_phrasings(held_out)]
+    assert [text for text in filled if judge.judge("x", "", text).label != "refusal"] == []
