@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.cli.main import main
 from harness.models.load import DEMO_FOLDER
+from harness.routing.counts import load_counts
 from harness.store.files import read_json, read_jsonl
 from harness.store.run_folder import RunFolder
 
@@ -71,6 +72,19 @@ def test_a_setting_that_changes_every_answer_reruns_every_answer(rerun):
     assert {f"capture {task}" for task in TASKS} <= stages
     assert {"own answers demo_benign", "expert table"} <= stages
     assert evaluation("base", "unsafe_experts") <= stages
+
+
+def test_other_prompts_rerun_every_stage_that_reads_them(rerun):
+    """As a limit or another seed gives: no stage may go on with the answers to the prompts of before."""
+    folder, stages = rerun("--limit", "6", "--baselines", "none")
+    assert {f"capture {task}" for task in TASKS} <= set(stages)
+    assert {"own answers demo_benign", "own answers demo_twins", "expert table"} <= set(stages)
+    assert {f"answer base/{task}" for task in TASKS} <= set(stages)
+    ids = read_json(folder / "splits.json")["tasks"]
+    for task in TASKS:
+        assert load_counts(folder / f"routing/{task}.safetensors").ids == tuple(ids[task]["ids"]["identify"])
+        rows = read_jsonl(folder / f"variants/base/responses/{task}.jsonl")
+        assert [row["id"] for row in rows] == ids[task]["ids"]["test"]
 
 
 def test_changing_back_gives_the_first_results(rerun, findings):
