@@ -64,6 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
         text = str(error) if isinstance(error, HarnessError) else error.format_message()
         typer.echo(f"harness: {' '.join(text.split())}", err=True)
         return error.exit_code
+    except OSError as error:
+        # A full disk, a folder without permission: nothing a traceback would explain better.
+        if debug:
+            raise
+        typer.echo(f"harness: {' '.join(str(error).split())}", err=True)
+        return 1
     except (typer.Abort, KeyboardInterrupt):
         result = _INTERRUPTED
     if result == _INTERRUPTED:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from harness.models.moe import MoELayer, MoEModel
 
 
+class NotSteerableError(HarnessError):
+    """A masked expert was chosen all the same: the router does not go by its linear layer alone."""
+
+
 class _MaskedLinear(TorchFunctionMode):
     """Lowers some outputs of one linear layer to the smallest number."""
 
@@ -59,7 +63,7 @@ def steered(moe: MoEModel, selection: ExpertSelection) -> Iterator[None]:
 
     Raises:
         BadInputError: the model cannot be steered so.
-        HarnessError: a masked expert was chosen all the same.
+        NotSteerableError: a masked expert was chosen all the same.
     """
     reason = why_not_steerable(moe, selection)
     if reason:
@@ -94,7 +98,7 @@ def _watch(layer: MoELayer, masked: torch.Tensor) -> Any:
     def check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         chosen = args[1] if len(args) > 1 else kwargs["top_k_index"]
         if bool(torch.isin(chosen, masked).any()):
-            raise HarnessError(
+            raise NotSteerableError(
                 f"steer: layer {layer.index} chose an expert that was masked; this model's router cannot be steered"
             )
 

@@ -74,7 +74,10 @@ def escape(text: str) -> str:
 
 def code(text: str) -> str:
     """Return text as a code span that may stand in a table."""
-    plain = " ".join(visible(text, lines=True).split()).replace("|", "\\|")
+    plain = " ".join(visible(text, lines=True).split())
+    if "|" in plain:
+        # Renderers disagree on whether a backslash before an escaped pipe ends a table's cell.
+        return _Ready(f"<code>{'&#124;'.join(escape(part) for part in plain.split('|'))}</code>")
     ticks = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
     space = " " if "`" in plain else ""
     return _Ready(f"{ticks}{space}{plain}{space}{ticks}" if plain else "")

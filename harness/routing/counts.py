@@ -98,11 +98,16 @@ def save_counts(counts: RoutingCounts, path: Path) -> None:
     """Write counts as safetensors, with ids and layers in the file's metadata."""
     from safetensors.numpy import save_file
 
+    # One entry: safetensors writes several in a random order, and equal counts should be equal files.
     header = {
-        "ids": json.dumps(counts.ids),
-        "layers": json.dumps(counts.layers),
-        "experts_per_token": str(counts.experts_per_token),
-        "phases": json.dumps(STORED_PHASES),
+        "harness": json.dumps(
+            {
+                "ids": counts.ids,
+                "layers": counts.layers,
+                "experts_per_token": counts.experts_per_token,
+                "phases": STORED_PHASES,
+            }
+        )
     }
     # safetensors writes the buffer as it lies in memory: a transposed view would come back scrambled.
     tensors = {"counts": np.ascontiguousarray(counts.counts), "tokens": np.ascontiguousarray(counts.tokens)}
@@ -120,14 +125,14 @@ def load_counts(path: Path) -> RoutingCounts:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {})["harness"])
             counts, tokens = file.get_tensor("counts"), file.get_tensor("tokens")
-        if tuple(json.loads(header["phases"])) != STORED_PHASES:
+        if tuple(header["phases"]) != STORED_PHASES:
             raise BadInputError(f"{path} has phases {header['phases']}, expected {list(STORED_PHASES)}")
         loaded = RoutingCounts(
-            ids=tuple(json.loads(header["ids"])),
-            layers=tuple(json.loads(header["layers"])),
-            experts_per_token=int(header["experts_per_token"]),
+            ids=tuple(header["ids"]),
+            layers=tuple(header["layers"]),
+            experts_per_token=header["experts_per_token"],
             counts=counts,
             tokens=tokens,
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import RunConfig
 from harness.interventions.apply import Variant, active
+from harness.interventions.steer import NotSteerableError, why_not_steerable
 from harness.progress import say
 from harness.report.write import write_reports
 from harness.run.answering import capture_routing
@@ -49,6 +50,10 @@ def start(plan: Plan, output: Path) -> Session:
     """Open the run's folder and write down what is going to happen."""
     folder = RunFolder(output)
     session = Session(plan, folder)
+    model_key = (
+        session.model_key
+    )  # reads the checkpoint, which may be unusable: nothing is written before that
+    folder.lock()
     folder.describe(
         {
             "run_id": folder.state.get("run_id") or _new_id(plan),
@@ -56,7 +61,7 @@ def start(plan: Plan, output: Path) -> Session:
             or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": shlex.join(["harness", *sys.argv[1:]]),
             "config": plan.config.model_dump(mode="json"),
-            "model": {"name": plan.ref.name, "path": str(plan.ref.path), "fingerprint": session.model_key},
+            "model": {"name": plan.ref.name, "path": str(plan.ref.path), "fingerprint": model_key},
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
             "seeds": session.seeds(),
             "versions": package_versions(),
@@ -106,8 +111,6 @@ def _why_skipped(session: Session, variant: Variant, selection: ExpertSelection 
     if selection is None:
         return None
     if variant.spec.intervention == "steer":
-        from harness.interventions.steer import why_not_steerable
-
         return why_not_steerable(session.plan.outline, selection)
     outline = session.plan.outline
     return why_not_trainable(
@@ -155,12 +158,17 @@ def _evaluate(
     if delta is not None and selection is not None:
         state = training_key(session, selection, conversations)
         item.trained_parameters = delta.parameters
-    with ExitStack() as stack:
-        # A variant that was evaluated before is reported without the model.
-        if not is_evaluated(session, variant, state):
-            stack.enter_context(active(variant, session.loaded.moe, selection, delta))
-        answer_test_prompts(session, variant, state)
-        item.capability = measure_capability(session, variant, state)
+    try:
+        with ExitStack() as stack:
+            # A variant that was evaluated before is reported without the model.
+            if not is_evaluated(session, variant, state):
+                stack.enter_context(active(variant, session.loaded.moe, selection, delta))
+            answer_test_prompts(session, variant, state)
+            item.capability = measure_capability(session, variant, state)
+    except NotSteerableError as error:
+        item.skipped = str(error)
+        say(f"skipping {variant.name}: {error}")
+        return item
     item.verdicts = judge_answers(session, variant)
     if delta is not None:
         item.frozen_unchanged = prove_frozen(session, variant, delta, state)

@@ -117,7 +117,8 @@ def save_delta(delta: ExpertDelta, path: Path) -> None:
         for layer, named in delta.tensors.items()
         for name, values in named.items()
     }
-    header = {"base": delta.base, "experts": json.dumps(delta.experts)}
+    # One entry: safetensors writes several in a random order, and equal deltas should be equal files.
+    header = {"harness": json.dumps({"base": delta.base, "experts": delta.experts})}
     write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header))
 
 
@@ -131,8 +132,8 @@ def load_delta(path: Path) -> ExpertDelta:
 
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            experts = {int(layer): list(numbers) for layer, numbers in json.loads(header["experts"]).items()}
+            header = json.loads((file.metadata() or {})["harness"])
+            experts = {int(layer): list(numbers) for layer, numbers in header["experts"].items()}
             tensors: dict[int, dict[str, torch.Tensor]] = {layer: {} for layer in experts}
             for key in file.keys():  # noqa: SIM118 (a safetensors handle is not a mapping)
                 _, layer, _, name = key.split(".", 3)

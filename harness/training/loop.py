@@ -140,8 +140,16 @@ def _groups(
     for epoch in range(config.epochs):
         order = batch_order(examples, config.batch_size, seed, epoch)
         for at in range(0, len(order), accumulate):
-            rows = order[at : at + accumulate]
-            yield epoch, [collate([examples[i] for i in batch], pad, loaded.device) for batch in rows]
+            rows = [part for batch in order[at : at + accumulate] for part in _by_aim(examples, batch)]
+            yield epoch, [collate([examples[i] for i in part], pad, loaded.device) for part in rows]
+
+
+def _by_aim(examples: Sequence[Example], batch: Sequence[int]) -> list[list[int]]:
+    """Take refusals and benign answers through the model apart: padded together, short ones cost as much as long."""
+    parts: dict[str, list[int]] = {}
+    for i in batch:
+        parts.setdefault(examples[i].aim, []).append(i)
+    return list(parts.values())
 
 
 def _accumulate(loaded: LoadedModel, group: Sequence[Batch], step: int) -> tuple[float, int]:

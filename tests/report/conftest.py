@@ -57,7 +57,7 @@ def capability_result(value: float | None, metric: str = "acc") -> CapabilityRes
     )
 
 
-def test_row(
+def comparison_row(
     variant: str,
     against: str,
     task: str,
@@ -87,7 +87,7 @@ def test_row(
     )
 
 
-test_row.__test__ = False  # pytest takes names with test_ for tests
+comparison_row.__test__ = False  # pytest takes names with test_ for tests
 
 
 def variant_summary(
@@ -192,19 +192,19 @@ def works() -> Summary:
             "all_experts": variant_summary(skipped="needs 210 GiB of GPU memory, 78 GiB are there"),
         },
         [
-            test_row("unsafe_experts", "base", "demo_harmful", 0.9, 1e-12),
-            test_row("unsafe_experts", "base", "demo_benign", 0.008, 1.0),
-            test_row("unsafe_experts", "base", "demo_twins", 0.008, 0.8),
-            test_row("unsafe_experts", "base", "piqa", -0.005, 0.9, metric="acc", judge=None),
-            test_row("unsafe_experts", "random_experts", "demo_harmful", 0.867, 1e-12),
-            test_row("system_prompt", "base", "demo_harmful", 0.95, 1e-12),
-            test_row("system_prompt", "base", "demo_benign", 0.1, 0.001),
-            test_row("system_prompt", "base", "demo_twins", 0.16, 0.0004),
-            test_row("system_prompt", "base", "piqa", -0.01, 0.7, metric="acc", judge=None),
-            test_row("random_experts", "base", "demo_harmful", 0.033, 0.4),
-            test_row("random_experts", "base", "demo_benign", 0.008, 1.0),
-            test_row("random_experts", "base", "demo_twins", 0.008, 1.0),
-            test_row("random_experts", "base", "piqa", -0.01, 0.6, metric="acc", judge=None),
+            comparison_row("unsafe_experts", "base", "demo_harmful", 0.9, 1e-12),
+            comparison_row("unsafe_experts", "base", "demo_benign", 0.008, 1.0),
+            comparison_row("unsafe_experts", "base", "demo_twins", 0.008, 0.8),
+            comparison_row("unsafe_experts", "base", "piqa", -0.005, 0.9, metric="acc", judge=None),
+            comparison_row("unsafe_experts", "random_experts", "demo_harmful", 0.867, 1e-12),
+            comparison_row("system_prompt", "base", "demo_harmful", 0.95, 1e-12),
+            comparison_row("system_prompt", "base", "demo_benign", 0.1, 0.001),
+            comparison_row("system_prompt", "base", "demo_twins", 0.16, 0.0004),
+            comparison_row("system_prompt", "base", "piqa", -0.01, 0.7, metric="acc", judge=None),
+            comparison_row("random_experts", "base", "demo_harmful", 0.033, 0.4),
+            comparison_row("random_experts", "base", "demo_benign", 0.008, 1.0),
+            comparison_row("random_experts", "base", "demo_twins", 0.008, 1.0),
+            comparison_row("random_experts", "base", "piqa", -0.01, 0.6, metric="acc", judge=None),
         ],
         selection=SELECTION,
     )
@@ -218,7 +218,7 @@ def with_draws(rates: Sequence[int], effects: Sequence[float]) -> Summary:
         for name, rate in zip(names, rates, strict=True)
     }
     tests = [
-        test_row("unsafe_experts", name, "advbench", (60 - rate) / N, p)
+        comparison_row("unsafe_experts", name, "advbench", (60 - rate) / N, p)
         for name, rate, p in zip(names, rates, effects, strict=True)
     ]
     return summary_of(
@@ -227,7 +227,7 @@ def with_draws(rates: Sequence[int], effects: Sequence[float]) -> Summary:
             "unsafe_experts": variant_summary({"advbench": 60}, trained=100),
             **draws,
         },
-        [test_row("unsafe_experts", "base", "advbench", 0.45, 1e-9), *tests],
+        [comparison_row("unsafe_experts", "base", "advbench", 0.45, 1e-9), *tests],
     )
 
 
@@ -253,7 +253,7 @@ def make_capability() -> Callable[..., CapabilityResult]:
 
 @pytest.fixture
 def make_test() -> Callable[..., Comparison]:
-    return test_row
+    return comparison_row
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import math
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -52,7 +53,7 @@ def test_labels_of_dots_on_one_spot_do_not_overlap(make_summary, make_variant):
         float(text.get("y")) for text in root.iter("text") if text.get("class").startswith("label")
     )
     assert len(heights) == 7
-    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 13.9
+    assert min(b - a for a, b in pairwise(heights)) >= 13.9
     assert heights[-1] < 272
 
 
