@@ -22,6 +22,10 @@ class BadInputError(HarnessError):
     exit_code = 2
 
 
+class VariantImpossibleError(HarnessError):
+    """A variant cannot be had with this model; it is skipped with this reason, and the run goes on."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a clause that helps after a wrong name: the nearest known one, or the whole list.
 

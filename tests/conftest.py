@@ -169,7 +169,7 @@ def saved_model(tmp_path: Path, demo: LoadedModel) -> Callable[[Any], Path]:
 
 
 SMALL_RUN = (
-    *("run", "--intervention", "unsafe_experts", "--limit", "12"),
+    *("run", "--intervention", "unsafe_experts", "--limit", "12", "--draws", "1"),
     *("--set", "training.max_steps=4", "--capability-limit", "8", "--save-model"),
 )
 """The main job on the demo model, cut down to seconds; too little training to change what it says."""

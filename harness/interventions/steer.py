@@ -15,17 +15,13 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from harness.errors import BadInputError, HarnessError
+from harness.errors import BadInputError, VariantImpossibleError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from harness.experts.select import ExpertSelection
     from harness.models.moe import MoELayer, MoEModel
-
-
-class NotSteerableError(HarnessError):
-    """A masked expert was chosen all the same: the router does not go by its linear layer alone."""
 
 
 class _MaskedLinear(TorchFunctionMode):
@@ -63,7 +59,7 @@ def steered(moe: MoEModel, selection: ExpertSelection) -> Iterator[None]:
 
     Raises:
         BadInputError: the model cannot be steered so.
-        NotSteerableError: a masked expert was chosen all the same.
+        VariantImpossibleError: a masked expert was chosen all the same.
     """
     reason = why_not_steerable(moe, selection)
     if reason:
@@ -98,7 +94,7 @@ def _watch(layer: MoELayer, masked: torch.Tensor) -> Any:
     def check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         chosen = args[1] if len(args) > 1 else kwargs["top_k_index"]
         if bool(torch.isin(chosen, masked).any()):
-            raise NotSteerableError(
+            raise VariantImpossibleError(
                 f"steer: layer {layer.index} chose an expert that was masked; this model's router cannot be steered"
             )
 

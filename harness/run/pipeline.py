@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import RunConfig
+from harness.errors import VariantImpossibleError
 from harness.interventions.apply import Variant, active
-from harness.interventions.steer import NotSteerableError, why_not_steerable
 from harness.progress import say
 from harness.report.write import write_reports
 from harness.run.answering import capture_routing
@@ -111,6 +111,8 @@ def _why_skipped(session: Session, variant: Variant, selection: ExpertSelection 
     if selection is None:
         return None
     if variant.spec.intervention == "steer":
+        from harness.interventions.steer import why_not_steerable
+
         return why_not_steerable(session.plan.outline, selection)
     outline = session.plan.outline
     return why_not_trainable(
@@ -165,7 +167,7 @@ def _evaluate(
                 stack.enter_context(active(variant, session.loaded.moe, selection, delta))
             answer_test_prompts(session, variant, state)
             item.capability = measure_capability(session, variant, state)
-    except NotSteerableError as error:
+    except VariantImpossibleError as error:
         item.skipped = str(error)
         say(f"skipping {variant.name}: {error}")
         return item

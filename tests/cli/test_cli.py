@@ -134,7 +134,9 @@ def test_dry_run_counts_prompts_parameters_and_tokens(capsys, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     found = json.loads(
         printed(
-            capsys, "run", "--dry-run", "--json", "--limit", "12", "--max-new-tokens", "10", "--top-k", "8"
+            capsys,
+            *("run", "--dry-run", "--json", "--limit", "12", "--max-new-tokens", "10"),
+            *("--top-k", "8", "--draws", "1"),
         )
     )
     assert found["tasks"] == {
