@@ -53,7 +53,6 @@ def start(plan: Plan, output: Path) -> Session:
     model_key = (
         session.model_key
     )  # reads the checkpoint, which may be unusable: nothing is written before that
-    folder.lock()
     folder.describe(
         {
             "run_id": folder.state.get("run_id") or _new_id(plan),

@@ -10,14 +10,13 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from harness.errors import BadInputError
 from harness.store.files import read_json, sha256, write_json
 
 RUN_FILE = "run.json"
 MANIFEST = "manifest.json"
-LOCK = ".lock"
 
 
 class RunFolder:
@@ -34,32 +33,12 @@ class RunFolder:
         self.path = path
         self.state: dict[str, Any] = {"stages": {}}
         self._hashes: dict[str, tuple[int, int, str]] = {}
-        self._lock: TextIO | None = None
         if (path / RUN_FILE).is_file():
             self.state = _read_state(path / RUN_FILE)
-        elif path.exists() and (not path.is_dir() or any(item.name != LOCK for item in path.iterdir())):
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise BadInputError(
                 f"output {path} holds something that is not a run: expected a new or empty folder"
             )
-
-    def lock(self) -> None:
-        """Keep other processes out of the folder until this one ends, and remove what a killed one left.
-
-        Raises:
-            BadInputError: another process is at work in it, or it cannot be written.
-        """
-        import fcntl
-
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / LOCK).open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BadInputError(f"output {self.path}: another run is at work in it") from error
-        except OSError as error:
-            raise BadInputError(f"output {self.path} cannot be written: {error.strerror}") from error
-        for left in self.path.rglob(".*.tmp"):
-            left.unlink()
 
     def describe(self, facts: dict[str, Any]) -> None:
         """Write run.json with what is known of the run; stage states are kept."""

@@ -129,7 +129,7 @@ def test_expert_table_is_the_pooled_counts_and_its_columns_sum_to_k(small_run):
 def test_selection_is_the_top_of_the_table(small_run):
     chosen = read_json(small_run / "variants/unsafe_experts/selection.json")
     table = pd.read_parquet(small_run / "experts.parquet")
-    rows = table[table["phase"] == chosen["phase"]].nlargest(8, "risk_diff")
+    rows = table[table["phase"] == chosen["phase"]].nlargest(12, "risk_diff")
     assert chosen["experts"] == rows[["layer", "expert"]].to_numpy().tolist()
     assert read_json(small_run / "variants/steer/selection.json")["experts"] == chosen["experts"]
     summary = read_summary(small_run).selection
