@@ -40,6 +40,14 @@ def yaml_files(folder: Folder, include: Sequence[Path] = ()) -> Iterator[Path]:
     yield from sorted(content_folder(folder).glob("*.yaml"))
 
 
+def yaml_files_by_name(folder: Folder, include: Sequence[Path] = ()) -> dict[str, Path]:
+    """Return the YAML files of a folder by what they are called; of two with one name, that of `include` counts."""
+    files: dict[str, Path] = {}
+    for path in yaml_files(folder, include):
+        files.setdefault(path.stem, path)
+    return files
+
+
 def _kind(path: Path) -> Folder:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return "baselines" if any(line.startswith("intervention:") for line in lines) else "tasks"

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from harness.content import yaml_files
-from harness.data.yaml_model import read_yaml
+from harness.content import yaml_files_by_name
+from harness.data.yaml_model import read_named_yaml
 from harness.errors import BadInputError, nearest
 
 Kind = Literal["harmful", "benign"]
@@ -194,12 +194,7 @@ def read_task(path: Path) -> TaskSpec:
     Raises:
         BadInputError: the file does not follow the schema, or is not called like its task.
     """
-    spec = read_yaml(path, TaskSpec)
-    if spec.name != path.stem:
-        raise BadInputError(
-            f"{path}: name: expected '{path.stem}', as the file is called, found '{spec.name}'"
-        )
-    return spec.located_in(path.parent)
+    return read_named_yaml(path, TaskSpec).located_in(path.parent)
 
 
 def list_tasks(include: Sequence[Path] = ()) -> list[TaskSpec]:
@@ -208,7 +203,7 @@ def list_tasks(include: Sequence[Path] = ()) -> list[TaskSpec]:
     Raises:
         BadInputError: a task file does not follow the schema.
     """
-    return [read_task(path) for _, path in sorted(_task_files(include).items())]
+    return [read_task(path) for _, path in sorted(yaml_files_by_name("tasks", include).items())]
 
 
 def find_task(name: str, include: Sequence[Path] = ()) -> TaskSpec:
@@ -217,14 +212,7 @@ def find_task(name: str, include: Sequence[Path] = ()) -> TaskSpec:
     Raises:
         BadInputError: there is none (the nearest is named), or its file does not follow the schema.
     """
-    files = _task_files(include)
+    files = yaml_files_by_name("tasks", include)
     if name not in files:
         raise BadInputError(f"unknown task '{name}': {nearest(name, files)}")
     return read_task(files[name])
-
-
-def _task_files(include: Sequence[Path]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in yaml_files("tasks", include):
-        files.setdefault(path.stem, path)
-    return files

@@ -37,6 +37,19 @@ def read_yaml(path: Path, model: type[M]) -> M:
         raise BadInputError(f"{path}: {explain(error, model)}") from error
 
 
+def read_named_yaml(path: Path, model: type[M]) -> M:
+    """Read a file whose `name` must be what the file is called.
+
+    Raises:
+        BadInputError: as `read_yaml`, or the two names differ.
+    """
+    content = read_yaml(path, model)
+    name = getattr(content, "name", None)
+    if name != path.stem:
+        raise BadInputError(f"{path}: name: expected '{path.stem}', as the file is called, found '{name}'")
+    return content
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return what pydantic found as one line: "field: what was expected; other field: ..."."""
     return "; ".join(_explanations(error, model))

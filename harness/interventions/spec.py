@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.content import yaml_files
-from harness.data.yaml_model import read_yaml
+from harness.content import yaml_files_by_name
+from harness.data.yaml_model import read_named_yaml
 from harness.errors import BadInputError, nearest
 
 BASE = "base"
@@ -63,7 +63,10 @@ def list_variants(include: Sequence[Path] = ()) -> dict[str, VariantSpec]:
     Raises:
         BadInputError: a file does not follow the schema, or is not called like its baseline.
     """
-    return {name: _read(path) for name, path in sorted(_files(include).items())}
+    return {
+        name: read_named_yaml(path, VariantSpec)
+        for name, path in sorted(yaml_files_by_name("baselines", include).items())
+    }
 
 
 def find_variant(name: str, include: Sequence[Path] = (), kind: str = "baseline") -> VariantSpec:
@@ -72,23 +75,7 @@ def find_variant(name: str, include: Sequence[Path] = (), kind: str = "baseline"
     Raises:
         BadInputError: there is none of this name (the nearest is offered), or its file is wrong.
     """
-    files = _files(include)
+    files = yaml_files_by_name("baselines", include)
     if name not in files:
         raise BadInputError(f"unknown {kind} '{name}': {nearest(name, files)}")
-    return _read(files[name])
-
-
-def _files(include: Sequence[Path]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in yaml_files("baselines", include):
-        files.setdefault(path.stem, path)
-    return files
-
-
-def _read(path: Path) -> VariantSpec:
-    spec = read_yaml(path, VariantSpec)
-    if spec.name != path.stem:
-        raise BadInputError(
-            f"{path}: name: expected '{path.stem}', as the file is called, found '{spec.name}'"
-        )
-    return spec
+    return read_named_yaml(files[name], VariantSpec)
