@@ -1,7 +1,6 @@
 """Training examples: chat-templated prompts with the answer that the model should give.
 
-Only answer tokens carry loss. Examples of a batch are right-aligned, so that all answers end in the last column
-and the output head runs on the last few columns alone.
+Only answer tokens carry loss, and the output head runs on the positions that predict them alone.
 """
 
 from __future__ import annotations
@@ -38,12 +37,13 @@ class Example:
 
 
 class Batch(NamedTuple):
-    """Right-aligned examples; `labels` covers the last columns only and is -100 where no loss is taken."""
+    """Left-padded examples, the answer tokens to learn, and where each is predicted (one position earlier)."""
 
     input_ids: torch.Tensor  # [B, T]
     attention_mask: torch.Tensor  # [B, T]
     position_ids: torch.Tensor  # [B, T]
-    labels: torch.Tensor  # [B, A], the last A columns
+    targets: torch.Tensor  # [A], the answer tokens of all examples
+    predictors: torch.Tensor  # [A], their predecessors' places in the flattened [B * T]
 
 
 def make_examples(
@@ -112,14 +112,17 @@ def _merged_by_rank(examples: Sequence[Example], rows: Sequence[int]) -> list[in
 
 
 def collate(examples: Sequence[Example], pad: int, device: torch.device) -> Batch:
-    """Right-align examples and label their answer tokens."""
-    width, answers = max(map(len, examples)), max(len(example.answer) for example in examples)
+    """Left-pad examples and say where their answer tokens are predicted."""
+    width = max(map(len, examples))
     ids = np.full((len(examples), width), pad, dtype=np.int64)
     mask = np.zeros((len(examples), width), dtype=np.int64)
-    labels = np.full((len(examples), answers), -100, dtype=np.int64)
+    answered = np.zeros((len(examples), width), dtype=bool)
     for row, example in enumerate(examples):
         ids[row, width - len(example) :] = (*example.prompt, *example.answer)
         mask[row, width - len(example) :] = 1
-        labels[row, answers - len(example.answer) :] = example.answer
+        answered[row, width - len(example.answer) :] = True
     positions = np.clip(mask.cumsum(axis=1) - 1, 0, None)
-    return Batch(*(torch.from_numpy(array).to(device) for array in (ids, mask, positions, labels)))
+    # Found here, on the host: a mask on the device would make every step wait for its number of tokens.
+    predictors = np.flatnonzero(answered) - 1
+    arrays = (ids, mask, positions, ids[answered], predictors)
+    return Batch(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from harness.errors import BadInputError, HarnessError
@@ -118,18 +119,34 @@ def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
 
     No labels are handed to the model, so a router's auxiliary loss never joins in.
     """
-    width = batch.labels.shape[1]
-    logits = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        logits_to_keep=width + 1,
-        use_cache=False,
-    ).logits[:, -(width + 1) : -1]
-    wanted = batch.labels != -100
-    kept, labels = logits[wanted], batch.labels[wanted]
-    pieces = zip(kept.split(_LOSS_CHUNK), labels.split(_LOSS_CHUNK), strict=True)
+    logits = answer_logits(model, batch)
+    pieces = zip(logits.split(_LOSS_CHUNK), batch.targets.split(_LOSS_CHUNK), strict=True)
     return torch.stack([functional.cross_entropy(a.float(), b, reduction="sum") for a, b in pieces]).sum()
+
+
+def answer_logits(model: Any, batch: Batch) -> torch.Tensor:
+    """Return the logits that predict a batch's answer tokens, [A, V].
+
+    The hidden states are cut down where they enter the output head, so the family's own scaling or capping of
+    logits still applies, and the vocabulary is only paid for where there is a loss.
+    """
+
+    def keep_predictors(head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = args[0]
+        return (hidden.reshape(-1, hidden.shape[-1])[batch.predictors].unsqueeze(0), *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(keep_predictors)
+    try:
+        output = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+        )
+    finally:
+        handle.remove()
+    logits: torch.Tensor = output.logits[0]
+    return logits
 
 
 def _groups(
@@ -154,7 +171,7 @@ def _by_aim(examples: Sequence[Example], batch: Sequence[int]) -> list[list[int]
 
 def _accumulate(loaded: LoadedModel, group: Sequence[Batch], step: int) -> tuple[float, int]:
     """Backpropagate the batches of one step; the loss is per answer token of them all together."""
-    tokens = sum(int((batch.labels != -100).sum()) for batch in group)
+    tokens = sum(len(batch.targets) for batch in group)
     total = 0.0
     for batch in group:
         loss = answer_loss(loaded.moe.model, batch) / tokens

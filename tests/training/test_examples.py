@@ -41,12 +41,14 @@ def test_an_empty_cut_answer_teaches_nothing_and_is_left_out(demo):
     assert [m.answer for m in made] == [(2,)]
 
 
-def test_a_batch_ends_in_the_last_column_and_labels_answers_alone():
+def test_a_batch_ends_in_the_last_column_and_learns_answers_alone():
     batch = collate([Example((11, 12, 13), (4, 2), "refuse"), Example((21,), (5, 6, 2), "retain")], 0, CPU)
     assert batch.input_ids.tolist() == [[11, 12, 13, 4, 2], [0, 21, 5, 6, 2]]
     assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [0, 1, 1, 1, 1]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 0, 1, 2, 3]]
-    assert batch.labels.tolist() == [[-100, 4, 2], [5, 6, 2]]
+    assert batch.targets.tolist() == [4, 2, 5, 6, 2]
+    # Row 0 from column 2 on, row 1 (places 5 to 9) from column 1 on: the position before each answer token.
+    assert batch.predictors.tolist() == [2, 3, 6, 7, 8]
 
 
 @settings(max_examples=60, deadline=None)

@@ -62,17 +62,21 @@ def test_loss_is_the_cross_entropy_of_answer_tokens(tiny_model, family):
     assert found == pytest.approx(sum(hand_computed_loss(model, e) for e in examples(3)), rel=1e-5)
 
 
-def test_loss_does_not_read_prompt_tokens_as_labels_nor_padding(tiny_model):
-    """The same answers with another token as padding, and with every unlabelled column relabelled."""
+def test_loss_does_not_read_prompt_tokens_as_targets_nor_padding(tiny_model):
+    """The same answers with another token as padding, and behind more padding."""
     model = tiny_model("qwen3_moe")
     batch = collate(examples(3), 0, CPU)
     padded = collate(examples(3), 1234, CPU)
     assert not torch.equal(batch.input_ids, padded.input_ids)
-    longer = torch.nn.functional.pad(batch.labels, (4, 0), value=-100)
+    wider = collate([*examples(3), Example(tuple(range(10, 60)), (7,), "refuse")], 0, CPU)
+    rows, width = 3, wider.input_ids.shape[1]
+    answers = wider.predictors < rows * width
+    longer = Batch(*(t[:rows] for t in wider[:3]), wider.targets[answers], wider.predictors[answers])
+    assert width > batch.input_ids.shape[1]
     with torch.inference_mode():
         expected = answer_loss(model, batch)
         torch.testing.assert_close(answer_loss(model, padded), expected)
-        torch.testing.assert_close(answer_loss(model, Batch(*batch[:3], longer)), expected)
+        torch.testing.assert_close(answer_loss(model, longer), expected)
 
 
 def test_loss_in_chunks_is_the_loss_in_one(tiny_model, monkeypatch):
