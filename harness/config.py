@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.data.task import Role
 from harness.errors import BadInputError, nearest
+from harness.routing.counts import Phase, Record
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -43,21 +44,38 @@ class GenerationConfig(Settings):
 
 
 class SelectionConfig(Settings):
-    """Which experts count as unsafe: top_k, threshold, or both; 50 experts when neither is given."""
+    """Which experts count as unsafe. Limits given together all hold; without any, 50 experts are kept."""
 
-    method: str = Field("risk_diff", description="how an expert is scored")
-    phase: Literal["prompt", "generation", "all", "decision"] = Field(
+    method: str = Field("risk_diff", description="how an expert is scored; see docs/selection.md")
+    phase: Phase = Field(
         "all", description="tokens to look at; `decision` is the last 4 prompt and first 4 answer tokens"
     )
+    direction: Literal["unsafe", "safe"] = Field(
+        "unsafe", description="select experts that harmful prompts use more, or that benign ones do"
+    )
     top_k: PositiveInt | None = Field(
-        None, description="keep at most this many (50 when no threshold is given either)"
+        None, description="keep at most this many (50 when no other limit is given either)"
     )
     threshold: float | None = Field(None, description="keep scores of at least this, such as 0.05")
+    per_layer: PositiveInt | None = Field(None, description="keep at most this many of each layer")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="keep the fewest of each layer that hold this share of its positive scores"
+    )
+    max_q: float | None = Field(None, gt=0, le=1, description="keep experts with a q-value of at most this")
+    control: list[str] | None = Field(
+        None,
+        description="benign tasks on the harmful prompts' own topics; by default those whose pairs match them",
+    )
+    cut_tokens: PositiveInt = Field(16, description="answer tokens that the length-cut score looks at")
+    permutations: Annotated[int, Field(ge=100)] = Field(10_000, description="label permutations behind p-values")
+    resamples: Annotated[int, Field(ge=100)] = Field(2_000, description="bootstrap resamples behind intervals")
+    half_samples: Annotated[int, Field(ge=10)] = Field(200, description="half-samples behind `stability`")
 
     @property
     def at_most(self) -> int | None:
         """Experts to keep at most, the default included."""
-        return DEFAULT_TOP_K if self.top_k is None and self.threshold is None else self.top_k
+        limits = (self.top_k, self.threshold, self.per_layer, self.top_p, self.max_q)
+        return DEFAULT_TOP_K if all(limit is None for limit in limits) else self.top_k
 
 
 class TrainingConfig(Settings):
@@ -114,6 +132,11 @@ class RunConfig(Settings):
     seed: NonNegativeInt = Field(0, description="of splits, refusals, random draws and training order")
     draws: PositiveInt = Field(1, description="how many random_experts draws to train")
     judge: str = Field("keyword", description="the primary judge; see `harness judges list`")
+    record: Record = Field(
+        "counts",
+        description="how much routing to keep of the identify prompts: counts; also each token's experts and gate "
+        "weights; also the router's logits",
+    )
     engine: Literal["transformers"] = Field("transformers", description="what generates the answers")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the model in memory; auto is the checkpoint's"

@@ -59,7 +59,7 @@ def get_routings_with_generation(
     with torch.inference_mode(), RouterLogits(moe).recorded() as recorder:
         generate: Any = model.generate
         output = generate(**encoded, **(settings | dict(sampling_params or {})))
-    logits = recorder.take()
+    logits = recorder.take(batch=1)[:, 0].float().cpu().numpy()
     prompt_ids = encoded["input_ids"][0].tolist()
     generated_ids = output[0, len(prompt_ids) :].tolist()
     return {

@@ -45,7 +45,7 @@ def test_risk_differences_equal_the_pipelines_own_counts(demo, routings):
     counts = {}
     for kind, texts in kinds.items():
         prompts = [Prompt(str(i), text, "t", kind) for i, text in enumerate(texts)]
-        batch = next(engine.generate([prompts], 8, capture=True))
+        batch = next(engine.generate([prompts], 8, capture="counts"))
         used, tokens = batch.routing.of("all")
         counts[kind] = used.sum(axis=0) / tokens.sum()
     expected = counts["harmful"] - counts["benign"]

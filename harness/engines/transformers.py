@@ -7,13 +7,16 @@ answer depends on what it is padded with.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from harness.engines.chat import ChatTemplate
 from harness.errors import HarnessError
-from harness.routing.capture import RoutingCapture, count, phase_masks
-from harness.routing.counts import RoutingCounts
+from harness.routing.capture import RoutingCapture, count, phase_masks, routed_tokens
+from harness.routing.counts import Record, RoutingCounts
+from harness.routing.tokens import RoutedTokens
+from harness.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -39,10 +42,23 @@ class Response:
 
 
 class BatchResult(NamedTuple):
-    """The answers of one batch, and its routing counts where they were asked for."""
+    """The answers of one batch, and its routing where that was asked for."""
 
     responses: list[Response]
-    routing: RoutingCounts | None
+    routing: RoutingCounts | None = None
+    tokens: RoutedTokens | None = None
+
+
+class Sampling(NamedTuple):
+    """Several sampled answers a prompt instead of one greedy one.
+
+    Their ids are the prompt's with #1, #2, ... behind it; each counts the routing of the prompt again.
+    """
+
+    answers: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
 
 
 class TransformersEngine:
@@ -77,16 +93,24 @@ class TransformersEngine:
         batches: Sequence[Sequence[Prompt]],
         max_new_tokens: int,
         system_prompt: str | None = None,
-        capture: bool = False,
+        capture: Record | None = None,
+        sampling: Sampling | None = None,
     ) -> Iterator[BatchResult]:
-        """Answer batch after batch, greedily.
+        """Answer batch after batch, greedily unless told to sample.
+
+        Args:
+            batches: from `batches`.
+            max_new_tokens: the longest answer.
+            system_prompt: told to the model first.
+            capture: how much of the routing to keep: counts, also single tokens, also router logits.
+            sampling: draw several answers a prompt.
 
         Raises:
-            HarnessError: out of memory (says which knob to turn).
+            HarnessError: out of memory (says which knob to turn), or routing that cannot be trusted.
         """
-        recorder = RoutingCapture(self.loaded.moe) if capture else None
+        recorder = RoutingCapture(self.loaded.moe, logits=capture == "logits") if capture else None
         for batch in batches:
-            yield self._answer(batch, max_new_tokens, system_prompt, recorder)
+            yield self._answer(batch, max_new_tokens, system_prompt, recorder, capture, sampling)
 
     def _answer(
         self,
@@ -94,6 +118,8 @@ class TransformersEngine:
         max_new_tokens: int,
         system_prompt: str | None,
         recorder: RoutingCapture | None,
+        capture: Record | None,
+        sampling: Sampling | None,
     ) -> BatchResult:
         import torch
 
@@ -102,37 +128,60 @@ class TransformersEngine:
             padding_side="left",
             return_tensors="pt",
         ).to(self.loaded.device)
+        answers = sampling.answers if sampling else 1
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), recorder.installed() if recorder else nullcontext():
+                whole = self._generate(encoded, max_new_tokens, sampling, [prompt.id for prompt in batch])
+                # Row b * answers + j is answer j to prompt b, from the first forward pass on.
+                mask = encoded["attention_mask"].repeat_interleave(answers, dim=0)
+                new = whole[:, mask.shape[1] :]
+                asked = [prompt for prompt in batch for _ in range(answers)]
+                ids = [f"{p.id}#{i % answers + 1}" if sampling else p.id for i, p in enumerate(asked)]
+                responses = self._responses(asked, ids, mask, new)
                 if recorder is None:
-                    new, routing = self._new_tokens(encoded, max_new_tokens), None
-                else:
-                    with recorder.installed():
-                        new = self._new_tokens(encoded, max_new_tokens)
-                    masks_from = (encoded["attention_mask"], self._lengths(new))
-                    ids = recorder.take(len(batch))
-                    masks = phase_masks(*masks_from, columns=ids.shape[2])
-                    routing = count(ids, masks, self.loaded.moe, [prompt.id for prompt in batch])
+                    return BatchResult(responses)
+                captured = recorder.take(len(asked))
+                masks = phase_masks(mask, self._lengths(new), columns=captured.experts.shape[2])
+                counts = count(captured, masks, self.loaded.moe, ids)
+                if capture == "counts":
+                    return BatchResult(responses, counts)
+                return BatchResult(
+                    responses, counts, routed_tokens(captured, masks, whole[:, : masks.shape[2]], ids)
+                )
         except torch.OutOfMemoryError as error:
             raise HarnessError(
                 f"out of memory while {len(batch)} prompts were answered: lower generation.batch_size"
             ) from error
-        return BatchResult(self._responses(batch, encoded["attention_mask"], new), routing)
 
-    def _new_tokens(self, encoded: Any, max_new_tokens: int) -> torch.Tensor:
-        tokenizer = self.loaded.tokenizer
+    def _generate(
+        self, encoded: Any, max_new_tokens: int, sampling: Sampling | None, ids: Sequence[str]
+    ) -> torch.Tensor:
+        """Return prompts with their answers, [B * answers, P + G]."""
+        import torch
+
         model: Any = self.loaded.moe.model
-        output: torch.Tensor = model.generate(
-            **encoded,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            # A checkpoint's own sampling settings would only draw warnings under greedy decoding.
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        return output[:, encoded["input_ids"].shape[1] :]
+        # A checkpoint's own sampling settings would only draw warnings under greedy decoding.
+        how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if sampling is not None:
+            how = {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": 0,
+                "num_return_sequences": sampling.answers,
+            }
+        devices = [self.loaded.device] if self.loaded.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices, enabled=sampling is not None):
+            if sampling is not None:
+                # By the batch, so that a resumed run draws what an uninterrupted one would.
+                torch.manual_seed(int(fingerprint([sampling.seed, list(ids)])[:15], 16))
+            output: torch.Tensor = model.generate(
+                **encoded,
+                max_new_tokens=max_new_tokens,
+                pad_token_id=self.loaded.tokenizer.pad_token_id,
+                **how,
+            )
+        return output
 
     def _end_tokens(self) -> list[int]:
         eos = self.loaded.moe.model.generation_config.eos_token_id
@@ -148,23 +197,24 @@ class TransformersEngine:
         before_end = (ends.cumsum(dim=1) == 0).sum(dim=1)
         return (before_end + 1).clamp(max=new.shape[1])
 
-    def _responses(self, batch: Sequence[Prompt], mask: torch.Tensor, new: torch.Tensor) -> list[Response]:
+    def _responses(
+        self, asked: Sequence[Prompt], ids: Sequence[str], mask: torch.Tensor, new: torch.Tensor
+    ) -> list[Response]:
         ends = set(self._end_tokens())
-        lengths = self._lengths(new).tolist()
-        prompt_tokens = mask.sum(dim=1).tolist()
+        rows, lengths = new.tolist(), self._lengths(new).tolist()
         texts = self.loaded.tokenizer.batch_decode(
-            [row[:n] for row, n in zip(new.tolist(), lengths, strict=True)], skip_special_tokens=True
+            [row[:n] for row, n in zip(rows, lengths, strict=True)], skip_special_tokens=True
         )
         return [
             Response(
-                id=prompt.id,
+                id=name,
                 prompt=prompt.text,
                 response=text.strip(),
                 finish_reason="stop" if row[n - 1] in ends else "length",
                 prompt_tokens=int(p),
                 generated_tokens=int(n),
             )
-            for prompt, text, row, n, p in zip(
-                batch, texts, new.tolist(), lengths, prompt_tokens, strict=True
+            for prompt, name, text, row, n, p in zip(
+                asked, ids, texts, rows, lengths, mask.sum(dim=1).tolist(), strict=True
             )
         ]

@@ -1,21 +1,23 @@
 """Routing capture: which experts served each token, seen where the experts are called.
 
-A forward pre-hook on each fused experts module receives the experts that the router chose, whatever its rule
-(correction bias, group limits, sparsemixer), so nothing is recomputed. The hook only keeps the ids, [rows, k];
-which rows are prompt, answer or padding is known once the batch is finished, and counting happens then, in one
-pass a layer.
+A forward pre-hook on each fused experts module receives the experts that the router chose and their gate weights,
+whatever the router's rule (correction bias, group limits, sparsemixer), so nothing is recomputed. The hook only keeps
+them, [rows, k]; which rows are prompt, answer or padding is known once the batch is finished, and counting happens
+then, in one pass a layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from harness.errors import HarnessError
 from harness.routing.counts import DECISION_WINDOW, STORED_PHASES, RoutingCounts
+from harness.routing.logits import RouterLogits
+from harness.routing.tokens import RoutedTokens
 
 if TYPE_CHECKING:
     import torch
@@ -23,26 +25,38 @@ if TYPE_CHECKING:
 
     from harness.models.moe import MoELayer, MoEModel
 
+class Captured(NamedTuple):
+    """What was routed in a batch of `B` rows; columns are positions: the padded prompt, then one a decoding step."""
+
+    experts: torch.Tensor  # [L, B, T, k]
+    weights: torch.Tensor  # [L, B, T, k]
+    logits: torch.Tensor | None  # [L, B, T, E]
+
 
 class RoutingCapture:
-    """Collects the expert ids of one batch of `B` rows after another."""
+    """Collects the routing of one batch after another.
 
-    def __init__(self, moe: MoEModel) -> None:
+    Args:
+        moe: the model to listen to.
+        logits: also keep the router's logits, which takes layers x experts numbers a token.
+    """
+
+    def __init__(self, moe: MoEModel, logits: bool = False) -> None:
         self.moe = moe
-        self._ids: list[list[torch.Tensor]] = [[] for _ in moe.layers]
+        self._experts: list[list[torch.Tensor]] = [[] for _ in moe.layers]
+        self._weights: list[list[torch.Tensor]] = [[] for _ in moe.layers]
+        self._logits = RouterLogits(moe) if logits else None
 
     @contextmanager
     def installed(self) -> Iterator[RoutingCapture]:
         """Listen to the experts modules inside the block."""
-        handles = [
-            layer.experts.register_forward_pre_hook(self._hook(i, layer), with_kwargs=True)
-            for i, layer in enumerate(self.moe.layers)
-        ]
-        try:
+        with ExitStack() as stack:
+            for i, layer in enumerate(self.moe.layers):
+                handle = layer.experts.register_forward_pre_hook(self._hook(i, layer), with_kwargs=True)
+                stack.callback(handle.remove)
+            if self._logits is not None:
+                stack.enter_context(self._logits.recorded())
             yield self
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _hook(self, place: int, layer: MoELayer) -> Any:
         import torch
@@ -50,27 +64,35 @@ class RoutingCapture:
         small = torch.uint8 if layer.n_experts <= 256 else torch.int16
 
         def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            chosen = args[1] if len(args) > 1 else kwargs["top_k_index"]
-            self._ids[place].append(chosen.to(small))
+            chosen, weights = (*args[1:3], kwargs.get("top_k_index"), kwargs.get("top_k_weights"))[:2]
+            self._experts[place].append(chosen.to(small))
+            self._weights[place].append(weights)
 
         return keep
 
-    def take(self, batch: int) -> torch.Tensor:
-        """Return the ids of what was routed since the last call, [L, B, T, k], and start anew.
+    def take(self, batch: int) -> Captured:
+        """Return what was routed since the last call, and start anew.
 
-        Columns are positions: first the prompt as it was padded, then one a decoding step.
+        Raises:
+            HarnessError: a layer was not called, or not with whole rows of the batch.
         """
+        experts = self._stacked(self._experts, batch)
+        weights = self._stacked(self._weights, batch)
+        logits = None if self._logits is None else self._logits.take(batch)
+        return Captured(experts, weights, logits)
+
+    def _stacked(self, kept_by_layer: list[list[torch.Tensor]], batch: int) -> torch.Tensor:
         import torch
 
         layers = []
-        for layer, kept in zip(self.moe.layers, self._ids, strict=True):
-            if not kept or any(ids.shape[0] % batch for ids in kept):
+        for layer, kept in zip(self.moe.layers, kept_by_layer, strict=True):
+            if not kept or any(rows.shape[0] % batch for rows in kept):
                 raise HarnessError(
                     f"layer {layer.index} was not called with whole rows of a batch of {batch}"
                 )
-            layers.append(torch.cat([ids.view(batch, -1, ids.shape[-1]) for ids in kept], dim=1))
+            layers.append(torch.cat([rows.view(batch, -1, rows.shape[-1]) for rows in kept], dim=1))
             kept.clear()
-        if len({ids.shape for ids in layers}) > 1:
+        if len({rows.shape for rows in layers}) > 1:
             raise HarnessError(
                 "MoE layers saw different numbers of tokens: capture is not possible for this model"
             )
@@ -101,39 +123,81 @@ def phase_masks(prompt_mask: torch.Tensor, generated: torch.Tensor, columns: int
     return torch.stack([phases[phase] for phase in STORED_PHASES])
 
 
-def count(ids: torch.Tensor, masks: torch.Tensor, moe: MoEModel, prompts: Sequence[str]) -> RoutingCounts:
+def count(captured: Captured, masks: torch.Tensor, moe: MoEModel, prompts: Sequence[str]) -> RoutingCounts:
     """Count a batch.
 
     Args:
-        ids: expert ids, [L, B, T, k].
+        captured: what `RoutingCapture.take` returned.
         masks: which positions belong to which phase, bool [phases, B, T].
         moe: the model they come from.
         prompts: the prompts' ids, B of them.
 
     Raises:
-        HarnessError: a token that counts has an expert out of range or the same expert twice.
+        HarnessError: a token that counts has an expert out of range, the same expert twice, or a gate weight
+            that is not a number.
     """
     import torch
 
-    layers, batch, _, k = ids.shape
-    phases, experts = masks.shape[0], moe.n_experts
-    counts = torch.zeros(batch, phases, layers, experts, dtype=torch.int32, device=ids.device)
+    layers, batch, _, k = captured.experts.shape
+    phases, experts, device = masks.shape[0], moe.n_experts, captured.experts.device
+    counts = torch.zeros(batch, phases, layers, experts, dtype=torch.int32, device=device)
+    mass = torch.zeros(batch, phases, layers, experts, dtype=torch.float32, device=device)
+    routed = masks.any(dim=0)
     for layer in range(layers):
-        chosen = ids[layer].long()
-        _check_ids(chosen, masks.any(dim=0), moe.layers[layer])
-        flat = chosen.reshape(batch, -1)
+        chosen, weights = captured.experts[layer].long(), captured.weights[layer].float()
+        _check_ids(chosen, routed, moe.layers[layer])
+        _check_weights(weights, routed, moe.layers[layer], prompts)
+        flat, gates = chosen.reshape(batch, -1), weights.reshape(batch, -1)
         for phase in range(phases):
-            weight = masks[phase].unsqueeze(-1).expand(-1, -1, k).reshape(batch, -1).to(torch.int32)
-            counts[:, phase, layer].scatter_add_(1, flat, weight)
+            inside = masks[phase].unsqueeze(-1).expand(-1, -1, k).reshape(batch, -1)
+            counts[:, phase, layer].scatter_add_(1, flat, inside.to(torch.int32))
+            mass[:, phase, layer].scatter_add_(1, flat, gates.masked_fill(~inside, 0.0))
     result = RoutingCounts(
         ids=tuple(prompts),
         layers=tuple(moe.layer_indices),
         experts_per_token=k,
         counts=counts.cpu().numpy(),
         tokens=masks.sum(dim=-1).T.to(torch.int32).cpu().numpy().astype(np.int32),
+        mass=mass.cpu().numpy(),
     )
     result.check("capture")
     return result
+
+
+def routed_tokens(
+    captured: Captured, masks: torch.Tensor, token_ids: torch.Tensor, prompts: Sequence[str]
+) -> RoutedTokens:
+    """Keep a batch's routing token by token.
+
+    Args:
+        captured: what `RoutingCapture.take` returned.
+        masks: which positions belong to which phase, bool [phases, B, T].
+        token_ids: what stood at each position, [B, T].
+        prompts: the prompts' ids, B of them.
+    """
+    import torch
+
+    prompt, answer = masks[STORED_PHASES.index("prompt")], masks[STORED_PHASES.index("generation")]
+    routed = prompt | answer
+    lengths = routed.sum(dim=1).cpu().numpy()
+    logits = captured.logits
+
+    def rows(values: torch.Tensor) -> torch.Tensor:  # [L, B, T, X] to [routed tokens, L, X]
+        return values.permute(1, 2, 0, 3)[routed].cpu()
+
+    return RoutedTokens(
+        ids=tuple(prompts),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        prompt_tokens=prompt.sum(dim=1).to(torch.int32).cpu().numpy(),
+        token_ids=token_ids[routed].to(torch.int32).cpu().numpy(),
+        experts=_unsigned(rows(captured.experts).numpy()),
+        weights=rows(captured.weights).to(torch.float16).numpy(),
+        logits=None if logits is None else rows(logits).float().numpy(),
+    )
+
+
+def _unsigned(experts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return experts if experts.dtype == np.uint8 else experts.astype(np.uint16)
 
 
 def _check_ids(chosen: torch.Tensor, routed: torch.Tensor, layer: MoELayer) -> None:
@@ -145,4 +209,16 @@ def _check_ids(chosen: torch.Tensor, routed: torch.Tensor, layer: MoELayer) -> N
         raise HarnessError(
             f"layer {layer.index} routed a token to an expert twice or out of 0 to {layer.n_experts - 1}: "
             "capture cannot be trusted for this model"
+        )
+
+
+def _check_weights(
+    weights: torch.Tensor, routed: torch.Tensor, layer: MoELayer, prompts: Sequence[str]
+) -> None:
+    """Refuse gate weights that are not numbers, [B, T, k]."""
+    broken = (~weights.isfinite()).any(dim=-1) & routed
+    if bool(broken.any()):
+        sample = int(broken.any(dim=1).int().argmax())
+        raise HarnessError(
+            f"layer {layer.index}: the router's output for prompt '{prompts[sample]}' is not a number"
         )

@@ -8,21 +8,20 @@ answer of G tokens has G - 1 routed ones.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from harness.errors import BadInputError, HarnessError
-from harness.store.files import write_whole
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 Phase = Literal["prompt", "generation", "all", "decision"]
+
+Record = Literal["counts", "tokens", "logits"]
 
 STORED_PHASES: tuple[Phase, ...] = ("prompt", "generation", "decision")
 PHASES: tuple[Phase, ...] = ("prompt", "generation", "all", "decision")
@@ -39,6 +38,8 @@ class RoutingCounts:
         experts_per_token: k.
         counts: int32 [N, stored phases, L, E], routed tokens of the phase that went to the expert.
         tokens: int32 [N, stored phases], routed tokens of the phase.
+        mass: float32 like `counts`, the gate weights that the expert got from those tokens, summed; None where the
+            counts come from elsewhere than capture.
     """
 
     ids: tuple[str, ...]
@@ -46,6 +47,7 @@ class RoutingCounts:
     experts_per_token: int
     counts: npt.NDArray[np.int32]
     tokens: npt.NDArray[np.int32]
+    mass: npt.NDArray[np.float32] | None = None
 
     def of(self, phase: Phase) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return the counts [N, L, E] and tokens [N] of a phase."""
@@ -54,6 +56,18 @@ class RoutingCounts:
             return a + b, tokens_a + tokens_b
         where = STORED_PHASES.index(phase)
         return self.counts[:, where].astype(np.int64), self.tokens[:, where].astype(np.int64)
+
+    def mass_of(self, phase: Phase) -> npt.NDArray[np.float64]:
+        """Return the gate mass of a phase, [N, L, E].
+
+        Raises:
+            BadInputError: these counts have none.
+        """
+        if self.mass is None:
+            raise BadInputError("these routing counts hold no gate weights: capture again")
+        if phase == "all":
+            return self.mass_of("prompt") + self.mass_of("generation")
+        return self.mass[:, STORED_PHASES.index(phase)].astype(np.float64)
 
     def check(self, where: str) -> None:
         """Prove that no routing was lost: every layer's counts sum to tokens times k.
@@ -76,12 +90,14 @@ def join(parts: Sequence[RoutingCounts]) -> RoutingCounts:
     first = parts[0]
     if len({(part.layers, part.experts_per_token, part.counts.shape[1:]) for part in parts}) > 1:
         raise BadInputError("routing counts of different models cannot be joined")
+    masses = [part.mass for part in parts if part.mass is not None]
     return RoutingCounts(
         ids=tuple(name for part in parts for name in part.ids),
         layers=first.layers,
         experts_per_token=first.experts_per_token,
         counts=np.concatenate([part.counts for part in parts]),
         tokens=np.concatenate([part.tokens for part in parts]),
+        mass=np.concatenate(masses) if len(masses) == len(parts) else None,
     )
 
 
@@ -90,53 +106,10 @@ def reorder(counts: RoutingCounts, ids: Sequence[str]) -> RoutingCounts:
     position = {name: i for i, name in enumerate(counts.ids)}
     order = [position[name] for name in ids]
     return RoutingCounts(
-        tuple(ids), counts.layers, counts.experts_per_token, counts.counts[order], counts.tokens[order]
+        tuple(ids),
+        counts.layers,
+        counts.experts_per_token,
+        counts.counts[order],
+        counts.tokens[order],
+        None if counts.mass is None else counts.mass[order],
     )
-
-
-def save_counts(counts: RoutingCounts, path: Path) -> None:
-    """Write counts as safetensors, with ids and layers in the file's metadata."""
-    from safetensors.numpy import save_file
-
-    # One entry: safetensors writes several in a random order, and equal counts should be equal files.
-    header = {
-        "harness": json.dumps(
-            {
-                "ids": counts.ids,
-                "layers": counts.layers,
-                "experts_per_token": counts.experts_per_token,
-                "phases": STORED_PHASES,
-            }
-        )
-    }
-    # safetensors writes the buffer as it lies in memory: a transposed view would come back scrambled.
-    tensors = {"counts": np.ascontiguousarray(counts.counts), "tokens": np.ascontiguousarray(counts.tokens)}
-    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header))
-
-
-def load_counts(path: Path) -> RoutingCounts:
-    """Read counts and check them.
-
-    Raises:
-        BadInputError: the file is cut short or is not one of ours.
-        HarnessError: its counts do not add up.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["harness"])
-            counts, tokens = file.get_tensor("counts"), file.get_tensor("tokens")
-        if tuple(header["phases"]) != STORED_PHASES:
-            raise BadInputError(f"{path} has phases {header['phases']}, expected {list(STORED_PHASES)}")
-        loaded = RoutingCounts(
-            ids=tuple(header["ids"]),
-            layers=tuple(header["layers"]),
-            experts_per_token=header["experts_per_token"],
-            counts=counts,
-            tokens=tokens,
-        )
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise BadInputError(f"{path} is not a whole file of routing counts: {error}") from error
-    loaded.check(str(path))
-    return loaded

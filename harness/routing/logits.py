@@ -1,4 +1,4 @@
-"""Router logits of a single conversation, for the guide's functions."""
+"""Router logits: what each router's linear layer gives, before the rule that chooses experts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, HarnessError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from torch import nn
 
@@ -17,7 +16,14 @@ if TYPE_CHECKING:
 
 
 class RouterLogits:
-    """Collects what each router's linear layer gives, [tokens, experts], in the order of the forward passes."""
+    """Collects what each router gives, [tokens, experts], in the order of the forward passes.
+
+    Args:
+        moe: the model to listen to.
+
+    Raises:
+        BadInputError: a layer has no router to listen to.
+    """
 
     def __init__(self, moe: MoEModel) -> None:
         missing = [layer.index for layer in moe.layers if layer.router is None]
@@ -52,15 +58,24 @@ class RouterLogits:
             wide = [x for x in found if x.is_floating_point() and x.shape[-1] == n_experts]
             if not wide:
                 raise BadInputError(f"router of layer {self.moe.layers[place].index} hands out no logits")
-            self._logits[place].append(wide[0].reshape(-1, n_experts).float().cpu())
+            self._logits[place].append(wide[0].reshape(-1, n_experts))
 
         return keep
 
-    def take(self) -> np.ndarray:
-        """Return everything recorded, float32 [MoE layers, tokens, experts], and start anew."""
+    def take(self, batch: int) -> torch.Tensor:
+        """Return everything recorded, [MoE layers, batch, tokens, experts], and start anew.
+
+        Raises:
+            HarnessError: a router was not called, or not with whole rows of the batch.
+        """
         import torch
 
-        stacked = torch.stack([torch.cat(parts) for parts in self._logits]).numpy()
-        for parts in self._logits:
-            parts.clear()
-        return stacked
+        layers = []
+        for layer, kept in zip(self.moe.layers, self._logits, strict=True):
+            if not kept or any(len(rows) % batch for rows in kept):
+                raise HarnessError(
+                    f"the router of layer {layer.index} was not called with whole rows of a batch of {batch}"
+                )
+            layers.append(torch.cat([rows.view(batch, -1, rows.shape[-1]) for rows in kept], dim=1))
+            kept.clear()
+        return torch.stack(layers)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.progress import progress
-from harness.routing.counts import RoutingCounts, join, load_counts, reorder, save_counts
+from harness.routing.counts import RoutingCounts, join, reorder
+from harness.routing.files import load_counts, load_tokens, save_routing
+from harness.routing.tokens import join_tokens, reorder_tokens
 from harness.store.files import read_jsonl, write_jsonl
 from harness.store.journal import BatchJournal
 
@@ -45,31 +47,39 @@ def answer(
         journal = BatchJournal(target, key)
         batches = session.engine.batches(prompts, system_prompt)
         missing = [i for i in range(len(batches)) if journal.rows(i) is None]
+        record = session.config.record if routing is not None else None
         generated = session.engine.generate(
-            [batches[i] for i in missing], max_new_tokens, system_prompt, capture=routing is not None
+            [batches[i] for i in missing], max_new_tokens, system_prompt, capture=record
         )
         with progress(stage, len(prompts), "answers") as advance:
             advance(sum(len(batch) for i, batch in enumerate(batches) if i not in set(missing)))
             for i, result in zip(missing, generated, strict=True):
                 if result.routing is not None:
-                    save_counts(result.routing, journal.path(i, ".safetensors"))
+                    save_routing(result.routing, journal.path(i, ".safetensors"), result.tokens)
                 journal.finish(i, [response.row() for response in result.responses])
                 advance(len(batches[i]))
-        _collect(journal, len(batches), [prompt.id for prompt in prompts], target, routing)
+        ids = [prompt.id for prompt in prompts]
+        if routing is not None:
+            _collect_routing(journal, len(batches), ids, routing, record != "counts")
+        _collect(journal, len(batches), ids, target)
         journal.remove()
 
 
-def _collect(
-    journal: BatchJournal, batches: int, ids: Sequence[str], target: Path, routing: Path | None
-) -> None:
-    """Turn the journal into whole files, in the prompts' order."""
+def _collect(journal: BatchJournal, batches: int, ids: Sequence[str], target: Path) -> None:
+    """Turn the journal's answers into one whole file, in the prompts' order."""
     rows: dict[str, dict[str, Any]] = {}
     for i in range(batches):
         rows |= {row["id"]: row for row in journal.rows(i) or []}
-    if routing is not None:
-        counts = join([load_counts(journal.path(i, ".safetensors")) for i in range(batches)])
-        save_counts(reorder(counts, ids), routing)
     write_jsonl(target, [rows[name] for name in ids])
+
+
+def _collect_routing(
+    journal: BatchJournal, batches: int, ids: Sequence[str], target: Path, with_tokens: bool
+) -> None:
+    paths = [journal.path(i, ".safetensors") for i in range(batches)]
+    counts = reorder(join([load_counts(path) for path in paths]), ids)
+    tokens = reorder_tokens(join_tokens([load_tokens(path) for path in paths]), ids) if with_tokens else None
+    save_routing(counts, target, tokens)
 
 
 def capture_routing(session: Session) -> dict[str, RoutingCounts]:
@@ -81,7 +91,7 @@ def capture_routing(session: Session) -> dict[str, RoutingCounts]:
             continue
         path = session.folder.routing(task)
         tokens = plan.max_new_tokens(task)
-        key = session.key(prompts=contents(prompts), max_new_tokens=tokens)
+        key = session.key(prompts=contents(prompts), max_new_tokens=tokens, record=session.config.record)
         answer(session, f"capture {task}", key, prompts, path.with_suffix(".jsonl"), tokens, routing=path)
         counts[task] = load_counts(path)
     return counts

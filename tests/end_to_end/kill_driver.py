@@ -26,7 +26,7 @@ from harness.run import pipeline  # noqa: F401
 
 PLACES = {
     "batch": "harness.store.journal:BatchJournal.finish",
-    "counts": "harness.run.answering:save_counts",
+    "counts": "harness.run.answering:save_routing",
     "collect": "harness.run.answering:_collect",
     "whole": "harness.store.files:write_whole",
     "step": "harness.training.loop:_accumulate",

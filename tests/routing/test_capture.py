@@ -12,7 +12,7 @@ from harness.data.prompts import Prompt
 from harness.engines.transformers import TransformersEngine
 from harness.errors import HarnessError
 from harness.models.moe import MoELayer, MoEModel
-from harness.routing.capture import RoutingCapture, count, phase_masks
+from harness.routing.capture import Captured, RoutingCapture, count, phase_masks
 from harness.routing.counts import STORED_PHASES, join, reorder
 
 TEXTS = [
@@ -30,7 +30,7 @@ IDS = [prompt.id for prompt in PROMPTS]
 def answered(loaded, batches, max_new_tokens=24):
     """Return the answers by id and the counts in the order of PROMPTS."""
     engine = TransformersEngine(loaded, batch_size=32)
-    results = list(engine.generate(batches, max_new_tokens, capture=True))
+    results = list(engine.generate(batches, max_new_tokens, capture="counts"))
     responses = {row.id: row for result in results for row in result.responses}
     return responses, reorder(join([result.routing for result in results]), IDS)
 
@@ -216,6 +216,11 @@ def one_layer(experts: int = 4) -> MoEModel:
     return MoEModel(None, (MoELayer("layers.3.experts", 3, None, None, experts),), 2)
 
 
+def captured(ids: torch.Tensor) -> Captured:
+    """Every expert with a gate weight of one more than its number, in tenths."""
+    return Captured(ids, (ids + 1) / 10, None)
+
+
 def test_counting_by_hand():
     """Two prompts, three positions, two experts a token, one position that belongs to nothing."""
     ids = torch.tensor([[[[0, 1], [2, 1], [3, 0]], [[0, 1], [3, 2], [2, 3]]]])
@@ -226,7 +231,7 @@ def test_counting_by_hand():
             [[False, True, True], [False, True, True]],
         ]
     )
-    counts = count(ids, masks, one_layer(), ["a", "b"])
+    counts = count(captured(ids), masks, one_layer(), ["a", "b"])
     assert counts.tokens.tolist() == [[2, 1, 2], [1, 1, 2]]
     assert counts.counts[:, :, 0].tolist() == [
         [[1, 2, 1, 0], [1, 0, 0, 1], [1, 1, 1, 1]],
@@ -238,10 +243,15 @@ def test_counting_by_hand():
 def test_impossible_routing_of_a_token_that_counts_is_an_error(chosen):
     ids = torch.tensor([[[[0, 1], chosen]]])
     with pytest.raises(HarnessError, match="layer 3 routed a token to an expert twice or out of 0 to 3"):
-        count(ids, torch.tensor([[[True, True]], [[False, False]], [[False, False]]]), one_layer(), ["a"])
+        count(
+            captured(ids),
+            torch.tensor([[[True, True]], [[False, False]], [[False, False]]]),
+            one_layer(),
+            ["a"],
+        )
 
 
 def test_repeated_experts_of_padding_do_not_matter():
     ids = torch.tensor([[[[0, 0], [1, 2]]]])
     masks = torch.tensor([[[False, True]], [[False, False]], [[False, True]]])
-    assert count(ids, masks, one_layer(), ["a"]).counts[0, 0, 0].tolist() == [0, 1, 1, 0]
+    assert count(captured(ids), masks, one_layer(), ["a"]).counts[0, 0, 0].tolist() == [0, 1, 1, 0]

@@ -15,10 +15,9 @@ from harness.routing.counts import (
     STORED_PHASES,
     RoutingCounts,
     join,
-    load_counts,
     reorder,
-    save_counts,
 )
+from harness.routing.files import load_counts, save_routing
 
 
 def counts_of(seed: int = 0, n: int = 3, layers: int = 2, experts: int = 5, k: int = 2) -> RoutingCounts:
@@ -116,7 +115,7 @@ def test_reordering_moves_whole_prompts():
 def test_saving_and_loading_gives_the_same_counts(tmp_path_factory, seed, n, layers, experts):
     path = tmp_path_factory.mktemp("counts") / "task.safetensors"
     counts = counts_of(seed, n, layers, experts)
-    save_counts(counts, path)
+    save_routing(counts, path)
     assert_same(load_counts(path), counts)
 
 
@@ -126,20 +125,20 @@ def test_counts_that_lie_otherwise_in_memory_are_saved_as_they_read(tmp_path):
     tokens = np.asfortranarray(counts.tokens)
     assert not turned.flags["C_CONTIGUOUS"]
     assert not tokens.flags["C_CONTIGUOUS"]
-    save_counts(replace(counts, counts=turned, tokens=tokens), tmp_path / "task.safetensors")
+    save_routing(replace(counts, counts=turned, tokens=tokens), tmp_path / "task.safetensors")
     assert_same(load_counts(tmp_path / "task.safetensors"), counts)
 
 
 def test_ids_may_hold_any_text(tmp_path):
     counts = replace(counts_of(), ids=('a "quoted" id', "zwölf\n", "三"))
-    save_counts(counts, tmp_path / "task.safetensors")
+    save_routing(counts, tmp_path / "task.safetensors")
     assert load_counts(tmp_path / "task.safetensors").ids == counts.ids
 
 
 @pytest.mark.parametrize("kept", [0, 5, 60, -1])
 def test_a_file_that_was_cut_short_is_refused(tmp_path, kept):
     path = tmp_path / "task.safetensors"
-    save_counts(counts_of(), path)
+    save_routing(counts_of(), path)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(BadInputError, match="not a whole file of routing counts"):
         load_counts(path)
@@ -161,6 +160,6 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 def test_a_file_whose_counts_were_tampered_with_is_refused(tmp_path):
     counts = counts_of()
     counts.counts[0, 0, 0, 0] += 1
-    save_counts(counts, tmp_path / "task.safetensors")
+    save_routing(counts, tmp_path / "task.safetensors")
     with pytest.raises(HarnessError, match=r"task\.safetensors: prompt 'p0-0'"):
         load_counts(tmp_path / "task.safetensors")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from harness.routing.counts import load_counts
+from harness.routing.files import load_counts
 from harness.store.files import read_json, read_jsonl
 from harness.store.summary import read_summary
 from harness.training.delta import load_delta

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.cli.main import main
 from harness.models.load import DEMO_FOLDER
-from harness.routing.counts import load_counts
+from harness.routing.files import load_counts
 from harness.store.files import read_json, read_jsonl
 from harness.store.run_folder import RunFolder
 
