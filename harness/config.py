@@ -59,7 +59,10 @@ class SelectionConfig(Settings):
     threshold: float | None = Field(None, description="keep scores of at least this, such as 0.05")
     per_layer: PositiveInt | None = Field(None, description="keep at most this many of each layer")
     top_p: float | None = Field(
-        None, gt=0, le=1, description="keep the fewest of each layer that hold this share of its positive scores"
+        None,
+        gt=0,
+        le=1,
+        description="keep the fewest of each layer that hold this share of its positive scores",
     )
     max_q: float | None = Field(None, gt=0, le=1, description="keep experts with a q-value of at most this")
     control: list[str] | None = Field(
@@ -67,8 +70,12 @@ class SelectionConfig(Settings):
         description="benign tasks on the harmful prompts' own topics; by default those whose pairs match them",
     )
     cut_tokens: PositiveInt = Field(16, description="answer tokens that the length-cut score looks at")
-    permutations: Annotated[int, Field(ge=100)] = Field(10_000, description="label permutations behind p-values")
-    resamples: Annotated[int, Field(ge=100)] = Field(2_000, description="bootstrap resamples behind intervals")
+    permutations: Annotated[int, Field(ge=100)] = Field(
+        10_000, description="label permutations behind p-values"
+    )
+    resamples: Annotated[int, Field(ge=100)] = Field(
+        2_000, description="bootstrap resamples behind intervals"
+    )
     half_samples: Annotated[int, Field(ge=10)] = Field(200, description="half-samples behind `stability`")
 
     @property

@@ -141,11 +141,11 @@ def identify_unsafe_experts(
     risk_diff: pd.DataFrame, threshold: float | None = 0.05, top_k: int | None = 50
 ) -> list[tuple[int, int]]:
     """Return (layer, expert) of the riskiest experts: at least `threshold`, at most `top_k` of them."""
-    from harness.experts.select import select_experts
+    from harness.experts.select import Limits, select_experts
 
     phase = str(risk_diff["phase"].iloc[0])
     at_most = min(top_k, len(risk_diff)) if top_k is not None else None
-    selection = select_experts(risk_diff, phase=phase, top_k=at_most, threshold=threshold)
+    selection = select_experts(risk_diff, phase=phase, limits=Limits(at_most, threshold))
     return [(layer, expert) for layer, expert in selection.experts]
 
 

@@ -25,9 +25,16 @@ _SETTINGS = {
     "seed": "seed",
     "engine": "engine",
     "judge": "judge",
+    "record": "record",
+    "method": "selection.method",
     "phase": "selection.phase",
+    "direction": "selection.direction",
     "top_k": "selection.top_k",
     "threshold": "selection.threshold",
+    "per_layer": "selection.per_layer",
+    "top_p": "selection.top_p",
+    "max_q": "selection.max_q",
+    "control": "selection.control",
     "epochs": "training.epochs",
     "batch_size": "training.batch_size",
     "learning_rate": "training.learning_rate",
@@ -40,7 +47,7 @@ _SETTINGS = {
     "save_model": "save_model",
     "trust_remote_code": "trust_remote_code",
 }
-_LISTS = ("tasks", "baselines", "capability")
+_LISTS = ("tasks", "baselines", "capability", "control")
 
 _HELP = {
     "run": "The main job: find the unsafe experts, fine-tune only those, evaluate beside baselines, report.",
@@ -135,6 +142,13 @@ def _command(
         bool, _group(_HOW, "--dry-run", help_text="Print what would run, with estimates, and stop.")
     ] = False,
     as_json: Annotated[bool, _group(_HOW, "--json", help_text="Print the result as JSON.")] = False,
+    record: Annotated[
+        str | None,
+        _group(_CHOICE, "--record", help_text="Routing to keep: counts, tokens or logits. [counts]"),
+    ] = None,
+    method: Annotated[
+        str | None, _group(_CHOICE, "--method", help_text="How to score experts. [risk_diff]")
+    ] = None,
     phase: Annotated[
         str | None,
         _group(_CHOICE, "--phase", help_text="Tokens to score: prompt, generation, all or decision."),
@@ -144,6 +158,23 @@ def _command(
     ] = None,
     threshold: Annotated[
         float | None, _group(_CHOICE, "--threshold", help_text="Select experts scoring at least this.")
+    ] = None,
+    per_layer: Annotated[
+        int | None, _group(_CHOICE, "--per-layer", help_text="Select at most this many of each layer.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        _group(_CHOICE, "--top-p", help_text="Select this share of each layer's positive scores."),
+    ] = None,
+    max_q: Annotated[
+        float | None, _group(_CHOICE, "--max-q", help_text="Select experts with at most this q-value.")
+    ] = None,
+    direction: Annotated[
+        str | None, _group(_CHOICE, "--direction", help_text="unsafe or safe: whose experts. [unsafe]")
+    ] = None,
+    control: Annotated[
+        list[str] | None,
+        _group(_CHOICE, "--control", help_text="Benign tasks on the harmful topics, or none. [those paired]"),
     ] = None,
     epochs: Annotated[
         int | None, _group(_TUNING, "--epochs", "--num-epochs", help_text="Passes over the examples.")

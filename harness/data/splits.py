@@ -142,7 +142,7 @@ def make_splits(
     )
     roles_of = {prompt_set.spec.name: prompt_set.spec.roles for prompt_set in prompt_sets}
     possible = [_possible_roles(prompt, roles_of[prompt.task]) for prompt in ordered]
-    pair_keys = _pair_keys(ordered, prompt_sets)
+    pair_keys = pair_keys_of(ordered, prompt_sets)
     groups = _groups(ordered, possible, pair_keys)
     assigned = _assign(groups, ordered, possible, fractions, seed)
 
@@ -179,7 +179,7 @@ def _possible_roles(prompt: Prompt, served: tuple[Role, ...]) -> tuple[Role, ...
     return tuple(role for role in declared[prompt.split] if role in served)
 
 
-def _pair_keys(prompts: Sequence[Prompt], prompt_sets: Sequence[PromptSet]) -> list[str | None]:
+def pair_keys_of(prompts: Sequence[Prompt], prompt_sets: Sequence[PromptSet]) -> list[str | None]:
     """Return a key for each prompt in a pair: equal for matched prompts of tasks that `pairs_with` links."""
     family: dict[str, str] = {}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,11 +23,100 @@ Method = Callable[["pd.DataFrame"], "pd.Series[float]"]
 
 METHODS: Registry[Method] = Registry("selection method")
 
+# Scores that have no direction to turn round, or already have it.
+_UNSIGNED = ("stability", "gradient", "random")
+# Which q-value `max_q` reads: a score's own where it has one.
+_Q_VALUES = {"topic_adjusted": "topic_q_value"}
+
 
 @METHODS.register("risk_diff")
 def _risk_diff(table: pd.DataFrame) -> pd.Series[float]:
     """Score by the plain difference of usage, a_unsafe_n - a_safe_n."""
     return table["risk_diff"]
+
+
+@METHODS.register("topic_adjusted")
+def _topic_adjusted(table: pd.DataFrame) -> pd.Series[float]:
+    """Score by the difference from control prompts on the same topics."""
+    return _present(table, "topic_adjusted", "name control prompts with --control")
+
+
+@METHODS.register("gate_weighted")
+def _gate_weighted(table: pd.DataFrame) -> pd.Series[float]:
+    """Score by the difference in gate weight, so that an expert that says little counts for little."""
+    return _present(table, "gate_diff", "capture again")
+
+
+@METHODS.register("presence")
+def _presence(table: pd.DataFrame) -> pd.Series[float]:
+    """Score by the difference in how many prompts use the expert at all."""
+    return table["presence_diff"]
+
+
+@METHODS.register("per_prompt")
+def _per_prompt(table: pd.DataFrame) -> pd.Series[float]:
+    """Score by the difference of usage with each prompt counting once."""
+    return table["prompt_diff"]
+
+
+@METHODS.register("length_cut")
+def _length_cut(table: pd.DataFrame) -> pd.Series[float]:
+    """Score by the difference of usage over answers cut to the same length."""
+    return _present(table, "cut_diff", "capture with --record tokens, and select on phase generation or all")
+
+
+@METHODS.register("log_odds")
+def _log_odds(table: pd.DataFrame) -> pd.Series[float]:
+    """Score by the log odds ratio of usage, so that rare experts count as much as busy ones."""
+    return table["log_odds"]
+
+
+@METHODS.register("stability")
+def _stability(table: pd.DataFrame) -> pd.Series[float]:
+    """Score by how often the expert is selected on half of the prompts; equal shares go by risk difference."""
+    return table["stability"]
+
+
+@METHODS.register("gradient")
+def _gradient(table: pd.DataFrame) -> pd.Series[float]:
+    """Score by the size of the refusal loss's gradient on the expert, the main alternative to counting."""
+    return _present(table, "gradient", "select with --method gradient, which computes it")
+
+
+@METHODS.register("random")
+def _random(table: pd.DataFrame) -> pd.Series[float]:
+    """Score by a random number, drawn from the run's seed."""
+    return _present(table, "random", "select with the run's own table")
+
+
+def _present(table: pd.DataFrame, column: str, how: str) -> pd.Series[float]:
+    """Return a column that not every table has.
+
+    Raises:
+        BadInputError: it is missing or empty; says how to come by it.
+    """
+    if column not in table or table[column].isna().all():
+        raise BadInputError(f"the expert table has no '{column}' in this phase: {how}")
+    return table[column]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many of the scored experts to keep; limits given together all hold.
+
+    Attributes:
+        top_k: at most this many in all.
+        threshold: scores of at least this.
+        per_layer: at most this many of each layer.
+        top_p: of each layer, the fewest that hold this share of its positive scores.
+        max_q: a q-value of at most this.
+    """
+
+    top_k: int | None = None
+    threshold: float | None = None
+    per_layer: int | None = None
+    top_p: float | None = None
+    max_q: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,45 +139,76 @@ def select_experts(
     table: pd.DataFrame,
     *,
     phase: str,
+    limits: Limits,
     method: str = "risk_diff",
-    top_k: int | None = None,
-    threshold: float | None = None,
+    direction: Literal["unsafe", "safe"] = "unsafe",
 ) -> ExpertSelection:
     """Select the experts with the highest score in a phase.
 
     Args:
-        table: from `expert_table`.
+        table: from `statistical_table`, or `expert_table` for methods that need no more.
         phase: which rows to look at.
+        limits: how many to keep.
         method: how a row is scored.
-        top_k: keep at most this many.
-        threshold: keep only scores of at least this.
+        direction: "safe" turns the score round: experts that benign prompts use more.
 
     Raises:
-        BadInputError: neither limit is given, more experts are asked for than exist, or none is left.
+        BadInputError: no limit is given, more experts are asked for than exist, or none is left.
     """
     score_of = METHODS.get(method)
-    if top_k is None and threshold is None:
-        raise BadInputError("selection: give top_k, threshold, or both")
+    if limits == Limits():
+        raise BadInputError("selection: give top_k, threshold, per_layer, top_p or max_q, or several of them")
     rows = table[table["phase"] == phase]
     if rows.empty:
         raise BadInputError(
             f"the expert table has no phase '{phase}': it has {', '.join(table['phase'].unique())}"
         )
-    if top_k is not None and not 1 <= top_k <= len(rows):
-        raise BadInputError(f"selection.top_k = {top_k}: expected 1 to {len(rows)}, the experts of the model")
-    scored = rows.assign(score=score_of(rows)).sort_values(
-        ["score", "layer", "expert"], ascending=[False, True, True], kind="stable"
+    if limits.top_k is not None and not 1 <= limits.top_k <= len(rows):
+        raise BadInputError(
+            f"selection.top_k = {limits.top_k}: expected 1 to {len(rows)}, the experts of the model"
+        )
+    sign = -1.0 if direction == "safe" and method not in _UNSIGNED else 1.0
+    score = sign * score_of(rows)
+    # Stability has many equal scores; the risk difference decides between those, the place between the rest.
+    scored = (
+        rows.assign(score=score, tie=sign * rows["risk_diff"])
+        .dropna(subset="score")
+        .sort_values(["score", "tie", "layer", "expert"], ascending=[False, False, True, True], kind="stable")
     )
-    if threshold is not None:
-        scored = scored[scored["score"] >= threshold]
-        if scored.empty:
-            raise BadInputError(
-                f"no expert reaches selection.threshold = {threshold}: the highest {method} in phase '{phase}' "
-                f"is {score_of(rows).max():.4f}"
-            )
-    kept = scored.head(top_k) if top_k is not None else scored
+    kept = _within(scored, limits, method)
     experts = tuple(map(Expert, kept["layer"].tolist(), kept["expert"].tolist()))
     return ExpertSelection(method, phase, experts)
+
+
+def _within(scored: pd.DataFrame, limits: Limits, method: str) -> pd.DataFrame:
+    """Apply the limits one after another; rows are ordered, the highest score first."""
+    kept = scored
+    if limits.threshold is not None:
+        kept = kept[kept["score"] >= limits.threshold]
+        _require(
+            kept,
+            f"selection.threshold = {limits.threshold}: the highest {method} is {scored['score'].max():.4f}",
+        )
+    if limits.max_q is not None:
+        column = _Q_VALUES.get(method, "q_value")
+        q_values = _present(kept, column, "select with the run's own table")
+        kept = kept[q_values <= limits.max_q]
+        _require(kept, f"selection.max_q = {limits.max_q}: the lowest {column} is {q_values.min():.3g}")
+    if limits.top_p is not None:
+        positive = kept["score"].clip(lower=0.0)
+        by_layer = positive.groupby(kept["layer"])
+        # What the better ones hold already: the expert that crosses the share is still needed.
+        before = (by_layer.cumsum() - positive) / by_layer.transform("sum")
+        kept = kept[(positive > 0) & (before < limits.top_p)]
+        _require(kept, f"selection.top_p = {limits.top_p}: no {method} is above zero")
+    if limits.per_layer is not None:
+        kept = kept.groupby("layer", sort=False).head(limits.per_layer)
+    return kept if limits.top_k is None else kept.head(limits.top_k)
+
+
+def _require(kept: pd.DataFrame, limit_and_found: str) -> None:
+    if kept.empty:
+        raise BadInputError(f"no expert is left by {limit_and_found}")
 
 
 def random_experts(selection: ExpertSelection, n_experts: int, seed: int) -> ExpertSelection:

@@ -12,10 +12,11 @@ from statistics import median
 from harness.report import leaderboard
 from harness.report.leaderboard import BASE, RANDOM_PREFIX, Column, comparison, effect_of, figure
 from harness.report.words import hundredths, listing, p_is, percent, signed, visible
-from harness.store.summary import CapabilityResult, Comparison, Summary, TaskResult
+from harness.store.summary import CapabilityResult, Comparison, Summary, TaskResult, TopicSummary
 
 ENOUGH_DRAWS = 5
 VERBATIM = "refusal_verbatim_trained"
+_SURE = 0.05
 _NOTABLE_CUT = 0.1
 _NOTABLE_REPEATS = 0.5
 
@@ -28,6 +29,7 @@ def conclude(summary: Summary) -> list[str]:
         for sentence in (
             *_broken_proofs(summary),
             *_intervention(summary, columns),
+            *_selection(summary),
             *_best(summary),
             *_held_proofs(summary),
             *_repeated_phrasings(summary, columns),
@@ -169,6 +171,37 @@ def _cost(summary: Summary, column: Column) -> str:
         f"{what} on {column.task} {moves}: {_values(summary, BASE, name, column)} "
         f"({_difference(test, column)}, {_p(test)}, n = {test.n})."
     )
+
+
+def _selection(summary: Summary) -> Iterator[str]:
+    """Say how sure the choice of experts is, and how much of it is topic rather than harm."""
+    selection = summary.selection
+    if selection is None or not selection.experts:
+        return
+    q_values = [expert.q_value for expert in selection.experts]
+    if all(q is not None for q in q_values):
+        sure = sum(q is not None and q <= _SURE for q in q_values)
+        yield (
+            f"{sure} of the {len(q_values)} chosen experts are used more on harmful prompts beyond chance "
+            f"(q <= {_SURE} over all experts)."
+        )
+    topic = selection.topic
+    if topic is not None:
+        yield (
+            f"{_topic_part(topic)}: harmful prompts use them {signed(topic.against_benign)} points more than benign "
+            f"ones, and {signed(topic.against_control)} points more than {listing(topic.control)} on the same topics."
+        )
+
+
+def _topic_part(topic: TopicSummary) -> str:
+    if topic.against_benign <= 0:
+        return "On average the chosen experts are not used more on harmful prompts"
+    explained = 1 - topic.against_control / topic.against_benign
+    if explained >= 1:
+        return "Topic explains all of the chosen experts' difference"
+    if explained <= 0:
+        return "Topic explains none of the chosen experts' difference"
+    return f"Topic explains {percent(explained)} of the chosen experts' difference"
 
 
 def _best(summary: Summary) -> Iterator[str]:

@@ -10,8 +10,9 @@ from harness.capability.lm_eval import check_capability_tasks
 from harness.config import RunConfig
 from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
-from harness.data.task import ROLES, Role, find_task
-from harness.errors import BadInputError
+from harness.data.task import ROLES, Kind, Role, find_task
+from harness.errors import BadInputError, nearest
+from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.apply import Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge
@@ -71,6 +72,24 @@ class Plan:
             for prompt_set in self.sets
             if role in prompt_set.spec.roles and kind in (None, prompt_set.spec.kind)
         }
+
+    def kind(self, task: str) -> Kind:
+        """Return whether a task's prompts are harmful or benign."""
+        return next(prompt_set.spec.kind for prompt_set in self.sets if prompt_set.spec.name == task)
+
+    def control_tasks(self) -> list[str]:
+        """Return the benign tasks on the harmful prompts' topics: those named, or those paired with a harmful one."""
+        if self.config.selection.control is not None:
+            return self.config.selection.control
+        links = {(s.spec.name, s.spec.pairs_with) for s in self.sets} | {
+            (s.spec.pairs_with, s.spec.name) for s in self.sets
+        }
+        harmful = [s.spec.name for s in self.sets if s.spec.kind == "harmful"]
+        return [
+            s.spec.name
+            for s in self.sets
+            if s.spec.kind == "benign" and any((task, s.spec.name) in links for task in harmful)
+        ]
 
     def max_new_tokens(self, task: str) -> int:
         """Return how long an answer to a task may get."""
@@ -132,6 +151,7 @@ def _check_splits(plan: Plan) -> None:
     limit = plan.config.limit
     caps = limit if isinstance(limit, Mapping) else dict.fromkeys(ROLES, limit)
     fewest = {role: min(FEWEST_PROMPTS, caps.get(role) or FEWEST_PROMPTS) for role in ROLES}
+    fewest["identify"] = max(fewest["identify"], FEWEST_TO_COMPARE)
     for task in plan.prompts("test"):
         plan.splits.require(task, "test", fewest["test"])
     needed: list[tuple[Role, str]] = []
@@ -157,7 +177,25 @@ def _check_selection(plan: Plan) -> None:
     from harness.experts.select import METHODS
 
     METHODS.get(plan.config.selection.method)
+    if plan.config.selection.method == "length_cut" and plan.config.record == "counts":
+        raise BadInputError("selection.method = length_cut needs single tokens: add --record tokens")
+    _check_control(plan)
     total = len(plan.outline.layers) * plan.outline.n_experts
     at_most = plan.config.selection.at_most
     if at_most is not None and at_most > total:
         raise BadInputError(f"selection.top_k = {at_most}: '{plan.ref.name}' has {total} experts")
+
+
+def _check_control(plan: Plan) -> None:
+    identify = plan.prompts("identify", "benign")
+    for task in plan.config.selection.control or []:
+        if task not in {prompt_set.spec.name for prompt_set in plan.sets}:
+            known = [name for name, prompts in identify.items() if prompts]
+            raise BadInputError(f"selection.control: '{task}' is no task of this run, {nearest(task, known)}")
+        if plan.kind(task) != "benign":
+            raise BadInputError(f"selection.control: '{task}' is a harmful task, expected a benign one")
+        found = len(identify.get(task, []))
+        if found < FEWEST_TO_COMPARE:
+            raise BadInputError(
+                f"selection.control: '{task}' has {found} prompts for 'identify', expected at least {FEWEST_TO_COMPARE}"
+            )

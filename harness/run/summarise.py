@@ -63,7 +63,7 @@ def summarise(
         seeds=session.seeds(),
         decoding=_decoding(session),
         judge=plan.judge.name,
-        selection=_selection(selection, table),
+        selection=_selection(session, selection, table),
         variants={item.variant.name: _variant(session, item) for item in evaluated},
         comparisons=_comparisons(session, evaluated),
         seconds=session.folder.seconds(),
@@ -83,25 +83,33 @@ def _decoding(session: Session) -> dict[str, Any]:
 
 
 def _selection(
-    selection: ExpertSelection | None, table: pd.DataFrame | None
+    session: Session, selection: ExpertSelection | None, table: pd.DataFrame | None
 ) -> schema.SelectionSummary | None:
     if selection is None or table is None:
         return None
-    rows = table[table["phase"] == selection.phase].set_index(["layer", "expert"])["risk_diff"].to_dict()
+    rows = table[table["phase"] == selection.phase].set_index(["layer", "expert"])
+    chosen = rows.loc[[tuple(expert) for expert in selection.experts]]
     return schema.SelectionSummary(
         method=selection.method,
         phase=selection.phase,
         experts=[
             schema.SelectedExpert(
-                layer=expert.layer,
-                expert=expert.expert,
-                risk_diff=rows[tuple(expert)],
-                low=None,
-                high=None,
-                q_value=None,
+                layer=layer,
+                expert=expert,
+                risk_diff=row["risk_diff"],
+                low=row["low"],
+                high=row["high"],
+                q_value=row["q_value"],
             )
-            for expert in selection.experts
+            for (layer, expert), row in zip(selection.experts, chosen.to_dict("records"), strict=True)
         ],
+        topic=None
+        if chosen["topic_adjusted"].isna().any()
+        else schema.TopicSummary(
+            control=session.plan.control_tasks(),
+            against_benign=float(chosen["prompt_diff"].mean()),
+            against_control=float(chosen["topic_adjusted"].mean()),
+        ),
     )
 
 
@@ -127,9 +135,8 @@ def _variant(session: Session, item: Evaluated) -> schema.VariantSummary:
 def _task(session: Session, item: Evaluated, task: str) -> schema.TaskResult:
     rate = refusal_rate([verdict.label for verdict in item.verdicts[task]])
     responses = read_jsonl(session.folder.responses(item.variant.name, task))
-    kind = next(prompt_set.spec.kind for prompt_set in session.plan.sets if prompt_set.spec.name == task)
     return schema.TaskResult(
-        kind=kind,
+        kind=session.plan.kind(task),
         metric=_RATE,
         value=rate.value,
         low=rate.low,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from harness.models.moe import Expert
     from harness.run.session import Session
     from harness.training.delta import ExpertDelta
+    from harness.training.examples import Example
 
 
 def training_conversations(session: Session) -> list[dict[str, Any]]:
@@ -31,7 +33,18 @@ def training_conversations(session: Session) -> list[dict[str, Any]]:
     out, since holding on to that answer would teach false refusal.
     """
     path = session.folder.path / "training" / "examples.jsonl"
-    refuse = [
+    refuse = refusals(session)
+    retained = {task: _complied(session, task, rows) for task, rows in own_answers(session).items()}
+    quota = round(session.config.training.retain_per_refusal * len(refuse))
+    shares = _even_shares(quota, {task: len(rows) for task, rows in retained.items()})
+    rows = refuse + [row for task, share in shares.items() for row in retained[task][:share]]
+    write_jsonl(path, rows)
+    return rows
+
+
+def refusals(session: Session) -> list[dict[str, Any]]:
+    """Return the harmful train prompts, each with the refusal that it is to get."""
+    return [
         {
             "task": task,
             "id": prompt.id,
@@ -43,12 +56,24 @@ def training_conversations(session: Session) -> list[dict[str, Any]]:
         for task, prompts in session.plan.prompts("train", "harmful").items()
         for prompt, refusal in zip(prompts, refusals_for(prompts, session.config.seed), strict=True)
     ]
-    retained = {task: _complied(session, task, rows) for task, rows in own_answers(session).items()}
-    quota = round(session.config.training.retain_per_refusal * len(refuse))
-    shares = _even_shares(quota, {task: len(rows) for task, rows in retained.items()})
-    rows = refuse + [row for task, share in shares.items() for row in retained[task][:share]]
-    write_jsonl(path, rows)
-    return rows
+
+
+def to_examples(session: Session, conversations: Sequence[Mapping[str, Any]]) -> list[Example]:
+    """Tokenise conversations, the refusals first."""
+    from harness.training.examples import make_examples
+
+    return [
+        example
+        for aim in ("refuse", "retain")
+        for example in make_examples(
+            session.engine.chat,
+            [row["prompt"] for row in conversations if row["aim"] == aim],
+            [row["answer"] for row in conversations if row["aim"] == aim],
+            [row["finished"] for row in conversations if row["aim"] == aim],
+            session.loaded.end_of_turn,
+            aim,
+        )
+    ]
 
 
 def _complied(session: Session, task: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -111,24 +136,12 @@ def _train(
 
     from harness.training.bank import ExpertBank
     from harness.training.delta import delta_of, save_delta
-    from harness.training.examples import make_examples
     from harness.training.loop import count_steps, train_bank
 
     loaded, config = session.loaded, session.config
     torch.manual_seed(config.seed)
     bank = ExpertBank(loaded.moe, selection.experts)
-    examples = [
-        example
-        for aim in ("refuse", "retain")
-        for example in make_examples(
-            session.engine.chat,
-            [row["prompt"] for row in conversations if row["aim"] == aim],
-            [row["answer"] for row in conversations if row["aim"] == aim],
-            [row["finished"] for row in conversations if row["aim"] == aim],
-            loaded.end_of_turn,
-            aim,
-        )
-    ]
+    examples = to_examples(session, conversations)
     steps = count_steps(len(examples), config.training)
     with progress(f"train {variant.name}", steps, "steps") as advance:
         result = train_bank(loaded, bank, examples, config.training, config.seed, advance)

@@ -83,6 +83,17 @@ class SelectedExpert(_Part):
     """The p-value of the difference, adjusted over all experts; null when none was computed."""
 
 
+class TopicSummary(_Part):
+    """How much more harmful prompts use the chosen experts than two kinds of benign ones; each prompt counts once."""
+
+    control: list[str]
+    """The tasks of benign prompts on the harmful prompts' own topics."""
+    against_benign: float
+    """The chosen experts' mean difference from all benign prompts."""
+    against_control: float
+    """Their mean difference from the control prompts: what topic does not explain."""
+
+
 class SelectionSummary(_Part):
     """Which experts were chosen, and how."""
 
@@ -92,6 +103,8 @@ class SelectionSummary(_Part):
     """The tokens the score was taken on: prompt, generation, or both together."""
     experts: list[SelectedExpert]
     """The chosen experts, the riskiest first."""
+    topic: TopicSummary | None = None
+    """How much of the difference is topic; null where no control prompts were compared."""
 
 
 class TaskResult(_Part):

@@ -78,7 +78,7 @@ def train_bank(
     log: list[dict[str, float]] = []
     seen = {index: torch.zeros(len(layer.experts)) for index, layer in bank.layers.items()}
     try:
-        with bank.installed(), _training_mode(loaded, config.gradient_checkpointing):
+        with bank.installed(), training_mode(loaded, config.gradient_checkpointing):
             for epoch, group in _groups(loaded, examples, config, seed):
                 step = len(log)
                 rate = config.learning_rate * _schedule(step, total, config.warmup_steps)
@@ -220,7 +220,7 @@ def _without_gradient(bank: ExpertBank, seen: dict[int, torch.Tensor]) -> list[E
 
 
 @contextmanager
-def _training_mode(loaded: LoadedModel, checkpointing: bool) -> Iterator[None]:
+def training_mode(loaded: LoadedModel, checkpointing: bool) -> Iterator[None]:
     """Turn activation checkpointing on for the block, and nothing else: dropout and router noise stay off."""
     if not checkpointing:
         yield
