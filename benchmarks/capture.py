@@ -33,7 +33,7 @@ from harness.models.load import (
 )
 from harness.models.moe import find_moe
 
-WORDS = "please tell me how people usually write short letters about rivers mountains bread music trains and clocks".split()
+WORDS = ("letters", "rivers", "mountains", "bread", "music", "trains", "clocks", "gardens", "maps", "paint")
 
 
 def prompts(n: int, words: int) -> list[Prompt]:
