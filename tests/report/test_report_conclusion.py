@@ -3,6 +3,7 @@ import itertools
 import pytest
 
 from harness.report.conclusion import conclude
+from harness.store.summary import TopicSummary
 
 
 def test_run_that_works_says_so_with_the_figures(working):
@@ -243,3 +244,42 @@ def test_no_p_value_at_or_above_a_twentieth_yields_a_claim(p, make_summary, make
 def test_reasons_cannot_smuggle_marks_into_the_sentences(make_summary, make_variant):
     summary = make_summary({"base": make_variant(skipped="bad \x1b[2J name \u202e")})
     assert conclude(summary)[-1] == "base was skipped: bad ⟨U+001B⟩[2J name ⟨U+202E⟩."
+
+
+@pytest.mark.parametrize(
+    ("against_benign", "against_control", "expected"),
+    [
+        (
+            0.08,
+            0.02,
+            "Topic explains 75.0% of the chosen experts' difference: harmful prompts use them +8.0 points",
+        ),
+        (0.08, -0.01, "Topic explains all of the chosen experts' difference: "),
+        (0.08, 0.1, "Topic explains none of the chosen experts' difference: "),
+        (-0.01, 0.02, "On average the chosen experts are not used more on harmful prompts: "),
+    ],
+)
+def test_how_much_of_the_difference_is_topic_is_said(against_benign, against_control, expected, working):
+    topic = TopicSummary(
+        control=["demo_twins"], against_benign=against_benign, against_control=against_control
+    )
+    selection = working.selection.model_copy(update={"topic": topic})
+    sentences = conclude(working.model_copy(update={"selection": selection}))
+    (found,) = [sentence for sentence in sentences if "on the same topics" in sentence]
+    assert found.startswith(expected)
+    assert found.endswith("than demo_twins on the same topics.")
+
+
+def test_chosen_experts_that_chance_could_have_made_are_counted(working):
+    experts = [
+        expert.model_copy(update={"q_value": q})
+        for expert, q in zip(working.selection.experts, (0.05, 0.051), strict=True)
+    ]
+    selection = working.selection.model_copy(update={"experts": experts})
+    sentences = conclude(working.model_copy(update={"selection": selection}))
+    assert (
+        "1 of the 2 chosen experts are used more on harmful prompts beyond chance (q <= 0.05 over all experts)."
+        in sentences
+    )
+    # A table without q-values allows no such sentence.
+    assert not any("beyond chance" in sentence for sentence in conclude(working))
