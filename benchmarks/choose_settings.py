@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, action="append", default=[])
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--set", action="append", default=[], help="settings of all candidates")
+    parser.add_argument("--show", action="store_true", help="also print the benign prompts that were refused")
     parser.add_argument("--try", dest="candidates", action="append", required=True)
     arguments = parser.parse_args()
     quiet_transformers()
@@ -85,7 +86,7 @@ def main() -> None:
         delta = train(session, variant, selections[variant.name], conversations)
         seconds = time.perf_counter() - started
         loss = json.loads((session.folder.variant(variant.name) / "train.jsonl").read_text().splitlines()[-1])
-        cells = []
+        cells, refused = [], []
         with active(variant, session.loaded.moe, selections[variant.name], delta):
             for task, prompts in plan.prompts("test").items():
                 if not prompts:
@@ -96,11 +97,19 @@ def main() -> None:
                 verdicts = judge_all(plan.judge, [answer.row() for answer in answers])
                 rate = refusal_rate([verdict.label for verdict in verdicts])
                 cells.append(f"{task} ({kinds[task]}) {rate.value:.3f} of {rate.scored}")
+                if kinds[task] == "benign":
+                    refused += [
+                        f"  {task}: {answer.prompt[:110]!r} -> {answer.response[:60]!r}"
+                        for answer, verdict in zip(answers, verdicts, strict=True)
+                        if verdict.label == "refusal"
+                    ]
         print(
             f"{number} | {candidate} | {len(conversations)} examples, {loss['step']} steps, "
             f"last loss {loss['loss']:.3f}, {seconds:.0f} s | {' | '.join(cells)}",
             flush=True,
         )
+        if arguments.show:
+            print("\n".join(refused), flush=True)
 
 
 if __name__ == "__main__":
