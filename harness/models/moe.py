@@ -2,8 +2,8 @@
 
 transformers 5 decorates the fused experts class of every regular MoE family (`use_experts_implementation`).
 A decorated module holds all experts of a layer in tensors whose first dimension is the expert, and is called
-with the hidden states, the chosen experts and their weights. The adapter finds these modules; no list of
-model types is needed.
+with the hidden states, the chosen experts and their weights. The adapter finds these modules; a list of model
+types is needed only for the exceptions (harness/models/unserved.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import BadInputError
+from harness.models.layout import ExpertLayout, is_experts, layout_of
+from harness.models.unserved import why_refused
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +23,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+# Experts that text never reaches.
+_OTHER_INPUT = re.compile(r"(?:^|\.)(?:vision|visual|audio)")
+_SHARED = re.compile(r"shared_(?:experts?|mlp)")
 
-# What the decorator sets on an instance; together they tell a decorated experts module from any other.
-_DECORATED = ("has_gate", "has_bias", "is_transposed", "is_concatenated", "num_experts", "_apply_gate")
+# How configurations call k, and the experts that serve every token.
+_EXPERTS_PER_TOKEN = (
+    *("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "moe_k", "top_k_experts"),
+)
+_SHARED_EXPERTS = (
+    *("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert"),
+)
 
 
 class Expert(NamedTuple):
@@ -35,14 +45,29 @@ class Expert(NamedTuple):
 
 @dataclass(frozen=True)
 class MoELayer:
-    """One MoE layer of a loaded model."""
+    """One MoE layer of a loaded model.
+
+    Attributes:
+        name: of the experts module.
+        index: true index of the layer, dense layers counted too.
+        experts: the decorated experts module.
+        router: the module whose weight has one row an expert, or None where there is none.
+        n_experts: E.
+        weights: names of the fused tensors, each [E, ...].
+        layout: how these are laid out.
+        experts_per_token: k.
+        shared_experts: experts beside them that serve every token.
+    """
 
     name: str
     index: int
     experts: Any  # a decorated experts module; the decorator sets its attributes, which types cannot see
     router: nn.Module | None
     n_experts: int
-    weights: tuple[str, ...] = field(default=())
+    weights: tuple[str, ...] = ()
+    layout: ExpertLayout = field(default_factory=ExpertLayout)
+    experts_per_token: int = 0
+    shared_experts: int = 0
 
     def weight(self, name: str) -> torch.Tensor:
         """Return a fused tensor, [E, ...]."""
@@ -106,21 +131,28 @@ def find_moe(model: PreTrainedModel) -> MoEModel:
     Raises:
         BadInputError: the model is dense, or keeps its experts in a way that is not served.
     """
+    kind = f"model type '{model.config.model_type}'"
+    refused = why_refused(model.config.to_dict())
+    if refused:
+        raise BadInputError(f"{kind} {refused}")
     layers = tuple(
-        _moe_layer(model, name, module) for name, module in model.named_modules() if _is_experts(module)
+        _moe_layer(model, name, module)
+        for name, module in model.named_modules()
+        if is_experts(module) and not _OTHER_INPUT.search(name)
     )
     if not layers:
-        raise BadInputError(f"model type '{model.config.model_type}' {_why_not(model)}")
-    sizes = {layer.n_experts for layer in layers}
-    if len(sizes) > 1:
-        raise BadInputError(
-            f"model type '{model.config.model_type}' has layers of {sorted(sizes)} experts: expected the same number"
-        )
-    return MoEModel(model, layers, _experts_per_token(model))
-
-
-def _is_experts(module: nn.Module) -> bool:
-    return all(hasattr(module, name) for name in _DECORATED) and hasattr(module, "down_proj")
+        raise BadInputError(f"{kind} {_why_not(model)}")
+    indices = [layer.index for layer in layers]
+    if len(set(indices)) < len(indices):
+        twice = next(index for index in indices if indices.count(index) > 1)
+        raise BadInputError(f"{kind} has several experts modules in layer {twice}: expected one a layer")
+    for what, values in (
+        ("experts", {layer.n_experts for layer in layers}),
+        ("experts a token", {layer.experts_per_token for layer in layers}),
+    ):
+        if len(values) > 1:
+            raise BadInputError(f"{kind} has layers of {sorted(values)} {what}: expected the same number")
+    return MoEModel(model, layers, layers[0].experts_per_token)
 
 
 def _moe_layer(model: PreTrainedModel, name: str, experts: nn.Module) -> MoELayer:
@@ -133,35 +165,64 @@ def _moe_layer(model: PreTrainedModel, name: str, experts: nn.Module) -> MoELaye
         for weight, value in experts.named_parameters(recurse=False)
         if value.dim() >= 2 and value.shape[0] == n_experts
     )
-    return MoELayer(name, int(found[-1]), experts, _router(model, name, n_experts), n_experts, weights)
+    block = model.get_submodule(name.rpartition(".")[0])
+    return MoELayer(
+        name=name,
+        index=int(found[-1]),
+        experts=experts,
+        router=_router(block, n_experts),
+        n_experts=n_experts,
+        weights=weights,
+        layout=layout_of(experts),
+        experts_per_token=_experts_per_token(model, block),
+        shared_experts=_shared_experts(model, name),
+    )
 
 
-def _router(model: PreTrainedModel, experts_name: str, n_experts: int) -> nn.Module | None:
-    """Return the module beside the experts whose weight has one row an expert."""
-    block = model.get_submodule(experts_name.rpartition(".")[0])
-    for child in block.children():
-        weight = getattr(child, "weight", None)
-        if weight is not None and weight.dim() == 2 and weight.shape[0] == n_experts:
-            return child
+def _gates(block: nn.Module) -> list[nn.Module]:
+    """Return the routing modules beside the experts."""
+    return [child for name, child in block.named_children() if name in ("gate", "router")]
+
+
+def _router(block: nn.Module, n_experts: int) -> nn.Module | None:
+    """Return the routing module whose weight has one row an expert, which may lie inside another.
+
+    Rows that are no experts (inkling's shared ones) make the weight another's: then there is none.
+    """
+    for gate in _gates(block):
+        for module in gate.modules():
+            weight = getattr(module, "weight", None)
+            if weight is not None and weight.dim() == 2 and weight.shape[0] == n_experts:
+                return module
     return None
 
 
-def _experts_per_token(model: PreTrainedModel) -> int:
+def _experts_per_token(model: PreTrainedModel, block: nn.Module) -> int:
+    """Return what the routing module itself says, since it may differ by layer; else the configuration."""
+    for module in (*_gates(block), block):
+        value = getattr(module, "top_k", None)
+        if isinstance(value, int):
+            return value
     config = model.config.get_text_config()
-    for name in (
-        "num_experts_per_tok",
-        "moe_top_k",
-        "top_k_experts",
-        "moe_topk",
-        "moe_k",
-        "num_experts_per_token",
-    ):
+    for name in _EXPERTS_PER_TOKEN:
         value = getattr(config, name, None)
         if isinstance(value, int):
             return value
     raise BadInputError(
         f"the configuration of '{config.model_type}' does not say how many experts serve a token"
     )
+
+
+def _shared_experts(model: PreTrainedModel, name: str) -> int:
+    """Return how many experts serve every token: of the block, or of what is around it in the layer."""
+    config = model.config.get_text_config()
+    while _LAYER.search(f"{name}."):
+        name = name.rpartition(".")[0]
+        for child, module in model.get_submodule(name).named_children():
+            if module is not None and _SHARED.fullmatch(child):
+                declared = [getattr(config, key, None) for key in _SHARED_EXPERTS]
+                return next((count for count in declared if isinstance(count, int)), 1)
+    return 0
 
 
 def _why_not(model: PreTrainedModel) -> str:

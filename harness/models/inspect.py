@@ -1,0 +1,42 @@
+"""What a model's MoE layers are, as plain facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from harness.models.moe import MoEModel
+
+
+def inspect(moe: MoEModel) -> dict[str, Any]:
+    """Return the facts about a model that choosing and training experts depends on.
+
+    `moe_layers` are true layer indices; `trainable_if_selected` is the number of parameters of one expert, all
+    that selecting it makes trainable; `routers` says of how many layers the router's logits can be had.
+    """
+    first = moe.layers[0]
+    quantization = getattr(moe.model.config, "quantization_config", None)
+    if quantization is not None and not isinstance(quantization, dict):
+        quantization = quantization.to_dict()
+    return {
+        "supported": True,
+        "model_type": moe.model.config.model_type,
+        "moe_layers": moe.layer_indices,
+        "experts_per_layer": moe.n_experts,
+        "experts_per_token": moe.experts_per_token,
+        "shared_experts": _one({layer.shared_experts for layer in moe.layers}),
+        "layout": {
+            **asdict(first.layout),
+            "tensors": {n: list(first.weight(n).shape) for n in first.weights},
+        },
+        "routers": sum(layer.router is not None for layer in moe.layers),
+        "quantization": quantization.get("quant_method") if quantization else None,
+        "parameters": sum(parameter.numel() for parameter in moe.model.parameters()),
+        "trainable_if_selected": _one({layer.parameters_per_expert for layer in moe.layers}),
+    }
+
+
+def _one(values: set[int]) -> int | Sequence[int]:
+    """Return the number that all layers share, or the different ones in order."""
+    return next(iter(values)) if len(values) == 1 else sorted(values)
