@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,6 +51,68 @@ def show_model(name: Annotated[str, typer.Argument(help="demo, smol-moe, a folde
     if preset.is_file():
         facts["recommended settings"] = yaml.safe_load(preset.read_text(encoding="utf-8"))
     typer.echo(yaml.safe_dump(facts, sort_keys=False, default_flow_style=None).rstrip())
+
+
+@app.command("inspect")
+def inspect_model(
+    path: Annotated[str, typer.Argument(help="A checkpoint folder, demo or smol-moe.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    meta: Annotated[
+        bool, typer.Option("--meta", help="Look at config.json alone; the weights need not be there.")
+    ] = False,
+) -> None:
+    """Say whether a model's experts can be served, and how they are laid out.
+
+    Without --meta the checkpoint's files are checked too: every tensor of the model, in its shape.
+    """
+    from harness.errors import BadInputError
+    from harness.models.auto import outline, outline_of_weights
+    from harness.models.inspect import inspect
+    from harness.models.load import quiet_transformers, resolve_model
+    from harness.models.moe import find_moe
+
+    quiet_transformers()
+    if path not in _BUILT_IN and not Path(path).expanduser().is_dir():
+        raise BadInputError(
+            f"no folder '{path}': expected one with a config.json, or {' or '.join(_BUILT_IN)}"
+        )
+    ref = resolve_model(path)
+    facts = inspect(find_moe(outline(ref.path) if meta else outline_of_weights(ref.path)))
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        _print_facts(facts, "config.json alone" if meta else "config.json and the weights' files")
+
+
+def _print_facts(facts: dict[str, Any], source: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from harness.models.moe import ranges
+
+    layout, layers, one = facts["layout"], facts["moe_layers"], facts["trainable_if_selected"]
+    share = f" ({100 * one / facts['parameters']:.2g}% of all)" if isinstance(one, int) else ""
+    rows = {
+        "supported": f"yes, by {source}",
+        "MoE layers": f"{len(layers)}: {ranges(layers)}",
+        "experts a layer": str(facts["experts_per_layer"]),
+        "experts a token": str(facts["experts_per_token"]),
+        "shared experts": str(facts["shared_experts"]),
+        "router logits": f"in {facts['routers']} of {len(layers)} layers",
+        "gate and up": layout["gate"],
+        "matrices": "[in, out]" if layout["transposed"] else "[out, in]",
+        "biases": "yes" if layout["biases"] else "no",
+        "norm behind each expert": "yes" if layout["normed"] else "no",
+        **{f"  {name}": " x ".join(map(str, shape)) for name, shape in layout["tensors"].items()},
+        "quantization": facts["quantization"] or "none",
+        "parameters": f"{facts['parameters']:,}",
+        "one expert": f"{one:,}{share}" if isinstance(one, int) else str(one),
+    }
+    table = Table("model type", facts["model_type"], box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    # Brackets of shapes are text, not rich's markup.
+    Console(markup=False, highlight=False).print(table)
 
 
 @app.command("build")

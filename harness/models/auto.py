@@ -67,6 +67,9 @@ def auto_class(config: PreTrainedConfig) -> Any:
 
     The causal one where there is one. Some families that see have only a class for images and text; it answers
     text alone as well, and its experts are those of its language model.
+
+    Raises:
+        BadInputError: there is neither.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import (
@@ -74,10 +77,12 @@ def auto_class(config: PreTrainedConfig) -> Any:
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     )
 
-    causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
-    if not causal and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+    # With code of its own, a checkpoint maps the auto classes itself.
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "auto_map", None):
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return AutoModelForImageTextToText
-    return AutoModelForCausalLM
+    raise BadInputError(f"model type '{config.model_type}' is not a causal language model")
 
 
 @contextmanager
@@ -104,11 +109,9 @@ def outline(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
         BadInputError: the configuration cannot be used; says why.
     """
     import torch
-    from transformers import AutoConfig
 
-    read_config_file(folder)
     with _one_line(folder):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        config = _config(folder, trust_remote_code)
         with torch.device("meta"):
             model: PreTrainedModel = auto_class(config).from_config(
                 config, trust_remote_code=trust_remote_code
@@ -124,11 +127,10 @@ def outline_of_weights(folder: Path, trust_remote_code: bool = False) -> PreTrai
     Raises:
         BadInputError: the first tensor that is missing or has another shape.
     """
-    from transformers import AutoConfig
-
-    read_config_file(folder)
     with _one_line(folder):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        config = _config(folder, trust_remote_code)
+        if not any(folder.glob("*.safetensors")):
+            raise BadInputError(f"{folder} holds no safetensors weights: --meta looks at config.json alone")
         model, found = auto_class(config).from_pretrained(
             folder,
             device_map="meta",
@@ -147,3 +149,13 @@ def outline_of_weights(folder: Path, trust_remote_code: bool = False) -> PreTrai
         raise BadInputError(f"the weights in {folder} are not those of its config.json: {problems[0]}{more}")
     outlined: PreTrainedModel = model
     return outlined
+
+
+def _config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    read_config_file(folder)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    # Once more, with the values that config.json leaves to the class.
+    check_kind(config.to_dict())
+    return config

@@ -107,7 +107,7 @@ class MoEModel:
         for layer in self.layers:
             if layer.index == index:
                 return layer
-        raise BadInputError(f"layer {index} has no experts: the MoE layers are {_ranges(self.layer_indices)}")
+        raise BadInputError(f"layer {index} has no experts: the MoE layers are {ranges(self.layer_indices)}")
 
     def all_experts(self) -> list[Expert]:
         """Return every expert, layer by layer."""
@@ -232,8 +232,13 @@ def _why_not(model: PreTrainedModel) -> str:
     return "is dense: no MoE layers were found, and there are no experts to select"
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """Write sorted numbers shortly: [0, 1, 2, 5] as '0-2, 5'."""
+def ranges(numbers: Sequence[int]) -> str:
+    """Write sorted numbers shortly.
+
+    Examples:
+        >>> ranges([0, 1, 2, 5])
+        '0-2, 5'
+    """
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:
