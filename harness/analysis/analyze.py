@@ -1,0 +1,249 @@
+"""All analyses of a run: what can be computed from its folder is, then everything is drawn and written."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.analysis.agreement import PHASES_COMPARED, Agreement, agreement
+from harness.analysis.balance import Balance, load_balance
+from harness.analysis.coactivation import PairCounts, add_pairs, count_pairs, in_phase, pair_table
+from harness.analysis.colouring import Sample, selected_share, token_texts
+from harness.analysis.layers import layer_profile
+from harness.analysis.source import KINDS, Source, open_run
+from harness.errors import BadInputError, nearest
+from harness.report.words import visible
+from harness.routing.files import load_counts, load_tokens
+from harness.store.files import write_whole
+from harness.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.routing.counts import Phase, RoutingCounts
+
+FIGURES = "figures"
+PAIR_TABLE = "coactivation.parquet"
+# How many experts count as the top where nothing was selected.
+_TOP = 10
+
+
+@dataclass
+class Analyses:
+    """What was computed of a run; None stands for what `skipped` gives a reason for."""
+
+    run: Path
+    phase: Phase
+    layers: tuple[int, ...]
+    n_experts: int
+    selected: tuple[tuple[int, int], ...]
+    rows: pd.DataFrame
+    profile: pd.DataFrame
+    balances: dict[str, Balance]
+    agreement: Agreement | None = None
+    pairs: pd.DataFrame | None = None
+    samples: list[Sample] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self, figures: Sequence[Path]) -> dict[str, Any]:
+        """Return what programs want to know; figures that could not be computed are null."""
+        found = self.agreement
+        return {
+            "run": str(self.run),
+            "phase": self.phase,
+            "figures": [str(path) for path in figures],
+            "agreement": None
+            if found is None
+            else {
+                "phases": list(PHASES_COMPARED),
+                "spearman": found.spearman,
+                "k": found.k,
+                "overlap": found.overlap,
+                "overlap_by_chance": found.by_chance,
+                "experts": len(found.scores),
+            },
+            "load_balance": {
+                "layers": list(self.layers),
+                **{
+                    kind: {name: _numbers(values) for name, values in balance._asdict().items()}
+                    for kind, balance in self.balances.items()
+                },
+            },
+            "skipped": self.skipped,
+        }
+
+
+def analyze(run: Path, samples: Sequence[str] = (), phase: str | None = None) -> Analyses:
+    """Compute everything that a run folder allows.
+
+    Args:
+        run: the folder of a run that has selected experts.
+        samples: TASK/ID of prompts whose tokens are to be coloured.
+        phase: which tokens to look at; those of the selection by default.
+
+    Raises:
+        BadInputError: the folder is no run, lacks the expert table or the routing of either kind of prompts, has no
+            such sample, or did not record the single tokens that a sample needs.
+    """
+    source = open_run(run)
+    table = source.experts()
+    chosen = source.phase(phase)
+    rows = table[table["phase"] == chosen]
+    if rows.empty:
+        raise BadInputError(f"{run / 'experts.parquet'} has no phase '{chosen}'")
+    selected = source.selection.experts if source.selection else ()
+    counts = {kind: source.counts(kind) for kind in KINDS}
+    harmful = counts["harmful"]
+    found = Analyses(
+        run=run,
+        phase=chosen,
+        layers=harmful.layers,
+        n_experts=harmful.counts.shape[-1],
+        selected=selected,
+        rows=rows,
+        profile=layer_profile(rows, selected),
+        balances={kind: _balance(counts[kind], chosen) for kind in KINDS},
+    )
+    found.samples = [_sample(source, name, harmful) for name in dict.fromkeys(samples)]
+    if set(PHASES_COMPARED) <= set(table["phase"]):
+        found.agreement = agreement(table, len(selected) or _TOP)
+    else:
+        found.skipped["agreement"] = f"the expert table has not both of {' and '.join(PHASES_COMPARED)}"
+    if source.records_tokens():
+        found.pairs = _pairs(source, found)
+    else:
+        found.skipped["coactivation"] = "it needs single tokens: capture again with --record tokens"
+    return found
+
+
+def write(found: Analyses, output: Path) -> list[Path]:
+    """Draw everything, write it into a folder and return the files' paths.
+
+    Files inside the run folder are entered in its manifest.
+    """
+    from harness.analysis.figures.page import look, save
+
+    about = _about(found)
+    with look():
+        paths = [path for name, figure in _figures(found, about) for path in save(figure, output, name)]
+        paths += _draw_samples(found, output)
+    if found.pairs is not None:
+        table, path = found.pairs, output / PAIR_TABLE
+        write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
+        paths.append(path)
+    if output.resolve().is_relative_to(found.run.resolve()):
+        RunFolder(found.run).write_manifest()
+    return paths
+
+
+def _figures(found: Analyses, about: str) -> Any:
+    """Yield name and figure, one drawn after the other."""
+    from harness.analysis.figures import agreement, balance, coactivation, experts
+
+    yield "experts", experts.heat_map(found.rows, found.selected, about)
+    yield "layers", experts.profile_chart(found.profile, about)
+    yield "load_balance", balance.balance_chart(found.balances, found.layers, found.n_experts, about)
+    if found.agreement is not None:
+        chosen = f"{len(found.selected)} selected experts ringed" if found.selected else "no selection"
+        yield "agreement", agreement.scatter(found.agreement, found.selected, f"{_name(found)} · {chosen}")
+    if found.pairs is not None:
+        bold = " · both selected: bold" if found.selected else ""
+        subtitle = f"{_name(found)} · {found.phase} phase{bold}"
+        yield "coactivation", coactivation.pairs_chart(found.pairs, found.selected, subtitle)
+
+
+def _draw_samples(found: Analyses, output: Path) -> list[Path]:
+    from harness.analysis.figures.page import save
+    from harness.analysis.figures.tokens import coloured_tokens
+
+    # One scale for all samples asked for together, so that they can be compared.
+    most = max((float(sample.shares.max(initial=0.0)) for sample in found.samples), default=0.0) or 1.0
+    return [
+        path
+        for sample in found.samples
+        for path in save(coloured_tokens(sample, most), output, file_name(sample.name), text_as_text=True)
+    ]
+
+
+def file_name(sample: str) -> str:
+    """Return a file's name for a sample; ids are data and may hold what no file name should.
+
+    Examples:
+        >>> file_name("demo_harmful/demo-harmful-033")
+        'tokens-demo_harmful-demo-harmful-033'
+        >>> file_name("mine/../x")
+        'tokens-mine-.._x-e92d84'
+    """
+    task, _, name = sample.partition("/")
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80]
+    # Two ids must not share a file because they differ in what was replaced.
+    mark = "" if plain == name else f"-{hashlib.sha256(sample.encode()).hexdigest()[:6]}"
+    return f"tokens-{task}-{plain}{mark}"
+
+
+def _balance(counts: RoutingCounts, phase: Phase) -> Balance:
+    return load_balance(counts.of(phase)[0].sum(axis=0))
+
+
+def _pairs(source: Source, found: Analyses) -> pd.DataFrame:
+    def group(kind: Any) -> PairCounts:
+        return add_pairs(
+            count_pairs(tokens.experts[in_phase(tokens, found.phase)], found.n_experts)
+            for tokens in source.tokens(kind)
+        )
+
+    return pair_table(found.layers, group("harmful"), group("benign"))
+
+
+def _sample(source: Source, name: str, counts: RoutingCounts) -> Sample:
+    """Read one sample's tokens.
+
+    Raises:
+        BadInputError: it is not among the captured prompts, or single tokens were not recorded.
+    """
+    if source.selection is None:
+        raise BadInputError(
+            f"--sample {name}: the run's intervention acts on no selected experts to colour tokens by"
+        )
+    task, slash, prompt = name.partition("/")
+    paths = {task: path for of_kind in source.routing.values() for task, path in of_kind.items()}
+    if not slash or task not in paths:
+        raise BadInputError(f"--sample {name}: expected TASK/ID with a captured task, {nearest(task, paths)}")
+    ids = load_counts(paths[task]).ids
+    if prompt not in ids:
+        raise BadInputError(f"--sample {name}: no such prompt was captured of {task}: {_near(prompt, ids)}")
+    routing = load_tokens(paths[task]).of(prompt)
+    experts = source.selection.experts
+    return Sample(
+        name=name,
+        texts=token_texts(routing.token_ids.tolist(), source.model_path),
+        shares=selected_share(routing, counts.layers, counts.counts.shape[-1], experts),
+        prompt_tokens=routing.prompt_tokens,
+        layers=len({layer for layer, _ in experts}),
+        experts=len(experts),
+    )
+
+
+def _near(name: str, ids: Sequence[str]) -> str:
+    """Offer the nearest id, or a few of them: there may be thousands."""
+    offered = nearest(name, ids)
+    return offered if offered.startswith("did") else f"such as {', '.join(sorted(ids)[:3])}"
+
+
+def _name(found: Analyses) -> str:
+    return f"run {visible(found.run.resolve().name)}"
+
+
+def _about(found: Analyses) -> str:
+    chosen = f"{len(found.selected)} selected experts" if found.selected else "no selection"
+    return f"{_name(found)} · {found.phase} phase · {chosen}"
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]

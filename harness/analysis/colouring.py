@@ -1,0 +1,165 @@
+"""One prompt and its answer, token by token: how much gate weight each token gave to the selected experts."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from harness.errors import BadInputError
+from harness.models.load import ModelRef, load_tokenizer
+from harness.report.words import visible
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from harness.routing.tokens import TokenRouting
+
+LINE_END = "\u23ce"
+_JOINERS = "\u200c\u200d"
+
+
+class TokenTexts(NamedTuple):
+    """What each token reads, and why it is only the token's id where it is."""
+
+    texts: tuple[str, ...]
+    why_ids: str | None
+
+
+class Sample(NamedTuple):
+    """One prompt with its answer.
+
+    Attributes:
+        name: TASK/ID.
+        texts: of the tokens, [T].
+        shares: share of each token's gate weight that went to selected experts, [T].
+        prompt_tokens: how many of the tokens are the prompt's.
+        layers: how many layers hold selected experts.
+        experts: how many experts are selected.
+    """
+
+    name: str
+    texts: TokenTexts
+    shares: npt.NDArray[np.float64]
+    prompt_tokens: int
+    layers: int
+    experts: int
+
+
+class Box(NamedTuple):
+    """Where one token, or a part of it, stands: in character cells, from the upper left."""
+
+    line: int
+    column: int
+    width: int
+    token: int
+    text: str
+
+
+def selected_share(
+    routing: TokenRouting, layers: Sequence[int], n_experts: int, selected: Collection[tuple[int, int]]
+) -> npt.NDArray[np.float64]:
+    """Return the share of each token's gate weight that went to selected experts, [T].
+
+    Only layers that hold selected experts are looked at: in the others the share is zero whatever the token is.
+
+    Args:
+        routing: the prompt's tokens.
+        layers: true indices of the MoE layers.
+        n_experts: E.
+        selected: (layer, expert) pairs.
+
+    Raises:
+        BadInputError: a selected expert is in a layer that was not recorded.
+    """
+    place = {layer: i for i, layer in enumerate(layers)}
+    is_selected = np.zeros((len(layers), n_experts), dtype=np.bool_)
+    for layer, expert in selected:
+        if layer not in place or not 0 <= expert < n_experts:
+            raise BadInputError(f"expert {expert} of layer {layer} is selected but was not recorded")
+        is_selected[place[layer], expert] = True
+    holding = np.flatnonzero(is_selected.any(axis=1))
+    experts, weights = routing.experts[:, holding], routing.weights[:, holding].astype(np.float64)
+    went = np.where(is_selected[holding[None, :, None], experts], weights, 0.0).sum(axis=(1, 2))
+    every = weights.sum(axis=(1, 2))
+    share: npt.NDArray[np.float64] = np.divide(went, every, out=np.zeros(len(every)), where=every > 0)
+    return share
+
+
+def token_texts(ids: Sequence[int], model: Path) -> TokenTexts:
+    """Read each token with the model's tokenizer, or show its id where there is none.
+
+    Args:
+        ids: the token ids.
+        model: the model's folder. Python code that it may hold is not run.
+    """
+    try:
+        tokenizer = load_tokenizer(ModelRef(model.name, model))
+    except BadInputError:
+        return TokenTexts(tuple(map(str, ids)), "token ids are shown: the model's tokenizer cannot be loaded")
+    if max(ids, default=0) >= len(tokenizer):
+        return TokenTexts(
+            tuple(map(str, ids)), "token ids are shown: the model's tokenizer is another one now"
+        )
+    pieces = tokenizer.convert_ids_to_tokens(list(ids))
+    texts = [str(tokenizer.decode([token])) for token in ids]
+    # SentencePiece tokenizers drop the space before a word where it is decoded alone.
+    spaced = [
+        f" {text}" if str(piece).startswith("\u2581") and not text.startswith(" ") else text
+        for piece, text in zip(pieces, texts, strict=True)
+    ]
+    return TokenTexts(tuple(spaced), None)
+
+
+def boxes(texts: Sequence[str], width: int) -> list[Box]:
+    """Lay tokens out in lines of character cells.
+
+    A token that does not fit goes to the next line, one longer than a line is broken, and a line end ends its line.
+    Control, bidirectional and other invisible characters are written out.
+
+    Args:
+        texts: what each token reads.
+        width: cells of a line.
+    """
+    found, line, column = [], 0, 0
+    for token, text in enumerate(texts):
+        shown = text.replace("\r\n", "\n").split("\n")
+        for i, part in enumerate(shown):
+            ends_line = i + 1 < len(shown)
+            for piece in _pieces(visible(part) + (LINE_END if ends_line else ""), width):
+                cells = cells_of(piece)
+                if column + cells > width:
+                    line, column = line + 1, 0
+                found.append(Box(line, column, cells, token, piece))
+                column += cells
+            if ends_line:
+                line, column = line + 1, 0
+    return found
+
+
+def cells_of(text: str) -> int:
+    """Return how many cells a text takes: two for a wide character, none for one that joins the one before."""
+    return sum(_cells(character) for character in text)
+
+
+def _cells(character: str) -> int:
+    if unicodedata.combining(character) or character in _JOINERS:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _pieces(text: str, width: int) -> Iterator[str]:
+    """Yield a text in parts that each fit into a line; an empty text gives none."""
+    start, cells = 0, 0
+    for i, character in enumerate(text):
+        more = _cells(character)
+        if cells + more > width:
+            yield text[start:i]
+            start, cells = i, 0
+        cells += more
+    if start < len(text):
+        yield text[start:]

@@ -1,0 +1,1 @@
+"""One file for each figure: a function from computed values to a matplotlib figure."""
