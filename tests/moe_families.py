@@ -13,8 +13,8 @@ from typing import Any
 
 from harness.models.auto import auto_class
 
-EXPERTS, K = 8, 3
-"""No family's default has 3 experts a token, so a fact that was not read cannot be right by chance."""
+EXPERTS = 8
+_K = 3  # No family's default, so that a number that was not read cannot be right by chance.
 
 # Every configuration takes those that it knows.
 _SHAPE: dict[str, Any] = {
@@ -36,7 +36,7 @@ _SHAPE: dict[str, Any] = {
     "eos_token_id": 2,
     # Number of experts and k, as they are called somewhere.
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), EXPERTS),
-    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts"), K),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts"), _K),
     **dict.fromkeys(("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"), 1),
     "n_group": 2,
     "topk_group": 1,
@@ -92,6 +92,7 @@ class Family:
         config: settings of the configuration, beside the common shape.
         text: settings of its text part, where it has parts.
         tower: settings of its other parts.
+        k: experts per token.
         shared: shared experts.
         transposed, gate, biases, normed: layout of the experts' weights.
         router: whether there is one with one row an expert.
@@ -101,6 +102,7 @@ class Family:
     config: dict[str, Any] = field(default_factory=dict)
     text: dict[str, Any] = field(default_factory=dict)
     tower: dict[str, Any] = field(default_factory=dict)
+    k: int = _K
     shared: int = 0
     transposed: bool = False
     gate: str = "concatenated"
@@ -206,7 +208,7 @@ FAMILIES: dict[str, Family] = {
         (2,), {"layers_block_type": ["mamba", "attention", "moe"], "n_groups": 2}, gate="none", shared=1
     ),
     "olmoe": Family(_ALL),
-    "phimoe": Family(_ALL),
+    "phimoe": Family(_ALL, {"num_experts_per_tok": 2}, k=2),  # its sparse mixer takes two, whatever is set
     "qwen2_moe": Family(_ALL, shared=1),
     "qwen3_5_moe": Family(_ALL, text=_MIXED, shared=1),
     "qwen3_5_moe_text": Family(_ALL, _MIXED, shared=1),
@@ -243,7 +245,7 @@ def config_of(model_type: str) -> Any:
     return whole(**{**settings, **family.config})
 
 
-def build(model_type: str, seed: int = 0) -> Any:
+def build(model_type: str, seed: int = 1) -> Any:
     """Return a random model of a family, in float32."""
     import torch
 
@@ -257,7 +259,7 @@ def build(model_type: str, seed: int = 0) -> Any:
             torch.nn.init.normal_(value, std=0.15 if name in parameters else 0.05)
         # Table of token to experts: k different ones a token.
         if name.endswith("tid2eid"):
-            value.copy_(torch.rand(len(value), EXPERTS).argsort(dim=1)[:, :K])
+            value.copy_(torch.rand(len(value), EXPERTS).argsort(dim=1)[:, :_K])
     model.generation_config.eos_token_id = 2
     return model
 
