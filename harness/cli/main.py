@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import analyze, content, models, pipeline, report
+from harness.cli import analyze, content, export, models, pipeline, report
 from harness.errors import HarnessError
 
 _DEBUG = "--debug"
@@ -25,6 +25,7 @@ app = typer.Typer(
 pipeline.add_commands(app)
 app.command("report")(report.report)
 app.command("analyze")(analyze.analyze)
+app.command("export")(export.export)
 app.add_typer(content.tasks, name="tasks")
 app.add_typer(content.baselines, name="baselines")
 app.add_typer(content.judges, name="judges")

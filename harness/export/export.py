@@ -1,0 +1,97 @@
+"""Exporting a run: what goes into it, which formats there are, and files that do not overwrite others unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.analysis.source import Source, open_run
+from harness.errors import BadInputError
+from harness.export.tables import conversations, record_of, risk_diff
+from harness.registry import Registry
+from harness.store.files import write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.routing.counts import Record
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is exported.
+
+    Attributes:
+        source: the run folder; routing is read from it while it is written.
+        record: how much routing there is of every task.
+        risk_diff: the guide's columns, the highest risk difference first.
+        conversations: the training examples as chat messages; None where the run made none.
+    """
+
+    source: Source
+    record: Record
+    risk_diff: pd.DataFrame
+    conversations: list[dict[str, Any]] | None
+
+    @property
+    def model(self) -> str:
+        """The model's name as it stands in file names: Qwen--Qwen3-30B-A3B."""
+        return self.source.model_name.replace("/", "--")
+
+
+class Written(NamedTuple):
+    """The files that were written, and why others were not."""
+
+    files: list[Path]
+    left_out: dict[str, str]
+
+
+Files = dict[str, Callable[[Path], None]]
+"""File names, and what writes each."""
+
+FORMATS: Registry[Callable[[Export], Files]] = Registry("export format")
+FORMATS.add("guide", "harness.export.guide:files")
+FORMATS.add("parquet", "harness.export.parquet:files")
+
+
+def export(
+    run: Path, target: Path, form: str, phase: str | None = None, *, overwrite: bool = False
+) -> Written:
+    """Write what a run found into a folder, in one of the formats.
+
+    Args:
+        run: the folder of a run that has selected experts.
+        target: a folder outside it.
+        form: the format's name.
+        phase: of the risk differences; all tokens by default.
+        overwrite: replace files of the same names.
+
+    Raises:
+        BadInputError: there is nothing to export, no such format, or a file is in the way; nothing was written.
+    """
+    files_of = FORMATS.get(form)
+    source = open_run(run)
+    if target.resolve().is_relative_to(run.resolve()):
+        raise BadInputError(f"{target} is inside the run folder {run}: name a folder beside it")
+    if target.exists() and not target.is_dir():
+        raise BadInputError(f"{target} is a file: expected a folder")
+    what = Export(
+        source,
+        record_of(source),
+        risk_diff(source, source.phase(phase or "all")),
+        conversations(source),
+    )
+    files = files_of(what)
+    taken = [name for name in files if (target / name).exists()]
+    if taken and not overwrite:
+        raise BadInputError(
+            f"{target / taken[0]} exists: name another folder, or add --force to overwrite it"
+        )
+    for name, write in files.items():
+        write_whole(target / name, write)
+    left_out = {}
+    if what.conversations is None:
+        left_out["sft_dataset"] = "the run has no training/examples.jsonl: nothing was trained"
+    return Written([target / name for name in files], left_out)
