@@ -122,6 +122,10 @@ _OCR = {
 }
 _DOTS3 = {**_FULL, "shared_experts_intermediate_size": 16}
 _MOE_TOWER = {"mlp_layer_types": ["sparse"], "num_local_experts": 4}
+_DEEPSEEK_V4 = {
+    "mlp_layer_types": ["hash_moe", "moe", "moe"],
+    "layer_types": ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"],
+}
 _QWEN4 = {
     **_MIXED,
     "indexer_n_heads": 2,
@@ -156,7 +160,7 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v2": Family(_LATER, shared=1),
     "deepseek_v3": Family(_LATER, shared=1),
     "deepseek_v32": Family(_LATER, shared=1),
-    "deepseek_v4": Family(_ALL, {"mlp_layer_types": ["hash_moe", "moe", "moe"]}, shared=1),
+    "deepseek_v4": Family(_ALL, _DEEPSEEK_V4, shared=1),
     "dots1": Family(_LATER, shared=1),
     "dots3_note": Family(_LATER, text=_DOTS3, tower=_MOE_TOWER, shared=1),
     "dots3_note_text": Family(_LATER, _DOTS3, shared=1),
@@ -222,6 +226,11 @@ FAMILIES: dict[str, Family] = {
     "unlimited_ocr": Family(_LATER, {"vision_config": _OCR}, shared=1),
 }
 
+PADDING_CHANGES_ANSWERS = {
+    "deepseek_v4": "its compressed attention pools windows of columns, padding among them",
+}
+"""Families whose own answers, without any capture, depend on what they are padded with, and why."""
+
 
 def known(settings: dict[str, Any], config_class: Any) -> dict[str, Any]:
     """Return the settings that a configuration class has."""
@@ -273,3 +282,21 @@ def load(model_type: str, tokenizer: Any) -> Any:
 
     ref = ModelRef(model_type, Path("nowhere"))
     return LoadedModel(ref, find_moe(build(model_type)), tokenizer, torch.device("cpu"), torch.float32)
+
+
+def served_table() -> str:
+    """Return the table of docs/architectures.md."""
+    head = ("model type", "gate and up", "matrices", "biases", "norm", "shared experts", "router logits")
+    rows = [
+        (
+            f"`{name}`",
+            family.gate,
+            "[in, out]" if family.transposed else "[out, in]",
+            "yes" if family.biases else "",
+            "yes" if family.normed else "",
+            "yes" if family.shared else "",
+            "yes" if family.router else "no",
+        )
+        for name, family in FAMILIES.items()
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))

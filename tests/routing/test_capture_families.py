@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from moe_families import EXPERTS, FAMILIES, load
+from moe_families import EXPERTS, FAMILIES, PADDING_CHANGES_ANSWERS, load
 from transformers import CONFIG_MAPPING
 
 from harness.data.prompts import Prompt
@@ -29,9 +29,6 @@ TEXTS = [
 PROMPTS = [Prompt(f"p{i}", text, "task", "benign") for i, text in enumerate(TEXTS)]
 IDS = [prompt.id for prompt in PROMPTS]
 NEW_TOKENS = 6
-
-PADDING_CHANGES_ANSWERS: dict[str, str] = {}
-"""Families whose own answers, without any capture, depend on what they are padded with, and why."""
 
 
 class Run(NamedTuple):
