@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.models.auto import auto_class
+from harness.models.unserved import REFUSED
 
 EXPERTS = 8
 _K = 3  # No family's default, so that a number that was not read cannot be right by chance.
@@ -300,3 +301,14 @@ def served_table() -> str:
         for name, family in FAMILIES.items()
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
+def refused_table() -> str:
+    """Return the table of what is refused."""
+    rows = [(f"`{name}`", reason) for name, reason in REFUSED.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (("model type", "because it"), ("---",) * 2, *rows))
+
+
+def padding_list() -> str:
+    """Return the list of what depends on padding."""
+    return "\n".join(f"- `{name}`: {reason}" for name, reason in PADDING_CHANGES_ANSWERS.items())

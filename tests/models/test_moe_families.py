@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from moe_families import EXPERTS, FAMILIES, build, config_of
+from moe_families import EXPERTS, FAMILIES, build, config_of, padding_list, refused_table, served_table
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 
@@ -173,3 +173,12 @@ def test_a_second_experts_module_in_a_layer_is_refused():
     del model.model.layers[0].mlp.experts
     with pytest.raises(BadInputError, match="several experts modules in layer 1: expected one a layer"):
         find_moe(model)
+
+
+@pytest.mark.parametrize(
+    ("mark", "table"), [("served", served_table), ("refused", refused_table), ("padding", padding_list)]
+)
+def test_the_page_on_architectures_says_the_same(mark, table):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "architectures.md").read_text("utf-8")
+    assert page.split(f"<!-- {mark} -->\n")[1].split(f"\n<!-- /{mark} -->")[0] == table()
+    assert f"Each of these {len(FAMILIES)} model types" in page
