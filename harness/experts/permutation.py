@@ -277,7 +277,8 @@ def _studentised(
 
 def _strata(residuals: npt.NDArray[np.float64]) -> list[npt.NDArray[np.intp]]:
     """Part the experts of a layer, [N, E] of unit length, into strata of alike effective numbers of prompts."""
-    effective_prompts = 1 / (residuals**4).sum(axis=0)
+    squares = residuals * residuals
+    effective_prompts = 1 / (squares * squares).sum(axis=0)
     order = np.argsort(effective_prompts, kind="stable")
     return np.array_split(order, max(1, len(order) // _STRATUM))
 
