@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FIGURES = "figures"
 PAIR_TABLE = "coactivation.parquet"
-# How many experts count as the top where nothing was selected.
+# How many experts count as the top where none or all are selected.
 _TOP = 10
 
 
@@ -112,7 +112,9 @@ def analyze(run: Path, samples: Sequence[str] = (), phase: str | None = None) ->
     )
     found.samples = [_sample(source, name, harmful) for name in dict.fromkeys(samples)]
     if set(PHASES_COMPARED) <= set(table["phase"]):
-        found.agreement = agreement(table, len(selected) or _TOP)
+        # An intervention on all experts has no top to speak of.
+        partial = 0 < len(selected) < len(rows)
+        found.agreement = agreement(table, len(selected) if partial else _TOP)
     else:
         found.skipped["agreement"] = f"the expert table has not both of {' and '.join(PHASES_COMPARED)}"
     if source.records_tokens():
@@ -164,27 +166,28 @@ def _draw_samples(found: Analyses, output: Path) -> list[Path]:
 
     # One scale for all samples asked for together, so that they can be compared.
     most = max((float(sample.shares.max(initial=0.0)) for sample in found.samples), default=0.0) or 1.0
-    return [
-        path
-        for sample in found.samples
-        for path in save(coloured_tokens(sample, most), output, file_name(sample.name), text_as_text=True)
-    ]
+    paths = []
+    for sample in found.samples:
+        folder, name = place_of(sample.name)
+        paths += save(coloured_tokens(sample, most), output / folder, name, text_as_text=True)
+    return paths
 
 
-def file_name(sample: str) -> str:
-    """Return a file's name for a sample; ids are data and may hold what no file name should.
+def place_of(sample: str) -> tuple[str, str]:
+    """Return the folder and the file name of a sample's figure.
+
+    Ids are data and may hold what no file name should; two ids do not share a file for what was replaced in them.
 
     Examples:
-        >>> file_name("demo_harmful/demo-harmful-033")
-        'tokens-demo_harmful-demo-harmful-033'
-        >>> file_name("mine/../x")
-        'tokens-mine-.._x-e92d84'
+        >>> place_of("demo_harmful/demo-harmful-033")
+        ('tokens/demo_harmful', 'demo-harmful-033')
+        >>> place_of("mine/../x")
+        ('tokens/mine', '_._x-fb8aaa')
     """
     task, _, name = sample.partition("/")
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80]
-    # Two ids must not share a file because they differ in what was replaced.
+    plain = re.sub(r"[^A-Za-z0-9._-]|^\.", "_", name)[:80]
     mark = "" if plain == name else f"-{hashlib.sha256(sample.encode()).hexdigest()[:6]}"
-    return f"tokens-{task}-{plain}{mark}"
+    return f"tokens/{task}", plain + mark
 
 
 def _balance(counts: RoutingCounts, phase: Phase) -> Balance:
