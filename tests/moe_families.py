@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+from packaging.version import Version
+
 from harness.models.auto import auto_class
 from harness.models.unserved import REFUSED
 
@@ -97,6 +100,7 @@ class Family:
         shared: shared experts.
         transposed, gate, biases, normed: layout of the experts' weights.
         router: whether there is one with one row an expert.
+        since: the oldest transformers that it was tried with; older ones than 5.17 are not supported at all.
     """
 
     moe_layers: tuple[int, ...]
@@ -110,6 +114,7 @@ class Family:
     biases: bool = False
     normed: bool = False
     router: bool = True
+    since: str = "5.17"
 
 
 _ALL, _LATER = (0, 1, 2), (1, 2)
@@ -150,8 +155,8 @@ def _sections(*sizes: int, **more: Any) -> dict[str, Any]:
 
 FAMILIES: dict[str, Family] = {
     "afmoe": Family(_LATER, {"num_dense_layers": 1}, shared=1),
-    "aria": Family(_ALL, {"vision_config": _TINY}, shared=1, transposed=True),
-    "aria_text": Family(_ALL, shared=1, transposed=True),
+    "aria": Family(_ALL, {"vision_config": _TINY}, shared=1, transposed=True, since="5.23"),
+    "aria_text": Family(_ALL, shared=1, transposed=True, since="5.23"),
     "axk1": Family(_LATER, shared=1),
     "axk2": Family(_LATER, shared=1),
     "bailing_hybrid": Family(_LATER, {"layer_group_size": 3}, shared=1),
@@ -193,7 +198,7 @@ FAMILIES: dict[str, Family] = {
     "inkling2_text": Family(_ALL),
     "inkling_mm_model": Family(_ALL, shared=1, router=False),
     "inkling_text": Family(_ALL, shared=1, router=False),
-    "jamba": Family((1,), {"attn_layer_period": 2, "attn_layer_offset": 0}),
+    "jamba": Family((1,), {"attn_layer_period": 2, "attn_layer_offset": 0}, since="5.23"),
     "kimi_k25": Family(_LATER, text={"model_type": "deepseek_v3"}, shared=1),
     "kimi_linear": Family(_LATER, _MIXED, shared=1),
     "kolibri1": Family(_ALL, shared=1),
@@ -203,7 +208,7 @@ FAMILIES: dict[str, Family] = {
     "mimo_v2_flash": Family(_LATER, _FULL),
     "minimax": Family(_ALL),
     "minimax_m2": Family(_ALL),
-    "minimax_m3_vl": Family(_ALL, shared=1),
+    "minimax_m3_vl": Family(_ALL, shared=1, since="5.23"),
     "minimax_m3_vl_text": Family(_ALL, shared=1),
     "mistral4": Family(_LATER, shared=1),
     "mistral_large4": Family(_LATER, {"vision_config": {**_TINY, "head_dim": 8}}, shared=1),
@@ -231,6 +236,14 @@ PADDING_CHANGES_ANSWERS = {
     "deepseek_v4": "its compressed attention pools windows of columns, padding among them",
 }
 """Families whose own answers, without any capture, depend on what they are padded with, and why."""
+
+
+def skip_if_missing(model_type: str) -> None:
+    """Skip a test where the transformers that is installed is too old for a family."""
+    from transformers import CONFIG_MAPPING, __version__
+
+    if model_type not in CONFIG_MAPPING or Version(__version__) < Version(FAMILIES[model_type].since):
+        pytest.skip(f"transformers {__version__} has no {model_type} that can be served")
 
 
 def known(settings: dict[str, Any], config_class: Any) -> dict[str, Any]:
@@ -287,7 +300,16 @@ def load(model_type: str, tokenizer: Any) -> Any:
 
 def served_table() -> str:
     """Return the table of docs/architectures.md."""
-    head = ("model type", "gate and up", "matrices", "biases", "norm", "shared experts", "router logits")
+    head = (
+        "model type",
+        "gate and up",
+        "matrices",
+        "biases",
+        "norm",
+        "shared experts",
+        "router logits",
+        "transformers",
+    )
     rows = [
         (
             f"`{name}`",
@@ -297,6 +319,7 @@ def served_table() -> str:
             "yes" if family.normed else "",
             "yes" if family.shared else "",
             "yes" if family.router else "no",
+            f"{family.since} on" if family.since != "5.17" else "",
         )
         for name, family in FAMILIES.items()
     ]

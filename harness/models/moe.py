@@ -227,7 +227,10 @@ def _shared_experts(model: PreTrainedModel, name: str) -> int:
 
 def _why_not(model: PreTrainedModel) -> str:
     config = model.config.get_text_config()
-    if any(getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts")):
+    if any(
+        getattr(config, name, None)
+        for name in ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    ):
         return "keeps its experts outside transformers' fused experts modules, which is not supported"
     return "is dense: no MoE layers were found, and there are no experts to select"
 

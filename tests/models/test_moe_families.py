@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from moe_families import EXPERTS, FAMILIES, build, config_of, padding_list, refused_table, served_table
+from moe_families import (
+    EXPERTS,
+    FAMILIES,
+    build,
+    config_of,
+    padding_list,
+    refused_table,
+    served_table,
+    skip_if_missing,
+)
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 
@@ -25,8 +34,7 @@ MODELS = Path(transformers.__file__).parent / "models"
 
 @pytest.fixture(params=FAMILIES, scope="module")
 def family(request):
-    if request.param not in CONFIG_MAPPING:
-        pytest.skip(f"transformers {transformers.__version__} has no {request.param}")
+    skip_if_missing(request.param)
     return request.param
 
 
@@ -108,7 +116,7 @@ def test_every_other_experts_class_of_a_language_model_is_refused_by_name():
         and re.search(r"^class \w+ForC(?:ausalLM|onditionalGeneration)\(", text, re.MULTILINE)
     }
     assert undecorated
-    assert undecorated - {model_type_to_module_name(name) for name in REFUSED} == set()
+    assert undecorated - {model_type_to_module_name(name) for name in [*FAMILIES, *REFUSED]} == set()
 
 
 @pytest.mark.parametrize("model_type", REFUSED)

@@ -12,9 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-import transformers
-from moe_families import EXPERTS, FAMILIES, PADDING_CHANGES_ANSWERS, load
-from transformers import CONFIG_MAPPING
+from moe_families import EXPERTS, FAMILIES, PADDING_CHANGES_ANSWERS, load, skip_if_missing
 
 from harness.data.prompts import Prompt
 from harness.engines.transformers import TransformersEngine
@@ -102,8 +100,7 @@ def ending(loaded, prompts: list[list[int]]) -> int:
 
 @pytest.fixture(params=FAMILIES, scope="module")
 def family(request):
-    if request.param not in CONFIG_MAPPING:
-        pytest.skip(f"transformers {transformers.__version__} has no {request.param}")
+    skip_if_missing(request.param)
     return request.param
 
 
