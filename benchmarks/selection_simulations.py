@@ -12,6 +12,10 @@ A model of 48 layers with 128 experts, 8 a token. What stands for real routing:
 - Lengths are lognormal (median 60, sigma 0.6, 10 to 400 tokens).
 - A planted expert's expected usage is higher on harmful prompts by EFFECT standard deviations of the prompts' own
   rates. Planted are experts whose popularity is above the layer's lowest quarter.
+
+To save time, a test uses 1,000 permutations. That can't give the p-values at which one expert alone, or four, would be
+selected. So with fewer than 12 planted, layers with a p-value of 3e-4 or less are tested again with 10,000: an expert
+that 10,000 permutations would select hardly ever (about once in a million) has a larger one at first.
 """
 
 from __future__ import annotations
@@ -22,17 +26,20 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from harness.experts.permutation import paired_test, permutation_test, q_values
+from harness.experts.permutation import PermutationTest, paired_test, permutation_test, q_values
 
 LAYERS, EXPERTS, TOP_K = 48, 128, 8
 CONCENTRATION = 256.0
 EFFECT = 1.0
-PERMUTATIONS = 2_000
+PERMUTATIONS = 1_000
+MORE_PERMUTATIONS = 10_000
+RECHECK = 3e-4
 LEVEL = 0.05
 TOPICS = 10
 
@@ -76,6 +83,35 @@ def lengths(draw: np.random.Generator, n: int, median: float = 60) -> np.ndarray
     return np.clip(draw.lognormal(np.log(median), 0.6, n), 10, 400).round()
 
 
+def p_values(test: Callable[[slice | np.ndarray, int], PermutationTest], n_planted: int) -> np.ndarray:
+    """Return p-values [L, E] of a test of some layers with some permutations, with more where it matters."""
+    p_value = test(slice(None), PERMUTATIONS).p_value
+    again = np.flatnonzero((p_value <= RECHECK).any(axis=1))
+    if n_planted < 12 and len(again):
+        p_value[again] = test(again, MORE_PERMUTATIONS).p_value
+    return p_value
+
+
+def unpaired(
+    used: np.ndarray, weight: np.ndarray, unsafe: np.ndarray, seed: int, n_planted: int
+) -> np.ndarray:
+    """Return p-values of the test of two groups."""
+
+    def test(layers: slice | np.ndarray, permutations: int) -> PermutationTest:
+        return permutation_test(used[:, layers], weight, unsafe, permutations=permutations, seed=seed)
+
+    return p_values(test, n_planted)
+
+
+def paired(differences: np.ndarray, seed: int, n_planted: int) -> np.ndarray:
+    """Return p-values of the test of pairs."""
+
+    def test(layers: slice | np.ndarray, permutations: int) -> PermutationTest:
+        return paired_test(differences[:, layers], permutations=permutations, seed=seed)
+
+    return p_values(test, n_planted)
+
+
 def outcome(p_value: np.ndarray, planted: np.ndarray) -> dict[str, float]:
     """Return how many experts were selected at q <= LEVEL and which were right."""
     selected = q_values(p_value) <= LEVEL
@@ -94,14 +130,14 @@ def planted_row(
     used.append(counts(draw, rates(draw, model.benign, benign), tokens[harmful:]))
     all_used = np.concatenate(used)
     unsafe = np.arange(harmful + benign) < harmful
-    test = permutation_test(all_used, tokens, unsafe, permutations=PERMUTATIONS, seed=seed)
-    found = outcome(test.p_value, model.planted)
+    p_value = unpaired(all_used, tokens, unsafe, seed, n_planted)
+    found = outcome(p_value, model.planted)
     if not n_planted:
         rank = np.argsort(np.argsort(model.benign, axis=1), axis=1)
         for quarter in range(4):
-            p_value = test.p_value[rank * 4 // EXPERTS == quarter]
+            of_quarter = p_value[rank * 4 // EXPERTS == quarter]
             for level in (0.01, 0.001, 0.0001):
-                found[f"p<={level:g}, quarter {quarter + 1}"] = float((p_value <= level).mean() / level)
+                found[f"p<={level:g}, quarter {quarter + 1}"] = float((of_quarter <= level).mean() / level)
     return found
 
 
@@ -116,17 +152,18 @@ def topic_row(draw: np.random.Generator, seed: int, n_planted: int) -> dict[str,
     harmful = counts(draw, rates(draw, model.harmful * topic[of_pair], n), tokens[:n])
     twins = counts(draw, rates(draw, model.benign * topic[of_pair], n), tokens[n : 2 * n])
     ordinary = counts(draw, rates(draw, model.benign, n), tokens[2 * n :])
-    raw = permutation_test(
+    # The raw tests find so many that more permutations would change nothing.
+    raw = unpaired(
         np.concatenate([harmful, ordinary]),
         np.concatenate([tokens[:n], tokens[2 * n :]]),
         np.arange(2 * n) < n,
-        permutations=PERMUTATIONS,
-        seed=seed,
+        seed,
+        EXPERTS,
     )
     differences = harmful / tokens[:n, None, None] - twins / tokens[n : 2 * n, None, None]
-    paired = paired_test(differences, permutations=PERMUTATIONS, seed=seed)
-    found = {f"raw {key}": value for key, value in outcome(raw.p_value, model.planted).items()}
-    return found | {f"paired {key}": value for key, value in outcome(paired.p_value, model.planted).items()}
+    adjusted = paired(differences, seed, n_planted)
+    found = {f"raw {key}": value for key, value in outcome(raw, model.planted).items()}
+    return found | {f"paired {key}": value for key, value in outcome(adjusted, model.planted).items()}
 
 
 def length_row(draw: np.random.Generator, seed: int, n_planted: int) -> dict[str, float]:
@@ -144,10 +181,10 @@ def length_row(draw: np.random.Generator, seed: int, n_planted: int) -> dict[str
         ]
     )
     unsafe = np.arange(2 * n) < n
-    raw = permutation_test(first + rest, tokens, unsafe, permutations=PERMUTATIONS, seed=seed)
-    same = permutation_test(first / cut, np.ones(2 * n), unsafe, permutations=PERMUTATIONS, seed=seed)
-    found = {f"raw {key}": value for key, value in outcome(raw.p_value, model.planted).items()}
-    return found | {f"cut {key}": value for key, value in outcome(same.p_value, model.planted).items()}
+    raw = unpaired(first + rest, tokens, unsafe, seed, EXPERTS)
+    same = unpaired(first / cut, np.ones(2 * n), unsafe, seed, n_planted)
+    found = {f"raw {key}": value for key, value in outcome(raw, model.planted).items()}
+    return found | {f"cut {key}": value for key, value in outcome(same, model.planted).items()}
 
 
 # Name of the row: simulations, kind, arguments.

@@ -86,7 +86,8 @@ def permutation_test(
         used: [N, L, E], what each prompt gave each expert.
         weight: [N], routed tokens of the prompt, or ones. Prompts of weight 0 say nothing and are left out.
         unsafe: [N], which prompts are harmful.
-        permutations: P.
+        permutations: P. The least p-value is 1 / (1 + P * experts of a pool); with pools of 32, a lone expert among
+            6,144 can only be selected at q <= 0.05 where P is above 3,840.
         seed: of the permutations.
         direction: "unsafe" looks for experts used more on harmful prompts, "safe" for those used less.
 
