@@ -35,6 +35,7 @@ import numpy as np
 from harness.experts.permutation import PermutationTest, paired_test, permutation_test, q_values
 
 LAYERS, EXPERTS, TOP_K = 48, 128, 8
+SIGMA = 1.2
 CONCENTRATION = 256.0
 EFFECT = 1.0
 PERMUTATIONS = 1_000
@@ -52,9 +53,9 @@ class World(NamedTuple):
     planted: np.ndarray
 
 
-def world(draw: np.random.Generator, n_planted: int) -> World:
-    """Draw popularities and plant experts."""
-    share = draw.lognormal(0, 1.2, size=(LAYERS, EXPERTS))
+def world(draw: np.random.Generator, n_planted: int, sigma: float = SIGMA) -> World:
+    """Draw popularities, lognormal with sigma, and plant experts."""
+    share = draw.lognormal(0, sigma, size=(LAYERS, EXPERTS))
     share = np.minimum(share / share.sum(axis=1, keepdims=True), 0.5 / TOP_K)
     benign = CONCENTRATION * share / share.sum(axis=1, keepdims=True)
     common = benign > np.quantile(benign, 0.25, axis=1, keepdims=True)
@@ -121,10 +122,15 @@ def outcome(p_value: np.ndarray, planted: np.ndarray) -> dict[str, float]:
 
 
 def planted_row(
-    draw: np.random.Generator, seed: int, n_planted: int, harmful: int = 200, benign: int = 200
+    draw: np.random.Generator,
+    seed: int,
+    n_planted: int,
+    harmful: int = 200,
+    benign: int = 200,
+    sigma: float = SIGMA,
 ) -> dict[str, float]:
     """Compare harmful prompts with benign ones; with nothing planted, see how often small p-values occur."""
-    model = world(draw, n_planted)
+    model = world(draw, n_planted, sigma)
     used, tokens = [], lengths(draw, harmful + benign)
     used.append(counts(draw, rates(draw, model.harmful, harmful), tokens[:harmful]))
     used.append(counts(draw, rates(draw, model.benign, benign), tokens[harmful:]))
@@ -199,6 +205,7 @@ ROWS = {
     "length, planted 12": (100, length_row, (12,)),
     "60 harmful, 340 benign, planted 0": (100, planted_row, (0, 60, 340)),
     "340 harmful, 60 benign, planted 0": (100, planted_row, (0, 340, 60)),
+    "sigma 2, planted 0": (100, planted_row, (0, 200, 200, 2.0)),
 }
 
 
