@@ -226,7 +226,8 @@ def _log_odds(unsafe: RoutingCounts, safe: RoutingCounts, phase: Phase) -> np.nd
         ratio: np.ndarray = np.log((hits + 0.5) / (tokens.sum() - hits + 0.5))
         return ratio
 
-    return logit(unsafe) - logit(safe)
+    difference: np.ndarray = logit(unsafe) - logit(safe)
+    return difference
 
 
 def _topic(

@@ -36,7 +36,8 @@ class _MaskedLinear(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is functional.linear and len(args) > 1 and args[1] is self.weight:
+        # By shape: some routers cast their weight to float32 first, and a router's forward has one such product.
+        if func is functional.linear and len(args) > 1 and args[1].shape == self.weight.shape:
             return result.index_fill(-1, self.masked, torch.finfo(result.dtype).min)
         return result
 

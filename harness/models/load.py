@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import BadInputError, HarnessError
+from harness.models.auto import auto_class, outline, read_config_file
 from harness.models.moe import MoEModel, find_moe
 
 if TYPE_CHECKING:
@@ -90,15 +90,6 @@ def _from_hub(name: str) -> ModelRef:
     return ModelRef(name, Path(folder))
 
 
-def read_config(ref: ModelRef) -> dict[str, Any]:
-    """Return config.json of a checkpoint."""
-    try:
-        config = json.loads((ref.path / "config.json").read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise BadInputError(f"{ref.path / 'config.json'} is not JSON: {error}") from error
-    return dict(config)
-
-
 def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load the tokenizer, with left padding and a padding token.
 
@@ -156,22 +147,23 @@ def load_model(
         HarnessError: it does not fit into memory.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     # Before the weights: cheap, and the likelier mistake.
     tokenizer = load_tokenizer(ref, trust_remote_code)
-    config = read_config(ref)
+    config = read_config_file(ref.path)
     stored = (
         (config.get("text_config") or config).get("dtype") or config.get("dtype") or config.get("torch_dtype")
     )
     target = pick_device(device)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        kind = auto_class(AutoConfig.from_pretrained(ref.path, trust_remote_code=trust_remote_code))
+        model = kind.from_pretrained(
             ref.path,
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
             trust_remote_code=trust_remote_code,
         )
-        model.to(target)  # type: ignore[arg-type]  # transformers types `to` as a bare wrapper
+        model.to(target)
     except torch.OutOfMemoryError as error:
         raise HarnessError(f"model '{ref.name}' does not fit on {target}: {_first_line(error)}") from error
     except (ValueError, KeyError, OSError) as error:
@@ -189,19 +181,7 @@ def outline_model(ref: ModelRef, trust_remote_code: bool = False) -> MoEModel:
     Raises:
         BadInputError: a dense model, or one that transformers does not know.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    read_config(ref)
-    try:
-        config = AutoConfig.from_pretrained(ref.path, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, OSError, AttributeError) as error:
-        raise BadInputError(
-            f"transformers cannot load '{ref.name}' as a language model: {_first_line(error)}"
-        ) from error
-    return find_moe(model)
+    return find_moe(outline(ref.path, trust_remote_code))
 
 
 def quiet_transformers() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from harness.models.moe import MoELayer, MoEModel
 
+
 class Captured(NamedTuple):
     """What was routed in a batch of `B` rows; columns are positions: the padded prompt, then one a decoding step."""
 

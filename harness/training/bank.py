@@ -180,7 +180,7 @@ def _experts_mlp(
     out = _grouped_linear(
         hidden, weights["down_proj"], ends, bias=bias("down_proj"), is_transposed=module.is_transposed
     )
-    return module.post_expert_norm(out) if module.has_post_expert_norm else out
+    return module.post_expert_norm(out) if getattr(module, "has_post_expert_norm", False) else out
 
 
 def _other_implementation(module: Any) -> Any:

@@ -193,7 +193,7 @@ def test_report_writes_the_report_anew(rerun, small_run, capsys, tmp_path):
 
 
 def test_a_step_prints_where_its_result_is(capsys, tmp_path):
-    flags = ["--limit", "2", "--max-new-tokens", "2", "--output", tmp_path / "run"]
+    flags = ["--limit", "4", "--max-new-tokens", "2", "--output", tmp_path / "run"]
     assert printed(capsys, "select", *flags) == f"select: done, see {tmp_path / 'run'}\n"
     assert json.loads(printed(capsys, "select", *flags, "--json")) == {"run": str(tmp_path / "run")}
 

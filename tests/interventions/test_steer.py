@@ -23,7 +23,7 @@ def routed(moe) -> torch.Tensor:
     capture = RoutingCapture(moe)
     with capture.installed(), torch.inference_mode():
         moe.model(IDS, use_cache=False)
-    ids = capture.take(len(IDS))
+    ids = capture.take(len(IDS)).experts
     return ids.reshape(len(moe.layers), -1, ids.shape[-1]).long()
 
 
