@@ -80,7 +80,7 @@ def test_listing_works_from_anywhere(unpacked, tmp_path):
 def test_a_small_run_works_from_anywhere(unpacked, tmp_path):
     flags = [
         "--limit",
-        "2",
+        "4",
         "--set",
         "training.max_steps=1",
         "--capability-limit",

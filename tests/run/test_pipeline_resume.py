@@ -41,7 +41,7 @@ def test_a_second_run_does_nothing_and_does_not_load_the_model(rerun, small_run,
     ("change", "expected"),
     [
         (["--set", "training.learning_rate=1e-3"], training("unsafe_experts")),
-        (["--top-k", "4"], training("unsafe_experts")),
+        (["--top-k", "4"], {"expert table"} | training("unsafe_experts")),
         (["--capability-limit", "4"], {"capability base", "capability unsafe_experts"}),
         (["--capability", "demo_arithmetic"], {"capability base", "capability unsafe_experts"}),
         (["--judge", "keyword"], set()),
@@ -54,7 +54,10 @@ def test_a_changed_setting_reruns_what_depends_on_it(rerun, change, expected):
 
 def test_selection_decides_random_experts_and_steering_too(rerun):
     _, stages = rerun("--top-k", "4", "--baselines", "steer,random_experts")
-    assert set(stages) == training("unsafe_experts", "random_experts") | evaluation("steer")
+    # `stability` is a share of half-samples in the top k, so the table is made anew too.
+    assert set(stages) == {"expert table"} | training("unsafe_experts", "random_experts") | evaluation(
+        "steer"
+    )
 
 
 def test_a_further_draw_leaves_the_first_alone(rerun):
@@ -117,7 +120,7 @@ def test_a_reused_folder_follows_another_model(tmp_path):
     """No answer of the old weights meets the new ones."""
     model, folder = tmp_path / "model", tmp_path / "run"
     shutil.copytree(DEMO_FOLDER, model)
-    command = ["run", "--model", str(model), "--output", str(folder), "--limit", "2", "--max-new-tokens", "4"]
+    command = ["run", "--model", str(model), "--output", str(folder), "--limit", "4", "--max-new-tokens", "4"]
     command += ["--tasks", "demo_harmful,demo_benign", "--baselines", "none", "--set", "training.max_steps=1"]
     assert main(command) == 0
     before = RunFolder(folder).state["stages"]

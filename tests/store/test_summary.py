@@ -32,6 +32,7 @@ DOCUMENT = {
         "experts": [
             {"layer": 1, "expert": 7, "risk_diff": 0.2, "low": None, "high": None, "q_value": None},
         ],
+        "topic": None,
     },
     "variants": {
         "base": {
