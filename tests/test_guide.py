@@ -61,7 +61,7 @@ def test_the_riskiest_experts_are_the_top_of_the_table(routings):
 
 def test_a_threshold_that_none_reaches_is_bad_input(routings):
     table = harness.calculate_risk_diff(*routings)
-    with pytest.raises(BadInputError, match="no expert reaches"):
+    with pytest.raises(BadInputError, match="no expert is left by"):
         harness.identify_unsafe_experts(table, threshold=2.5)
 
 
