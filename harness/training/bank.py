@@ -103,22 +103,34 @@ class ExpertBank:
         if any(_ELSE in module.__dict__ for module in modules):
             raise BadInputError("another expert bank is installed in this model: leave its block first")
         ALL_EXPERTS_FUNCTIONS.register(_IMPLEMENTATION, expert_bank_forward)
-        configs = {id(module.config): module.config for module in modules}
-        before = {key: config._experts_implementation for key, config in configs.items()}
         try:
-            for layer in self.moe.layers:
-                # Around nn.Module's own __setattr__, which would make the bank a part of the model.
-                layer.experts.__dict__[_BANK] = self.layers.get(layer.index)
-                layer.experts.__dict__[_ELSE] = before[id(layer.experts.config)]
-            for config in configs.values():
-                config._experts_implementation = _IMPLEMENTATION
-            yield
+            with experts_implementation(self.moe, _IMPLEMENTATION) as before:
+                for layer in self.moe.layers:
+                    # Around nn.Module's own __setattr__, which would make the bank a part of the model.
+                    layer.experts.__dict__[_BANK] = self.layers.get(layer.index)
+                    layer.experts.__dict__[_ELSE] = before[id(layer.experts.config)]
+                yield
         finally:
-            for key, config in configs.items():
-                config._experts_implementation = before[key]
             for module in modules:
                 for name in (_BANK, _ELSE):
                     module.__dict__.pop(name, None)
+
+
+@contextmanager
+def experts_implementation(moe: MoEModel, name: str) -> Iterator[dict[int, Any]]:
+    """Let a model's experts run by another of transformers' experts implementations inside the block.
+
+    Yields the one that each configuration had before, by the configuration's id (multimodal models have several).
+    """
+    configs = {id(layer.experts.config): layer.experts.config for layer in moe.layers}
+    before = {key: config._experts_implementation for key, config in configs.items()}
+    try:
+        for config in configs.values():
+            config._experts_implementation = name
+        yield before
+    finally:
+        for key, config in configs.items():
+            config._experts_implementation = before[key]
 
 
 def expert_bank_forward(

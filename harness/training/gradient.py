@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.errors import BadInputError, HarnessError
+from harness.training.bank import experts_implementation
 from harness.training.examples import Example, batch_order, collate
 from harness.training.loop import answer_loss, training_mode
 
@@ -69,8 +70,6 @@ def expert_gradients(
 @contextmanager
 def _gradients_added_to(squares: torch.Tensor, moe: MoEModel) -> Iterator[None]:
     """Add each fused weight's squared gradient norms, [E], to its layer's row, and let go of the gradient."""
-    configs = {id(layer.experts.config): layer.experts.config for layer in moe.layers}
-    before = {key: config._experts_implementation for key, config in configs.items()}
     with ExitStack() as stack:
         for place, layer in enumerate(moe.layers):
             for name in layer.weights:
@@ -85,10 +84,5 @@ def _gradients_added_to(squares: torch.Tensor, moe: MoEModel) -> Iterator[None]:
                     parameter.grad = None
 
                 stack.callback(weight.register_post_accumulate_grad_hook(add).remove)
-        try:
-            for config in configs.values():
-                config._experts_implementation = _IMPLEMENTATION
-            yield
-        finally:
-            for key, config in configs.items():
-                config._experts_implementation = before[key]
+        stack.enter_context(experts_implementation(moe, _IMPLEMENTATION))
+        yield
