@@ -64,6 +64,8 @@ def make_examples(
         end: the token that ends an answer.
         aim: "refuse" or "retain".
     """
+    if not prompts:  # a tokenizer cannot be given nothing
+        return []
     rendered = chat.tokens(prompts)
     encoded = chat.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
     examples = []

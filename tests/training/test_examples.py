@@ -41,6 +41,10 @@ def test_an_empty_cut_answer_teaches_nothing_and_is_left_out(demo):
     assert [m.answer for m in made] == [(2,)]
 
 
+def test_no_conversations_make_no_examples(demo):
+    assert make_examples(ChatTemplate(demo.tokenizer), [], [], [], 2, "retain") == []
+
+
 def test_a_batch_ends_in_the_last_column_and_learns_answers_alone():
     batch = collate([Example((11, 12, 13), (4, 2), "refuse"), Example((21,), (5, 6, 2), "retain")], 0, CPU)
     assert batch.input_ids.tolist() == [[11, 12, 13, 4, 2], [0, 21, 5, 6, 2]]
