@@ -127,7 +127,8 @@ def analyze(run: Path, samples: Sequence[str] = (), phase: str | None = None) ->
 def write(found: Analyses, output: Path) -> list[Path]:
     """Draw everything, write it into a folder and return the files' paths.
 
-    Files inside the run folder are entered in its manifest.
+    What an earlier analysis wrote there and this one had to skip is removed: it shows other routing. Files
+    inside the run folder are entered in its manifest.
     """
     from harness.analysis.figures.page import look, save
 
@@ -139,6 +140,9 @@ def write(found: Analyses, output: Path) -> list[Path]:
         table, path = found.pairs, output / PAIR_TABLE
         write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
         paths.append(path)
+    stale = [output / f"{name}{suffix}" for name in found.skipped for suffix in (".svg", ".png")]
+    for path in [*stale, *([output / PAIR_TABLE] if found.pairs is None else [])]:
+        path.unlink(missing_ok=True)
     if output.resolve().is_relative_to(found.run.resolve()):
         RunFolder(found.run).write_manifest()
     return paths
@@ -221,7 +225,7 @@ def _sample(source: Source, name: str, counts: RoutingCounts) -> Sample:
     ids = load_counts(paths[task]).ids
     if prompt not in ids:
         raise BadInputError(f"--sample {name}: no such prompt was captured of {task}: {_near(prompt, ids)}")
-    routing = load_tokens(paths[task]).of(prompt)
+    routing = load_tokens(paths[task], with_logits=False).of(prompt)
     experts = source.selection.experts
     return Sample(
         name=name,

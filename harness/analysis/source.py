@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from harness.errors import BadInputError, nearest
 from harness.report.folder import RunFiles
-from harness.routing.counts import PHASES, Phase, Record, RoutingCounts, join
-from harness.routing.files import load_counts, load_tokens
+from harness.routing.counts import PHASES, Phase, RoutingCounts, join
+from harness.routing.files import load_counts, load_tokens, recorded
 from harness.store.files import read_json
 from harness.store.run_folder import RUN_FILE, RunFolder
 
@@ -145,7 +145,7 @@ class Source:
     def tokens(self, kind: Kind) -> Iterator[RoutedTokens]:
         """Yield the single tokens of each task of a kind."""
         for path in self.routing[kind].values():
-            yield load_tokens(path)
+            yield load_tokens(path, with_logits=False)
 
     def records_tokens(self) -> bool:
         """Say whether single tokens were recorded for every task."""
@@ -167,21 +167,3 @@ def open_run(path: Path) -> Source:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise BadInputError(f"{path / RUN_FILE}: {field}: {first['msg']}") from None
-
-
-def recorded(path: Path) -> Record:
-    """Say how much of the routing a file holds.
-
-    Raises:
-        BadInputError: it is not a whole file of routing counts.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = set(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise BadInputError(f"{path} is not a whole file of routing counts: {error}") from error
-    if "token.logits" in names:
-        return "logits"
-    return "tokens" if "token.experts" in names else "counts"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from harness.analysis.source import KINDS, Kind, Source, recorded
+from harness.analysis.source import KINDS, Kind, Source
 from harness.errors import BadInputError
-from harness.routing.files import load_counts, load_tokens
+from harness.routing.files import load_counts, load_tokens, recorded
 from harness.store.files import read_jsonl
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def routing_of(source: Source, record: Record) -> Iterator[TaskRouting]:
     for kind in KINDS:
         for task, path in source.routing[kind].items():
             counts = load_counts(path)
-            tokens = None if record == "counts" else load_tokens(path)
+            tokens = None if record == "counts" else load_tokens(path, with_logits=record == "logits")
             answers = {row.id: row for row in _rows(path.with_suffix(".jsonl"), Answer)}
             missing = [name for name in counts.ids if name not in answers]
             if missing:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import BadInputError
-from harness.routing.counts import STORED_PHASES, RoutingCounts
+from harness.routing.counts import STORED_PHASES, Record, RoutingCounts
 from harness.routing.tokens import RoutedTokens
 from harness.store.files import write_whole
 
@@ -58,8 +58,12 @@ def load_counts(path: Path) -> RoutingCounts:
     return loaded
 
 
-def load_tokens(path: Path) -> RoutedTokens:
+def load_tokens(path: Path, with_logits: bool = True) -> RoutedTokens:
     """Read the single tokens and check them against the counts.
+
+    Args:
+        path: the file.
+        with_logits: read router logits too, where the file has them; they are most of it.
 
     Raises:
         BadInputError: the file is cut short, is not one of ours, or holds no single tokens.
@@ -71,12 +75,25 @@ def load_tokens(path: Path) -> RoutedTokens:
         if "token.experts" not in names:
             raise BadInputError(f"{path} holds counts only: capture again with --record tokens")
         arrays = {name: file.get_tensor(f"token.{name}") for name in _TOKENS}
-        logits = file.get_tensor("token.logits") if "token.logits" in names else None
+        logits = file.get_tensor("token.logits") if with_logits and "token.logits" in names else None
     tokens = RoutedTokens(
         ids=counts.ids, prompt_tokens=counts.of("prompt")[1].astype(np.int32), logits=logits, **arrays
     )
     tokens.check(counts, str(path))
     return tokens
+
+
+def recorded(path: Path) -> Record:
+    """Say how much of the routing a file holds.
+
+    Raises:
+        BadInputError: it is not a whole file of routing counts.
+    """
+    with _opened(path) as (file, _header):
+        names = set(file.keys())
+    if "token.logits" in names:
+        return "logits"
+    return "tokens" if "token.experts" in names else "counts"
 
 
 @contextmanager

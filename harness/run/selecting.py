@@ -57,8 +57,9 @@ def make_expert_table(session: Session) -> pd.DataFrame:
 
 
 def _group(session: Session, task: str, counts: RoutingCounts) -> Group:
-    tokens = None if session.config.record == "counts" else load_tokens(session.folder.routing(task))
-    return Group(counts, tokens)
+    if session.config.record == "counts":
+        return Group(counts)
+    return Group(counts, load_tokens(session.folder.routing(task), with_logits=False))
 
 
 def _table(session: Session, groups: Mapping[str, Group]) -> pd.DataFrame:

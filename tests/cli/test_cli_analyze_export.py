@@ -97,6 +97,8 @@ def test_equal_runs_give_equal_files(token_run, tmp_path, capsys):
 
 
 def test_without_tokens_coactivation_is_left_out_in_one_line(small_run, tmp_path, capsys):
+    for stale in ("coactivation.svg", "coactivation.png", "coactivation.parquet"):
+        (tmp_path / stale).write_text("of a run with tokens")
     assert main(["analyze", str(small_run), "--output", str(tmp_path), "--phase", "all", "--json"]) == 0
     said = capsys.readouterr()
     reason = "it needs single tokens: capture again with --record tokens"

@@ -109,6 +109,7 @@ def test_tokens_survive_the_disk_and_are_checked_against_the_counts(recorded, tm
     for name in ("offsets", "prompt_tokens", "token_ids", "experts", "weights", "logits"):
         np.testing.assert_array_equal(getattr(read, name), getattr(tokens, name))
     np.testing.assert_array_equal(load_counts(path).mass, counts.mass)
+    assert load_tokens(path, with_logits=False).logits is None
     changed = tokens.experts.copy()
     changed[5, 1, 0] = (changed[5, 1, 0] + 1) % 32
     save_routing(counts, path, replace(tokens, experts=changed))
