@@ -1,10 +1,10 @@
 """The expert bank: train a few experts of fused tensors without a gradient for the rest.
 
 The selected experts of a layer live in a small trainable copy, [B, ...] beside the frozen [E, ...]. During a
-forward pass the tokens are sorted so that those of selected experts come last; one grouped product runs on the
-frozen tensor and one on the bank. Plain autograd then gives the bank its gradients, and the frozen tensor never
-gets one: no full-size gradient, no optimizer state, no weight decay on a "frozen" row. The values replace the
-expert's rather than being added to them, so that merging and unmerging are copies, exact both ways.
+forward pass the tokens are sorted so that those of selected experts come first, and take their products from the
+bank (harness/training/grouped.py). The bank gets its gradients, and the frozen tensor never gets one: no full-size
+gradient, no optimizer state, no weight decay on a "frozen" row. The values replace the expert's rather than being
+added to them, so that merging and unmerging are copies, exact both ways.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import torch
 from torch import nn
 
 from harness.errors import BadInputError
+from harness.training.grouped import into_order, linear, out_of_order, sort_rows, spread
+from harness.training.lora import LowRank
 
 if TYPE_CHECKING:
     from harness.models.moe import Expert, MoELayer, MoEModel
+    from harness.training.lora import Lora
 
 _IMPLEMENTATION = "harness_expert_bank"
 # Kept in a module's __dict__ while a bank is installed: the layer's bank or None, and what runs without it.
@@ -33,28 +36,72 @@ class LayerBank(nn.Module):
     Args:
         layer: the layer they belong to.
         experts: their numbers, sorted, B of them.
-        dtype: of the trainable copy; float32 keeps small updates that bfloat16 would round away.
+        dtype: of the trainable tensors; float32 keeps small updates that bfloat16 would round away.
+        lora: train factors of the matrices; biases then stay as they are. By default all values are trained.
     """
 
     group: torch.Tensor
+    numbers: torch.Tensor
 
-    def __init__(self, layer: MoELayer, experts: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        layer: MoELayer,
+        experts: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        lora: Lora | None = None,
+    ) -> None:
         super().__init__()
+        self.layer = layer
         self.experts = list(experts)
-        self.weights = nn.ParameterDict(
-            {
-                name: nn.Parameter(layer.weight(name).detach()[self.experts].to(dtype))
-                for name in layer.weights
-            }
-        )
-        # Where an expert's tokens go: frozen experts keep their number, selected ones come behind all of them.
-        group = torch.arange(layer.n_experts, device=layer.weight(layer.weights[0]).device)
-        group[self.experts] = layer.n_experts + torch.arange(len(self.experts), device=group.device)
+        device = layer.weight(layer.weights[0]).device
+        self.register_buffer("numbers", torch.tensor(self.experts, device=device), persistent=False)
+        # Banked experts come first among the groups that rows are sorted by, then all experts by their numbers.
+        group = len(self.experts) + torch.arange(layer.n_experts, device=device)
+        group[self.numbers] = torch.arange(len(self.experts), device=device)
         self.register_buffer("group", group, persistent=False)
+        # Trained in full, or by factors.
+        self.weights = nn.ParameterDict()
+        self.factors = nn.ModuleDict()
+        for name in layer.weights:
+            frozen = self._frozen(name)
+            if lora is None:
+                self.weights[name] = nn.Parameter(frozen.to(dtype))
+            elif frozen.dim() == 3:
+                self.factors[name] = LowRank(
+                    frozen.shape, lora, transposed=layer.layout.transposed, dtype=dtype, device=device
+                )
+
+    def values(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Return the experts' current values, [B, ...], in a dtype and with their gradient."""
+        return {name: self._value(name).to(dtype) for name in self.layer.weights}
 
     def tensors(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Return the experts' current values, [B, ...], in a dtype."""
-        return {name: value.detach().to(dtype, copy=True) for name, value in self.weights.items()}
+        """Return a copy of the experts' current values, [B, ...], in a dtype."""
+        with torch.no_grad():
+            return {name: self._value(name).to(dtype, copy=True) for name in self.layer.weights}
+
+    def gradient_sizes(self) -> torch.Tensor:
+        """Return the sum of the absolute gradients of each expert, [B], on the bank's device."""
+        sizes = torch.zeros(len(self.experts), device=self.numbers.device)
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                sizes += parameter.grad.abs().flatten(1).sum(dim=1)
+        return sizes
+
+    def _value(self, name: str) -> torch.Tensor:
+        if name in self.weights:
+            trained: torch.Tensor = self.weights[name]
+            return trained
+        frozen = self._frozen(name)
+        if name not in self.factors:
+            return frozen
+        factors = self.factors[name]
+        assert isinstance(factors, LowRank)
+        return factors.added_to(frozen)
+
+    def _frozen(self, name: str) -> torch.Tensor:
+        """Return the model's own values of these experts."""
+        return self.layer.weight(name).detach().index_select(0, self.numbers)
 
 
 class ExpertBank:
@@ -63,13 +110,20 @@ class ExpertBank:
     Args:
         moe: the model; its own weights stay untouched while the bank trains.
         experts: which experts to train.
-        dtype: of the trainable copies.
+        dtype: of the trainable tensors.
+        lora: train low-rank factors of the experts' matrices instead of all their values.
 
     Raises:
         BadInputError: no experts, or some that do not exist.
     """
 
-    def __init__(self, moe: MoEModel, experts: Sequence[Expert], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        moe: MoEModel,
+        experts: Sequence[Expert],
+        dtype: torch.dtype = torch.float32,
+        lora: Lora | None = None,
+    ) -> None:
         if not experts:
             raise BadInputError("nothing to train: no experts are selected")
         moe.check(experts)
@@ -78,12 +132,12 @@ class ExpertBank:
             by_layer.setdefault(layer, []).append(expert)
         self.moe = moe
         self.layers = {
-            index: LayerBank(moe.layer(index), numbers, dtype) for index, numbers in by_layer.items()
+            index: LayerBank(moe.layer(index), numbers, dtype, lora) for index, numbers in by_layer.items()
         }
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the trainable tensors."""
-        return [value for layer in self.layers.values() for value in layer.weights.values()]
+        return [value for layer in self.layers.values() for value in layer.parameters()]
 
     @property
     def size(self) -> int:
@@ -114,6 +168,26 @@ class ExpertBank:
             for module in modules:
                 for name in (_BANK, _ELSE):
                     module.__dict__.pop(name, None)
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Let an installed bank's experts run with the model's own values inside the block.
+
+        The frozen model is then at hand as a reference, for one more forward pass and no memory.
+
+        Raises:
+            BadInputError: the bank is not installed.
+        """
+        modules = {index: self.moe.layer(index).experts.__dict__ for index in self.layers}
+        if any(modules[index].get(_BANK) is not layer for index, layer in self.layers.items()):
+            raise BadInputError("the expert bank is not installed, or switched off already")
+        try:
+            for attributes in modules.values():
+                attributes[_BANK] = None
+            yield
+        finally:
+            for index, layer in self.layers.items():
+                modules[index][_BANK] = layer
 
 
 @contextmanager
@@ -151,48 +225,26 @@ def expert_bank_forward(
     if bank is None:
         other: torch.Tensor = _other_implementation(self)(self, hidden_states, top_k_index, top_k_weights)
         return other
-    n_tokens, k = top_k_index.shape
-    group = bank.group[top_k_index.reshape(-1)]
-    order = torch.argsort(group, stable=True)
-    n_frozen = self.num_experts
-    per_group = torch.bincount(group, minlength=n_frozen + len(bank.experts))
-    split = int(per_group[:n_frozen].sum())
-    rows = hidden_states[order // k]
-    dtype = self.down_proj.dtype
-    parts = [
-        _experts_mlp(self, rows[:split], {n: getattr(self, n) for n in bank.weights}, per_group[:n_frozen]),
-        _experts_mlp(
-            self, rows[split:], {n: w.to(dtype) for n, w in bank.weights.items()}, per_group[n_frozen:]
-        ),
-    ]
-    weighted = torch.cat(parts) * top_k_weights.reshape(-1)[order].unsqueeze(-1)
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order), device=order.device)
-    return weighted[back].view(n_tokens, k, -1).sum(dim=1).to(hidden_states.dtype)
+    k = top_k_index.shape[1]
+    order = sort_rows(top_k_index, bank.group, len(bank.experts))
+    values = bank.values(self.down_proj.dtype)
+    up = "gate_up_proj" if self.has_gate else "up_proj"
 
+    def project(rows: torch.Tensor, name: str) -> torch.Tensor:
+        out = linear(rows, getattr(self, name), values[name], order, transposed=self.is_transposed)
+        if not self.has_bias:
+            return out
+        biases = torch.cat([values[f"{name}_bias"], getattr(self, f"{name}_bias")])
+        return out + biases.index_select(0, order.group)
 
-def _experts_mlp(
-    module: Any, rows: torch.Tensor, weights: dict[str, torch.Tensor], per_expert: torch.Tensor
-) -> torch.Tensor:
-    """Run rows that are sorted by expert through fused experts, [S, H] to [S, H]."""
-    from transformers.integrations.moe import _grouped_linear
-
-    if not len(rows):
-        return rows
-    ends = torch.cumsum(per_expert, dim=0, dtype=torch.int32)
-    up = "gate_up_proj" if module.has_gate else "up_proj"
-
-    def bias(name: str) -> torch.Tensor | None:
-        if not module.has_bias:
-            return None
-        return torch.repeat_interleave(weights[f"{name}_bias"], per_expert, dim=0, output_size=len(rows))
-
-    hidden = _grouped_linear(rows, weights[up], ends, bias=bias(up), is_transposed=module.is_transposed)
-    hidden = module._apply_gate(hidden) if module.has_gate else module.act_fn(hidden)
-    out = _grouped_linear(
-        hidden, weights["down_proj"], ends, bias=bias("down_proj"), is_transposed=module.is_transposed
-    )
-    return module.post_expert_norm(out) if getattr(module, "has_post_expert_norm", False) else out
+    hidden = project(spread(hidden_states, order, k), up)
+    hidden = self._apply_gate(hidden) if self.has_gate else self.act_fn(hidden)
+    out = project(hidden, "down_proj")
+    if getattr(self, "has_post_expert_norm", False):
+        out = self.post_expert_norm(out)
+    weighted = out * into_order(top_k_weights.reshape(-1), order).unsqueeze(-1)
+    summed = out_of_order(weighted, order).view(*top_k_index.shape, -1).sum(dim=1)
+    return summed.to(hidden_states.dtype)
 
 
 def _other_implementation(module: Any) -> Any:

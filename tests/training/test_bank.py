@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from moe_families import FAMILIES, build, skip_if_missing
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.errors import BadInputError
 from harness.models.moe import Expert, find_moe
@@ -70,6 +72,127 @@ def test_loss_and_gradients_equal_those_of_an_eager_model_with_all_gradients(tin
             gradient = reference.weight(name).grad[layer.experts]
             assert gradient.abs().max() > 1e-4
             torch.testing.assert_close(weight.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def full_gradients(eager):
+    """Loss of two equally long examples, and the gradients of all weights, in transformers' own eager code."""
+    eager.set_experts_implementation("eager")
+    eager.requires_grad_(True)
+    ids = torch.tensor([[*example.prompt, *example.answer] for example in EQUALLY_LONG])
+    logits = eager(input_ids=ids, use_cache=False).logits
+    loss = sum(
+        functional.cross_entropy(
+            logits[row, len(example.prompt) - 1 : -1], torch.tensor(example.answer), reduction="sum"
+        )
+        for row, example in enumerate(EQUALLY_LONG)
+    )
+    loss.backward()
+    return loss.detach(), find_moe(eager)
+
+
+def check_against_full_gradients(model, eager):
+    bank = ExpertBank(find_moe(model), some_experts(find_moe(model)))
+    with bank.installed():
+        loss = answer_loss(model, collate(EQUALLY_LONG, pad=0, device=torch.device("cpu")))
+        loss.backward()
+    expected, reference = full_gradients(eager)
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-6, atol=1e-5)
+    for index, layer in bank.layers.items():
+        for name, weight in layer.weights.items():
+            gradient = reference.layer(index).weight(name).grad[layer.experts]
+            largest = gradient.abs().max()
+            assert largest > 1e-3
+            # float32 rounding of sums in another order; a lost or doubled term is thousands of times larger.
+            assert (weight.grad - gradient).abs().max() < 5e-5 * largest
+
+
+# Equally long, so that no padding is needed: the answers of some families depend on it.
+EQUALLY_LONG = [EXAMPLES[0], Example(tuple(range(40, 54)), tuple(range(60, 70)), aim="retain")]
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_every_familys_loss_and_gradients_equal_those_of_its_eager_code(model_type):
+    """Every layout: gate and up concatenated, interleaved or none; transposed; biases; norms; shared experts."""
+    skip_if_missing(model_type)
+    check_against_full_gradients(build(model_type), build(model_type))
+
+
+def test_a_clamped_gate_is_clamped_in_the_bank_too(tiny_model):
+    """With gpt_oss's own limit of 7, random weights never reach the clamp."""
+    models = tiny_model("gpt_oss"), tiny_model("gpt_oss")
+    unclamped = logits_of(models[0])
+    for model in models:
+        for layer in find_moe(model).layers:
+            layer.experts.limit = 0.3
+    assert (logits_of(models[0]) - unclamped).abs().max() > 0.01
+    check_against_full_gradients(*models)
+
+
+def test_a_bank_computes_in_the_models_dtype_and_trains_in_float32(tiny_model):
+    model = tiny_model("qwen3_moe").bfloat16()
+    moe = find_moe(model)
+    bank = ExpertBank(moe, some_experts(moe))
+    before = logits_of(model)
+    with bank.installed():
+        torch.testing.assert_close(logits_of(model), before)
+        answer_loss(model, collate(EXAMPLES, pad=0, device=torch.device("cpu"))).backward()
+    assert (
+        {p.dtype for p in bank.parameters()} == {p.grad.dtype for p in bank.parameters()} == {torch.float32}
+    )
+
+
+class Operations(TorchDispatchMode):
+    """Names of all operations inside the block."""
+
+    def __enter__(self):
+        self.names = set()
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.__name__.partition(".")[0])
+        return function(*args, **(kwargs or {}))
+
+
+# Those whose result's value or size only the device knows: there the host would wait for it.
+WAITS = {"_local_scalar_dense", "item", "nonzero", "bincount", "masked_select", "unique2"}
+
+
+def test_nothing_in_the_banks_forward_or_backward_waits_for_the_device(tiny_model):
+    moe = find_moe(tiny_model("gpt_oss"))  # biases and all
+    hidden = torch.randn(20, 32, requires_grad=True)
+    chosen, weights = torch.rand(20, 8).argsort(dim=1)[:, :2], torch.rand(20, 2)
+    with ExpertBank(moe, [Expert(0, 1), Expert(0, 5)]).installed(), Operations() as seen:
+        moe.layers[0].experts(hidden, chosen, weights).sum().backward()
+    assert "_grouped_mm" in seen.names
+    assert not seen.names & WAITS
+
+
+def test_a_token_that_is_routed_to_an_expert_twice_is_an_error_not_a_loss_of_rows(tiny_model):
+    moe = find_moe(tiny_model("mixtral"))
+    with (
+        ExpertBank(moe, [Expert(0, 3)]).installed(),
+        pytest.raises(RuntimeError, match="same expert twice"),
+    ):
+        moe.layers[0].experts(torch.randn(2, 32), torch.tensor([[3, 3], [3, 3]]), torch.rand(2, 2))
+
+
+def test_switched_off_the_model_speaks_as_before(tiny_model):
+    model = tiny_model("qwen3_moe")
+    moe = find_moe(model)
+    bank = ExpertBank(moe, some_experts(moe))
+    before = logits_of(model)
+    with torch.no_grad():
+        for parameter in bank.parameters():
+            parameter.mul_(2)
+    with bank.installed():
+        trained = logits_of(model)
+        with bank.switched_off():
+            assert torch.equal(logits_of(model), before)
+            with pytest.raises(BadInputError, match="switched off already"), bank.switched_off():
+                pass
+        assert torch.equal(logits_of(model), trained)
+    with pytest.raises(BadInputError, match="not installed"), bank.switched_off():
+        pass
 
 
 def test_frozen_weights_get_no_gradient(tiny_model, family):
