@@ -7,15 +7,16 @@ arXiv:1810.02340; Fisher-weighted saliency, arXiv:1906.10771). Nothing is traine
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 
 from harness.errors import BadInputError, HarnessError
 from harness.training.bank import experts_implementation
+from harness.training.cut import checkpointed_from
 from harness.training.examples import Example, batch_order, collate
-from harness.training.loop import answer_loss, training_mode
+from harness.training.loop import answer_loss
 
 if TYPE_CHECKING:
     from harness.models.load import LoadedModel
@@ -55,7 +56,8 @@ def expert_gradients(
     moe, pad = loaded.moe, int(loaded.tokenizer.pad_token_id)
     squares = torch.zeros(len(moe.layers), moe.n_experts, dtype=torch.float64)
     batches = batch_order(examples, batch_size, seed=0, epoch=0)
-    with _gradients_added_to(squares, moe), training_mode(loaded, checkpointing):
+    recomputed = checkpointed_from(moe, moe.layers[0].index) if checkpointing else nullcontext()
+    with _gradients_added_to(squares, moe), recomputed:
         for rows in batches:
             batch = collate([examples[i] for i in rows], pad, loaded.device)
             (answer_loss(moe.model, batch) / len(batch.targets)).backward()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from harness.errors import BadInputError, HarnessError
 from harness.training.bank import ExpertBank
+from harness.training.cut import checkpointed_from
 from harness.training.examples import Batch, Example, batch_order, check_lengths, collate
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ def train_bank(
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     total = count_steps(len(examples), config)
     log: list[dict[str, float]] = []
-    seen = {index: torch.zeros(len(layer.experts)) for index, layer in bank.layers.items()}
+    seen = {index: torch.zeros_like(layer.gradient_sizes()) for index, layer in bank.layers.items()}
     try:
-        with bank.installed(), training_mode(loaded, config.gradient_checkpointing):
+        with bank.installed(), _recomputed(bank, config):
             for epoch, group in _groups(loaded, examples, config, seed):
                 step = len(log)
                 rate = config.learning_rate * _schedule(step, total, config.warmup_steps)
@@ -149,6 +150,10 @@ def answer_logits(model: Any, batch: Batch) -> torch.Tensor:
     return logits
 
 
+def _recomputed(bank: ExpertBank, config: TrainingConfig) -> AbstractContextManager[None]:
+    return checkpointed_from(bank.moe, min(bank.layers)) if config.gradient_checkpointing else nullcontext()
+
+
 def _groups(
     loaded: LoadedModel, examples: Sequence[Example], config: TrainingConfig, seed: int
 ) -> Iterator[tuple[int, list[Batch]]]:
@@ -198,9 +203,7 @@ def _schedule(step: int, total: int, warmup: int) -> float:
 
 def _note_gradients(bank: ExpertBank, seen: dict[int, torch.Tensor]) -> None:
     for index, layer in bank.layers.items():
-        gradient = layer.weights["down_proj"].grad
-        if gradient is not None:
-            seen[index] += gradient.abs().sum(dim=(1, 2)).cpu()
+        seen[index] += layer.gradient_sizes()
 
 
 def _without_gradient(bank: ExpertBank, seen: dict[int, torch.Tensor]) -> list[Expert]:
@@ -217,24 +220,3 @@ def _without_gradient(bank: ExpertBank, seen: dict[int, torch.Tensor]) -> list[E
             "no selected expert received a gradient: no training token was routed to any of them"
         )
     return missing
-
-
-@contextmanager
-def training_mode(loaded: LoadedModel, checkpointing: bool) -> Iterator[None]:
-    """Turn activation checkpointing on for the block, and nothing else: dropout and router noise stay off."""
-    if not checkpointing:
-        yield
-        return
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    model = loaded.moe.model
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    for layer in layers:
-        layer.training = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.training = False
-        model.gradient_checkpointing_disable()
