@@ -97,6 +97,11 @@ class TrainingConfig(Settings):
     weight_decay: float = Field(0.0, ge=0, description="of AdamW, on the trained experts only")
     max_gradient_norm: float = Field(1.0, gt=0, description="clip the gradient's norm to this")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
+    lora_rank: PositiveInt | None = Field(
+        None,
+        description="train factors of this rank for each expert's matrices, not its biases; by default all values",
+    )
+    lora_alpha: float = Field(16.0, gt=0, description="a low-rank update counts alpha / rank times")
     retain_per_refusal: float = Field(
         2.0,
         ge=0,

@@ -137,10 +137,11 @@ def _train(
     from harness.training.bank import ExpertBank
     from harness.training.delta import delta_of, save_delta
     from harness.training.loop import count_steps, train_bank
+    from harness.training.lora import lora_of
 
     loaded, config = session.loaded, session.config
     torch.manual_seed(config.seed)
-    bank = ExpertBank(loaded.moe, selection.experts)
+    bank = ExpertBank(loaded.moe, selection.experts, lora=lora_of(config.training))
     examples = to_examples(session, conversations)
     steps = count_steps(len(examples), config.training)
     with progress(f"train {variant.name}", steps, "steps") as advance:

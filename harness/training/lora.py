@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from harness.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,11 @@ class Lora:
 
     rank: int
     alpha: float
+
+
+def lora_of(config: TrainingConfig) -> Lora | None:
+    """Return the settings of low-rank training, None where experts are trained in full."""
+    return None if config.lora_rank is None else Lora(config.lora_rank, config.lora_alpha)
 
 
 class LowRank(nn.Module):
