@@ -1,4 +1,4 @@
-"""`harness models`: the models that need no hub, and building them."""
+"""`harness models`: the models that need no hub, building and inspecting them, and deltas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Models that need no hub, and MoE models made from dense ones.", no_args_is_help=True)
+from harness.cli import deltas
+
+app = typer.Typer(
+    help="Models: those that need no hub, what is in one, making one, and expert deltas.",
+    no_args_is_help=True,
+)
 
 _BUILT_IN = {
     "demo": "a Qwen3-MoE of 32 experts in 4 layers, shipped in the package; complies with everything",
@@ -161,3 +166,8 @@ def upcycle(
     typer.echo(
         f"built {out}: load entropy {result.load_entropy:.2f} nats, {result.uniform_entropy:.2f} would be uniform"
     )
+
+
+app.command("apply")(deltas.apply)
+app.command("diff")(deltas.diff)
+app.command("revert")(deltas.revert)

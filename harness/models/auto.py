@@ -151,6 +151,36 @@ def outline_of_weights(folder: Path, trust_remote_code: bool = False) -> PreTrai
     return outlined
 
 
+def load_weights(folder: Path, trust_remote_code: bool = False) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a checkpoint in its own dtype on the CPU, with transformers' report of names that did not fit.
+
+    Raises:
+        BadInputError: it cannot be loaded; says why.
+    """
+    with _one_line(folder):
+        config = _config(folder, trust_remote_code)
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class(config).from_pretrained(
+            folder, dtype="auto", output_loading_info=True, trust_remote_code=trust_remote_code
+        )
+    return loaded
+
+
+def refuse_quantized(folder: Path) -> None:
+    """Refuse a checkpoint whose weights are stored in a code instead of plain numbers.
+
+    Raises:
+        BadInputError: names the method.
+    """
+    config = read_config_file(folder)
+    for part in (config, config.get("text_config") or {}):
+        found = part.get("quantization_config")
+        if found:
+            method = found.get("quant_method", "an unnamed method") if isinstance(found, dict) else found
+            raise BadInputError(
+                f"{folder} is quantized ({method}): expected a dequantized copy, whose experts can be replaced"
+            )
+
+
 def _config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     from transformers import AutoConfig
 

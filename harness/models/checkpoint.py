@@ -2,15 +2,14 @@
 
 The proof reads both checkpoints back from disk and compares the stored bytes, so that a NaN equals itself and -0.0
 is not 0.0. It recognises experts by their tensors' names, one tensor an expert (`...experts.7.up_proj.weight`)
-or one tensor for all (`...experts.gate_up_proj`, the expert on dimension 0). A tensor that it can't
-assign to an expert must be equal: an unknown layout makes the proof fail, never pass.
+or one tensor for all (`...experts.gate_up_proj`, `...experts.fc1.weight`, the expert on dimension 0). A tensor that
+it can't assign to an expert must be equal: an unknown layout makes the proof fail, never pass.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Set
@@ -21,15 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import BadInputError, HarnessError
+from harness.models.auto import load_weights
+from harness.models.weights import weight_files
 from harness.store.files import sha256
 
 if TYPE_CHECKING:
     import torch
 
-_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
-_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
 _ONE_EXPERT = re.compile(r"\.experts\.(\d+)\.")
-_ALL_EXPERTS = re.compile(r"\.experts\.[^.\d][^.]*$|\.block_sparse_moe\.(?:input|output)_linear\.weight$")
+_ALL_EXPERTS = re.compile(
+    r"\.experts\.(?:[^.\d][^.]*|fc[12]\.weight)$|\.block_sparse_moe\.(?:input|output)_linear\.weight$"
+)
 _IDENTITY = (
     *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "*.py"),
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model"),
@@ -140,7 +142,7 @@ def compare_checkpoints(base: Path, merged: Path) -> CheckpointDifference:
             if first.dtype != second.dtype or first.shape != second.shape:
                 others.append(f"{name}: was {_kind(first)}, is {_kind(second)}")
                 continue
-            for key in _differing(name, first, second):
+            for key in experts_that_differ(name, first, second):
                 if key is None:
                     others.append(f"{name}: differs")
                 else:
@@ -159,11 +161,33 @@ def model_fingerprint(path: Path) -> str:
     """
     if not (path / "config.json").is_file():
         raise BadInputError(f"{path}: no config.json, expected the folder of a transformers checkpoint")
-    files = sorted({file for pattern in _IDENTITY for file in path.glob(pattern) if file.is_file()})
+    return _of_files(
+        path, sorted({file for pattern in _IDENTITY for file in path.glob(pattern) if file.is_file()})
+    )
+
+
+def weights_fingerprint(path: Path) -> str:
+    """Return the identity of a checkpoint's weights alone: sha256 over its safetensors files.
+
+    What a delta belongs to: another chat template or a README beside the weights makes no other base of them.
+
+    Raises:
+        BadInputError: the folder holds no safetensors weights.
+        HarnessError: one of its files is missing.
+    """
+    files = [path / name for name in weight_files(path)]
+    for file in files:
+        if not file.is_file():
+            raise HarnessError(f"{file}: not there, though the checkpoint's index names it")
+    return _of_files(path, files)
+
+
+def _of_files(folder: Path, files: list[Path]) -> str:
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_digest, files))
     lines = [
-        f"{file.relative_to(path).as_posix()} {digest}\n" for file, digest in zip(files, digests, strict=True)
+        f"{file.relative_to(folder).as_posix()} {digest}\n"
+        for file, digest in zip(files, digests, strict=True)
     ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -185,22 +209,13 @@ def _open(folder: Path) -> Iterator[dict[str, Any]]:
 
     with ExitStack() as stack:
         tensors: dict[str, Any] = {}
-        for name in _weight_files(folder):
+        for name in weight_files(folder):
             try:
                 file = stack.enter_context(safe_open(folder / name, framework="pt"))
             except (OSError, SafetensorError) as error:
                 raise HarnessError(f"{folder / name}: not a whole safetensors file ({error})") from error
             tensors.update(dict.fromkeys(file.keys(), file))
         yield tensors
-
-
-def _weight_files(folder: Path) -> list[str]:
-    if (folder / _INDEX).is_file():
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        return sorted(set(index["weight_map"].values()))
-    if not (folder / _SINGLE).is_file():
-        raise BadInputError(f"{folder}: no safetensors weights, expected {_SINGLE} or {_INDEX}")
-    return [_SINGLE]
 
 
 class _Rewritten(NamedTuple):
@@ -212,15 +227,12 @@ class _Rewritten(NamedTuple):
 
 def _rewrite(source: Path, folder: Path) -> _Rewritten:
     """Write a checkpoint with the names that its tensors have in memory."""
-    from transformers import AutoModelForCausalLM
-
-    loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto", output_loading_info=True)
-    model, report = loaded
+    model, report = load_weights(source)
     model.save_pretrained(folder, save_original_format=False)
     return _Rewritten(set(report["missing_keys"]), set(report["unexpected_keys"]))
 
 
-def _differing(name: str, first: torch.Tensor, second: torch.Tensor) -> Iterator[ExpertKey | None]:
+def experts_that_differ(name: str, first: torch.Tensor, second: torch.Tensor) -> Iterator[ExpertKey | None]:
     """Yield the experts whose part of a tensor differs, or None for a tensor that is no expert's."""
     layers = _LAYER.findall(name)
     one = _ONE_EXPERT.search(name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.data.refusals import refusals_for
 from harness.errors import HarnessError
 from harness.judges.base import judge_all
+from harness.models.auto import refuse_quantized
 from harness.models.checkpoint import frozen_unchanged
 from harness.progress import progress, say
 from harness.run.answering import own_answers
@@ -135,10 +136,12 @@ def _train(
     import torch
 
     from harness.training.bank import ExpertBank
-    from harness.training.delta import delta_of, save_delta
+    from harness.training.delta import delta_of
+    from harness.training.delta_file import write_delta
     from harness.training.loop import count_steps, train_bank
     from harness.training.lora import lora_of
 
+    refuse_quantized(session.plan.ref.path)
     loaded, config = session.loaded, session.config
     torch.manual_seed(config.seed)
     bank = ExpertBank(loaded.moe, selection.experts, lora=lora_of(config.training))
@@ -152,13 +155,12 @@ def _train(
         )
     delta = delta_of(bank, session.model_key, loaded.checkpoint_dtype)
     write_jsonl(folder / "train.jsonl", result.log)
-    write_json(
-        folder / "delta.json",
+    write_delta(
+        folder,
+        delta,
+        loaded.moe,
+        session.plan.ref,
         {
-            "base": {"name": session.plan.ref.name, "fingerprint": session.model_key},
-            "experts": {str(layer): numbers for layer, numbers in delta.experts.items()},
-            "dtype": str(loaded.checkpoint_dtype).removeprefix("torch."),
-            "parameters": delta.parameters,
             "without_gradient": [list(expert) for expert in result.without_gradient],
             "training": config.training.model_dump(mode="json"),
             "examples": {
@@ -167,8 +169,8 @@ def _train(
             "steps": len(result.log),
             "seed": config.seed,
         },
+        config.trust_remote_code,
     )
-    save_delta(delta, folder / "delta.safetensors")
 
 
 def prove_frozen(session: Session, variant: Variant, delta: ExpertDelta, train_key: str) -> bool:

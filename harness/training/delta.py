@@ -42,6 +42,13 @@ class ExpertDelta:
         """Return the experts of the delta."""
         return [Expert(layer, expert) for layer, numbers in self.experts.items() for expert in numbers]
 
+    def values(self) -> Iterator[tuple[Expert, str, torch.Tensor]]:
+        """Yield each expert's part of each weight, [...], one after another."""
+        for layer, numbers in self.experts.items():
+            for place, expert in enumerate(numbers):
+                for name, values in self.tensors[layer].items():
+                    yield Expert(layer, expert), name, values[place]
+
     @property
     def parameters(self) -> int:
         """Number of values."""
@@ -64,7 +71,7 @@ def applied(moe: MoEModel, delta: ExpertDelta) -> Iterator[None]:
     Raises:
         BadInputError: the delta's experts or shapes are not the model's.
     """
-    _check(moe, delta)
+    check_delta(moe, delta)
     before = {
         (layer, name): moe.layer(layer).weight(name)[numbers].clone()
         for layer, numbers in delta.experts.items()
@@ -81,7 +88,7 @@ def applied(moe: MoEModel, delta: ExpertDelta) -> Iterator[None]:
 
 def write_delta_into(moe: MoEModel, delta: ExpertDelta) -> None:
     """Overwrite the experts of a model with those of a delta."""
-    _check(moe, delta)
+    check_delta(moe, delta)
     with torch.no_grad():
         for layer, numbers in delta.experts.items():
             for name, values in delta.tensors[layer].items():
@@ -89,7 +96,12 @@ def write_delta_into(moe: MoEModel, delta: ExpertDelta) -> None:
                 weight[numbers] = values.to(weight.device, weight.dtype)
 
 
-def _check(moe: MoEModel, delta: ExpertDelta) -> None:
+def check_delta(moe: MoEModel, delta: ExpertDelta) -> None:
+    """Refuse a delta whose experts, weights or shapes are not the model's.
+
+    Raises:
+        BadInputError: names the first that is not.
+    """
     moe.check(delta.selected())
     for layer, numbers in delta.experts.items():
         weights = moe.layer(layer).weights
