@@ -15,6 +15,7 @@ from torch.nn import functional
 from harness.errors import BadInputError, HarnessError
 from harness.training.bank import ExpertBank
 from harness.training.cut import checkpointed_from
+from harness.training.distributed import Ranks
 from harness.training.examples import Batch, Example, batch_order, check_lengths, collate
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def train_bank(
     config: TrainingConfig,
     seed: int,
     on_step: Callable[[int], None] = lambda steps: None,
+    ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
 ) -> TrainingResult:
     """Train a bank in place.
 
@@ -63,6 +65,7 @@ def train_bank(
         config: epochs, batch size, learning rate and so on.
         seed: fixes the order of the examples.
         on_step: called after each optimizer step.
+        ranks: the processes that train together; each takes its share of every batch.
 
     Raises:
         BadInputError: no examples, or one longer than the context.
@@ -80,12 +83,13 @@ def train_bank(
     seen = {index: torch.zeros_like(layer.gradient_sizes()) for index, layer in bank.layers.items()}
     try:
         with bank.installed(), _recomputed(bank, config):
-            for epoch, group in _groups(loaded, examples, config, seed):
+            for epoch, group in _groups(loaded, examples, config, seed, ranks):
                 step = len(log)
                 rate = config.learning_rate * _schedule(step, total, config.warmup_steps)
                 for settings in optimizer.param_groups:
                     settings["lr"] = rate
-                loss, tokens = _accumulate(loaded, group, step)
+                loss, tokens = _accumulate(loaded, group, step, ranks)
+                ranks.sum_gradients(parameters)
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm))
                 if not math.isfinite(norm):
                     raise HarnessError(
@@ -155,7 +159,7 @@ def _recomputed(bank: ExpertBank, config: TrainingConfig) -> AbstractContextMana
 
 
 def _groups(
-    loaded: LoadedModel, examples: Sequence[Example], config: TrainingConfig, seed: int
+    loaded: LoadedModel, examples: Sequence[Example], config: TrainingConfig, seed: int, ranks: Ranks
 ) -> Iterator[tuple[int, list[Batch]]]:
     """Yield the batches of each optimizer step, with the epoch's number."""
     pad, accumulate = int(loaded.tokenizer.pad_token_id), config.gradient_accumulation_steps
@@ -163,7 +167,8 @@ def _groups(
         order = batch_order(examples, config.batch_size, seed, epoch)
         for at in range(0, len(order), accumulate):
             rows = [part for batch in order[at : at + accumulate] for part in _by_aim(examples, batch)]
-            yield epoch, [collate([examples[i] for i in part], pad, loaded.device) for part in rows]
+            shares = [ranks.share([examples[i] for i in part]) for part in rows]
+            yield epoch, [collate(share, pad, loaded.device) for share in shares]
 
 
 def _by_aim(examples: Sequence[Example], batch: Sequence[int]) -> list[list[int]]:
@@ -174,13 +179,14 @@ def _by_aim(examples: Sequence[Example], batch: Sequence[int]) -> list[list[int]
     return list(parts.values())
 
 
-def _accumulate(loaded: LoadedModel, group: Sequence[Batch], step: int) -> tuple[float, int]:
-    """Backpropagate the batches of one step; the loss is per answer token of them all together."""
-    tokens = sum(len(batch.targets) for batch in group)
+def _accumulate(loaded: LoadedModel, group: Sequence[Batch], step: int, ranks: Ranks) -> tuple[float, int]:
+    """Backpropagate the batches of one step; the loss is per answer token of them all together, on all ranks."""
+    tokens = int(ranks.total(sum(len(batch.targets) for batch in group), loaded.device))
     total = 0.0
     for batch in group:
         loss = answer_loss(loaded.moe.model, batch) / tokens
-        value = float(loss.detach())
+        # On all ranks before any looks at it: one that gave up alone would leave the others waiting.
+        value = ranks.total(float(loss.detach()), loaded.device)
         if not math.isfinite(value):
             raise HarnessError(f"the loss of step {step + 1} is {value}: lower training.learning_rate")
         if not loss.requires_grad:
