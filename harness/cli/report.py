@@ -21,8 +21,12 @@ def report(
     """Print one run's leaderboard and write its report anew, or one leaderboard of several runs."""
     from harness.report.terminal import export_svg, leaderboard_of_runs, print_report
     from harness.report.write import write_reports
+    from harness.store.integrity import verify_run
     from harness.store.summary import read_summary
 
+    if len(runs) == 1:
+        # Writing a report renews the manifest, which must not take in what someone changed.
+        verify_run(runs[0])
     summaries = [read_summary(run) for run in runs]
     if svg is not None:
         if len(runs) > 1:

@@ -99,7 +99,7 @@ class RunFolder:
         files: dict[str, dict[str, Any]] = {}
         for path in sorted(self.path.rglob("*")):
             name = path.relative_to(self.path).as_posix()
-            if not path.is_file() or name == MANIFEST or _is_unfinished(name):
+            if not path.is_file() or name == MANIFEST or is_unfinished(name):
                 continue
             stat = path.stat()
             known = self._hashes.get(name)
@@ -113,7 +113,8 @@ class RunFolder:
         write_json(self.path / RUN_FILE, self.state)
 
 
-def _is_unfinished(name: str) -> bool:
+def is_unfinished(name: str) -> bool:
+    """Say whether a file of a run folder, by its name there, is part of work that is not finished."""
     return any(part.startswith(".") or part.endswith(".partial") for part in name.split("/"))
 
 

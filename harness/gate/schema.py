@@ -1,0 +1,141 @@
+"""gates.yaml: which bounds a run must be shown to keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from harness.data.yaml_model import read_yaml
+
+FROZEN = "frozen_unchanged"
+COUNTS = ("unscored", "truncated")
+REFERENCE = "reference"
+"""As `against`: the reference that the command line names."""
+
+Side = Literal["lower", "upper"]
+
+# Which end of an interval has to be on the right side of the bound.
+_SIDES: dict[str, Side] = {
+    "at_least": "lower",
+    "at_most": "upper",
+    "at_most_below": "lower",
+    "above_by": "lower",
+    "at_most_above": "upper",
+    "below_by": "upper",
+}
+_ABSOLUTE = ("at_least", "at_most")
+_RELATIVE = ("at_most_below", "at_most_above", "above_by", "below_by")
+# A difference is the variant's share less the other's.
+_NEGATIVE = ("at_most_below", "below_by")
+
+
+class Bound(NamedTuple):
+    """What a gate requires of a share, a difference or a count: to be at or on the named side of `limit`."""
+
+    side: Side
+    limit: float
+
+
+class Gate(BaseModel):
+    """One bound. Shares and differences are fractions of 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
+    """What the gate is called in every output."""
+    metric: str
+    """refusal_rate; a capability metric such as acc; unscored or truncated (counts); or frozen_unchanged."""
+    task: str | None = None
+    """The prompt task or lm-eval task; frozen_unchanged has none."""
+    variant: str | None = None
+    """The variant in question; by default the run's intervention."""
+    judge: str | None = None
+    """Whose verdicts count; by default the run's primary judge."""
+    at_least: float | None = Field(None, gt=0, le=1)
+    """The share is this or more."""
+    at_most: float | None = Field(None, ge=0)
+    """The share is this or less; of unscored and truncated, so many answers or fewer."""
+    against: str | None = None
+    """What the bounds below compare with: another variant, or `reference`."""
+    at_most_below: float | None = Field(None, ge=0, lt=1)
+    """The share is below the other's by this or less (non-inferiority where more is better)."""
+    at_most_above: float | None = Field(None, ge=0, lt=1)
+    """The share is above the other's by this or less (non-inferiority where less is better)."""
+    above_by: float | None = Field(None, ge=0, lt=1)
+    """The share is above the other's by this or more; 0: above it."""
+    below_by: float | None = Field(None, ge=0, lt=1)
+    """The share is below the other's by this or more; 0: below it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Gate:
+        if self.metric == FROZEN:
+            unfit = [key for key in (*_SIDES, "task", "judge", "against") if getattr(self, key) is not None]
+            if unfit:
+                raise ValueError(f"gate '{self.name}': {FROZEN} takes no {unfit[0]}")
+            return self
+        if self.task is None:
+            raise ValueError(f"gate '{self.name}': task is missing")
+        given = [key for key in _SIDES if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"gate '{self.name}': expected one bound of {', '.join(_SIDES)}; found {' and '.join(given) or 'none'}"
+            )
+        if (self.against is not None) != (given[0] in _RELATIVE):
+            raise ValueError(
+                f"gate '{self.name}': {given[0]} goes with {'a value for' if given[0] in _RELATIVE else 'no'} against"
+            )
+        self._check_amount(given[0])
+        return self
+
+    def _check_amount(self, key: str) -> None:
+        amount = float(getattr(self, key))
+        if self.metric in COUNTS:
+            if key != "at_most" or amount != int(amount):
+                raise ValueError(
+                    f"gate '{self.name}': {self.metric} is a count, expected at_most with a whole number"
+                )
+        elif amount > 1:
+            raise ValueError(f"gate '{self.name}': {key} is a fraction of 1, found {amount:g}")
+
+    @property
+    def bound(self) -> Bound:
+        """The required side and limit; a difference's limit has its sign."""
+        key = next(key for key in _SIDES if getattr(self, key) is not None)
+        amount = float(getattr(self, key))
+        return Bound(_SIDES[key], -amount if key in _NEGATIVE and amount else amount)
+
+
+class GateFile(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    confidence: float = Field(0.95, ge=0.8, lt=1)
+    """Of each gate by itself: where a bound is just not kept, it passes at most 1 - confidence of the time."""
+    gates: tuple[Gate, ...] = Field(min_length=1)
+    """All must pass."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> GateFile:
+        names = [gate.name for gate in self.gates]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two gates are called '{name}'")
+        return self
+
+    @property
+    def level(self) -> float:
+        """The error that a gate allows."""
+        # So that 1 - 0.95 is 0.05 and not a little more.
+        return round(1 - self.confidence, 12)
+
+
+def read_gates(path: Path) -> GateFile:
+    """Read a gates file.
+
+    Raises:
+        BadInputError: it is missing, is not YAML, or breaks the schema.
+    """
+    return read_yaml(path, GateFile)

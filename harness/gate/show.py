@@ -1,0 +1,108 @@
+"""A check for people: a table in the terminal, and Markdown for pull requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.gate.check import Checked
+from harness.gate.decide import Decision, Verdict
+from harness.report.markdown import code, escape, table
+from harness.report.words import listing, visible
+
+MOST_FLIPS = 20
+
+_STYLES: dict[Verdict, str] = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+_MARKS: dict[Verdict, str] = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔"}
+
+
+def conclusion(checked: Checked) -> str:
+    """Return the verdict of all gates in a sentence."""
+    n = len(checked.decisions)
+    gates = f"{n} gate{'' if n == 1 else 's'}"
+    names: dict[Verdict, list[str]] = {"FAIL": [], "INCONCLUSIVE": []}
+    for decision in checked.decisions:
+        if decision.verdict != "PASS":
+            names[decision.verdict].append(decision.gate.name)
+    failed, undecided = names["FAIL"], names["INCONCLUSIVE"]
+    if failed:
+        rest = f"; inconclusive: {listing(undecided)}" if undecided else ""
+        return f"FAIL: {len(failed)} of {gates}: {listing(failed)}{rest}"
+    if undecided:
+        return f"INCONCLUSIVE: {len(undecided)} of {gates}, none fails: {listing(undecided)}"
+    return f"PASS: {gates}"
+
+
+def notes(checked: Checked) -> Iterator[str]:
+    """Yield what else a reader must know."""
+    if checked.not_decided:
+        yield f"Not decided, since the reference did not exist yet: {listing(checked.not_decided)}."
+    if checked.written is not None:
+        yield f"Reference written: {checked.written}"
+
+
+def print_check(checked: Checked, console: Console | None = None) -> None:
+    """Print the gates, what flipped against the reference, and the verdict."""
+    console = console or Console(highlight=False)
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for heading in ("", "gate", "required", "seen"):
+        shown.add_column(heading, overflow="fold", no_wrap=not heading)
+    for decision in checked.decisions:
+        shown.add_row(
+            Text(decision.verdict, _STYLES[decision.verdict]),
+            Text(visible(decision.gate.name)),
+            Text(visible(f"{decision.variant}: {decision.required}")),
+            Text(visible(decision.seen)),
+        )
+    console.print(shown)
+    for decision in _flipped(checked):
+        console.print(Text(visible(_flips_heading(decision)), "bold"))
+        for flip in decision.flips[:MOST_FLIPS]:
+            console.print(Text(f"  {visible(flip.sample)}: {flip.before} -> {flip.after}"))
+        if len(decision.flips) > MOST_FLIPS:
+            console.print(Text(f"  and {len(decision.flips) - MOST_FLIPS} more (--json lists all)", "dim"))
+    console.print(Text(visible(conclusion(checked)), _STYLES[checked.verdict]))
+    for note in notes(checked):
+        console.print(Text(visible(note)))
+
+
+def markdown(checked: Checked) -> str:
+    """Return the same as GitHub's Markdown."""
+    rows = [
+        [
+            f"{_MARKS[decision.verdict]} {decision.verdict}",
+            escape(decision.gate.name),
+            escape(f"{decision.variant}: {decision.required}"),
+            escape(decision.seen),
+        ]
+        for decision in checked.decisions
+    ]
+    parts = [f"### {_MARKS[checked.verdict]} {escape(conclusion(checked))}", ""]
+    parts += ["| verdict | gate | required | seen |", "| --- | --- | --- | --- |"]
+    parts += [f"| {' | '.join(row)} |" for row in rows]
+    for decision in _flipped(checked):
+        flips = [[code(flip.sample), flip.before, flip.after] for flip in decision.flips[:MOST_FLIPS]]
+        more = len(decision.flips) - MOST_FLIPS
+        parts += ["", f"<details><summary>{escape(_flips_heading(decision))}</summary>", ""]
+        parts += [table(["sample", "before", "now"], flips)]
+        parts += ["", f"and {more} more"] if more > 0 else []
+        parts += ["", "</details>"]
+    parts += [
+        "",
+        f"Run {code(checked.run_id)}; each gate by itself with {checked.confidence:.4g} confidence.",
+    ]
+    parts += [escape(note) for note in notes(checked)]
+    return "\n".join(parts) + "\n"
+
+
+def _flipped(checked: Checked) -> list[Decision]:
+    return [decision for decision in checked.decisions if decision.flips]
+
+
+def _flips_heading(decision: Decision) -> str:
+    n = len(decision.flips)
+    return f"{n} sample{'' if n == 1 else 's'} flipped against the reference in {decision.gate.name}"
