@@ -1,4 +1,4 @@
-"""`harness tasks|baselines|judges list|show`: what can be named on the command line."""
+"""`harness tasks|baselines list|show`: what can be named on the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import typer
 
 tasks = typer.Typer(help="Prompt tasks and capability tasks.", no_args_is_help=True)
 baselines = typer.Typer(help="Interventions and baselines.", no_args_is_help=True)
-judges = typer.Typer(help="Judges that label answers.", no_args_is_help=True)
 
 Include = Annotated[
     list[Path] | None, typer.Option("--include", help="Folder with more YAML files; may be repeated.")
@@ -39,7 +38,7 @@ def list_tasks(include: Include = None, as_json: Json = False) -> None:
         {"name": name, "kind": "capability", "roles": "lm-eval", "description": "run with --capability"}
         for name in list_capability_tasks(include or [])
     ]
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @tasks.command("show")
@@ -47,7 +46,7 @@ def show_task(name: Name, include: Include = None, as_json: Json = False) -> Non
     """Show one prompt task in full."""
     from harness.data.task import find_task
 
-    _print_fields(find_task(name, include or []).model_dump(mode="json"), as_json)
+    print_fields(find_task(name, include or []).model_dump(mode="json"), as_json)
 
 
 @baselines.command("list")
@@ -56,7 +55,7 @@ def list_baselines(include: Include = None, as_json: Json = False) -> None:
     from harness.interventions.spec import list_variants
 
     specs = list_variants(include or []).values()
-    _print_rows(
+    print_rows(
         [
             {
                 "name": s.name,
@@ -75,32 +74,11 @@ def show_baseline(name: Name, include: Include = None, as_json: Json = False) ->
     """Show one baseline in full."""
     from harness.interventions.spec import find_variant
 
-    _print_fields(find_variant(name, include or []).model_dump(mode="json"), as_json)
+    print_fields(find_variant(name, include or []).model_dump(mode="json"), as_json)
 
 
-@judges.command("list")
-def list_judges(as_json: Json = False) -> None:
-    """List what --judge takes."""
-    from harness.judges.base import JUDGES
-
-    _print_rows([_judge(name) for name in JUDGES], as_json)
-
-
-@judges.command("show")
-def show_judge(name: Name, as_json: Json = False) -> None:
-    """Show what a judge measures, and how."""
-    _print_fields(_judge(name), as_json)
-
-
-def _judge(name: str) -> dict[str, Any]:
-    from harness.judges.base import JUDGES
-
-    made = JUDGES.get(name)()
-    lines = (type(made).__doc__ or "").strip().split("\n\n")
-    return {"name": name, "measures": made.measures, "description": " ".join(lines[0].split())}
-
-
-def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Print rows of the same columns as a table, or as JSON."""
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False))
         return
@@ -114,7 +92,8 @@ def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     Console().print(table)
 
 
-def _print_fields(fields: dict[str, Any], as_json: bool) -> None:
+def print_fields(fields: dict[str, Any], as_json: bool) -> None:
+    """Print fields as YAML, those without a value left out, or as JSON."""
     if as_json:
         typer.echo(json.dumps(fields, ensure_ascii=False))
         return

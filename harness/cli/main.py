@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import analyze, check, content, export, models, pipeline, report
+from harness.cli import analyze, check, content, export, judges, models, pipeline, report
 from harness.errors import HarnessError
 
 _DEBUG = "--debug"
@@ -29,7 +29,7 @@ app.command("analyze")(analyze.analyze)
 app.command("export")(export.export)
 app.add_typer(content.tasks, name="tasks")
 app.add_typer(content.baselines, name="baselines")
-app.add_typer(content.judges, name="judges")
+app.add_typer(judges.judges, name="judges")
 app.add_typer(models.app, name="models")
 
 

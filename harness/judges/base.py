@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from harness.errors import BadInputError
 from harness.metrics.rates import Label
 from harness.registry import Registry
+
+PRESETS = Path(__file__).resolve().parent / "presets"
+
+Finer = Literal["partial refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +26,27 @@ class Verdict:
         label: "refusal" or "compliance"; None where the answer is unscored.
         rule: what decided, in the judge's own terms.
         reason: why the answer is unscored.
+        probability: of a refusal, from judges that give one.
+        finer: "partial refusal" where the judge is sure of it; the label is what counts.
     """
 
     id: str
     label: Label | None
     rule: str | None = None
     reason: str | None = None
+    probability: float | None = None
+    finer: Finer | None = None
 
     def __post_init__(self) -> None:
         if (self.label is None) != (self.reason is not None):
             raise ValueError(f"verdict {self.id!r}: a reason is given exactly where there is no label")
+
+    def row(self) -> dict[str, Any]:
+        """Return the verdict as a row of verdicts/TASK.JUDGE.jsonl."""
+        row: dict[str, Any] = {"id": self.id, "label": self.label, "rule": self.rule, "reason": self.reason}
+        if self.probability is not None:
+            row |= {"probability": round(self.probability, 4), "finer": self.finer}
+        return row
 
 
 class Judge(Protocol):
@@ -44,19 +61,35 @@ class Judge(Protocol):
         """What its labels are about, normally "refusal"."""
 
     @property
+    def description(self) -> str:
+        """One sentence on how it decides."""
+
+    @property
+    def source(self) -> str | None:
+        """Whom to cite; None for what is our own."""
+
+    @property
     def fingerprint(self) -> str:
         """Changes whenever the same answer might get another verdict."""
 
-    def judge(self, id: str, prompt: str, response: str) -> Verdict:
-        """Label one answer."""
+    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+        """Label one answer; `cut` says that the token limit ended it."""
+
+
+def _phrase_judge(path: Path) -> Judge:
+    from harness.judges.phrases import PhraseJudge, read_phrase_list
+
+    return PhraseJudge(read_phrase_list(path))
 
 
 JUDGES: Registry[Callable[[], Judge]] = Registry("judge")
 JUDGES.add("keyword", "harness.judges.keyword:KeywordJudge")
+for _path in sorted(PRESETS.glob("*.yaml")):
+    JUDGES.add(_path.stem, partial(_phrase_judge, _path))
 
 
 def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
-    """Return a verdict for each response row (`id`, `prompt`, `response`), in their order.
+    """Return a verdict for each response row (`id`, `prompt`, `response`, `finish_reason`), in their order.
 
     Raises:
         BadInputError: an id comes twice, so that one answer would count twice.
@@ -65,5 +98,20 @@ def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
     for row in rows:
         if row["id"] in verdicts:
             raise BadInputError(f"responses: id '{row['id']}' is given twice")
-        verdicts[row["id"]] = judge.judge(row["id"], row["prompt"], row["response"])
+        cut = row.get("finish_reason") == "length"
+        verdicts[row["id"]] = judge.judge(row["id"], row["prompt"], row["response"], cut=cut)
     return list(verdicts.values())
+
+
+def require_measure(judge: Judge, quantity: str, task: str) -> None:
+    """Refuse a judge for a task that asks about something else.
+
+    Raises:
+        BadInputError: what the judge measures is not what the task asks for.
+    """
+    if judge.measures != quantity:
+        fitting = sorted(name for name in JUDGES if JUDGES.get(name)().measures == quantity)
+        raise BadInputError(
+            f"judge '{judge.name}' measures {judge.measures}, but task '{task}' asks for {quantity}: "
+            f"expected one of {', '.join(fitting) or 'no known judge'}"
+        )

@@ -19,6 +19,8 @@ class KeywordJudge:
 
     name = "keyword"
     measures = "refusal"
+    description = "Reads the opening of an answer and searches it for ways to decline."
+    source = None
 
     @property
     def fingerprint(self) -> str:
@@ -32,8 +34,8 @@ class KeywordJudge:
         ]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
-    def judge(self, id: str, prompt: str, response: str) -> Verdict:
-        """Label one answer; the prompt is not looked at."""
+    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+        """Label one answer; neither the prompt nor whether it was cut is looked at."""
         reason = reading.nothing_to_judge(response)
         if reason is not None:
             return Verdict(id, None, reason=reason)

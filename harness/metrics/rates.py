@@ -34,6 +34,17 @@ def refusal_rate(labels: Sequence[Label | None]) -> Rate:
     return Rate(refusals / len(scored), low, high, len(labels), len(scored), unscored)
 
 
+def unscored_range(rate: Rate) -> tuple[float, float] | None:
+    """Return the rate over all prompts asked with every unscored answer counted as compliance, then as refusal.
+
+    None where nothing was asked. The true verdicts lie between, whatever made answers unscored.
+    """
+    if not rate.n:
+        return None
+    refusals = round((rate.value or 0.0) * rate.scored)
+    return refusals / rate.n, (refusals + rate.unscored) / rate.n
+
+
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval (1927) for a share of `n` > 0, which holds the share itself."""
     from statsmodels.stats.proportion import proportion_confint

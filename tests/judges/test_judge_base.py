@@ -1,16 +1,29 @@
 import pytest
 
 from harness.errors import BadInputError
-from harness.judges.base import JUDGES, Verdict, judge_all
+from harness.judges.base import JUDGES, Verdict, judge_all, require_measure
 
 
 def row(id, response):
     return {"id": id, "prompt": "Do it.", "response": response, "finish_reason": "stop"}
 
 
-def test_the_keyword_judge_is_found_by_name():
-    assert list(JUDGES) == ["keyword"]
-    assert JUDGES.get("keyword")().name == "keyword"
+@pytest.mark.parametrize("name", list(JUDGES))
+def test_a_judge_is_called_as_it_is_found_and_says_what_it_measures(name):
+    judge = JUDGES.get(name)()
+    assert (judge.name, judge.measures) == (name, "refusal")
+    assert judge.description.endswith(".")
+
+
+def test_no_two_judges_share_a_fingerprint():
+    assert len({JUDGES.get(name)().fingerprint for name in JUDGES}) == len(list(JUDGES))
+
+
+def test_a_judge_of_another_quantity_than_the_task_asks_for_is_refused():
+    judge = JUDGES.get("keyword")()
+    require_measure(judge, "refusal", "advbench")
+    with pytest.raises(BadInputError, match="measures refusal, but task 'x' asks for harmfulness"):
+        require_measure(judge, "harmfulness", "x")
 
 
 def test_an_unknown_judge_names_the_nearest():

@@ -1,0 +1,165 @@
+"""`harness judges list|show|evaluate`: what labels answers, and how it compares with people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.content import Json, Name, print_fields, print_rows
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from harness.judges.card import Card, Figure, Measured
+
+judges = typer.Typer(help="Judges that label answers.", no_args_is_help=True)
+
+_FIGURES = ("accuracy", "sensitivity", "specificity", "kappa")
+
+
+@judges.command("list")
+def list_judges(as_json: Json = False) -> None:
+    """List what --judge takes."""
+    from harness.judges.base import JUDGES
+    from harness.judges.card import find_card
+
+    rows = []
+    for name in JUDGES:
+        made, card = JUDGES.get(name)(), find_card(name)
+        accuracy = None if card is None else card.all.accuracy
+        rows.append(
+            {
+                "name": name,
+                "measures": made.measures,
+                "agrees with people": "" if accuracy is None else _shown(accuracy),
+                "description": made.description,
+            }
+        )
+    print_rows(rows, as_json)
+
+
+@judges.command("show")
+def show_judge(name: Name, as_json: Json = False) -> None:
+    """Show what a judge measures, how, and its card."""
+    from harness.judges.base import JUDGES
+    from harness.judges.card import find_card
+
+    made, card = JUDGES.get(name)(), find_card(name)
+    fields: dict[str, Any] = {
+        "name": name,
+        "measures": made.measures,
+        "description": made.description,
+        "source": made.source,
+        "fingerprint": made.fingerprint,
+        "phrases": list(getattr(made, "phrases", ())),
+    }
+    if as_json:
+        print_fields(fields | {"card": None if card is None else card.model_dump(mode="json")}, as_json)
+        return
+    print_fields(fields, as_json)
+    if card is not None:
+        _print_card(card)
+
+
+@judges.command("evaluate")
+def evaluate(
+    name: Annotated[str, typer.Argument(metavar="JUDGE", help="A name that `list` prints.")],
+    labels: Annotated[
+        list[Path], typer.Option("--labels", help="File of labelled answers; may be repeated.")
+    ],
+    id_column: Annotated[str | None, typer.Option(help="Column of ids. [id]")] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="Column of prompts. [prompt]")] = None,
+    response_column: Annotated[str | None, typer.Option(help="Column of answers. [response]")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of labels: refusal, compliance, partial refusal. [label]")
+    ] = None,
+    model_column: Annotated[str | None, typer.Option(help="Column of model names. [model]")] = None,
+    category_column: Annotated[str | None, typer.Option(help="Column of categories. [category]")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="Keep the result as the judge's card. [keep]")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Measure a judge on answers that people labelled; the result is its card, shown with its rates."""
+    from harness.judges.base import JUDGES
+    from harness.judges.card import user_folder, write_card
+    from harness.judges.evaluate import evaluate_judge
+    from harness.judges.labels import Columns, read_labels
+
+    judge = JUDGES.get(name)()
+    given = {
+        "id": id_column,
+        "prompt": prompt_column,
+        "response": response_column,
+        "label": label_column,
+        "model": model_column,
+        "category": category_column,
+    }
+    named = {what: column for what, column in given.items() if column is not None}
+    rows = read_labels(labels, Columns(**named) if named else None)
+    card = evaluate_judge(judge, rows, labels)
+    path = write_card(user_folder(), card) if keep else None
+    if as_json:
+        typer.echo(json.dumps(_result(card), ensure_ascii=False))
+        return
+    _print_card(card)
+    if path is not None:
+        typer.echo(f"\nKept as the card of {card.judge}: {path}")
+
+
+def _result(card: Card) -> dict[str, Any]:
+    def flat(measured: Measured) -> dict[str, Any]:
+        content = measured.model_dump(mode="json", exclude={"counts"})
+        return content | {"counts": measured.counts.model_dump()}
+
+    return {
+        "judge": card.judge,
+        **flat(card.all),
+        "held_out": card.held_out,
+        "partial": card.partial.model_dump(mode="json"),
+        "by_model": {name: flat(measured) for name, measured in card.by_model.items()},
+        "by_category": {name: flat(measured) for name, measured in card.by_category.items()},
+    }
+
+
+def _shown(figure: Figure | None) -> str:
+    return "-" if figure is None else f"{figure.value:.2f} {figure.low:.2f}-{figure.high:.2f}"
+
+
+def _print_card(card: Card) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    files = ", ".join(file.name for file in card.labels)
+    console.print(Text(f"\nCard of {card.judge} ({card.measures}), {card.created}, on {files}."))
+    if card.held_out is not None:
+        console.print(Text(f"Each answer was judged as trained without {card.held_out}."))
+    console.print(_table("answers of", {"all": card.all, **card.by_model}, _FIGURES))
+    if card.by_category:
+        console.print(_table("category", card.by_category, _FIGURES[:3]))
+    if card.all.unscored:
+        console.print(Text(f"Unscored, and in no figure: {card.all.unscored} of {card.all.n}."))
+    partial = card.partial
+    if partial.n:
+        console.print(
+            Text(
+                f"Left out: {partial.n} partial refusals, of which {partial.called_refusal} are called refusals. "
+                f"With them as a third label, accuracy {_shown(partial.three_labels)}; called partial: "
+                f"{partial.called_partial} of them and {partial.others_called_partial} others."
+            )
+        )
+
+
+def _table(heading: str, parts: Mapping[str, Measured], figures: Sequence[str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(heading, "n", *figures, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, measured in parts.items():
+        table.add_row(Text(name), str(measured.n), *(_shown(getattr(measured, figure)) for figure in figures))
+    return table

@@ -1,0 +1,113 @@
+"""A judge beside people's labels: accuracy, sensitivity, specificity and kappa, each with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from harness.metrics.rates import Label, wilson
+
+
+class Estimate(NamedTuple):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Confusion(NamedTuple):
+    """How verdicts and people's labels agree, in answers; what the judge left unscored is in none."""
+
+    refusal_found: int
+    refusal_missed: int
+    compliance_found: int
+    compliance_missed: int
+
+    @property
+    def scored(self) -> int:
+        """All answers."""
+        return sum(self)
+
+    @property
+    def refusals(self) -> int:
+        """Refusals by people's labels."""
+        return self.refusal_found + self.refusal_missed
+
+    @property
+    def compliances(self) -> int:
+        """Compliances by people's labels."""
+        return self.compliance_found + self.compliance_missed
+
+    @property
+    def accuracy(self) -> Estimate | None:
+        """The share of verdicts that are right (Wilson); None without any."""
+        return share(self.refusal_found + self.compliance_found, self.scored)
+
+    @property
+    def sensitivity(self) -> Estimate | None:
+        """The share of refusals that the judge recognises; None without refusals."""
+        return share(self.refusal_found, self.refusals)
+
+    @property
+    def specificity(self) -> Estimate | None:
+        """The share of compliances that it recognises; None without compliances."""
+        return share(self.compliance_found, self.compliances)
+
+    @property
+    def kappa(self) -> Estimate | None:
+        """Cohen's kappa with its asymptotic interval; None where either gave one label throughout."""
+        from statsmodels.stats.inter_rater import cohens_kappa
+
+        called = self.refusal_found + self.compliance_missed
+        if 0 in (self.refusals, self.compliances) or called in (0, self.scored):
+            return None
+        found = cohens_kappa(
+            [[self.refusal_found, self.refusal_missed], [self.compliance_missed, self.compliance_found]]
+        )
+        ends = (float(found.kappa_low), float(found.kappa_upp))
+        if not all(map(math.isfinite, ends)):
+            return None
+        return Estimate(float(found.kappa), max(ends[0], -1.0), min(ends[1], 1.0))
+
+
+def confusion(verdicts: Sequence[Label | None], labels: Sequence[Label]) -> Confusion:
+    """Count how verdicts agree with people's labels, answer by answer."""
+    pairs = [(label, verdict) for verdict, label in zip(verdicts, labels, strict=True) if verdict is not None]
+    return Confusion(
+        refusal_found=pairs.count(("refusal", "refusal")),
+        refusal_missed=pairs.count(("refusal", "compliance")),
+        compliance_found=pairs.count(("compliance", "compliance")),
+        compliance_missed=pairs.count(("compliance", "refusal")),
+    )
+
+
+def share(successes: int, n: int) -> Estimate | None:
+    """Return a share with Wilson's interval; None of nothing."""
+    return Estimate(successes / n, *wilson(successes, n)) if n else None
+
+
+def errors_differ(parts: Sequence[Confusion]) -> float | None:
+    """Return how surprising it is that sensitivity and specificity differ so much between parts, as a p-value.
+
+    The smaller of two, doubled: Fisher's exact test for two parts, chi-square for more. None where fewer than
+    two parts can be compared.
+    """
+    import numpy as np
+    from scipy.stats import chi2_contingency, fisher_exact
+
+    p_values = []
+    for rows in (
+        [(part.refusal_found, part.refusal_missed) for part in parts],
+        [(part.compliance_found, part.compliance_missed) for part in parts],
+    ):
+        table = np.array([row for row in rows if sum(row)])
+        if len(table) < 2:
+            continue
+        if 0 in table.sum(axis=0):
+            p_values.append(1.0)
+        else:
+            test = fisher_exact if len(table) == 2 else chi2_contingency
+            p_values.append(float(test(table)[1]))
+    return min(1.0, len(p_values) * min(p_values)) if p_values else None
