@@ -102,6 +102,10 @@ class TrainingConfig(Settings):
         description="train factors of this rank for each expert's matrices, not its biases; by default all values",
     )
     lora_alpha: float = Field(16.0, gt=0, description="a low-rank update counts alpha / rank times")
+    launcher: Literal["torchrun"] = Field("torchrun", description="what starts several processes")
+    processes: PositiveInt = Field(
+        1, description="train in as many, each with its part of the frozen weights; a GPU each"
+    )
     retain_per_refusal: float = Field(
         2.0,
         ge=0,

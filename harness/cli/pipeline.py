@@ -41,6 +41,8 @@ _SETTINGS = {
     "warmup_steps": "training.warmup_steps",
     "gradient_accumulation_steps": "training.gradient_accumulation_steps",
     "gradient_checkpointing": "training.gradient_checkpointing",
+    "launcher": "training.launcher",
+    "processes": "training.processes",
     "max_new_tokens": "generation.max_new_tokens",
     "dtype": "dtype",
     "device": "device",
@@ -195,6 +197,13 @@ def _command(
     gradient_checkpointing: Annotated[
         bool | None,
         _group(_TUNING, "--gradient-checkpointing", help_text="Recompute activations to save memory."),
+    ] = None,
+    launcher: Annotated[
+        str | None, _group(_TUNING, "--launcher", help_text="What starts several processes. [torchrun]")
+    ] = None,
+    processes: Annotated[
+        int | None,
+        _group(_TUNING, "--processes", help_text="Train in as many processes, on a GPU each. [1]"),
     ] = None,
 ) -> int:
     given = {name: value for name, value in locals().items() if name in _SETTINGS and value is not None}

@@ -138,6 +138,7 @@ def _train(
     from harness.training.bank import ExpertBank
     from harness.training.delta import delta_of
     from harness.training.delta_file import write_delta
+    from harness.training.launch import train_in_processes
     from harness.training.loop import count_steps, train_bank
     from harness.training.lora import lora_of
 
@@ -148,7 +149,19 @@ def _train(
     examples = to_examples(session, conversations)
     steps = count_steps(len(examples), config.training)
     with progress(f"train {variant.name}", steps, "steps") as advance:
-        result = train_bank(loaded, bank, examples, config.training, config.seed, advance)
+        if config.training.processes == 1:
+            result = train_bank(loaded, bank, examples, config.training, config.seed, advance)
+        else:
+            result = train_in_processes(
+                loaded,
+                bank,
+                examples,
+                config.training,
+                config.seed,
+                advance,
+                dtype=config.dtype,
+                trust_remote_code=config.trust_remote_code,
+            )
     if result.without_gradient:
         say(
             f"train {variant.name}: {len(result.without_gradient)} selected experts were never routed to in training"

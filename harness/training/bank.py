@@ -9,12 +9,13 @@ added to them, so that merging and unmerging are copies, exact both ways.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from harness.errors import BadInputError
 from harness.training.grouped import into_order, linear, out_of_order, sort_rows, spread
@@ -100,8 +101,11 @@ class LayerBank(nn.Module):
         return factors.added_to(frozen)
 
     def _frozen(self, name: str) -> torch.Tensor:
-        """Return the model's own values of these experts."""
-        return self.layer.weight(name).detach().index_select(0, self.numbers)
+        """Return the model's own values of these experts; all processes of a sharded model ask together."""
+        weight = self.layer.weight(name).detach()
+        # Whole inside a forward pass, a DTensor outside.
+        whole: torch.Tensor = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        return whole.index_select(0, self.numbers)
 
 
 class ExpertBank:
@@ -138,6 +142,22 @@ class ExpertBank:
     def parameters(self) -> list[nn.Parameter]:
         """Return the trainable tensors."""
         return [value for layer in self.layers.values() for value in layer.parameters()]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the trainable tensors by name."""
+        return {
+            f"layers.{index}.{name}": value.detach()
+            for index, layer in self.layers.items()
+            for name, value in layer.named_parameters()
+        }
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take the values of a bank of the same experts, settings and model."""
+        own = self.state()
+        if own.keys() != state.keys():
+            raise BadInputError("the state is that of a bank with other experts or settings")
+        for name, value in own.items():
+            value.copy_(state[name])
 
     @property
     def size(self) -> int:

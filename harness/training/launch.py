@@ -1,0 +1,137 @@
+"""Training in several processes on this machine: the same call as in one, by way of torchrun."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.errors import BadInputError, HarnessError
+from harness.models.moe import Expert
+from harness.store.files import read_json, write_json, write_whole
+from harness.training.bank import ExpertBank
+from harness.training.examples import Example
+from harness.training.loop import TrainingResult
+from harness.training.worker import STEP
+
+if TYPE_CHECKING:
+    from harness.config import TrainingConfig
+    from harness.models.load import LoadedModel
+
+
+def train_in_processes(
+    loaded: LoadedModel,
+    bank: ExpertBank,
+    examples: Sequence[Example],
+    config: TrainingConfig,
+    seed: int,
+    on_step: Callable[[int], None] = lambda steps: None,
+    *,
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+) -> TrainingResult:
+    """Train a bank in place, in `config.processes` processes that share the frozen weights.
+
+    They load the model anew from its checkpoint. On a GPU the model of this process waits in host memory meanwhile.
+
+    Args:
+        loaded: the model that the bank was made for.
+        bank: the experts to train.
+        examples: what to learn.
+        config: as for `train_bank`; `batch_size` counts the examples of all processes.
+        seed: fixes the order of the examples.
+        on_step: called after each optimizer step.
+        dtype: of the model, as `load_model` takes it.
+        trust_remote_code: let the checkpoint's own Python code run.
+
+    Raises:
+        BadInputError: more processes than GPUs, or what `train_bank` refuses.
+        HarnessError: the training failed.
+    """
+    from safetensors.torch import load_file, save_file
+
+    _check_devices(loaded.device, config.processes)
+    with TemporaryDirectory(prefix="harness-training-") as name:
+        folder = Path(name)
+        write_json(
+            folder / "job.json",
+            {
+                "model": loaded.ref.name,
+                "path": str(loaded.ref.path.resolve()),
+                "dtype": dtype,
+                "device": loaded.device.type,
+                "trust_remote_code": trust_remote_code,
+                "experts": [[index, e] for index, layer in bank.layers.items() for e in layer.experts],
+                "config": config.model_dump(mode="json"),
+                "seed": seed,
+                "examples": [asdict(example) for example in examples],
+            },
+        )
+        state = {name: value.cpu().contiguous() for name, value in bank.state().items()}
+        write_whole(folder / "bank.safetensors", lambda temporary: save_file(state, temporary))
+        with _out_of_the_way(loaded):
+            _run(folder, config.processes, on_step)
+        bank.load_state(load_file(folder / "trained.safetensors"))
+        result = read_json(folder / "result.json")
+    return TrainingResult(result["log"], [Expert(*pair) for pair in result["without_gradient"]])
+
+
+def _check_devices(device: torch.device, processes: int) -> None:
+    if device.type == "cuda" and processes > torch.cuda.device_count():
+        raise BadInputError(
+            f"training.processes = {processes}: this machine has {torch.cuda.device_count()} GPUs, "
+            "expected a process for each at most"
+        )
+
+
+@contextmanager
+def _out_of_the_way(loaded: LoadedModel) -> Iterator[None]:
+    """Leave the GPU to the processes inside the block."""
+    if loaded.device.type != "cuda":
+        yield
+        return
+    model: Any = loaded.moe.model
+    model.to("cpu")
+    torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        model.to(loaded.device)
+
+
+def _run(folder: Path, processes: int, on_step: Callable[[int], None]) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    command += [str(processes), "-m", "harness.training.worker", str(folder)]
+    log = folder / "stderr"
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as running,
+    ):
+        assert running.stdout is not None
+        try:
+            for line in running.stdout:
+                if line.rstrip("\n") == STEP:
+                    on_step(1)
+        except BaseException:
+            running.terminate()
+            raise
+    if running.returncode:
+        raise error_of(folder, log, running.returncode)
+
+
+def error_of(folder: Path, log: Path, returncode: int) -> HarnessError:
+    """Return what a process said of its failure, or what torchrun did."""
+    if (folder / "error.json").is_file():
+        found = read_json(folder / "error.json")
+        kind = BadInputError if found["exit_code"] == BadInputError.exit_code else HarnessError
+        return kind(found["message"])
+    lines = [line.strip() for line in log.read_text(encoding="utf-8").splitlines() if "Error" in line]
+    said = lines[0] if lines else "it said nothing"
+    return HarnessError(f"torchrun ended with exit code {returncode} while training: {said}")

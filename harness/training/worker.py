@@ -1,0 +1,79 @@
+"""One of several processes that train a bank together; torchrun starts it, `launch` writes its job.
+
+    torchrun --nproc-per-node N -m harness.training.worker JOB
+
+JOB is a folder with job.json and bank.safetensors. The first process leaves trained.safetensors and result.json there,
+and writes a line a step; one that fails leaves error.json.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.store.files import read_json, write_json, write_whole
+
+STEP = "step"
+"""The line that stands for an optimizer step."""
+
+
+def main(folder: Path) -> int:
+    """Take part in a job; returns the exit code."""
+    try:
+        _train(folder, read_json(folder / "job.json"))
+    except HarnessError as error:
+        write_json(folder / "error.json", {"exit_code": error.exit_code, "message": str(error)})
+        return error.exit_code
+    return 0
+
+
+def _train(folder: Path, job: dict[str, Any]) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from harness.config import TrainingConfig
+    from harness.models.load import ModelRef, quiet_transformers
+    from harness.models.moe import Expert
+    from harness.training.bank import ExpertBank
+    from harness.training.distributed import joined, load_sharded
+    from harness.training.examples import Example
+    from harness.training.loop import train_bank
+    from harness.training.lora import lora_of
+
+    quiet_transformers()
+    device = torch.device(job["device"])
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    config = TrainingConfig.model_validate(job["config"])
+    # JSON has no tuples.
+    rows: list[dict[str, Any]] = [
+        {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()} for row in job["examples"]
+    ]
+    examples = [Example(**row) for row in rows]
+    with joined(device) as (ranks, mesh):
+        ref = ModelRef(job["model"], Path(job["path"]))
+        loaded = load_sharded(ref, job["dtype"], device, ranks, mesh, job["trust_remote_code"])
+        experts = [Expert(*pair) for pair in job["experts"]]
+        bank = ExpertBank(loaded.moe, experts, lora=lora_of(config))
+        bank.load_state(load_file(folder / "bank.safetensors"))
+
+        def on_step(steps: int) -> None:
+            if ranks.rank == 0:
+                print(*[STEP] * steps, sep="\n", flush=True)
+
+        result = train_bank(loaded, bank, examples, config, job["seed"], on_step, ranks=ranks)
+        if ranks.rank == 0:
+            state = {name: value.cpu().contiguous() for name, value in bank.state().items()}
+            write_whole(folder / "trained.safetensors", lambda temporary: save_file(state, temporary))
+            write_json(
+                folder / "result.json",
+                {"log": result.log, "without_gradient": [list(e) for e in result.without_gradient]},
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
