@@ -66,7 +66,8 @@ def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict
     experts = plan.outline.all_experts()
     if variant.spec.uses_selection:
         experts = experts[: plan.config.selection.at_most or len(experts)]
-    trained = parameters_of(plan.outline, experts) if variant.spec.is_trained else 0
+    rank = plan.config.training.lora_rank
+    trained = parameters_of(plan.outline, experts, rank) if variant.spec.is_trained else 0
     return {
         "name": variant.name,
         "intervention": variant.spec.intervention,

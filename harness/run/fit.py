@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harness.models.moe import Expert, MoEModel
+    from harness.models.moe import Expert, MoELayer, MoEModel
 
 # A trained parameter: float32 master, gradient and two AdamW moments, and a copy in the model's dtype.
 BYTES_PER_TRAINED = 4 + 4 + 8 + 2
@@ -15,10 +15,17 @@ BYTES_PER_TRAINED = 4 + 4 + 8 + 2
 _HEADROOM = 0.9
 
 
-def parameters_of(outline: MoEModel, experts: Iterable[Expert]) -> int:
-    """Return how many parameters these experts have."""
-    sizes = {layer.index: layer.parameters_per_expert for layer in outline.layers}
+def parameters_of(outline: MoEModel, experts: Iterable[Expert], lora_rank: int | None = None) -> int:
+    """Return how many parameters are trained of these experts: all their values, or the factors of their matrices."""
+    sizes = {layer.index: _per_expert(layer, lora_rank) for layer in outline.layers}
     return sum(sizes[layer] for layer, _ in experts)
+
+
+def _per_expert(layer: MoELayer, lora_rank: int | None) -> int:
+    if lora_rank is None:
+        return layer.parameters_per_expert
+    shapes = [layer.weight(name).shape[1:] for name in layer.weights]
+    return sum(lora_rank * sum(shape) for shape in shapes if len(shape) == 2)
 
 
 def model_bytes(outline: MoEModel, dtype: str) -> int:

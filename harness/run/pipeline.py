@@ -115,7 +115,7 @@ def _why_skipped(session: Session, variant: Variant, selection: ExpertSelection 
         return why_not_steerable(session.plan.outline, selection)
     outline = session.plan.outline
     return why_not_trainable(
-        trained=parameters_of(outline, selection.experts),
+        trained=parameters_of(outline, selection.experts, session.config.training.lora_rank),
         weights=model_bytes(outline, session.config.dtype),
         available=available_bytes(session.device_type),
     )

@@ -7,6 +7,7 @@ import torch
 
 from harness.config import TrainingConfig
 from harness.models.moe import Expert, find_moe
+from harness.run.fit import parameters_of
 from harness.training.bank import ExpertBank
 from harness.training.delta import applied, delta_of, load_delta, save_delta
 from harness.training.examples import Example, collate
@@ -54,6 +55,7 @@ def test_factors_of_matrices_are_trained_and_nothing_else(tiny_model, family):
         if not name.endswith("bias")
     )
     assert bank.size == len(some_experts(moe)) * per_expert
+    assert bank.size == parameters_of(moe, some_experts(moe), LORA.rank)  # what a dry run reckons with
     for index, layer in bank.layers.items():
         for name, values in layer.tensors(torch.float32).items():
             own = moe.layer(index).weight(name)[layer.experts]
