@@ -27,9 +27,7 @@ EXAMPLES = [
     Example(tuple(range(10 + i, 20 + 3 * i)), (*range(100 + i, 101 + 3 * i), 2), aim)
     for i, aim in enumerate(["refuse", "retain", "refuse", "refuse", "retain", "refuse", "refuse"])
 ]
-CONFIG = TrainingConfig(
-    epochs=3, batch_size=4, gradient_accumulation_steps=2, warmup_steps=0, learning_rate=1e-3, processes=2
-)
+CONFIG = TrainingConfig(epochs=2, batch_size=4, warmup_steps=0, learning_rate=1e-3, processes=2)
 
 
 def some_experts(moe):
@@ -67,7 +65,7 @@ def test_two_processes_train_as_one(load, family, lora, more):
     expected = train_bank(saved, alone, EXAMPLES, config, seed=0)
     found = train_in_processes(saved, together, EXAMPLES, config, 0, steps.append, dtype="float32")
 
-    assert len(expected.log) == len(found.log) == len(steps) == 3
+    assert len(expected.log) == len(found.log) == len(steps) == 4
     for a, b in zip(expected.log, found.log, strict=True):
         assert a["answer_tokens"] == b["answer_tokens"]
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
