@@ -31,14 +31,14 @@ import numpy as np
 import torch
 from capture import interval, qwen3_30b
 from living import Living
-from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from harness.models.load import LoadedModel, load_model, quiet_transformers, resolve_model
 from harness.models.moe import Expert, MoEModel
 from harness.run.fit import available_bytes, why_not_trainable
 from harness.training.bank import ExpertBank
-from harness.training.cut import checkpointed_from, layers_from
+from harness.training.compiled import compiled_parts
+from harness.training.cut import checkpointed_from
 from harness.training.examples import Batch, Example, collate
 from harness.training.loop import answer_loss
 from harness.training.lora import Lora
@@ -124,31 +124,6 @@ def gradients_to_embeddings(model: Any) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-@contextmanager
-def compiled_parts(moe: MoEModel) -> Iterator[None]:
-    """Compile attention and norms; the experts' products are large and of varying sizes."""
-    parts = [
-        module
-        for layer in layers_from(moe, 0)
-        for name, module in layer.named_children()
-        if name.endswith("attn") or "norm" in name
-    ]
-    for part in parts:
-        if part not in _COMPILED:
-            part.compile(dynamic=False)
-            _COMPILED[part] = part._compiled_call_impl
-        part._compiled_call_impl = _COMPILED[part]
-    try:
-        yield
-    finally:
-        for part in parts:
-            part._compiled_call_impl = None
-
-
-# From step to step, so that a part is compiled once.
-_COMPILED: dict[nn.Module, Any] = {}
 
 
 def synchronize(device: torch.device) -> None:
