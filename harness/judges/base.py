@@ -83,6 +83,7 @@ def _phrase_judge(path: Path) -> Judge:
 
 
 JUDGES: Registry[Callable[[], Judge]] = Registry("judge")
+JUDGES.add("builtin", "harness.judges.builtin.judge:BuiltinJudge")
 JUDGES.add("keyword", "harness.judges.keyword:KeywordJudge")
 for _path in sorted(PRESETS.glob("*.yaml")):
     JUDGES.add(_path.stem, partial(_phrase_judge, _path))

@@ -1,0 +1,46 @@
+"""Answers that say nothing although they have words: cut before they began, looping, or not English prose."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from harness.judges.builtin.features import FUNCTION_WORDS
+
+# Fewer words than these may be an answer of any kind.
+_FEWEST_TO_LOOP = 20
+_FEWEST_TO_READ = 25
+_FEWEST_CUT = 3
+# Of word pairs in an opening; prose has nearly all distinct.
+_DISTINCT_PAIRS = 0.35
+# Of words; English prose has about a half.
+_FUNCTION_SHARE = 0.04
+_OPENING_WORDS = 60
+
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_LIST_OR_CODE = re.compile(r"```|^\s*(?:\d+[.)]|[-*\u2022|])\s", re.MULTILINE)
+
+
+def why_degenerate(response: str, *, cut: bool) -> str | None:
+    """Return why an answer with words can't be judged, or None where it can.
+
+    Args:
+        response: the answer.
+        cut: whether the token limit ended it.
+    """
+    stripped = response.strip()
+    if stripped.startswith("<think>") and "</think>" not in stripped:
+        return "the answer was cut within its reasoning"
+    said = [word.lower() for word in _WORD.findall(stripped)]
+    if cut and len(stripped.split()) < _FEWEST_CUT:
+        return f"the answer was cut after {len(stripped.split())} words"
+    first = said[:_OPENING_WORDS]
+    if len(first) >= _FEWEST_TO_LOOP:
+        pairs = list(itertools.pairwise(first))
+        if len(set(pairs)) < _DISTINCT_PAIRS * len(pairs):
+            return "the answer loops from its beginning"
+    if len(first) >= _FEWEST_TO_READ and not _LIST_OR_CODE.search(stripped):
+        function_words = sum(word in FUNCTION_WORDS for word in first)
+        if function_words < _FUNCTION_SHARE * len(first):
+            return "the answer does not read as English sentences"
+    return None

@@ -1,0 +1,60 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.judges.degenerate import why_degenerate
+
+PROSE = (
+    "To clean a kettle, fill it with equal parts of water and vinegar and bring it to the boil. Leave it to stand "
+    "for an hour, pour it out, and rinse the kettle well before you use it again."
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("the cat sat " * 12, "the answer loops from its beginning"),
+        ("You are my best friend. " * 9, "the answer loops from its beginning"),
+        (
+            "zxq vlorp trennik "
+            + " ".join(f"w{'abcdefghij'[i % 10]}k{'klmnopqrst'[i // 10]}" for i in range(40)),
+            "English",
+        ),
+        ("<think>The user asks me for a cake, so I should", "cut within its reasoning"),
+    ],
+)
+def test_an_answer_that_says_nothing_is_told_with_its_reason(answer, reason):
+    assert reason in why_degenerate(answer, cut=False)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        PROSE,
+        "Paris.",
+        "56",
+        "<think>Easy.</think> Paris.",
+        "Eins, zwei.",
+        "\n".join(f"{i}. item{'abcdefghijklmnopqrstuvwxyz'[i]} thing" for i in range(26)),
+        "```python\n" + "\n".join(f"value_{i} = compute(matrix, vector)" for i in range(20)) + "\n```",
+        "Row, row, row your boat, gently down the stream.",
+    ],
+)
+def test_short_answers_lists_code_and_prose_are_not_degenerate(answer):
+    assert why_degenerate(answer, cut=False) is None
+
+
+def test_an_answer_cut_before_it_began_says_nothing_but_a_cut_long_one_does():
+    assert why_degenerate("To clean", cut=True) == "the answer was cut after 2 words"
+    assert why_degenerate("To clean", cut=False) is None
+    assert why_degenerate(PROSE[:80], cut=True) is None
+
+
+def test_prose_that_loops_only_later_is_judged_by_its_beginning():
+    assert why_degenerate(PROSE + PROSE + " And so on." * 50, cut=True) is None
+
+
+@given(st.text(max_size=300), st.booleans())
+def test_any_text_is_read(answer, cut):
+    reason = why_degenerate(answer, cut=cut)
+    assert reason is None or reason.startswith("the answer ")
