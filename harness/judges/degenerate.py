@@ -35,7 +35,7 @@ def why_degenerate(response: str, *, cut: bool) -> str | None:
     if cut and len(stripped.split()) < _FEWEST_CUT:
         return f"the answer was cut after {len(stripped.split())} words"
     first = said[:_OPENING_WORDS]
-    if len(first) >= _FEWEST_TO_LOOP:
+    if len(first) >= _FEWEST_TO_LOOP and not stripped.startswith("```"):
         pairs = list(itertools.pairwise(first))
         if len(set(pairs)) < _DISTINCT_PAIRS * len(pairs):
             return "the answer loops from its beginning"

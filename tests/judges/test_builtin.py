@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness.data.refusals import fill, refusal_phrasings
 from harness.judges.builtin import judge as module
-from harness.judges.builtin.features import BUCKETS, buckets, opening_features, shape_features, words
+from harness.judges.builtin.features import buckets, opening_features, shape_features, words
 from harness.judges.builtin.judge import BuiltinJudge, answer_key, head_without
 from harness.judges.builtin.train import ORDINARY, Example, choose, fit, train
 from harness.judges.evaluate import Trained
