@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 import typer
 
 from harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    from harness.store.summary import Summary
 
 # Flags that are a setting of their own: parameter name to the dotted name in RunConfig.
 _SETTINGS = {
@@ -76,6 +79,10 @@ _CHOICE, _TUNING = "Selection of experts", "Training"
 
 def _command(
     context: typer.Context,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="Run folder, the same as --output.", show_default=False),
+    ] = None,
     model: Annotated[
         str | None, _group(_WHAT, "--model", "-m", help_text="demo, smol-moe, a folder or a hub id. [demo]")
     ] = None,
@@ -124,7 +131,14 @@ def _command(
     engine: Annotated[
         str | None, _group(_HOW, "--engine", help_text="What generates answers. [transformers]")
     ] = None,
-    judge: Annotated[str | None, _group(_HOW, "--judge", help_text="The primary judge. [keyword]")] = None,
+    judge: Annotated[
+        str | None,
+        _group(
+            _HOW,
+            "--judge",
+            help_text="The primary judge; for evaluate on a finished run, one more. [keyword]",
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, _group(_HOW, "--max-new-tokens", help_text="Tokens an answer may have. [by task]")
     ] = None,
@@ -210,7 +224,29 @@ def _command(
     flags = {_SETTINGS[name]: _items(value) if name in _LISTS else value for name, value in given.items()}
     if limit is not None:
         flags["limit"] = _limit(limit)
+    if folder is not None and output not in (None, folder):
+        raise BadInputError(f"two run folders are named, {folder} and --output {output}: expected one")
+    output = output or folder
+    if context.info_name == "evaluate" and judge is not None and _is_finished(output):
+        if flags.keys() != {"judge"} or config or set_ or dry_run:
+            raise BadInputError(
+                f"{output} is a finished run: --judge adds a judge to it and takes no other setting"
+            )
+        return _add_judge(output, judge, as_json)
     return _go(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json)
+
+
+def _is_finished(run: Path | None) -> TypeGuard[Path]:
+    from harness.store.summary import FILE_NAME
+
+    return run is not None and (run / FILE_NAME).is_file()
+
+
+def _add_judge(run: Path, judge: str, as_json: bool) -> int:
+    from harness.run.judging import judge_again
+
+    _show_summary(judge_again(run, judge), run, as_json)
+    return 0
 
 
 def _items(values: list[str]) -> list[str]:
@@ -258,14 +294,19 @@ def _go(
     summary = pipeline.run(session, until="evaluate" if command == "run" else command)
     if summary is None:
         typer.echo(json.dumps({"run": str(target)}) if as_json else f"{command}: done, see {target}")
-    elif as_json:
-        typer.echo(json.dumps(summary.to_json(), ensure_ascii=False))
     else:
-        from harness.report.terminal import print_report
-
-        print_report(summary)
-        typer.echo(f"\nReport: {target / 'report.html'}")
+        _show_summary(summary, target, as_json)
     return 0
+
+
+def _show_summary(summary: Summary, target: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary.to_json(), ensure_ascii=False))
+        return
+    from harness.report.terminal import print_report
+
+    print_report(summary)
+    typer.echo(f"\nReport: {target / 'report.html'}")
 
 
 def _show_dry_run(plan: Any, target: Path, as_json: bool) -> None:

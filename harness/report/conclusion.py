@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from harness.report import leaderboard
+from harness.report import judging, leaderboard
 from harness.report.leaderboard import BASE, RANDOM_PREFIX, Column, comparison, effect_of, figure
 from harness.report.words import hundredths, listing, p_is, percent, signed, visible
 from harness.store.summary import CapabilityResult, Comparison, Summary, TaskResult, TopicSummary
@@ -34,6 +34,7 @@ def conclude(summary: Summary) -> list[str]:
             *_held_proofs(summary),
             *_repeated_phrasings(summary, columns),
             *_left_out(summary),
+            *judging.conclusion(summary),
             *_skipped(summary),
         )
     ]

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness.content import content_folder
-from harness.report import charts, facts, leaderboard
+from harness.report import charts, facts, judging, leaderboard
 from harness.report.conclusion import conclude
 from harness.report.folder import RunFiles
 from harness.report.heatmap import heat_maps
@@ -58,6 +58,10 @@ def render_html(run: Path, summary: Summary) -> str:
         own_tests=[test for test in tests if test.variant == summary.intervention],
         other_tests=[test for test in tests if test.variant != summary.intervention],
         others=facts.other_measurements(summary),
+        judges=judging.judges(summary),
+        rates=judging.rates(summary),
+        not_corrected=judging.not_corrected(summary),
+        agreement=judging.agreement(summary),
         losses=_losses(files, summary),
         timing=facts.timing(summary),
         total=duration(sum(summary.seconds.values())),

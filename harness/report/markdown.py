@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 
 from harness.content import content_folder
-from harness.report import facts, leaderboard
+from harness.report import facts, judging, leaderboard
 from harness.report.conclusion import conclude
 from harness.report.folder import RunFiles
 from harness.report.leaderboard import BEST_RULE, MARKS_RULE, Cell, Column, Leaderboard
@@ -50,6 +50,10 @@ def render_markdown(run: Path, summary: Summary) -> str:
         rules=[MARKS_RULE, BEST_RULE],
         comparisons=_comparisons(facts.tests(summary)),
         others=_others(facts.other_measurements(summary)),
+        judges=judging.judges(summary),
+        rates=_rates(judging.rates(summary)),
+        not_corrected=judging.not_corrected(summary),
+        agreement=_agreement(judging.agreement(summary)),
         selection=_selection(summary),
         chosen=0 if summary.selection is None else len(summary.selection.experts),
         top=facts.TOP_EXPERTS,
@@ -157,6 +161,26 @@ def _others(rows: Sequence[facts.Other]) -> str:
             ]
             for row in rows
         ],
+    )
+
+
+def _rates(rows: Sequence[judging.RateRow]) -> str:
+    return table(
+        ["variant", "task", "judge", "raw", "corrected", "unscored either way", "scored"],
+        [
+            [
+                *(code(name) for name in (row.variant, row.task, row.judge)),
+                *(row.raw, row.corrected, row.either_way, row.scored),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _agreement(rows: Sequence[judging.AgreementRow]) -> str:
+    return table(
+        ["task", "answers", "kappa", "alpha", "differ"],
+        [[code(row.task), row.n, row.kappa, row.alpha, row.differ] for row in rows],
     )
 
 

@@ -73,10 +73,7 @@ def judge_answers(session: Session, variant: Variant) -> dict[str, list[Verdict]
     verdicts = {}
     for task in session.plan.prompts("test"):
         verdicts[task] = judge_all(judge, read_jsonl(session.folder.responses(variant.name, task)))
-        rows = [
-            {"id": verdict.id, "label": verdict.label, "rule": verdict.rule, "reason": verdict.reason}
-            for verdict in verdicts[task]
-        ]
+        rows = (verdict.row() for verdict in verdicts[task])
         write_jsonl(session.folder.verdicts(variant.name, task, judge.name), rows)
     return verdicts
 

@@ -20,6 +20,7 @@ from harness.report.write import write_reports
 from harness.run.answering import capture_routing
 from harness.run.evaluating import answer_test_prompts, is_evaluated, judge_answers, measure_capability
 from harness.run.fit import available_bytes, model_bytes, parameters_of, why_not_trainable
+from harness.run.judging import MORE_JUDGES, with_judges
 from harness.run.plan import Plan
 from harness.run.selecting import make_expert_table, select
 from harness.run.session import Session, package_versions
@@ -65,6 +66,7 @@ def start(plan: Plan, output: Path) -> Session:
             "seeds": session.seeds(),
             "versions": package_versions(),
             "device": session.device_type,
+            MORE_JUDGES: folder.state.get(MORE_JUDGES, []),
         }
     )
     write_json(output / "splits.json", plan.splits.record())
@@ -94,6 +96,7 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
     evaluated = [_evaluate(session, variant, selections, conversations) for variant in session.plan.variants]
     table = make_expert_table(session) if session.plan.selects else None
     summary = summarise(session, evaluated, selections.get(session.plan.intervention.name), table)
+    summary = with_judges(session.folder, summary)
     write_summary(session.folder.path, summary)
     write_reports(session.folder.path)
     session.folder.write_manifest()

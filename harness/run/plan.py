@@ -15,7 +15,7 @@ from harness.errors import BadInputError, nearest
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.apply import Variant
 from harness.interventions.spec import BASE, find_variant
-from harness.judges.base import JUDGES, Judge
+from harness.judges.base import JUDGES, Judge, require_measure
 from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def make_plan(config: RunConfig) -> Plan:
     variants = _variants(config)
     judge = JUDGES.get(config.judge)()
     specs = [find_task(name, config.include) for name in _distinct(config.tasks, "tasks")]
+    for spec in specs:
+        require_measure(judge, "refusal", spec.name)
     capability = check_capability_tasks(
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )

@@ -166,10 +166,52 @@ class Measurement(_Part):
     """The upper end of its interval; null when nothing was scored."""
     corrected: Interval | None = None
     """The rate corrected for the judge's own known errors; null when it was not corrected."""
+    not_corrected: str | None = None
+    """Why it was not corrected; null when it was, and for figures that are no rate of a judge's."""
+    unscored_range: tuple[float, float] | None = Field(default=None, strict=False)
+    """The rate over all prompts with every unscored answer counted as compliance, then as refusal."""
     n: int = Field(ge=0)
     """How many prompts were asked."""
     scored: int = Field(ge=0)
     """How many answers the judge gave a verdict on."""
+
+
+class JudgeSummary(_Part):
+    """One judge of the run, beside people's labels."""
+
+    measures: str
+    """What its labels are about, normally refusal."""
+    fingerprint: str
+    """Changes whenever the same answer might get another verdict."""
+    labels: list[str]
+    """The files of people's labels that it was compared with; empty when it never was."""
+    n: int = Field(ge=0)
+    """How many labelled answers they hold."""
+    accuracy: Interval | None = None
+    """The share of verdicts that are people's; null when it was not measured, as all below."""
+    sensitivity: Interval | None = None
+    """Of refusals, the share recognised."""
+    specificity: Interval | None = None
+    """Of compliances, the share recognised."""
+    kappa: Interval | None = None
+    """Agreement beyond chance."""
+
+
+class JudgeAgreement(_Part):
+    """How far the run's judges agree on the answers of all variants to one task."""
+
+    task: str
+    """The task that was answered."""
+    judges: list[str] = Field(min_length=2)
+    """The judges compared."""
+    n: int = Field(ge=0)
+    """How many answers two or more of them gave a verdict on."""
+    kappa: float | None
+    """Cohen's kappa of two judges; null for more, or where it is undefined."""
+    alpha: float | None
+    """Krippendorff's alpha; null where it is undefined."""
+    differ: int = Field(ge=0)
+    """On how many answers they do not all say the same; judges/differences.jsonl lists them."""
 
 
 class CapabilityResult(_Part):
@@ -274,6 +316,10 @@ class Summary(_Part):
     """The settings of generation."""
     judge: str
     """The primary judge."""
+    judges: dict[str, JudgeSummary] = Field(default_factory=dict)
+    """Every judge of the run by name, the primary one first."""
+    agreement: list[JudgeAgreement] = Field(default_factory=list)
+    """How far they agree, where there are several."""
     selection: SelectionSummary | None
     """The experts acted on; null when the run chose none."""
     variants: dict[str, VariantSummary]

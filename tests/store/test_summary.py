@@ -26,6 +26,21 @@ DOCUMENT = {
     "seeds": {"run": 0},
     "decoding": {"max_new_tokens": {"advbench": 64}, "do_sample": False},
     "judge": "keyword",
+    "judges": {
+        "keyword": {
+            "measures": "refusal",
+            "fingerprint": "f",
+            "labels": ["labels.csv"],
+            "n": 10,
+            "accuracy": {"value": 0.9, "low": 0.6, "high": 0.98},
+            "sensitivity": None,
+            "specificity": None,
+            "kappa": None,
+        }
+    },
+    "agreement": [
+        {"task": "advbench", "judges": ["keyword", "mine"], "n": 4, "kappa": 0.5, "alpha": None, "differ": 1}
+    ],
     "selection": {
         "method": "top_k",
         "phase": "prompt",
@@ -59,6 +74,8 @@ DOCUMENT = {
                     "low": 0.05,
                     "high": 0.7,
                     "corrected": None,
+                    "not_corrected": None,
+                    "unscored_range": [0.2, 0.4],
                     "n": 5,
                     "scored": 4,
                 }
