@@ -77,11 +77,20 @@ _WHAT, _HOW = "What to run", "How"
 _CHOICE, _TUNING = "Selection of experts", "Training"
 
 
+def _of_a_step(context: typer.Context, folder: Path | None) -> Path | None:
+    """Take a run folder as an argument where there is one already: `run` itself makes it."""
+    if folder is not None and context.info_name == "run":
+        raise typer.BadParameter(f"unexpected '{folder}': name the run folder with --output")
+    return folder
+
+
 def _command(
     context: typer.Context,
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", help="Run folder, the same as --output.", show_default=False),
+        typer.Argument(
+            metavar="RUN", help="Run folder, the same as --output.", callback=_of_a_step, hidden=True
+        ),
     ] = None,
     model: Annotated[
         str | None, _group(_WHAT, "--model", "-m", help_text="demo, smol-moe, a folder or a hub id. [demo]")
