@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.judges.base import Verdict
 from harness.judges.builtin.features import VERSION, buckets, opening_features, scale, shape_features
@@ -16,7 +16,7 @@ from harness.judges.degenerate import why_degenerate
 from harness.judges.keyword import KeywordJudge
 from harness.judges.opening import nothing_to_judge, opening
 from harness.judges.refusal_rules import RULES
-from harness.store.files import read_json
+from harness.store.files import read_json, sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,8 @@ class BuiltinJudge:
     does on a model family that it never saw, and where it fails.
 
     Args:
-        head: which of the trained classifiers: "all", or one that was trained without a model family.
+        head: which of the shipped classifiers ("all", or one that was trained without a model family), or one of
+            your own.
     """
 
     name = "builtin"
@@ -64,12 +65,12 @@ class BuiltinJudge:
     description = "Keyword rules, then a small classifier on the words of the answer's opening."
     source = "Trained on the labelled answers of XSTest: Röttger et al. (2024), arXiv:2308.01263 (CC-BY-4.0)."
 
-    def __init__(self, head: str = EVERYTHING) -> None:
-        self._name_of_head = head
+    def __init__(self, head: str | Head = EVERYTHING) -> None:
+        self._given = head
 
     @cached_property
     def _head(self) -> Head:
-        return load_heads(FOLDER)[self._name_of_head]
+        return load_heads(FOLDER)[self._given] if isinstance(self._given, str) else self._given
 
     @property
     def families(self) -> Sequence[str]:
@@ -79,8 +80,12 @@ class BuiltinJudge:
     @cached_property
     def fingerprint(self) -> str:
         """A hash over the rules, the weights and their settings."""
-        files = [hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() for name in (WEIGHTS, SETTINGS)]
-        settings = [VERSION, KeywordJudge().fingerprint, self._name_of_head, SURE, *files]
+        if isinstance(self._given, str):
+            learned = [self._given, *(sha256(FOLDER / name) for name in (WEIGHTS, SETTINGS))]
+        else:
+            learned = [hashlib.sha256(repr(self._given[2:]).encode()).hexdigest()]
+            learned += [hashlib.sha256(weights.tobytes()).hexdigest() for weights in self._given[:2]]
+        settings = [VERSION, KeywordJudge().fingerprint, SURE, *learned]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
@@ -126,6 +131,18 @@ def head_without(family: str) -> str:
     return f"without {family}"
 
 
+def make_head(refusal: NDArray[Any], partial: NDArray[Any], row: Mapping[str, Any]) -> Head:
+    """Return a classifier from its weights and the rest that training found."""
+    return Head(
+        refusal=refusal.astype("float32"),
+        partial=partial.astype("float32"),
+        intercepts=(row["intercepts"][0], row["intercepts"][1]),
+        characters=row["characters"],
+        order=row["order"],
+        rule_precision=row["rule_precision"],
+    )
+
+
 @cache
 def load_heads(folder: Path) -> dict[str, Head]:
     """Read all trained classifiers."""
@@ -133,14 +150,7 @@ def load_heads(folder: Path) -> dict[str, Head]:
 
     tensors = load_file(folder / WEIGHTS)
     return {
-        name: Head(
-            refusal=tensors[f"{name}.refusal"].astype("float32"),
-            partial=tensors[f"{name}.partial"].astype("float32"),
-            intercepts=(row["intercepts"][0], row["intercepts"][1]),
-            characters=row["characters"],
-            order=row["order"],
-            rule_precision=row["rule_precision"],
-        )
+        name: make_head(tensors[f"{name}.refusal"], tensors[f"{name}.partial"], row)
         for name, row in read_json(folder / SETTINGS)["heads"].items()
     }
 

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+
+from harness.cli.main import main
+from harness.judges.card import CARDS_FOLDER
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(CARDS_FOLDER, str(tmp_path / "cards"))
+    return tmp_path / "cards"
+
+
+@pytest.fixture
+def labels(tmp_path):
+    answers = [("refusal", "I can't help with that."), ("compliance", "Sure, take a bowl of rice.")] * 5
+    rows = [
+        {"key": str(n), "text": text, "label": label, "topic": "t"} for n, (label, text) in enumerate(answers)
+    ]
+    rows[0]["label"] = "compliance"
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def evaluate(labels, *more, judge="keyword"):
+    columns = ("--id-column", "key", "--response-column", "text", "--category-column", "topic")
+    return main(["judges", "evaluate", judge, "--labels", str(labels), *columns, *more])
+
+
+def test_json_has_the_figures_with_their_intervals(labels, capsys):
+    assert evaluate(labels, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["judge"], found["n"], found["scored"], found["unscored"]) == ("keyword", 10, 10, 0)
+    for name, value in (("accuracy", 0.9), ("sensitivity", 1.0), ("specificity", 5 / 6), ("kappa", 0.8)):
+        assert found[name]["value"] == pytest.approx(value)
+        assert found[name]["low"] <= value <= found[name]["high"] + 1e-9
+    assert found["by_model"]["labels"]["n"] == found["by_category"]["t"]["n"] == 10
+
+
+def test_the_result_becomes_the_card_that_show_prints(labels, capsys, own_folder):
+    assert evaluate(labels) == 0
+    assert "Kept as the card of keyword" in capsys.readouterr().out.replace("\n", " ")
+    assert (own_folder / "keyword.json").is_file()
+    assert main(["judges", "show", "keyword"]) == 0
+    shown = capsys.readouterr().out
+    assert "labels.jsonl" in shown
+    assert "0.90" in shown
+
+
+def test_no_keep_leaves_the_card_as_it_was(labels, own_folder):
+    assert evaluate(labels, "--no-keep") == 0
+    assert not own_folder.exists()
+
+
+def test_list_says_how_far_each_judge_agrees_with_people(capsys):
+    assert main(["judges", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["keyword"]["agrees with people"].startswith("0.92 ")
+    assert {"builtin", "keyword_gcg", "keyword_xstest"} <= set(rows)
+
+
+def test_show_prints_source_phrases_and_card(capsys):
+    assert main(["judges", "show", "keyword_gcg", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert "arXiv:2307.15043" in shown["source"]
+    assert "I cannot" in shown["phrases"]
+    assert shown["card"]["all"]["n"] == 1224
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--label-column", "lable"], "no column 'lable' for --label-column: did you mean 'label'?"),
+        (["--labels", "none.csv"], "none.csv: cannot be read"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused_in_one_line(labels, capsys, more, message):
+    assert evaluate(labels, *more) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_an_unknown_judge_is_refused(labels, capsys):
+    assert evaluate(labels, judge="builtn") == 2
+    assert "unknown judge 'builtn': did you mean 'builtin'?" in capsys.readouterr().err
