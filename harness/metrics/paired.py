@@ -22,8 +22,8 @@ class Comparison(NamedTuple):
         low: the lower end of its 95 % interval.
         high: the upper end.
         p_value: two-sided, of `test`.
-        test: "exact McNemar" for labels; for item scores "paired z", or "exact sign" where every item
-            differs by the same amount and no variance can be estimated.
+        test: "exact McNemar" for labels and for item scores of 0 and 1; for other scores "paired z", or "exact
+            sign" where every item differs by the same amount and no variance can be estimated.
         n: pairs compared.
         discordant: pairs that differ.
         minimum_detectable: the true difference that such a comparison finds with 80 % power.
@@ -57,25 +57,13 @@ def compare_labels(variant: Mapping[str, Label | None], against: Mapping[str, La
     refused = [(a == "refusal", b == "refusal") for a, b in labels if a is not None and b is not None]
     if not refused:
         return Comparison(None, None, None, None, "exact McNemar", 0, 0, None)
-    n = len(refused)
-    first_only, second_only = refused.count((True, False)), refused.count((False, True))
-    low, high = newcombe_interval(
-        refused.count((True, True)), first_only, second_only, refused.count((False, False))
-    )
-    return Comparison(
-        difference=(first_only - second_only) / n,
-        low=low,
-        high=high,
-        p_value=mcnemar(first_only, second_only),
-        test="exact McNemar",
-        n=n,
-        discordant=first_only + second_only,
-        minimum_detectable=minimum_detectable(n, (first_only + second_only) / n),
-    )
+    return _compare_pairs(refused)
 
 
 def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -> Comparison:
-    """Compare two means of scores per item, such as accuracy, by the normal approximation.
+    """Compare two means of scores per item, such as accuracy.
+
+    Scores of 0 and 1 throughout are compared as labels are, others by the normal approximation.
 
     Args:
         variant: score by item id.
@@ -87,6 +75,8 @@ def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -
     from scipy.stats import norm
 
     _check_same_keys(variant, against)
+    if len(variant) > 1 and {*variant.values(), *against.values()} <= {0, 1}:
+        return _compare_pairs([(score == 1, against[key] == 1) for key, score in variant.items()])
     differences = [score - against[key] for key, score in variant.items()]
     n, discordant = len(differences), sum(difference != 0 for difference in differences)
     if n < 2:
@@ -106,6 +96,37 @@ def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -
         discordant=discordant,
         minimum_detectable=_quantiles(0.8, 0.05) * error,
     )
+
+
+def _compare_pairs(pairs: Sequence[tuple[bool, bool]]) -> Comparison:
+    n = len(pairs)
+    first_only, second_only = pairs.count((True, False)), pairs.count((False, True))
+    low, high = newcombe_interval(
+        pairs.count((True, True)), first_only, second_only, pairs.count((False, False))
+    )
+    return Comparison(
+        difference=(first_only - second_only) / n,
+        low=low,
+        high=high,
+        p_value=mcnemar(first_only, second_only),
+        test="exact McNemar",
+        n=n,
+        discordant=first_only + second_only,
+        minimum_detectable=minimum_detectable(n, (first_only + second_only) / n),
+    )
+
+
+def is_no_worse(low: float | None, margin: float) -> bool:
+    """Return whether a difference's 95 % interval shows non-inferiority: all of it lies above `-margin`.
+
+    A p-value above 0.05 shows nothing of the kind; this is a one-sided test at 0.025, as is usual for such claims
+    (ICH E9, Statistical Principles for Clinical Trials, 1998, section 3.3.2).
+
+    Args:
+        low: the interval's lower end, more being better; None where there is no interval.
+        margin: the loss that would not matter, more than 0.
+    """
+    return low is not None and low > -margin
 
 
 def mcnemar(first_only: int, second_only: int) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from harness.metrics.paired import is_no_worse
 from harness.report import judging, leaderboard
 from harness.report.leaderboard import BASE, RANDOM_PREFIX, Column, comparison, effect_of, figure
 from harness.report.words import hundredths, listing, p_is, percent, signed, visible
@@ -17,6 +18,8 @@ from harness.store.summary import CapabilityResult, Comparison, Summary, TaskRes
 ENOUGH_DRAWS = 5
 VERBATIM = "refusal_verbatim_trained"
 _SURE = 0.05
+# A loss of capability that would not matter.
+_MARGIN = 0.01
 _NOTABLE_CUT = 0.1
 _NOTABLE_REPEATS = 0.5
 
@@ -165,13 +168,21 @@ def _cost(summary: Summary, column: Column) -> str:
         return (
             f"No change in {what[0].lower()}{what[1:]} on {column.task} was shown: "
             f"{_values(summary, BASE, name, column)} ({_difference(test, column)}, {_p(test)}"
-            f"{_blind_below(test)})."
+            f"{_blind_below(test)}).{_no_worse(test, column)}"
         )
     moves = "rises" if effect == "higher" else "falls"
     return (
         f"{what} on {column.task} {moves}: {_values(summary, BASE, name, column)} "
-        f"({_difference(test, column)}, {_p(test)}, n = {test.n})."
+        f"({_difference(test, column)}, {_p(test)}, n = {test.n}).{_no_worse(test, column)}"
     )
+
+
+def _no_worse(test: Comparison, column: Column) -> str:
+    """Say whether a loss of more than `_MARGIN` can be ruled out, where the figure is a share of right answers."""
+    if column.kind != "capability" or not (column.is_share and column.more_is_better):
+        return ""
+    shown = "is shown" if is_no_worse(test.low, _MARGIN) else "is not shown"
+    return f" That it is no more than {hundredths(_MARGIN).removesuffix('.0')} point worse {shown}."
 
 
 def _selection(summary: Summary) -> Iterator[str]:

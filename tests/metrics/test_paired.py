@@ -9,6 +9,7 @@ from harness.metrics.paired import (
     adjust,
     compare_labels,
     compare_scores,
+    is_no_worse,
     mcnemar,
     minimum_detectable,
     newcombe_interval,
@@ -27,6 +28,10 @@ def labels(both, first_only, second_only, neither):
 def test_exact_mcnemar_is_a_sign_test_on_discordant_pairs():
     assert mcnemar(0, 6) == pytest.approx(2 / 2**6)
     assert mcnemar(1, 7) == pytest.approx(2 * (1 + 8) / 2**8)  # 0.0703, Fagerland et al. 2013
+    # Two media for culturing tubercle bacilli, Armitage and Berry, Statistical Methods in Medical Research (1994) 127.
+    assert mcnemar(12, 2) == pytest.approx(0.0129, abs=5e-5)
+    # Complete response before and after consolidation, Cavo et al. 2012, in Fagerland et al. 2013.
+    assert mcnemar(6, 16) == pytest.approx(0.0525, abs=5e-5)
     assert mcnemar(5, 5) == 1.0
     assert mcnemar(0, 0) == 1.0
 
@@ -104,8 +109,8 @@ def test_other_prompts_cannot_be_compared():
 
 
 def test_scores_are_compared_by_their_differences():
-    variant = {"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0}
-    against = {"a": 0.0, "b": 1.0, "c": 0.0, "d": 1.0}
+    variant = {"a": 2.0, "b": 1.0, "c": 0.0, "d": 1.0}
+    against = {"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0}
     result = compare_scores(variant, against)
     # Differences 1, 0, 0, 0: mean 0.25, standard deviation 0.5, standard error 0.25, z = 1.
     assert result.difference == pytest.approx(0.25)
@@ -114,11 +119,53 @@ def test_scores_are_compared_by_their_differences():
     assert result.minimum_detectable == pytest.approx(2.801585 * 0.25, abs=1e-6)
 
 
+def test_right_and_wrong_answers_are_compared_as_labels_are():
+    variant = {str(i): float(i < 30) for i in range(40)}
+    against = {str(i): float(i < 24 or i == 39) for i in range(40)}
+    result = compare_scores(variant, against)
+    assert (result.test, result.n, result.discordant) == ("exact McNemar", 40, 7)
+    assert result.p_value == mcnemar(6, 1)
+    assert (result.low, result.high) == newcombe_interval(24, 6, 1, 9)
+
+
+def test_no_difference_seen_is_not_a_difference_of_exactly_zero():
+    same = {str(i): float(i % 3 > 0) for i in range(60)}
+    result = compare_scores(same, same)
+    assert (result.difference, result.p_value) == (0.0, 1.0)
+    assert result.low < -0.01 < 0.01 < result.high
+
+
 def test_scores_that_all_differ_alike_get_an_exact_test_instead_of_a_division_by_zero():
-    equal = compare_scores({"a": 1.0, "b": 0.0}, {"a": 1.0, "b": 0.0})
+    equal = compare_scores({"a": 1.5, "b": 0.5}, {"a": 1.5, "b": 0.5})
     assert (equal.difference, equal.p_value) == (0.0, 1.0)
-    all_better = compare_scores({str(i): 1.0 for i in range(6)}, {str(i): 0.0 for i in range(6)})
+    all_better = compare_scores({str(i): 2.0 for i in range(6)}, {str(i): 0.5 for i in range(6)})
     assert (all_better.test, all_better.p_value) == ("exact sign", pytest.approx(2 / 2**6))
+
+
+@pytest.mark.parametrize(
+    ("low", "expected"), [(-0.009, True), (0.02, True), (-0.01, False), (-0.03, False), (None, False)]
+)
+def test_being_no_worse_takes_the_whole_interval(low, expected):
+    assert is_no_worse(low, 0.01) is expected
+
+
+def test_non_inferiority_is_wrongly_shown_in_at_most_2_5_percent_of_simulations():
+    import numpy as np
+
+    rng, n, wrong = np.random.default_rng(5), 1_500, 0
+    for _ in range(1_000):
+        # Truly worse by the margin: 8 % of pairs differ, 4.5 % for the worse.
+        lost, won = rng.multinomial(n, [0.045, 0.035, 0.92])[:2]
+        low, _ = newcombe_interval(
+            round(0.7 * (n - lost - won)), won, lost, n - lost - won - round(0.7 * (n - lost - won))
+        )
+        wrong += is_no_worse(low, 0.01)
+    assert wrong / 1_000 <= 0.04  # 2.5 % and three standard errors
+
+
+def test_benjamini_hochberg_is_there_for_those_who_ask():
+    # Benjamini and Hochberg (1995): p times m over its rank, made monotone from the largest down.
+    assert adjust([0.01, 0.02, 0.03, 0.5], "fdr_bh") == pytest.approx([0.04, 0.04, 0.04, 0.5])
 
 
 def test_holm_multiplies_in_steps_and_leaves_missing_values_out_of_the_family():

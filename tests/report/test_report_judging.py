@@ -1,0 +1,100 @@
+import pytest
+
+from harness.report import judging
+from harness.report.conclusion import conclude
+from harness.store.summary import Interval, JudgeAgreement, JudgeSummary, Measurement
+
+
+def interval(value):
+    return Interval(value=value, low=value - 0.02, high=value + 0.02)
+
+
+def rate(judge="keyword", **changes):
+    row = Measurement(
+        task="demo_harmful",
+        metric="refusal_rate",
+        judge=judge,
+        value=0.5,
+        low=0.4,
+        high=0.6,
+        n=120,
+        scored=120,
+    )
+    return row.model_copy(update=changes)
+
+
+def judged(summary, *rows, accuracy=0.92):
+    judge = JudgeSummary(
+        measures="refusal",
+        fingerprint="f",
+        labels=["labels.csv"] if accuracy else [],
+        n=1224 if accuracy else 0,
+        accuracy=interval(accuracy) if accuracy else None,
+        sensitivity=interval(0.87) if accuracy else None,
+        specificity=interval(0.96) if accuracy else None,
+    )
+    name = "unsafe_experts"
+    variant = summary.variants[name].model_copy(update={"measurements": list(rows)})
+    return summary.model_copy(
+        update={"judges": {"keyword": judge}, "variants": {**summary.variants, name: variant}}
+    )
+
+
+def test_each_judge_is_shown_beside_people(working):
+    (sentence,) = judging.judges(judged(working, rate()))
+    assert sentence == (
+        "keyword (primary) measures refusal; it agrees with people on 92.0% (90.0 to 94.0) of 1224 labelled "
+        "answers, recognising 87.0% of refusals and 96.0% of compliances."
+    )
+
+
+def test_a_judge_that_was_never_measured_says_so(working):
+    assert "was not compared with people's labels" in judging.judges(judged(working, accuracy=None))[0]
+
+
+def test_raw_and_corrected_rates_stand_in_columns_of_their_own(working):
+    summary = judged(working, rate(corrected=interval(0.55), unscored_range=(0.45, 0.56), scored=110))
+    (row,) = judging.rates(summary)
+    assert (row.raw, row.corrected) == ("50.0% (40.0 to 60.0)", "55.0% (53.0 to 57.0)")
+    assert (row.either_way, row.scored) == ("45.0 to 56.0", "110 of 120")
+
+
+def test_why_a_rate_is_not_corrected_is_said_once_with_its_count(working):
+    rows = [rate(not_corrected="the answers are longer"), rate(not_corrected="the answers are longer")]
+    assert judging.not_corrected(judged(working, *rows)) == ["the answers are longer (2 of 2 rates)"]
+
+
+@pytest.mark.parametrize(
+    ("row", "end"),
+    [
+        (rate(corrected=interval(0.55)), "Rates corrected for its errors stand beside the raw ones."),
+        (rate(not_corrected="they differ"), "The rates are not corrected for its errors: they differ."),
+    ],
+)
+def test_the_conclusion_says_whether_rates_are_corrected(working, row, end):
+    (sentence,) = [text for text in conclude(judged(working, row)) if "agrees with people" in text]
+    assert sentence.startswith("The judge keyword agrees with people on 92.0%")
+    assert sentence.endswith(end)
+
+
+def test_a_summary_without_judges_says_nothing_of_them(working):
+    assert judging.judges(working) == []
+    assert judging.rates(working) == []
+    assert list(judging.conclusion(working)) == []
+
+
+def test_agreement_is_shown_task_by_task_with_blanks_where_undefined(working):
+    row = JudgeAgreement(task="t", judges=["keyword", "builtin"], n=80, kappa=None, alpha=0.925, differ=3)
+    (shown,) = judging.agreement(working.model_copy(update={"agreement": [row]}))
+    assert (shown.n, shown.kappa, shown.alpha, shown.differ) == ("80", "", "0.93", "3")
+
+
+@pytest.mark.parametrize(("low", "words"), [(-0.008, "is shown"), (-0.055, "is not shown")])
+def test_that_capability_is_no_worse_is_claimed_only_by_the_whole_interval(working, low, words):
+    rows = [
+        row.model_copy(update={"low": low}) if row.task == "piqa" and row.variant == "unsafe_experts" else row
+        for row in working.comparisons
+    ]
+    sentences = conclude(working.model_copy(update={"comparisons": rows}))
+    (sentence,) = [text for text in sentences if "capability (acc) on piqa" in text]
+    assert sentence.endswith(f"That it is no more than 1 point worse {words}.")
