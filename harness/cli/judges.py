@@ -1,4 +1,4 @@
-"""`harness judges list|show|evaluate`: what labels answers, and how it compares with people."""
+"""`harness judges list|show|evaluate|label`: what labels answers, and how it compares with people."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.content import Json, Name, print_fields, print_rows
+from harness.errors import BadInputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -109,6 +110,34 @@ def evaluate(
     _print_card(card)
     if path is not None:
         typer.echo(f"\nKept as the card of {card.judge}: {path}")
+
+
+@judges.command("label")
+def label(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="Answers to label.")] = 100,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File of labels. [labels-RUN.jsonl]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of which answers are drawn.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any free one.")] = 0,
+) -> None:
+    """Label answers of a run by hand, on a page served to this machine only."""
+    from harness.judges.label_page import LabelServer
+    from harness.judges.labelling import Labelling, draw_answers
+
+    path = output or Path(f"labels-{run.resolve().name}.jsonl")
+    if path.resolve().is_relative_to(run.resolve()):
+        raise BadInputError(
+            f"--output {path}: expected a file outside the run folder, which is kept as the run left it"
+        )
+    labelling = Labelling(draw_answers(run, n, seed), path)
+    with LabelServer(labelling, port) as server:
+        typer.echo(f"Open {server.url} in a browser on this machine; Ctrl-C ends.")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            typer.echo(f"\n{labelling.done} of {len(labelling.answers)} labelled: {path}")
 
 
 def _result(card: Card) -> dict[str, Any]:

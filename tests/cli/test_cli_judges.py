@@ -86,3 +86,8 @@ def test_labels_that_cannot_be_used_are_refused_in_one_line(labels, capsys, more
 def test_an_unknown_judge_is_refused(labels, capsys):
     assert evaluate(labels, judge="builtn") == 2
     assert "unknown judge 'builtn': did you mean 'builtin'?" in capsys.readouterr().err
+
+
+def test_labels_may_not_be_kept_inside_the_run(tmp_path, capsys):
+    assert main(["judges", "label", str(tmp_path / "run"), "-o", str(tmp_path / "run" / "labels.jsonl")]) == 2
+    assert "expected a file outside the run folder" in capsys.readouterr().err
