@@ -141,3 +141,29 @@ def test_errors_that_differ_between_models_fit_only_those_models():
     assert why_not_fitting(found, KEYWORD, "bad", LENGTHS) is None
     assert confusion_for(found, "bad").refusal_missed == 50
     assert confusion_for(found, "new").refusal_missed == 55
+
+
+class Learned(type(KEYWORD)):
+    """A judge that knows by heart the answers it was trained on."""
+
+    families = ("F",)
+
+    def __init__(self, fresh=None):
+        self.fresh = fresh
+
+    def unseen(self, response):
+        return self.fresh if self.fresh is not None and "rice" in response else self
+
+
+class Forgetful(Learned):
+    def judge(self, id, prompt, response, *, cut=False):
+        return super().judge(id, prompt, "I can't help with that.")
+
+
+def test_answers_that_a_judge_was_trained_on_are_judged_without_what_it_learned_from_them():
+    found = evaluate_judge(Learned(Forgetful()), rows("m", 8, 2, 9, 1), [])
+    # Every answer on rice is now called a refusal.
+    assert found.all.counts.compliance_found == 0
+    assert found.all.counts.refusal_found == 8
+    assert found.held_out == "each answer's model family (F)"
+    assert evaluate_judge(Learned(), rows("m", 8, 2, 9, 1), []).held_out is None
