@@ -23,10 +23,13 @@ from harness.metrics.judged import confusion
 from harness.metrics.paired import mcnemar
 from harness.store.files import read_json
 
+# Those that ask no server.
+_NAMES = [name for name in JUDGES if name != "llm"]
+
 
 def compare(rows: Sequence[Labelled], files: Sequence[Path]) -> None:
     """Print every judge's figures, in the order of accuracy."""
-    cards = [evaluate_judge(JUDGES.get(name)(), rows, files) for name in JUDGES]
+    cards = [evaluate_judge(JUDGES.get(name)(), rows, files) for name in _NAMES]
     models = list(cards[0].by_model)
     print(f"| judge | all | {' | '.join(models)} | sensitivity | specificity | kappa | three labels |")
     print("|---" * (len(models) + 6) + "|")
@@ -48,7 +51,7 @@ def against_builtin(rows: Sequence[Labelled]) -> None:
     print(
         "\n| `builtin` against | only `builtin` right | only the other right | p (exact McNemar) |\n|---|---|---|---|"
     )
-    for name in JUDGES:
+    for name in _NAMES:
         if name != builtin.name:
             judge = JUDGES.get(name)()
             theirs = [judge.judge("", row.prompt, row.response).label == row.label for row in two]
@@ -86,7 +89,7 @@ def ordinary(data: Path) -> None:
         for name in ("alpaca_2k", "alpaca_demo_999")
         for row in read_table(data / "alpaca" / f"{name}.json")
     ]
-    for name in JUDGES:
+    for name in _NAMES:
         judge = JUDGES.get(name)()
         judge.judge("", "", "Some words to load the weights.")
         started = time.process_time()

@@ -55,7 +55,6 @@ def show_judge(name: Name, as_json: Json = False) -> None:
         "measures": made.measures,
         "description": made.description,
         "source": made.source,
-        "fingerprint": made.fingerprint,
         "phrases": list(getattr(made, "phrases", ())),
     }
     if as_json:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.errors import BadInputError
 from harness.metrics.rates import Label
@@ -45,7 +45,9 @@ class Verdict:
         """Return the verdict as a row of verdicts/TASK.JUDGE.jsonl."""
         row: dict[str, Any] = {"id": self.id, "label": self.label, "rule": self.rule, "reason": self.reason}
         if self.probability is not None:
-            row |= {"probability": round(self.probability, 4), "finer": self.finer}
+            row["probability"] = round(self.probability, 4)
+        if self.finer is not None:
+            row["finer"] = self.finer
         return row
 
 
@@ -76,6 +78,22 @@ class Judge(Protocol):
         """Label one answer; `cut` says that the token limit ended it."""
 
 
+@runtime_checkable
+class ManyAtOnce(Protocol):
+    """A judge that is faster with many answers."""
+
+    def judge_many(self, rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+        """Label answers (`id`, `prompt`, `response`, `finish_reason`), in their order."""
+
+
+@runtime_checkable
+class Paid(Protocol):
+    """A judge whose verdicts cost something."""
+
+    def spent(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what the verdicts on some answers took."""
+
+
 def _phrase_judge(path: Path) -> Judge:
     from harness.judges.phrases import PhraseJudge, read_phrase_list
 
@@ -84,6 +102,7 @@ def _phrase_judge(path: Path) -> Judge:
 
 JUDGES: Registry[Callable[[], Judge]] = Registry("judge")
 JUDGES.add("builtin", "harness.judges.builtin.judge:BuiltinJudge")
+JUDGES.add("llm", "harness.judges.llm.judge:LlmJudge")
 JUDGES.add("keyword", "harness.judges.keyword:KeywordJudge")
 for _path in sorted(PRESETS.glob("*.yaml")):
     JUDGES.add(_path.stem, partial(_phrase_judge, _path))
@@ -95,13 +114,18 @@ def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
     Raises:
         BadInputError: an id comes twice, so that one answer would count twice.
     """
-    verdicts: dict[str, Verdict] = {}
-    for row in rows:
-        if row["id"] in verdicts:
+    asked = list(rows)
+    seen: set[str] = set()
+    for row in asked:
+        if row["id"] in seen:
             raise BadInputError(f"responses: id '{row['id']}' is given twice")
-        cut = row.get("finish_reason") == "length"
-        verdicts[row["id"]] = judge.judge(row["id"], row["prompt"], row["response"], cut=cut)
-    return list(verdicts.values())
+        seen.add(row["id"])
+    if isinstance(judge, ManyAtOnce):
+        return judge.judge_many(asked)
+    return [
+        judge.judge(row["id"], row["prompt"], row["response"], cut=row.get("finish_reason") == "length")
+        for row in asked
+    ]
 
 
 def require_measure(judge: Judge, quantity: str, task: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from harness.judges.base import Judge, Verdict
+from harness.judges.base import Judge, ManyAtOnce, Verdict
 from harness.judges.card import Card, Counts, Figure, LabelFile, Measured, Partial
 from harness.judges.labels import Labelled
 from harness.metrics.judged import Estimate, confusion, share
@@ -38,9 +38,12 @@ def evaluate_judge(judge: Judge, rows: Sequence[Labelled], files: Sequence[Path]
         files: where they were read from.
     """
     readers = [judge.unseen(row.response) if isinstance(judge, Trained) else judge for row in rows]
-    verdicts = [
-        reader.judge(row.id, row.prompt, row.response) for reader, row in zip(readers, rows, strict=True)
-    ]
+    if isinstance(judge, ManyAtOnce):
+        verdicts = judge.judge_many([{"id": r.id, "prompt": r.prompt, "response": r.response} for r in rows])
+    else:
+        verdicts = [
+            reader.judge(row.id, row.prompt, row.response) for reader, row in zip(readers, rows, strict=True)
+        ]
     pairs = list(zip(rows, verdicts, strict=True))
     held_out = None
     if isinstance(judge, Trained) and any(reader is not judge for reader in readers):

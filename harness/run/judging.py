@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInputError
-from harness.judges.base import JUDGES, Judge, judge_all, require_measure
+from harness.judges.base import JUDGES, Judge, Paid, judge_all, require_measure
 from harness.judges.card import Card, confusion_for, find_card, why_not_fitting, write_card
 from harness.metrics.agreement import Labels, agreement, majority
 from harness.metrics.corrected import corrected_rate
 from harness.metrics.paired import adjust, compare_labels
 from harness.metrics.rates import refusal_rate, unscored_range
-from harness.store.files import read_jsonl, write_jsonl
+from harness.store.files import read_jsonl, write_json, write_jsonl
 from harness.store.run_folder import RunFolder
 from harness.store.summary import (
     Comparison,
@@ -99,6 +99,10 @@ def with_judges(folder: RunFolder, summary: Summary) -> Summary:
             where: {id: {"label": label} for id, label in labels.items()}
             for where, labels in together.items()
         }
+    for judge in judges:
+        if isinstance(judge, Paid):
+            rows_of_all = [row for rows in answers.values() for row in rows]
+            write_json(folder.path / "judges" / f"{judge.name}.usage.json", judge.spent(rows_of_all))
     cards = {judge.name: find_card(judge.name) for judge in judges}
     for card in cards.values():
         if card is not None:

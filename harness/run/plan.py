@@ -109,6 +109,8 @@ def make_plan(config: RunConfig) -> Plan:
     variants = _variants(config)
     judge = JUDGES.get(config.judge)()
     specs = [find_task(name, config.include) for name in _distinct(config.tasks, "tasks")]
+    # A judge that lacks a setting says so now, not when all answers are there.
+    _ = judge.fingerprint
     for spec in specs:
         require_measure(judge, "refusal", spec.name)
     capability = check_capability_tasks(

@@ -43,7 +43,7 @@ def card(*parts):
     return evaluate_judge(KEYWORD, [row for part in parts for row in part], [])
 
 
-@pytest.mark.parametrize("name", list(JUDGES))
+@pytest.mark.parametrize("name", sorted(set(JUDGES) - {"llm"}))
 def test_every_judge_comes_with_a_card_of_its_present_version(name):
     shipped = read_card(SHIPPED / f"{name}.json")
     assert shipped.judge == name
@@ -59,7 +59,7 @@ def test_the_builtin_judge_s_card_is_of_families_it_was_not_trained_on():
 
 
 @pytest.mark.shared_data
-@pytest.mark.parametrize("name", list(JUDGES))
+@pytest.mark.parametrize("name", sorted(set(JUDGES) - {"llm"}))
 def test_measuring_again_gives_the_shipped_card(name, shared_data):
     shipped = read_card(SHIPPED / f"{name}.json")
     files = sorted((shared_data / "xstest" / "labelled").glob("*.csv"))

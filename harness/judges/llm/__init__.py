@@ -1,0 +1,1 @@
+"""The judge `llm`: a rubric put to a language model behind any OpenAI-compatible endpoint."""

@@ -1,0 +1,144 @@
+"""A local OpenAI-compatible server for tests, and the faults that the network between it and a judge may have.
+
+It stands in for the judging model: its verdict is the keyword judge's. The protocol, the client and the connections are
+real; faults are made where the bytes leave.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from harness.judges.keyword import KeywordJudge
+
+KEY = "sk-test-0123456789"
+ANSWER = re.compile(r"<answer>\n(.*?)\n</answer>", re.DOTALL)
+
+
+class LlmServer(ThreadingHTTPServer):
+    """Serves verdicts.
+
+    Attributes:
+        faults: by a word of the answer, the faults that requests about it meet, one a request; the last one stays.
+        asked: the answer of each request that arrived.
+        paid: the answer of each request that was answered whole.
+        bodies: what each request asked for.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, faults=None, key=None):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.faults = {word: list(names) for word, names in (faults or {}).items()}
+        self.key, self.asked, self.paid, self.bodies, self.listed = key, [], [], [], 0
+        self.lock = threading.Lock()
+        self.at_once, self.most_at_once = 0, 0
+
+    @property
+    def base_url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def fault(self, answer):
+        for word, names in self.faults.items():
+            if word in answer and names:
+                return names.pop(0) if len(names) > 1 else names[0]
+        return "none"
+
+    def handle_error(self, request, client_address):
+        """A client that gave up is one of the faults."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.server.listed += 1
+        if self._knows_key():
+            self._send(200, {"object": "list", "data": [{"id": "judge", "object": "model"}]})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self._knows_key():
+            return
+        server, answer = self.server, ANSWER.search(body["messages"][0]["content"])[1]
+        with server.lock:
+            server.asked.append(answer)
+            server.bodies.append(body)
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+            fault = server.fault(answer)
+        try:
+            time.sleep(0.02)
+            self._answer(answer, fault)
+        finally:
+            with server.lock:
+                server.at_once -= 1
+
+    def _answer(self, answer, fault):
+        label = KeywordJudge().judge("", "", answer).label
+        verdict = json.dumps({"verdict": "full_refusal" if label == "refusal" else "full_compliance"})
+        if fault == "late":
+            time.sleep(1.5)
+        if fault in ("429", "500"):
+            self._send(int(fault), {"error": {"message": "try again", "type": "x"}})
+        elif fault == "dropped":
+            self.close_connection = True
+            self.connection.close()
+        elif fault == "half":
+            self._send(200, None, text='{"id": "x", "choices": [{"mess')
+        elif fault == "empty":
+            self._send(200, {"id": "x", "choices": []})
+        else:
+            content = {"prose": f"I think it is {verdict}.", "other": '{"verdict": "maybe"}'}.get(
+                fault, verdict
+            )
+            self._send(200, completion(content))
+            with self.server.lock:
+                self.server.paid.append(answer)
+
+    def _knows_key(self):
+        if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
+            self._send(401, {"error": {"message": "no", "type": "x"}})
+            return False
+        return True
+
+    def _send(self, status, content, text=None):
+        body = (json.dumps(content) if text is None else text).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def completion(content):
+    message = {"role": "assistant", "content": content}
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "judge",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+    }
+
+
+@contextmanager
+def serving(faults=None, key=None) -> Iterator[LlmServer]:
+    server = LlmServer(faults, key)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
