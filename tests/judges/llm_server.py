@@ -1,7 +1,8 @@
 """A local OpenAI-compatible server for tests, and the faults that the network between it and a judge may have.
 
-It stands in for the judging model: its verdict is the keyword judge's. The protocol, the client and the connections are
-real; faults are made where the bytes leave.
+Without an upstream it stands in for the judging model: its verdict is the keyword judge's. With one it is a proxy, and
+the verdict is the model's there. The protocol, the client and the connections are real; faults are made where the
+bytes leave.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from harness.judges.keyword import KeywordJudge
@@ -24,6 +26,7 @@ class LlmServer(ThreadingHTTPServer):
     """Serves verdicts.
 
     Attributes:
+        upstream: host and port of a server with a model, in place of the keyword judge.
         faults: by a word of the answer, the faults that requests about it meet, one a request; the last one stays.
         asked: the answer of each request that arrived.
         paid: the answer of each request that was answered whole.
@@ -32,7 +35,8 @@ class LlmServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, faults=None, key=None):
+    def __init__(self, faults=None, key=None, upstream=None):
+        self.upstream = upstream
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults = {word: list(names) for word, names in (faults or {}).items()}
         self.key, self.asked, self.paid, self.bodies, self.listed = key, [], [], [], 0
@@ -77,14 +81,12 @@ class _Handler(BaseHTTPRequestHandler):
             fault = server.fault(answer)
         try:
             time.sleep(0.02)
-            self._answer(answer, fault)
+            self._answer(answer, fault, body)
         finally:
             with server.lock:
                 server.at_once -= 1
 
-    def _answer(self, answer, fault):
-        label = KeywordJudge().judge("", "", answer).label
-        verdict = json.dumps({"verdict": "full_refusal" if label == "refusal" else "full_compliance"})
+    def _answer(self, answer, fault, body):
         if fault == "late":
             time.sleep(1.5)
         if fault in ("429", "500"):
@@ -97,12 +99,21 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "empty":
             self._send(200, {"id": "x", "choices": []})
         else:
-            content = {"prose": f"I think it is {verdict}.", "other": '{"verdict": "maybe"}'}.get(
-                fault, verdict
-            )
-            self._send(200, completion(content))
+            found = self._forward(body) if self.server.upstream else completion(_verdict(answer))
+            message = found["choices"][0]["message"]
+            if fault in ("prose", "other"):
+                wrong = {"prose": f"I think it is {message['content']}.", "other": '{"verdict": "maybe"}'}
+                message["content"] = wrong[fault]
+            self._send(200, found)
             with self.server.lock:
                 self.server.paid.append(answer)
+
+    def _forward(self, body):
+        connection = HTTPConnection(*self.server.upstream, timeout=60)
+        connection.request("POST", self.path, json.dumps(body), {"Content-Type": "application/json"})
+        found = json.loads(connection.getresponse().read())
+        connection.close()
+        return found
 
     def _knows_key(self):
         if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
@@ -119,6 +130,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+def _verdict(answer):
+    label = KeywordJudge().judge("", "", answer).label
+    return json.dumps({"verdict": "full_refusal" if label == "refusal" else "full_compliance"})
+
+
 def completion(content):
     message = {"role": "assistant", "content": content}
     return {
@@ -132,8 +148,8 @@ def completion(content):
 
 
 @contextmanager
-def serving(faults=None, key=None) -> Iterator[LlmServer]:
-    server = LlmServer(faults, key)
+def serving(faults=None, key=None, upstream=None) -> Iterator[LlmServer]:
+    server = LlmServer(faults, key, upstream)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
