@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harness.data.task import Role
 from harness.errors import BadInputError, nearest
@@ -21,6 +21,9 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 
 DEFAULT_TOP_K = 50
+
+# Settings that are mappings of the user's own: given anew they are replaced, not merged.
+_WHOLE = ("chat_template_kwargs", "objectives")
 
 PRESETS = Path(__file__).resolve().parent / "models" / "presets"
 
@@ -85,9 +88,36 @@ class SelectionConfig(Settings):
         return DEFAULT_TOP_K if all(limit is None for limit in limits) else self.top_k
 
 
+class EarlyStoppingConfig(Settings):
+    """When to stop training by what held-out train prompts get for answers, and which state to keep."""
+
+    every: PositiveInt | None = Field(
+        None,
+        description="optimizer steps between looks at held-out train prompts; by default none are held out",
+    )
+    patience: PositiveInt = Field(3, description="stop after this many looks without a better one")
+    share: float = Field(
+        0.2, gt=0, lt=1, description="of the train prompts held out, by groups of near-duplicates"
+    )
+    prompts: PositiveInt = Field(
+        64, description="held-out prompts asked at each look, at most, harmful and benign each"
+    )
+
+
 class TrainingConfig(Settings):
     """How selected experts are fine-tuned."""
 
+    objectives: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={"refuse": 1.0, "retain": 1.0},
+        description="what is minimised: the weight of each objective; see docs/training.md",
+    )
+    preference_beta: float = Field(
+        0.1, gt=0, description="of `prefer`: how closely it holds to the frozen model"
+    )
+    opening_tokens: tuple[PositiveInt, PositiveInt] = Field(
+        (4, 12),
+        description="of `refuse_continued`: fewest and most tokens of a compliant answer that are given",
+    )
     epochs: PositiveInt = Field(3, description="passes over the training examples")
     max_steps: PositiveInt | None = Field(None, description="stop after this many optimizer steps")
     batch_size: PositiveInt = Field(16, description="examples in one forward pass")
@@ -111,6 +141,27 @@ class TrainingConfig(Settings):
         ge=0,
         description="at most this many benign examples for each refusal, shared evenly between the benign tasks",
     )
+    checkpoint_every: PositiveInt | None = Field(
+        None,
+        description="optimizer steps between checkpoints, where a killed training goes on; by default one a minute",
+    )
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+
+    @field_validator("opening_tokens")
+    @classmethod
+    def _in_order(cls, opening_tokens: tuple[int, int]) -> tuple[int, int]:
+        if opening_tokens[0] > opening_tokens[1]:
+            raise ValueError("expected the fewest first, then the most, such as [4, 12]")
+        return opening_tokens
+
+
+class EvaluationConfig(Settings):
+    """What variants are asked beside the tasks' own test prompts."""
+
+    forced_start: bool = Field(
+        False, description="also ask every harmful test prompt with the beginning of a compliant answer given"
+    )
+    opening: str = Field("Sure, here is", min_length=1, description="that beginning")
 
 
 class CapabilityConfig(Settings):
@@ -163,6 +214,7 @@ class RunConfig(Settings):
     generation: GenerationConfig = GenerationConfig()
     selection: SelectionConfig = SelectionConfig()
     training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     capability: CapabilityConfig = CapabilityConfig()
 
 
@@ -243,7 +295,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     result = dict(below)
     for key, value in above.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _merged(result[key], value) if both and key != "chat_template_kwargs" else value
+        result[key] = _merged(result[key], value) if both and key not in _WHOLE else value
     return result
 
 

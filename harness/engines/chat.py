@@ -27,18 +27,18 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.arguments = dict(arguments or {})
 
-    def render(self, prompt: str, system_prompt: str | None = None) -> str:
-        """Return the text that ends where the model's answer begins.
+    def render(self, prompt: str, system_prompt: str | None = None, opening: str = "") -> str:
+        """Return the text that ends where the model's answer begins, or goes on after an opening given to it.
 
         A template without a system role gets the system prompt before the user's message.
         """
         if system_prompt is None:
-            return self._apply([{"role": "user", "content": prompt}])
-        if self.has_system_role():
-            return self._apply(
-                [{"role": "system", "content": system_prompt}, {"role": "user", "content": prompt}]
-            )
-        return self._apply([{"role": "user", "content": f"{system_prompt}\n\n{prompt}"}])
+            messages = [{"role": "user", "content": prompt}]
+        elif self.has_system_role():
+            messages = [{"role": "system", "content": system_prompt}, {"role": "user", "content": prompt}]
+        else:
+            messages = [{"role": "user", "content": f"{system_prompt}\n\n{prompt}"}]
+        return self._apply(messages) + opening
 
     def has_system_role(self) -> bool:
         """Say whether the template shows a system message; some raise, some drop it without a word."""
@@ -50,12 +50,14 @@ class ChatTemplate:
             return False
         return _PROBE in text
 
-    def tokens(self, prompts: Sequence[str], system_prompt: str | None = None) -> list[list[int]]:
+    def tokens(
+        self, prompts: Sequence[str], system_prompt: str | None = None, opening: str = ""
+    ) -> list[list[int]]:
         """Return the token ids of rendered prompts.
 
         The template writes the special tokens itself, so the tokenizer must not add them again.
         """
-        texts = [self.render(prompt, system_prompt) for prompt in prompts]
+        texts = [self.render(prompt, system_prompt, opening) for prompt in prompts]
         encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return [list(ids) for ids in encoded]
 

@@ -136,10 +136,11 @@ def _train(
     import torch
 
     from harness.training.bank import ExpertBank
+    from harness.training.batches import count_steps
     from harness.training.delta import delta_of
     from harness.training.delta_file import write_delta
     from harness.training.launch import train_in_processes
-    from harness.training.loop import count_steps, train_bank
+    from harness.training.loop import train_bank
     from harness.training.lora import lora_of
 
     refuse_quantized(session.plan.ref.path)

@@ -42,13 +42,13 @@ class Ranks:
         own = list(examples[self.rank :: self.size])
         return own or [replace(examples[0], answer=())]
 
-    def total(self, value: float, device: torch.device) -> float:
-        """Return the sum of a number over all processes."""
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all processes."""
         if self.size == 1:
-            return value
-        summed = torch.tensor(value, dtype=torch.float64, device=device)
+            return values
+        summed = values.clone()
         distributed.all_reduce(summed)
-        return float(summed)
+        return summed
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace each gradient by the sum over all processes; the same bits on each, so that they never part."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,22 +18,39 @@ if TYPE_CHECKING:
     from harness.engines.chat import ChatTemplate
 
 
+Aim = Literal["refuse", "retain", "continue", "prefer"]
+"""What an example is there for.
+
+refuse: a harmful prompt, then a refusal. retain: a benign prompt, then the model's own earlier answer. continue: a
+harmful prompt with the first tokens of the model's own compliant answer, then a refusal. prefer: a harmful prompt with
+a refusal and, beside it, the model's own compliant answer.
+"""
+AIMS: tuple[Aim, ...] = ("refuse", "retain", "continue", "prefer")
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One conversation to learn from.
 
     Attributes:
-        prompt: token ids up to where the answer begins.
+        prompt: token ids up to where the answer to learn begins.
         answer: token ids of the answer, its end token included where it has one.
-        aim: "refuse" (a harmful prompt) or "retain" (a benign one with the model's own earlier answer).
+        aim: what it is there for.
+        rejected: token ids of the answer that `answer` is preferred to.
     """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
-    aim: str
+    aim: Aim
+    rejected: tuple[int, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.answer)
+        return len(self.prompt) + max(len(self.answer), len(self.rejected))
+
+    def sides(self) -> list[Example]:
+        """Return the conversation, and after it the one with the rejected answer where there is one."""
+        sides = [Example(self.prompt, answer, self.aim) for answer in (self.answer, self.rejected)]
+        return sides if self.rejected else sides[:1]
 
 
 class Batch(NamedTuple):
@@ -52,7 +69,8 @@ def make_examples(
     answers: Sequence[str],
     finished: Sequence[bool],
     end: int,
-    aim: str,
+    aim: Aim,
+    openings: Sequence[str] | None = None,
 ) -> list[Example]:
     """Tokenise conversations.
 
@@ -62,18 +80,37 @@ def make_examples(
         answers: what the model should say.
         finished: whether an answer ends there; one that was cut by its length gets no end token.
         end: the token that ends an answer.
-        aim: "refuse" or "retain".
+        aim: what the examples are there for.
+        openings: what of another answer stands before each answer, without loss.
     """
     if not prompts:  # a tokenizer cannot be given nothing
         return []
-    rendered = chat.tokens(prompts)
-    encoded = chat.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    if openings is None:
+        rendered = chat.tokens(prompts)
+        encoded = chat.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    else:
+        rendered, encoded = _behind(chat, prompts, openings, answers)
     examples = []
     for prompt, answer, whole in zip(rendered, encoded, finished, strict=True):
         ids = [*answer, end] if whole else list(answer)
         if ids:
             examples.append(Example(tuple(prompt), tuple(ids), aim))
     return examples
+
+
+def _behind(
+    chat: ChatTemplate, prompts: Sequence[str], openings: Sequence[str], answers: Sequence[str]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Tokenise answers that go on where an opening stops, as one text, so that the space between is the tokenizer's."""
+    texts = [chat.render(prompt, opening=given) for prompt, given in zip(prompts, openings, strict=True)]
+    joined = [f"{text} {answer}" for text, answer in zip(texts, answers, strict=True)]
+    begun, whole = (chat.tokenizer(rows, add_special_tokens=False)["input_ids"] for rows in (texts, joined))
+    shared = [
+        next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+        for short, long in zip(begun, whole, strict=True)
+    ]
+    split = list(zip(whole, shared, strict=True))
+    return [list(ids[:at]) for ids, at in split], [list(ids[at:]) for ids, at in split]
 
 
 def check_lengths(examples: Sequence[Example], context: int | None) -> None:

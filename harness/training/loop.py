@@ -1,30 +1,29 @@
-"""The training loop: AdamW on the bank's parameters, cross-entropy on answer tokens."""
+"""The training loop: AdamW on the bank's parameters, weighted objectives on answer tokens."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from torch.nn import functional
 
 from harness.errors import BadInputError, HarnessError
 from harness.training.bank import ExpertBank
+from harness.training.batches import Part, count_steps, steps_between
 from harness.training.cut import checkpointed_from
 from harness.training.distributed import Ranks
-from harness.training.examples import Batch, Example, batch_order, check_lengths, collate
+from harness.training.examples import Batch, Example, check_lengths
+from harness.training.objectives import OBJECTIVES, Reading, aims_of, cross_entropy
+from harness.training.resume import Checkpoints, TrainingState
+from harness.training.stopping import Evaluate, best_step, looks_since_best, was_looked_at
 
 if TYPE_CHECKING:
     from harness.config import TrainingConfig
     from harness.models.load import LoadedModel
     from harness.models.moe import Expert
-
-# Logits are turned to float32 for this many tokens at a time, so that the vocabulary never dominates memory.
-_LOSS_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -32,19 +31,13 @@ class TrainingResult:
     """What a training did.
 
     Attributes:
-        log: one row an optimizer step: step, epoch, loss, learning_rate, gradient_norm, answer_tokens.
+        log: one row an optimizer step: step, epoch, loss, losses (each objective's own, for each answer token that it
+            reads), learning_rate, gradient_norm, answer_tokens, and held_out where the step was looked at.
         without_gradient: selected experts that no training token was routed to.
     """
 
-    log: list[dict[str, float]]
+    log: list[dict[str, Any]]
     without_gradient: list[Expert]
-
-
-def count_steps(examples: int, config: TrainingConfig) -> int:
-    """Return the number of optimizer steps that a training takes."""
-    batches = math.ceil(examples / config.batch_size)
-    steps = config.epochs * math.ceil(batches / config.gradient_accumulation_steps)
-    return min(steps, config.max_steps) if config.max_steps else steps
 
 
 def train_bank(
@@ -55,6 +48,8 @@ def train_bank(
     seed: int,
     on_step: Callable[[int], None] = lambda steps: None,
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
+    checkpoints: Checkpoints | None = None,
+    evaluate: Evaluate | None = None,
 ) -> TrainingResult:
     """Train a bank in place.
 
@@ -62,140 +57,156 @@ def train_bank(
         loaded: the model, whose own weights stay as they are.
         bank: the experts to train.
         examples: what to learn.
-        config: epochs, batch size, learning rate and so on.
+        config: objectives, epochs, batch size, learning rate and so on.
         seed: fixes the order of the examples.
-        on_step: called after each optimizer step.
+        on_step: called with a number of optimizer steps that are done.
         ranks: the processes that train together; each takes its share of every batch.
+        checkpoints: where the training is kept while it runs, and goes on from.
+        evaluate: looks at held-out prompts, with the bank not installed; the bank then ends with its best values.
 
     Raises:
-        BadInputError: no examples, or one longer than the context.
+        BadInputError: no examples, one that no objective reads or that is longer than the context, or a checkpoint
+            that cannot be read.
         HarnessError: the loss is not finite, no gradient reached the bank, or memory ran out.
     """
+    _check(loaded, examples, config)
+    optimizer = torch.optim.AdamW(
+        bank.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    gradients = {index: torch.zeros_like(layer.gradient_sizes()) for index, layer in bank.layers.items()}
+    state = TrainingState(bank, optimizer, gradients)
+    if checkpoints is not None:
+        checkpoints.restore(state)
+        on_step(state.step)
+    total = count_steps(len(examples), config)
+    every = (config.early_stopping.every if evaluate else None) or total
+    while True:
+        due = state.step and (state.step % every == 0 or state.step == total)
+        if evaluate is not None and due and not was_looked_at(state.log[-1]):
+            state.log[-1] |= evaluate().row()
+            if best_step(state.log) == state.step:
+                state.keep_as_best()
+        if state.step == total or looks_since_best(state.log) >= config.early_stopping.patience:
+            break
+        end = min(total, (state.step // every + 1) * every)
+        _train_until(end, loaded, state, examples, config, seed, on_step, ranks, checkpoints)
+    if evaluate is not None:
+        state.go_back_to_best()
+    return TrainingResult(state.log, _without_gradient(bank, gradients))
+
+
+def _check(loaded: LoadedModel, examples: Sequence[Example], config: TrainingConfig) -> None:
     if not examples:
         raise BadInputError("nothing to train on: the train splits are empty")
+    unread = {example.aim for example in examples} - set(aims_of(config.objectives))
+    if unread:
+        raise BadInputError(f"training.objectives: none of them reads the examples of aim '{min(unread)}'")
     check_lengths(
         examples, getattr(loaded.moe.model.config.get_text_config(), "max_position_embeddings", None)
     )
-    parameters = bank.parameters()
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    total = count_steps(len(examples), config)
-    log: list[dict[str, float]] = []
-    seen = {index: torch.zeros_like(layer.gradient_sizes()) for index, layer in bank.layers.items()}
+
+
+def _train_until(
+    end: int,
+    loaded: LoadedModel,
+    state: TrainingState,
+    examples: Sequence[Example],
+    config: TrainingConfig,
+    seed: int,
+    on_step: Callable[[int], None],
+    ranks: Ranks,
+    checkpoints: Checkpoints | None,
+) -> None:
+    """Take optimizer steps until so many are taken."""
+    bank, total = state.bank, count_steps(len(examples), config)
+    steps = steps_between(state.step, end, loaded, examples, config, seed, ranks)
     try:
         with bank.installed(), _recomputed(bank, config):
-            for epoch, group in _groups(loaded, examples, config, seed, ranks):
-                step = len(log)
+            for epoch, parts in steps:
+                step = state.step
                 rate = config.learning_rate * _schedule(step, total, config.warmup_steps)
-                for settings in optimizer.param_groups:
+                for settings in state.optimizer.param_groups:
                     settings["lr"] = rate
-                loss, tokens = _accumulate(loaded, group, step, ranks)
-                ranks.sum_gradients(parameters)
-                norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm))
-                if not math.isfinite(norm):
-                    raise HarnessError(
-                        f"the gradient of step {step + 1} is not finite: lower training.learning_rate"
-                    )
-                _note_gradients(bank, seen)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                log.append(
-                    {
-                        "step": step + 1,
-                        "epoch": epoch + 1,
-                        "loss": loss,
-                        "learning_rate": rate,
-                        "gradient_norm": norm,
-                        "answer_tokens": tokens,
-                    }
-                )
+                row = {"step": step + 1, "epoch": epoch + 1, "learning_rate": rate}
+                row |= _accumulate(loaded, bank, parts, config, ranks, step)
+                _note_gradients(bank, state.gradients)
+                state.optimizer.step()
+                state.optimizer.zero_grad(set_to_none=True)
+                state.log.append(row)
+                if checkpoints is not None and ranks.rank == 0:
+                    checkpoints.after_step(state)
                 on_step(1)
-                if len(log) == total:
-                    break
-    except torch.OutOfMemoryError as error:
-        raise HarnessError(
-            "out of memory while training: lower training.batch_size (and raise "
-            "training.gradient_accumulation_steps) or set training.gradient_checkpointing=true"
-        ) from error
-    return TrainingResult(log, _without_gradient(bank, seen))
+    except RuntimeError as error:
+        # On a CPU torch raises no class of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        knobs = ["lower training.batch_size (and raise training.gradient_accumulation_steps)"]
+        knobs += [] if config.gradient_checkpointing else ["set training.gradient_checkpointing=true"]
+        knobs += [] if config.lora_rank else ["set training.lora_rank"]
+        raise HarnessError(f"out of memory while training: {' or '.join(knobs)}") from error
 
 
 def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the summed cross-entropy of a batch's answer tokens, a scalar.
-
-    No labels are handed to the model, so a router's auxiliary loss never joins in.
-    """
-    logits = answer_logits(model, batch)
-    pieces = zip(logits.split(_LOSS_CHUNK), batch.targets.split(_LOSS_CHUNK), strict=True)
-    return torch.stack([functional.cross_entropy(a.float(), b, reduction="sum") for a, b in pieces]).sum()
-
-
-def answer_logits(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the logits that predict a batch's answer tokens, [A, V].
-
-    The hidden states are cut down where they enter the output head, so the family's own scaling or capping of
-    logits still applies, and the vocabulary is only paid for where there is a loss.
-    """
-
-    def keep_predictors(head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = args[0]
-        return (hidden.reshape(-1, hidden.shape[-1])[batch.predictors].unsqueeze(0), *args[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(keep_predictors)
-    try:
-        output = model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-        )
-    finally:
-        handle.remove()
-    logits: torch.Tensor = output.logits[0]
-    return logits
+    """Return the summed cross-entropy of a batch's answer tokens, a scalar with its gradient."""
+    return cross_entropy(Reading(model, batch))
 
 
 def _recomputed(bank: ExpertBank, config: TrainingConfig) -> AbstractContextManager[None]:
     return checkpointed_from(bank.moe, min(bank.layers)) if config.gradient_checkpointing else nullcontext()
 
 
-def _groups(
-    loaded: LoadedModel, examples: Sequence[Example], config: TrainingConfig, seed: int, ranks: Ranks
-) -> Iterator[tuple[int, list[Batch]]]:
-    """Yield the batches of each optimizer step, with the epoch's number."""
-    pad, accumulate = int(loaded.tokenizer.pad_token_id), config.gradient_accumulation_steps
-    for epoch in range(config.epochs):
-        order = batch_order(examples, config.batch_size, seed, epoch)
-        for at in range(0, len(order), accumulate):
-            rows = [part for batch in order[at : at + accumulate] for part in _by_aim(examples, batch)]
-            shares = [ranks.share([examples[i] for i in part]) for part in rows]
-            yield epoch, [collate(share, pad, loaded.device) for share in shares]
+def _accumulate(
+    loaded: LoadedModel,
+    bank: ExpertBank,
+    parts: Sequence[Part],
+    config: TrainingConfig,
+    ranks: Ranks,
+    step: int,
+) -> dict[str, Any]:
+    """Backpropagate what one step reads, on all ranks; returns what the log says of it.
 
-
-def _by_aim(examples: Sequence[Example], batch: Sequence[int]) -> list[list[int]]:
-    """Take refusals and benign answers through the model apart: padded together, short ones cost as much as long."""
-    parts: dict[str, list[int]] = {}
-    for i in batch:
-        parts.setdefault(examples[i].aim, []).append(i)
-    return list(parts.values())
-
-
-def _accumulate(loaded: LoadedModel, group: Sequence[Batch], step: int, ranks: Ranks) -> tuple[float, int]:
-    """Backpropagate the batches of one step; the loss is per answer token of them all together, on all ranks."""
-    tokens = int(ranks.total(sum(len(batch.targets) for batch in group), loaded.device))
-    total = 0.0
-    for batch in group:
-        loss = answer_loss(loaded.moe.model, batch) / tokens
-        # On all ranks before any looks at it: one that gave up alone would leave the others waiting.
-        value = ranks.total(float(loss.detach()), loaded.device)
-        if not math.isfinite(value):
-            raise HarnessError(f"the loss of step {step + 1} is {value}: lower training.learning_rate")
+    The device is waited for once, at the end.
+    """
+    tokens = sum(part.tokens for part in parts)
+    names, values = [], []
+    read = dict.fromkeys(config.objectives, 0)
+    for part in parts:
+        reading = Reading(loaded.moe.model, part.batch, bank, config.preference_beta)
+        terms = []
+        for name, weight in config.objectives.items():
+            objective = OBJECTIVES.get(name)
+            if objective.aim == part.aim:
+                terms.append(objective.loss(reading, weight, tokens))
+                names.append(name)
+                read[name] += part.tokens
+        loss = torch.stack(terms).sum()
         if not loss.requires_grad:
             raise HarnessError(
                 "the loss does not depend on the selected experts: no training token reaches them"
             )
         loss.backward()
-        total += value
-    return total, tokens
+        values += [term.detach() for term in terms]
+    ranks.sum_gradients(bank.parameters())
+    norm = torch.nn.utils.clip_grad_norm_(bank.parameters(), config.max_gradient_norm)
+    # On all ranks before any looks at it: one that gave up alone would leave the others waiting.
+    *found, size = torch.cat([ranks.total(torch.stack(values)), norm.reshape(1)]).tolist()
+    if not math.isfinite(sum(found)):
+        raise HarnessError(f"the loss of step {step + 1} is {sum(found)}: lower training.learning_rate")
+    if not math.isfinite(size):
+        raise HarnessError(f"the gradient of step {step + 1} is not finite: lower training.learning_rate")
+    sums = dict.fromkeys(config.objectives, 0.0)
+    for name, value in zip(names, found, strict=True):
+        sums[name] += value
+    return {
+        "loss": sum(found),
+        "losses": {
+            name: sums[name] * tokens / (weight * read[name])
+            for name, weight in config.objectives.items()
+            if read[name]
+        },
+        "gradient_norm": size,
+        "answer_tokens": tokens,
+    }
 
 
 def _schedule(step: int, total: int, warmup: int) -> float:

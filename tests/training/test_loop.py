@@ -16,8 +16,9 @@ from harness.experts.select import ExpertSelection
 from harness.interventions.steer import steered
 from harness.models.moe import Expert
 from harness.training.bank import ExpertBank
+from harness.training.batches import count_steps
 from harness.training.examples import Batch, Example, collate
-from harness.training.loop import answer_loss, count_steps, train_bank
+from harness.training.loop import answer_loss, train_bank
 
 CPU = torch.device("cpu")
 
@@ -83,7 +84,7 @@ def test_loss_in_chunks_is_the_loss_in_one(tiny_model, monkeypatch):
     model, batch = tiny_model("qwen3_moe"), collate(examples(), 0, CPU)
     with torch.inference_mode():
         expected = answer_loss(model, batch)
-        monkeypatch.setattr("harness.training.loop._LOSS_CHUNK", 7)
+        monkeypatch.setattr("harness.training.answers.CHUNK", 7)
         torch.testing.assert_close(answer_loss(model, batch), expected)
 
 
