@@ -44,6 +44,7 @@ _SETTINGS = {
     "warmup_steps": "training.warmup_steps",
     "gradient_accumulation_steps": "training.gradient_accumulation_steps",
     "gradient_checkpointing": "training.gradient_checkpointing",
+    "forced_start": "evaluation.forced_start",
     "launcher": "training.launcher",
     "processes": "training.processes",
     "max_new_tokens": "generation.max_new_tokens",
@@ -148,6 +149,14 @@ def _command(
             help_text="The primary judge; for evaluate on a finished run, one more. [keyword]",
         ),
     ] = None,
+    forced_start: Annotated[
+        bool | None,
+        _group(
+            _HOW,
+            "--forced-start",
+            help_text="Also ask harmful prompts with the beginning of a compliant answer given.",
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, _group(_HOW, "--max-new-tokens", help_text="Tokens an answer may have. [by task]")
     ] = None,
@@ -201,6 +210,14 @@ def _command(
         list[str] | None,
         _group(_CHOICE, "--control", help_text="Benign tasks on the harmful topics, or none. [those paired]"),
     ] = None,
+    objectives: Annotated[
+        str | None,
+        _group(
+            _TUNING,
+            "--objectives",
+            help_text="What to minimise, with weights: refuse=1,retain_kl=0.5. [refuse=1,retain=1]",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, _group(_TUNING, "--epochs", "--num-epochs", help_text="Passes over the examples.")
     ] = None,
@@ -233,6 +250,8 @@ def _command(
     flags = {_SETTINGS[name]: _items(value) if name in _LISTS else value for name, value in given.items()}
     if limit is not None:
         flags["limit"] = _limit(limit)
+    if objectives is not None:
+        flags["training.objectives"] = _weights(objectives)
     if folder is not None and output not in (None, folder):
         raise BadInputError(f"two run folders are named, {folder} and --output {output}: expected one")
     output = output or folder
@@ -262,6 +281,22 @@ def _items(values: list[str]) -> list[str]:
     """Read a list flag: repeated, comma-separated, or the word none."""
     names = [name.strip() for value in values for name in value.split(",") if name.strip()]
     return [] if names == ["none"] else names
+
+
+def _weights(text: str) -> dict[str, float]:
+    """Read `refuse=1,retain_kl=0.5`; the configuration checks the numbers, the plan the names."""
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, number = part.partition("=")
+        try:
+            weights[name.strip()] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals or not name.strip():
+            raise BadInputError(
+                f"--objectives {text}: expected weights by name, such as refuse=1,retain_kl=0.5"
+            )
+    return weights
 
 
 def _limit(text: str) -> int | dict[str, int]:

@@ -215,7 +215,7 @@ def _groups(
     for one, other in (alike.T, alike.T[::-1]):
         beside_test[other[tests_only[one]]] = True
     kept = ~(beside_test & cannot_test) & np.array([bool(roles) for roles in possible])
-    links = np.concatenate([alike[kept[alike].all(axis=1)], _pair_links(pair_keys)])
+    links = np.concatenate([alike[kept[alike].all(axis=1)], pair_links(pair_keys)])
     labels = group_labels(len(prompts), links)
     members: dict[int, list[int]] = {}
     for index in np.flatnonzero(kept).tolist():
@@ -223,7 +223,7 @@ def _groups(
     return list(members.values())
 
 
-def _pair_links(pair_keys: Sequence[str | None]) -> NDArray[np.int64]:
+def pair_links(pair_keys: Sequence[str | None]) -> NDArray[np.int64]:
     """Return indices [links, 2] that chain the prompts of each pair."""
     import numpy as np
 

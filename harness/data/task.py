@@ -18,6 +18,15 @@ Role = Literal["identify", "train", "test"]
 ROLES: tuple[Role, ...] = ("identify", "train", "test")
 
 
+# A harmful task's test prompts with the beginning of a compliant answer given are a task of their own, TASK@forced.
+FORCED = "@forced"
+
+
+def asked_task(name: str) -> str:
+    """Return the task whose prompts a task of a run asks."""
+    return name.removesuffix(FORCED)
+
+
 def _relative(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or parts[0] == "/" or ".." in parts or "\\" in path:

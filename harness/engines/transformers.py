@@ -79,9 +79,12 @@ class TransformersEngine:
         self.batch_size = batch_size
         self.chat = ChatTemplate(loaded.tokenizer, chat_template_kwargs)
 
-    def batches(self, prompts: Sequence[Prompt], system_prompt: str | None = None) -> list[list[Prompt]]:
+    def batches(
+        self, prompts: Sequence[Prompt], system_prompt: str | None = None, opening: str = ""
+    ) -> list[list[Prompt]]:
         """Share prompts out into batches of similar length, the longest first (they need the most memory)."""
-        lengths = [len(ids) for ids in self.chat.tokens([prompt.text for prompt in prompts], system_prompt)]
+        texts = [prompt.text for prompt in prompts]
+        lengths = [len(ids) for ids in self.chat.tokens(texts, system_prompt, opening)]
         order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], prompts[i].id))
         return [
             [prompts[i] for i in order[at : at + self.batch_size]]
@@ -95,6 +98,7 @@ class TransformersEngine:
         system_prompt: str | None = None,
         capture: Record | None = None,
         sampling: Sampling | None = None,
+        opening: str = "",
     ) -> Iterator[BatchResult]:
         """Answer batch after batch, greedily unless told to sample.
 
@@ -104,19 +108,21 @@ class TransformersEngine:
             system_prompt: told to the model first.
             capture: how much of the routing to keep: counts, also single tokens, also router logits.
             sampling: draw several answers a prompt.
+            opening: the beginning of every answer, given to the model; the responses are what follows it.
 
         Raises:
             HarnessError: out of memory (says which knob to turn), or routing that cannot be trusted.
         """
         recorder = RoutingCapture(self.loaded.moe, logits=capture == "logits") if capture else None
         for batch in batches:
-            yield self._answer(batch, max_new_tokens, system_prompt, recorder, capture, sampling)
+            tokens = self.chat.tokens([prompt.text for prompt in batch], system_prompt, opening)
+            yield self._answer(batch, tokens, max_new_tokens, recorder, capture, sampling)
 
     def _answer(
         self,
         batch: Sequence[Prompt],
+        tokens: list[list[int]],
         max_new_tokens: int,
-        system_prompt: str | None,
         recorder: RoutingCapture | None,
         capture: Record | None,
         sampling: Sampling | None,
@@ -124,7 +130,7 @@ class TransformersEngine:
         import torch
 
         encoded = self.loaded.tokenizer.pad(
-            {"input_ids": self.chat.tokens([prompt.text for prompt in batch], system_prompt)},
+            {"input_ids": tokens},
             padding_side="left",
             return_tensors="pt",
         ).to(self.loaded.device)

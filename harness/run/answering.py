@@ -15,6 +15,7 @@ from harness.store.journal import BatchJournal
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt
+    from harness.data.task import Kind
     from harness.run.session import Session
 
 
@@ -27,6 +28,7 @@ def answer(
     max_new_tokens: int,
     system_prompt: str | None = None,
     routing: Path | None = None,
+    opening: str = "",
 ) -> None:
     """Answer prompts and keep the answers in their order, skipping what an earlier run finished.
 
@@ -39,17 +41,18 @@ def answer(
         max_new_tokens: the longest answer.
         system_prompt: told to the model first.
         routing: where to keep routing counts, if they are wanted.
+        opening: the beginning of the answer, given to the model; what is kept follows it.
     """
     files = [target] if routing is None else [target, routing]
     if session.folder.is_done(stage, key, files):
         return
     with session.folder.stage(stage, key):
         journal = BatchJournal(target, key)
-        batches = session.engine.batches(prompts, system_prompt)
+        batches = session.engine.batches(prompts, system_prompt, opening)
         missing = [i for i in range(len(batches)) if journal.rows(i) is None]
         record = session.config.record if routing is not None else None
         generated = session.engine.generate(
-            [batches[i] for i in missing], max_new_tokens, system_prompt, capture=record
+            [batches[i] for i in missing], max_new_tokens, system_prompt, capture=record, opening=opening
         )
         with progress(stage, len(prompts), "answers") as advance:
             advance(sum(len(batch) for i, batch in enumerate(batches) if i not in set(missing)))
@@ -97,11 +100,11 @@ def capture_routing(session: Session) -> dict[str, RoutingCounts]:
     return counts
 
 
-def own_answers(session: Session) -> dict[str, list[dict[str, Any]]]:
-    """Let the base model answer the benign train prompts, which training then holds it to."""
+def own_answers(session: Session, kind: Kind) -> dict[str, list[dict[str, Any]]]:
+    """Let the base model answer the train prompts of a kind; training holds it to some answers and away from others."""
     plan = session.plan
     answers = {}
-    for task, prompts in plan.prompts("train", "benign").items():
+    for task, prompts in plan.prompts("train", kind).items():
         if not prompts:
             continue
         path = session.folder.path / "training" / f"{task}.jsonl"

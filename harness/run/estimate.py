@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from harness.data.task import Role
     from harness.interventions.apply import Variant
     from harness.run.plan import Plan
+    from harness.training.examples import Aim
 
 
 def estimate(plan: Plan, output: Path) -> dict[str, Any]:
@@ -24,8 +25,6 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
     weights, available = model_bytes(plan.outline, plan.config.dtype), available_bytes(device)
     variants = [_variant(plan, variant, weights, available) for variant in plan.variants]
     largest = max(row["trained_parameters"] for row in variants)
-    refusals = sum(map(len, plan.prompts("train", "harmful").values()))
-    retained = sum(map(len, plan.prompts("train", "benign").values()))
     return {
         "model": {
             "name": plan.ref.name,
@@ -44,16 +43,26 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         },
         "capability": plan.config.capability.tasks,
         "variants": variants,
-        "training_examples": {
-            "refuse": refusals,
-            "retain_at_most": min(retained, round(plan.config.training.retain_per_refusal * refusals)),
-        },
+        "training_examples": _examples(plan),
         "generated_tokens_at_most": _tokens(plan, [row for row in variants if not row["skipped"]]),
         "memory_bytes": weights + max(largest, 0) * BYTES_PER_TRAINED,
         "memory_available_bytes": available,
         "disk_bytes": _disk(plan, variants),
         "disk_free_bytes": shutil.disk_usage(_existing(output)).free,
     }
+
+
+def _examples(plan: Plan) -> dict[str, int]:
+    """Return how many examples of each aim there are at most: answers that do not serve are left out later."""
+    harmful, benign = (sum(map(len, plan.train_prompts(kind).values())) for kind in ("harmful", "benign"))
+    retained = min(benign, round(plan.config.training.retain_per_refusal * harmful))
+    return {aim: retained if aim == "retain" else harmful for aim in _aims(plan)}
+
+
+def _aims(plan: Plan) -> list[Aim]:
+    from harness.training.objectives import aims_of
+
+    return aims_of(plan.config.training.objectives) if plan.trains else []
 
 
 def _device(plan: Plan) -> str:
@@ -82,7 +91,10 @@ def _tokens(plan: Plan, variants: list[dict[str, Any]]) -> int:
             len(prompts) * plan.max_new_tokens(task) for task, prompts in plan.prompts(role, kind).items()
         )
 
-    once = (of("identify") if plan.selects else 0) + (of("train", "benign") if plan.trains else 0)
+    aims = _aims(plan)
+    once = of("identify") if plan.selects else 0
+    once += of("train", "benign") if "retain" in aims else 0
+    once += of("train", "harmful") if {"continue", "prefer"} & set(aims) else 0
     return once + of("test") * len(variants)
 
 
@@ -127,9 +139,8 @@ def print_estimate(found: dict[str, Any]) -> None:
     console.print(variants)
     examples = found["training_examples"]
     console.print(f"capability: {escape(', '.join(found['capability']) or 'none')}")
-    console.print(
-        f"training examples: {examples['refuse']} refusals, at most {examples['retain_at_most']} own answers"
-    )
+    counted = ", ".join(f"{number} to {aim}" for aim, number in examples.items())
+    console.print(f"training examples: at most {counted or 'none'}")
     console.print(f"generated tokens: at most {found['generated_tokens_at_most']:,}")
     console.print(
         f"memory: about {_size(found['memory_bytes'])} of {_size(found['memory_available_bytes'])}, activations apart"

@@ -30,6 +30,7 @@ def answer_test_prompts(session: Session, variant: Variant, state: str) -> None:
             session.folder.responses(variant.name, task),
             session.plan.max_new_tokens(task),
             variant.spec.system_prompt,
+            opening=session.plan.opening(task),
         )
 
 
@@ -53,8 +54,12 @@ def is_evaluated(session: Session, variant: Variant, state: str) -> bool:
 
 def _answer_key(session: Session, state: str, task: str) -> str:
     prompts = session.plan.prompts("test")[task]
+    opening = session.plan.opening(task)
     return session.key(
-        state=state, prompts=contents(prompts), max_new_tokens=session.plan.max_new_tokens(task)
+        state=state,
+        prompts=contents(prompts),
+        max_new_tokens=session.plan.max_new_tokens(task),
+        **({"opening": opening} if opening else {}),
     )
 
 

@@ -18,6 +18,7 @@ from harness.interventions.apply import Variant, active
 from harness.progress import say
 from harness.report.write import write_reports
 from harness.run.answering import capture_routing
+from harness.run.conversations import training_conversations
 from harness.run.evaluating import answer_test_prompts, is_evaluated, judge_answers, measure_capability
 from harness.run.fit import available_bytes, model_bytes, parameters_of, why_not_trainable
 from harness.run.judging import MORE_JUDGES, with_judges
@@ -25,7 +26,7 @@ from harness.run.plan import Plan
 from harness.run.selecting import make_expert_table, select
 from harness.run.session import Session, package_versions
 from harness.run.summarise import Evaluated, summarise
-from harness.run.training import prove_frozen, train, training_conversations, training_key
+from harness.run.training import prove_frozen, train, training_key
 from harness.store.files import write_json
 from harness.store.fingerprint import fingerprint
 from harness.store.run_folder import RunFolder

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.capability.lm_eval import check_capability_tasks
 from harness.config import RunConfig
+from harness.data.holdout import hold_out
 from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
-from harness.data.task import ROLES, Kind, Role, find_task
+from harness.data.task import FORCED, ROLES, Kind, Role, TaskSpec, asked_task, find_task
 from harness.errors import BadInputError, nearest
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.apply import Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
+from harness.models.auto import refuse_quantized
 from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
 
 if TYPE_CHECKING:
@@ -67,15 +70,36 @@ class Plan:
 
     def prompts(self, role: Role, kind: str | None = None) -> dict[str, list[Prompt]]:
         """Return the prompts that serve a role, by task."""
-        return {
-            prompt_set.spec.name: self.splits.prompts[prompt_set.spec.name][role]
-            for prompt_set in self.sets
-            if role in prompt_set.spec.roles and kind in (None, prompt_set.spec.kind)
-        }
+        found: dict[str, list[Prompt]] = {}
+        for spec in (prompt_set.spec for prompt_set in self.sets):
+            if role in spec.roles and kind in (None, spec.kind):
+                found[spec.name] = self.splits.prompts[spec.name][role]
+                if role == "test" and spec.kind == "harmful" and self.config.evaluation.forced_start:
+                    found[spec.name + FORCED] = found[spec.name]
+        return found
+
+    def train_prompts(self, kind: Kind) -> dict[str, list[Prompt]]:
+        """Return the prompts that are trained on: the train split, less what early stopping looks at."""
+        return {task: self._parts[0][task] for task in self.prompts("train", kind)}
+
+    def held_out_prompts(self, kind: Kind) -> dict[str, list[Prompt]]:
+        """Return the train prompts that early stopping looks at; none without it."""
+        return {task: self._parts[1][task] for task in self.prompts("train", kind)}
+
+    @cached_property
+    def _parts(self) -> tuple[dict[str, list[Prompt]], dict[str, list[Prompt]]]:
+        train, settings = self.prompts("train"), self.config.training.early_stopping
+        if settings.every is None:
+            return train, {task: [] for task in train}
+        return hold_out(train, self.sets, settings.share)
+
+    def opening(self, task: str) -> str:
+        """Return what of an answer a task's prompts already give; "" for all but forced starts."""
+        return self.config.evaluation.opening if task.endswith(FORCED) else ""
 
     def kind(self, task: str) -> Kind:
         """Return whether a task's prompts are harmful or benign."""
-        return next(prompt_set.spec.kind for prompt_set in self.sets if prompt_set.spec.name == task)
+        return self._spec(task).kind
 
     def control_tasks(self) -> list[str]:
         """Return the benign tasks on the harmful prompts' topics: those named, or those paired with a harmful one."""
@@ -95,9 +119,10 @@ class Plan:
         """Return how long an answer to a task may get."""
         if self.config.generation.max_new_tokens is not None:
             return self.config.generation.max_new_tokens
-        return next(
-            prompt_set.spec.max_new_tokens for prompt_set in self.sets if prompt_set.spec.name == task
-        )
+        return self._spec(task).max_new_tokens
+
+    def _spec(self, task: str) -> TaskSpec:
+        return next(prompt_set.spec for prompt_set in self.sets if prompt_set.spec.name == asked_task(task))
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -125,6 +150,7 @@ def make_plan(config: RunConfig) -> Plan:
     plan = Plan(config, ref, outline, sets, splits, variants, judge, capability)
     _check_splits(plan)
     _check_selection(plan)
+    _check_training(plan)
     return plan
 
 
@@ -157,7 +183,7 @@ def _check_splits(plan: Plan) -> None:
     fewest = {role: min(FEWEST_PROMPTS, caps.get(role) or FEWEST_PROMPTS) for role in ROLES}
     fewest["identify"] = max(fewest["identify"], FEWEST_TO_COMPARE)
     for task in plan.prompts("test"):
-        plan.splits.require(task, "test", fewest["test"])
+        plan.splits.require(asked_task(task), "test", fewest["test"])
     needed: list[tuple[Role, str]] = []
     if plan.selects:
         needed += [("identify", "harmful"), ("identify", "benign")]
@@ -188,6 +214,31 @@ def _check_selection(plan: Plan) -> None:
     at_most = plan.config.selection.at_most
     if at_most is not None and at_most > total:
         raise BadInputError(f"selection.top_k = {at_most}: '{plan.ref.name}' has {total} experts")
+
+
+def _check_training(plan: Plan) -> None:
+    if not plan.trains:
+        return
+    from harness.training.objectives import aims_of
+
+    training = plan.config.training
+    refuse_quantized(plan.ref.path)
+    aims_of(training.objectives)
+    if training.early_stopping.every is None:
+        return
+    if training.processes > 1:
+        raise BadInputError(
+            f"training.early_stopping.every = {training.early_stopping.every}: expected training.processes = 1, "
+            f"found {training.processes}"
+        )
+    for what, found in (
+        ("to train on", plan.train_prompts("harmful")),
+        ("held out", plan.held_out_prompts("harmful")),
+    ):
+        if not any(found.values()):
+            raise BadInputError(
+                f"training.early_stopping.share = {training.early_stopping.share}: no harmful train prompts are {what}"
+            )
 
 
 def _check_control(plan: Plan) -> None:

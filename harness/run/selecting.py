@@ -17,8 +17,8 @@ from harness.progress import progress, say
 from harness.routing.counts import PHASES, RoutingCounts
 from harness.routing.files import load_tokens
 from harness.run.answering import capture_routing
+from harness.run.conversations import refusals, to_examples
 from harness.run.session import random_draw_seed
-from harness.run.training import refusals, to_examples
 from harness.store.files import write_json, write_whole
 from harness.store.fingerprint import fingerprint
 

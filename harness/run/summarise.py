@@ -71,7 +71,7 @@ def summarise(
 
 
 def _decoding(session: Session) -> dict[str, Any]:
-    generation = session.config.generation
+    generation, evaluation = session.config.generation, session.config.evaluation
     return {
         "strategy": "greedy",
         "max_new_tokens": {task: session.plan.max_new_tokens(task) for task in session.plan.prompts("test")},
@@ -79,6 +79,7 @@ def _decoding(session: Session) -> dict[str, Any]:
         "chat_template_kwargs": generation.chat_template_kwargs,
         "engine": session.config.engine,
         "dtype": session.config.dtype,
+        **({"opening": evaluation.opening} if evaluation.forced_start else {}),
     }
 
 
@@ -221,7 +222,6 @@ def _comparisons(session: Session, evaluated: list[Evaluated]) -> list[schema.Co
 def _compare(session: Session, item: Evaluated, against: Evaluated) -> Iterable[schema.Comparison]:
     name, other = item.variant.name, against.variant.name
     family = "against base" if other == BASE else "against random experts"
-    kinds = {prompt_set.spec.name: prompt_set.spec.kind for prompt_set in session.plan.sets}
     for task, verdicts in item.verdicts.items():
         result = compare_labels(
             {verdict.id: verdict.label for verdict in verdicts},
@@ -234,7 +234,7 @@ def _compare(session: Session, item: Evaluated, against: Evaluated) -> Iterable[
             metric=_RATE,
             judge=session.plan.judge.name,
             p_adjusted=None,
-            family=f"{family}, {kinds[task]} tasks",
+            family=f"{family}, {session.plan.kind(task)} tasks",
             **result._asdict(),
         )
     for task, row in item.capability.items():

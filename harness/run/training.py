@@ -1,19 +1,18 @@
-"""The stages that make a trained variant: its examples, the training itself, and the frozen proof."""
+"""The stages that make a trained variant: the training itself, and the frozen proof."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.refusals import refusals_for
 from harness.errors import HarnessError
-from harness.judges.base import judge_all
-from harness.models.auto import refuse_quantized
 from harness.models.checkpoint import frozen_unchanged
 from harness.progress import progress, say
-from harness.run.answering import own_answers
+from harness.run.answering import contents
+from harness.run.conversations import to_examples
+from harness.run.held_out import held_out_prompts, looks
 from harness.store.files import read_json, write_json, write_jsonl
 from harness.store.fingerprint import fingerprint
 
@@ -23,88 +22,15 @@ if TYPE_CHECKING:
     from harness.models.moe import Expert
     from harness.run.session import Session
     from harness.training.delta import ExpertDelta
-    from harness.training.examples import Example
-
-
-def training_conversations(session: Session) -> list[dict[str, Any]]:
-    """Put the training examples together: refusals for harmful prompts, own answers for benign ones.
-
-    Benign examples are shared evenly between the benign tasks (ordinary prompts and twins), at most
-    `training.retain_per_refusal` for each refusal. A benign prompt that the base model itself refuses is left
-    out, since holding on to that answer would teach false refusal.
-    """
-    path = session.folder.path / "training" / "examples.jsonl"
-    refuse = refusals(session)
-    retained = {task: _complied(session, task, rows) for task, rows in own_answers(session).items()}
-    quota = round(session.config.training.retain_per_refusal * len(refuse))
-    shares = _even_shares(quota, {task: len(rows) for task, rows in retained.items()})
-    rows = refuse + [row for task, share in shares.items() for row in retained[task][:share]]
-    write_jsonl(path, rows)
-    return rows
-
-
-def refusals(session: Session) -> list[dict[str, Any]]:
-    """Return the harmful train prompts, each with the refusal that it is to get."""
-    return [
-        {
-            "task": task,
-            "id": prompt.id,
-            "prompt": prompt.text,
-            "answer": refusal,
-            "finished": True,
-            "aim": "refuse",
-        }
-        for task, prompts in session.plan.prompts("train", "harmful").items()
-        for prompt, refusal in zip(prompts, refusals_for(prompts, session.config.seed), strict=True)
-    ]
-
-
-def to_examples(session: Session, conversations: Sequence[Mapping[str, Any]]) -> list[Example]:
-    """Tokenise conversations, the refusals first."""
-    from harness.training.examples import make_examples
-
-    return [
-        example
-        for aim in ("refuse", "retain")
-        for example in make_examples(
-            session.engine.chat,
-            [row["prompt"] for row in conversations if row["aim"] == aim],
-            [row["answer"] for row in conversations if row["aim"] == aim],
-            [row["finished"] for row in conversations if row["aim"] == aim],
-            session.loaded.end_of_turn,
-            aim,
-        )
-    ]
-
-
-def _complied(session: Session, task: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    verdicts = judge_all(session.plan.judge, rows)
-    return [
-        {
-            "task": task,
-            "id": row["id"],
-            "prompt": row["prompt"],
-            "answer": row["response"],
-            "finished": row["finish_reason"] == "stop",
-            "aim": "retain",
-        }
-        for row, verdict in zip(rows, verdicts, strict=True)
-        if verdict.label == "compliance"
-    ]
-
-
-def _even_shares(quota: int, available: dict[str, int]) -> dict[str, int]:
-    """Share a quota out evenly; what one task cannot fill goes to the others."""
-    shares: dict[str, int] = {}
-    for place, (task, rows) in enumerate(sorted(available.items(), key=lambda item: (item[1], item[0]))):
-        shares[task] = min(rows, (quota - sum(shares.values())) // (len(available) - place))
-    return {task: shares[task] for task in available}
 
 
 def train(
     session: Session, variant: Variant, selection: ExpertSelection, conversations: list[dict[str, Any]]
 ) -> ExpertDelta:
-    """Train a variant's experts; the result is kept as delta.safetensors with delta.json and train.jsonl."""
+    """Train a variant's experts; the result is kept as delta.safetensors with delta.json and train.jsonl.
+
+    While it trains, checkpoint.partial holds its state; a run that was killed goes on from there.
+    """
     from harness.training.delta import load_delta
 
     folder = session.folder.variant(variant.name)
@@ -112,17 +38,23 @@ def train(
     target = folder / "delta.safetensors"
     if not session.folder.is_done(f"train {variant.name}", key, [target, folder / "delta.json"]):
         with session.folder.stage(f"train {variant.name}", key):
-            _train(session, variant, selection, conversations, folder)
+            _train(session, variant, selection, conversations, folder, key)
     return load_delta(target)
 
 
 def training_key(session: Session, selection: ExpertSelection, conversations: list[dict[str, Any]]) -> str:
-    """Return the fingerprint of a training: the experts' order does not matter, everything else does."""
+    """Return the fingerprint of a training: the order of experts and how often it is kept on disk do not matter."""
+    looked_at = {}
+    if session.config.training.early_stopping.every is not None:
+        asked = [held_out_prompts(session, kind) for kind in ("harmful", "benign")]
+        prompts = [[task, contents(rows)] for tasks in asked for task, rows in tasks.items()]
+        looked_at = {"held_out": fingerprint(prompts), "judge": session.plan.judge.fingerprint}
     return session.key(
         experts=sorted(selection.experts),
         conversations=fingerprint(conversations),
-        training=session.config.training.model_dump(),
+        training=session.config.training.model_dump(exclude={"checkpoint_every"}),
         seed=session.config.seed,
+        **looked_at,
     )
 
 
@@ -132,6 +64,7 @@ def _train(
     selection: ExpertSelection,
     conversations: list[dict[str, Any]],
     folder: Path,
+    key: str,
 ) -> None:
     import torch
 
@@ -142,16 +75,27 @@ def _train(
     from harness.training.launch import train_in_processes
     from harness.training.loop import train_bank
     from harness.training.lora import lora_of
+    from harness.training.resume import Checkpoints
 
-    refuse_quantized(session.plan.ref.path)
     loaded, config = session.loaded, session.config
     torch.manual_seed(config.seed)
     bank = ExpertBank(loaded.moe, selection.experts, lora=lora_of(config.training))
     examples = to_examples(session, conversations)
     steps = count_steps(len(examples), config.training)
+    evaluate = looks(session, bank) if config.training.early_stopping.every is not None else None
+    checkpoints = Checkpoints(folder / "checkpoint.partial", key, config.training.checkpoint_every)
     with progress(f"train {variant.name}", steps, "steps") as advance:
         if config.training.processes == 1:
-            result = train_bank(loaded, bank, examples, config.training, config.seed, advance)
+            result = train_bank(
+                loaded,
+                bank,
+                examples,
+                config.training,
+                config.seed,
+                advance,
+                checkpoints=checkpoints,
+                evaluate=evaluate,
+            )
         else:
             result = train_in_processes(
                 loaded,
@@ -162,6 +106,7 @@ def _train(
                 advance,
                 dtype=config.dtype,
                 trust_remote_code=config.trust_remote_code,
+                checkpoints=checkpoints,
             )
     if result.without_gradient:
         say(
@@ -177,14 +122,31 @@ def _train(
         {
             "without_gradient": [list(expert) for expert in result.without_gradient],
             "training": config.training.model_dump(mode="json"),
-            "examples": {
-                aim: sum(example.aim == aim for example in examples) for aim in ("refuse", "retain")
-            },
+            "examples": dict(Counter(example.aim for example in examples)),
             "steps": len(result.log),
+            "early_stopping": _early_stopping(session, result.log) if evaluate else None,
             "seed": config.seed,
         },
         config.trust_remote_code,
     )
+    checkpoints.remove()
+
+
+def _early_stopping(session: Session, log: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what delta.json says of the state that was kept."""
+    from harness.training.stopping import best_step
+
+    best = best_step(log)
+    assert best is not None
+    return {
+        "kept_step": best,
+        "held_out": log[best - 1]["held_out"],
+        "prompts": {
+            task: len(prompts)
+            for kind in ("harmful", "benign")
+            for task, prompts in held_out_prompts(session, kind).items()
+        },
+    }
 
 
 def prove_frozen(session: Session, variant: Variant, delta: ExpertDelta, train_key: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.data.task import asked_task
 from harness.errors import BadInputError
 from harness.store.files import read_json
 from harness.store.fingerprint import fingerprint
@@ -66,15 +67,18 @@ def _of_prompt_tasks(
     found: dict[str, Protocol] = {}
     for variant in summary.variants.values():
         for task, result in variant.tasks.items():
-            split = splits["tasks"][task]
+            asked = asked_task(task)
+            split = splits["tasks"][asked]
             longest = summary.decoding.get("max_new_tokens")
             decoding = {
                 "strategy": summary.decoding.get("strategy"),
                 "max_new_tokens": longest.get(task) if isinstance(longest, dict) else longest,
                 "chat_template_kwargs": summary.decoding.get("chat_template_kwargs"),
             }
+            if asked != task:
+                decoding["opening"] = summary.decoding.get("opening")
             found[task] = Protocol(
-                versions[task],
+                versions[asked],
                 fingerprint([split["fingerprint"], split["ids"]["test"]])[:12],
                 json.dumps(decoding, sort_keys=True),
                 result.judge,

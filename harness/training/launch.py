@@ -24,6 +24,7 @@ from harness.training.worker import STEP
 if TYPE_CHECKING:
     from harness.config import TrainingConfig
     from harness.models.load import LoadedModel
+    from harness.training.resume import Checkpoints
 
 
 def train_in_processes(
@@ -36,6 +37,7 @@ def train_in_processes(
     *,
     dtype: str = "auto",
     trust_remote_code: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Train a bank in place, in `config.processes` processes that share the frozen weights.
 
@@ -50,6 +52,7 @@ def train_in_processes(
         on_step: called after each optimizer step.
         dtype: of the model, as `load_model` takes it.
         trust_remote_code: let the checkpoint's own Python code run.
+        checkpoints: where the training is kept while it runs, and goes on from.
 
     Raises:
         BadInputError: more processes than GPUs, or what `train_bank` refuses.
@@ -72,6 +75,7 @@ def train_in_processes(
                 "config": config.model_dump(mode="json"),
                 "seed": seed,
                 "examples": [asdict(example) for example in examples],
+                "checkpoints": checkpoints.settings() if checkpoints else None,
             },
         )
         state = {name: value.cpu().contiguous() for name, value in bank.state().items()}

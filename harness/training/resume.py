@@ -73,6 +73,10 @@ class Checkpoints:
         self.every = every
         self._last = time.monotonic()
 
+    def settings(self) -> dict[str, Any]:
+        """Return what another process makes them again with, as JSON."""
+        return {"path": str(self.path.resolve()), "key": self.key, "every": self.every}
+
     def restore(self, state: TrainingState) -> None:
         """Bring a fresh state to where an earlier run of the same training was, if it left something.
 
@@ -114,8 +118,9 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def remove(self) -> None:
-        """Forget the training, once its delta is written."""
-        self.path.unlink(missing_ok=True)
+        """Forget the training, once its delta is written; also what a killed process was writing."""
+        for path in [self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp")]:
+            path.unlink(missing_ok=True)
 
 
 def _tensors(state: TrainingState) -> Iterator[tuple[str, torch.Tensor]]:

@@ -42,6 +42,7 @@ def _train(folder: Path, job: dict[str, Any]) -> None:
     from harness.training.examples import Example
     from harness.training.loop import train_bank
     from harness.training.lora import lora_of
+    from harness.training.resume import Checkpoints
 
     quiet_transformers()
     device = torch.device(job["device"])
@@ -65,7 +66,11 @@ def _train(folder: Path, job: dict[str, Any]) -> None:
             if ranks.rank == 0:
                 print(*[STEP] * steps, sep="\n", flush=True)
 
-        result = train_bank(loaded, bank, examples, config, job["seed"], on_step, ranks=ranks)
+        kept = job["checkpoints"]
+        checkpoints = Checkpoints(Path(kept["path"]), kept["key"], kept["every"]) if kept else None
+        result = train_bank(
+            loaded, bank, examples, config, job["seed"], on_step, ranks=ranks, checkpoints=checkpoints
+        )
         if ranks.rank == 0:
             state = {name: value.cpu().contiguous() for name, value in bank.state().items()}
             write_whole(folder / "trained.safetensors", lambda temporary: save_file(state, temporary))

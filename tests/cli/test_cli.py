@@ -156,7 +156,7 @@ def test_dry_run_counts_prompts_parameters_and_tokens(capsys, tmp_path, monkeypa
     # Identify prompts and benign train prompts once, test prompts by each of six variants.
     assert found["generated_tokens_at_most"] == 10 * (3 * 12 + 2 * 12 + 6 * 3 * 12)
     assert found["memory_bytes"] > 128 * expert * 18
-    assert found["training_examples"] == {"refuse": 12, "retain_at_most": 24}
+    assert found["training_examples"] == {"refuse": 12, "retain": 24}
 
 
 def test_dry_run_names_what_cannot_fit(capsys, tmp_path, monkeypatch):
