@@ -79,3 +79,11 @@ def test_tokens_read_back_as_the_rendered_text(demo):
         chat.tokens(["Hi", "Name a fruit."], "Be kind."), ["Hi", "Name a fruit."], strict=True
     ):
         assert demo.tokenizer.decode(ids) == chat.render(prompt, "Be kind.")
+
+
+def test_an_opening_stands_where_the_answer_begins(demo):
+    chat = ChatTemplate(demo.tokenizer)
+    assert chat.render("Hi.", opening="Sure, here is") == chat.render("Hi.") + "Sure, here is"
+    (plain,), (begun,) = chat.tokens(["Hi."]), chat.tokens(["Hi."], None, "Sure, here is")
+    assert begun[: len(plain)] == plain
+    assert demo.tokenizer.decode(begun[len(plain) :]) == "Sure, here is"

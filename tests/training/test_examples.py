@@ -41,6 +41,32 @@ def test_an_empty_cut_answer_teaches_nothing_and_is_left_out(demo):
     assert [m.answer for m in made] == [(2,)]
 
 
+def test_an_answer_behind_an_opening_is_tokenised_as_one_text_and_the_opening_has_no_loss(demo):
+    chat = ChatTemplate(demo.tokenizer)
+    made = make_examples(
+        chat,
+        ["Name a fruit.", "Name a tool."],
+        ["I cannot help.", "No."],
+        [True, False],
+        2,
+        "continue",
+        ["Sure! The", "Here"],
+    )
+    for example, opening, answer in zip(made, ["Sure! The", "Here"], ["I cannot help.", "No."], strict=True):
+        assert demo.tokenizer.decode(example.prompt).endswith(f"<|im_start|>assistant\n{opening}")
+        assert demo.tokenizer.decode(example.answer).removesuffix("<|im_end|>") == f" {answer}"
+    assert made[0].answer[-1] == 2
+    joined = chat.render("Name a fruit.", opening="Sure! The I cannot help.")
+    assert [*made[0].prompt, *made[0].answer[:-1]] == demo.tokenizer(joined)["input_ids"]
+
+
+def test_an_example_counts_its_longer_answer_and_has_a_side_for_each():
+    pair = Example((1, 2), (3,), "prefer", rejected=(4, 5, 6))
+    assert len(pair) == 5
+    assert [(*side.prompt, *side.answer) for side in pair.sides()] == [(1, 2, 3), (1, 2, 4, 5, 6)]
+    assert Example((1, 2), (3,), "refuse").sides() == [Example((1, 2), (3,), "refuse")]
+
+
 def test_no_conversations_make_no_examples(demo):
     assert make_examples(ChatTemplate(demo.tokenizer), [], [], [], 2, "retain") == []
 

@@ -251,3 +251,52 @@ def test_an_example_beyond_the_context_is_an_error(tiny_loaded):
     long = [Example(tuple(range(3, 260)), (2,), "refuse")]
     with pytest.raises(BadInputError, match="has 258 tokens, the model's context holds 256"):
         train_bank(loaded, ExpertBank(loaded.moe, [Expert(1, 0)]), long, TrainingConfig(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "knobs"),
+    [
+        ({}, ["training.batch_size", "training.gradient_checkpointing=true", "training.lora_rank"]),
+        ({"gradient_checkpointing": True, "lora_rank": 2}, ["training.batch_size"]),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_out_of_memory_names_what_to_turn(tiny_loaded, settings, knobs, device):
+    loaded = tiny_loaded("qwen3_moe")
+
+    def ask_for_too_much(*_):
+        if device == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        torch.empty(2**50)  # what the CPU's allocator says is its own
+
+    loaded.moe.layers[0].experts.register_forward_pre_hook(ask_for_too_much)
+    bank = ExpertBank(loaded.moe, [Expert(1, 0)])
+    with pytest.raises(HarnessError, match="out of memory while training: lower") as error:
+        train_bank(loaded, bank, examples(), TrainingConfig(**settings), seed=0)
+    known = ["training.batch_size", "training.gradient_checkpointing=true", "training.lora_rank"]
+    assert [knob for knob in known if knob in str(error.value)] == knobs
+    assert error.value.exit_code == 1
+    assert "\n" not in str(error.value)
+
+
+def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(tiny_loaded):
+    loaded = tiny_loaded("qwen3_moe")
+    loaded.moe.layers[0].experts.register_forward_pre_hook(lambda *_: torch.ones(2) @ torch.ones(3))
+    bank = ExpertBank(loaded.moe, [Expert(1, 0)])
+    with pytest.raises(RuntimeError, match="size") as error:
+        train_bank(loaded, bank, examples(), TrainingConfig(), seed=0)
+    assert not isinstance(error.value, HarnessError)
+
+
+@pytest.mark.parametrize(
+    ("expert", "message"),
+    [
+        (Expert(1, 8), "layer 1 has no expert 8: it has experts 0 to 7"),
+        (Expert(0, 0), "layer 0"),  # dense
+        (Expert(3, 0), "layer 3"),  # beyond the last
+    ],
+)
+def test_experts_that_do_not_exist_are_bad_input(tiny_loaded, expert, message):
+    with pytest.raises(BadInputError, match=message) as error:
+        ExpertBank(tiny_loaded("qwen3_moe").moe, [Expert(1, 0), expert])
+    assert error.value.exit_code == 2
