@@ -30,6 +30,7 @@ PLACES = {
     "collect": "harness.run.answering:_collect",
     "whole": "harness.store.files:write_whole",
     "step": "harness.training.loop:_accumulate",
+    "checkpoint": "harness.training.resume:write_whole",
     "merge": "harness.training.merge:write_merged",
     "compare": "harness.run.training:frozen_unchanged",
     "capability": "harness.capability.lm_eval:run_capability",
