@@ -18,7 +18,7 @@ from harness.training.distributed import Ranks
 from harness.training.examples import Batch, Example, check_lengths
 from harness.training.objectives import OBJECTIVES, Reading, aims_of, cross_entropy
 from harness.training.resume import Checkpoints, TrainingState
-from harness.training.stopping import Evaluate, best_step, looks_since_best, was_looked_at
+from harness.training.stopping import Evaluate, best_step, looks_since_best
 
 if TYPE_CHECKING:
     from harness.config import TrainingConfig
@@ -82,7 +82,7 @@ def train_bank(
     every = (config.early_stopping.every if evaluate else None) or total
     while True:
         due = state.step and (state.step % every == 0 or state.step == total)
-        if evaluate is not None and due and not was_looked_at(state.log[-1]):
+        if evaluate is not None and due:
             state.log[-1] |= evaluate().row()
             if best_step(state.log) == state.step:
                 state.keep_as_best()

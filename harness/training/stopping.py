@@ -35,11 +35,6 @@ Evaluate = Callable[[], Look]
 """Lets the model, with the bank's values at the moment, answer the held-out prompts."""
 
 
-def was_looked_at(row: Mapping[str, Any]) -> bool:
-    """Say whether a step of a log was looked at."""
-    return _KEY in row
-
-
 def best_step(log: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the step with the highest score, the earliest of several; None before the first look."""
     looks = [row for row in log if _KEY in row]

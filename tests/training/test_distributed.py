@@ -21,6 +21,7 @@ from harness.training.examples import Example
 from harness.training.launch import error_of, train_in_processes
 from harness.training.loop import train_bank
 from harness.training.lora import Lora
+from harness.training.resume import Checkpoints
 
 # Of unequal lengths, seven to a batch of four: some batches split unevenly, and one leaves a process without any.
 EXAMPLES = [
@@ -77,6 +78,30 @@ def test_two_processes_train_as_one(load, family, lora, more):
             if not (lora and name.endswith("bias")):
                 own = saved.moe.layer(layer).weight(name)[one.experts[layer]]
                 assert (values - own).abs().max() > 1e-3  # a hundred times what may differ
+
+
+@pytest.mark.slow
+def test_two_processes_read_every_objective_as_one_does_and_go_on_from_a_checkpoint(load, tmp_path):
+    saved = load("qwen3_moe")
+    aims = ["prefer", "retain", "prefer", "continue", "retain", "refuse", "prefer"]
+    examples = [
+        replace(example, aim=aim, rejected=tuple(range(300 + i, 306 + i)) if aim == "prefer" else ())
+        for i, (example, aim) in enumerate(zip(EXAMPLES, aims, strict=True))
+    ]
+    objectives = {"refuse": 1.0, "retain": 0.5, "retain_kl": 1.0, "prefer": 2.0, "refuse_continued": 1.0}
+    config = CONFIG.model_copy(update={"objectives": objectives})
+    alone, together, again = (ExpertBank(saved.moe, some_experts(saved.moe)) for _ in range(3))
+    expected = train_bank(saved, alone, examples, config, seed=0)
+    kept = {"dtype": "float32", "checkpoints": Checkpoints(tmp_path / "checkpoint", "key", every=3)}
+    found = train_in_processes(saved, together, examples, config, 0, **kept)
+    for a, b in zip(expected.log, found.log, strict=True):
+        assert b["losses"] == pytest.approx(a["losses"], abs=1e-4)
+    for a, b in zip(alone.parameters(), together.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    steps: list[int] = []
+    assert train_in_processes(saved, again, examples, config, 0, steps.append, **kept) == found
+    assert len(steps) == 4  # three of them told at once, from the checkpoint
+    assert all(map(torch.equal, together.parameters(), again.parameters()))
 
 
 @pytest.mark.slow

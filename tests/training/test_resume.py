@@ -12,7 +12,7 @@ from harness.training.bank import ExpertBank
 from harness.training.examples import Example
 from harness.training.loop import train_bank
 from harness.training.lora import Lora
-from harness.training.resume import Checkpoints
+from harness.training.resume import Checkpoints, TrainingState
 from harness.training.stopping import Look
 
 EXAMPLES = [
@@ -106,6 +106,22 @@ def test_early_stopping_goes_on_with_its_best_state(tiny_loaded, tmp_path, broke
     found, _ = trained(parts, checkpoints=checkpoints)
     assert found == expected
     assert all(map(torch.equal, whole.parameters(), parts.parameters()))
+
+
+def test_what_was_noted_of_gradients_is_kept(tiny_loaded, tmp_path):
+    """An expert that tokens reached before the break only is not reported as dormant."""
+    loaded, checkpoints = tiny_loaded("qwen3_moe"), Checkpoints(tmp_path / "checkpoint", "key", 1)
+
+    def state(fill: float) -> TrainingState:
+        bank = new_bank(loaded)
+        return TrainingState(
+            bank, torch.optim.AdamW(bank.parameters()), {1: torch.full((2,), fill), 2: torch.full((1,), fill)}
+        )
+
+    before, after = state(0.5), state(0.0)
+    checkpoints.write(before)
+    checkpoints.restore(after)
+    assert [values.tolist() for values in after.gradients.values()] == [[0.5, 0.5], [0.5]]
 
 
 def test_a_checkpoint_of_another_training_is_not_read(tiny_loaded, tmp_path):

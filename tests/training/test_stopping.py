@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.training.stopping import Look, best_step, looks_since_best, was_looked_at
+from harness.training.stopping import Look, best_step, looks_since_best
 
 
 def log_of(*scores: float | None) -> list[dict]:
@@ -34,7 +34,3 @@ def test_a_score_is_refusal_less_false_refusal():
 def test_the_best_look_and_those_since(scores, best, since):
     log = log_of(*scores)
     assert (best_step(log), looks_since_best(log)) == (best, since)
-
-
-def test_a_step_was_looked_at_or_not():
-    assert [was_looked_at(row) for row in log_of(None, 0.1)] == [False, True]
