@@ -1,0 +1,143 @@
+"""Trials of training settings: train the selected experts, then answer prompts that were not trained on.
+
+By default those are a held-out part of the train split, in whole groups of near-duplicates: the test split plays no
+part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.config import make_config
+from harness.data.holdout import hold_out
+from harness.data.task import Kind
+from harness.engines.transformers import Response
+from harness.interventions.apply import active
+from harness.judges.base import Verdict, judge_all
+from harness.metrics.rates import refusal_rate
+from harness.models.load import LoadedModel
+from harness.run import pipeline
+from harness.run.conversations import training_conversations
+from harness.run.plan import Plan, make_plan
+from harness.run.selecting import select
+from harness.run.session import Session
+from harness.run.training import train, training_key
+from harness.store.files import read_jsonl
+
+HELD_OUT = 0.25
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every trial takes."""
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--tasks", default=None)
+    parser.add_argument("--data-dir", type=Path, action="append", default=[])
+    parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--set", action="append", default=[], help="settings of all trials")
+
+
+def plan_of(arguments: argparse.Namespace, flags: Mapping[str, Any], assignments: Sequence[str]) -> Plan:
+    """Return the plan of a trial, whose test prompts are the run's own."""
+    given: dict[str, Any] = {"model": arguments.model, "data_dir": arguments.data_dir, **flags}
+    if arguments.limit:
+        given["limit"] = arguments.limit
+    if arguments.tasks:
+        given["tasks"] = arguments.tasks.split(",")
+    return make_plan(make_config(given, None, [*arguments.set, *assignments]))
+
+
+def with_held_out_as_test(plan: Plan) -> Plan:
+    """Return the plan with a part of the train prompts in place of the test prompts."""
+    train_prompts = {task: roles["train"] for task, roles in plan.splits.prompts.items()}
+    kept, held_out = hold_out(train_prompts, plan.sets, HELD_OUT)
+    prompts = {
+        task: {"identify": roles["identify"], "train": kept[task], "test": held_out[task]}
+        for task, roles in plan.splits.prompts.items()
+    }
+    return dataclasses.replace(plan, splits=dataclasses.replace(plan.splits, prompts=prompts))
+
+
+@dataclasses.dataclass
+class Trial:
+    """A trained intervention.
+
+    Attributes:
+        session: its run. All trials of one folder share what the base model answered.
+        state: fingerprint of the training.
+        delta: the trained experts.
+        log: a row for each optimizer step.
+        examples: how many were learnt from.
+        seconds: that the training took, or 0 where an earlier call did it.
+    """
+
+    session: Session
+    state: str
+    delta: Any
+    log: list[dict[str, Any]]
+    examples: int
+    seconds: float
+    selection: Any
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Put the trained experts into the model inside the block."""
+        variant = self.session.plan.intervention
+        with active(variant, self.session.loaded.moe, self.selection, self.delta):
+            yield
+
+
+def open_run(plan: Plan, out: Path, loaded: LoadedModel | None = None) -> Session:
+    """Open a trial's run, with the model of an earlier one of the same folder."""
+    session = pipeline.start(plan, out)
+    if loaded is not None:
+        session.loaded = loaded
+    return session
+
+
+def trial(session: Session) -> Trial:
+    """Train a run's intervention."""
+    variant = session.plan.intervention
+    selection = select(session)[variant.name]
+    conversations = training_conversations(session)
+    started = time.perf_counter()
+    delta = train(session, variant, selection, conversations)
+    seconds = time.perf_counter() - started
+    log = read_jsonl(session.folder.variant(variant.name) / "train.jsonl")
+    key = training_key(session, selection, conversations)
+    return Trial(session, key, delta, log, len(conversations), seconds, selection)
+
+
+@dataclasses.dataclass
+class Answered:
+    """What a task's test prompts were answered."""
+
+    task: str
+    kind: str
+    responses: list[Response]
+    verdicts: list[Verdict]
+
+    @property
+    def rate(self) -> Any:
+        """How often they were refused."""
+        return refusal_rate([verdict.label for verdict in self.verdicts])
+
+
+def answered(session: Session, kind: Kind | None = None) -> list[Answered]:
+    """Let the model answer the test prompts, or those of a kind, as it is at the moment."""
+    found = []
+    for task, prompts in session.plan.prompts("test", kind).items():
+        if prompts:
+            opening, tokens = session.plan.opening(task), session.plan.max_new_tokens(task)
+            batches = session.engine.batches(prompts, opening=opening)
+            results = session.engine.generate(batches, tokens, opening=opening)
+            responses = [response for result in results for response in result.responses]
+            verdicts = judge_all(session.plan.judge, [response.row() for response in responses])
+            found.append(Answered(task, session.plan.kind(task), responses, verdicts))
+    return found
