@@ -11,6 +11,7 @@ import pytest
 
 from harness import __version__
 from harness.cli.main import main
+from harness.store.run_folder import RunFolder
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas", "sklearn", "statsmodels", "scipy", "numpy")
 
@@ -183,9 +184,10 @@ def test_a_run_prints_its_leaderboard_and_where_the_report_is(rerun, capsys):
 
 def test_report_writes_the_report_anew(rerun, small_run, capsys, tmp_path):
     folder = tmp_path / "run"
-    (folder / "report.html").unlink()
+    (folder / "report.html").write_text("as an older version wrote it")
+    RunFolder(folder).write_manifest()
     assert "Report: " in printed(capsys, "report", folder)
-    assert (folder / "report.html").is_file()
+    assert "unsafe_experts" in (folder / "report.html").read_text()
     listed = json.loads((folder / "manifest.json").read_text())["files"]
     assert "report.html" in listed
     both = json.loads(printed(capsys, "report", folder, small_run, "--json"))
