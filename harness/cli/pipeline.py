@@ -334,7 +334,7 @@ def _go(
     if dry_run:
         _show_dry_run(plan, target, as_json)
         return 0
-    session = pipeline.start(plan, target)
+    session = pipeline.start(plan, target, goes_on=command not in ("run", "capture"))
     summary = pipeline.run(session, until="evaluate" if command == "run" else command)
     if summary is None:
         typer.echo(json.dumps({"run": str(target)}) if as_json else f"{command}: done, see {target}")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import BadInputError
+from harness.models.moe import ranges
 from harness.progress import progress
 from harness.routing.counts import RoutingCounts, join, reorder
 from harness.routing.files import load_counts, load_tokens, save_routing
@@ -97,7 +99,32 @@ def capture_routing(session: Session) -> dict[str, RoutingCounts]:
         key = session.key(prompts=contents(prompts), max_new_tokens=tokens, record=session.config.record)
         answer(session, f"capture {task}", key, prompts, path.with_suffix(".jsonl"), tokens, routing=path)
         counts[task] = load_counts(path)
+        _check_origin(session, counts[task], prompts, path)
     return counts
+
+
+def _check_origin(session: Session, counts: RoutingCounts, prompts: Sequence[Prompt], path: Path) -> None:
+    """Refuse counts that were put into the run folder from elsewhere.
+
+    Raises:
+        BadInputError: they are of a model of another shape, or of other prompts.
+    """
+    outline = session.plan.outline
+    found = (list(counts.layers), counts.counts.shape[-1], counts.experts_per_token)
+    expected = (outline.layer_indices, outline.n_experts, outline.experts_per_token)
+    if found != expected:
+        raise BadInputError(
+            f"{path} holds the routing of another model: {_shape(*found)}; {session.plan.ref.name} has "
+            f"{_shape(*expected)}"
+        )
+    if counts.ids != tuple(prompt.id for prompt in prompts):
+        raise BadInputError(
+            f"{path} holds the routing of other prompts than this run's: delete it to capture again"
+        )
+
+
+def _shape(layers: list[int], experts: int, experts_per_token: int) -> str:
+    return f"{len(layers)} MoE layers ({ranges(layers)}) of {experts} experts, {experts_per_token} a token"
 
 
 def own_answers(session: Session, kind: Kind) -> dict[str, list[dict[str, Any]]]:

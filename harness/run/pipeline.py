@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import RunConfig
-from harness.errors import VariantImpossibleError
+from harness.errors import BadInputError, VariantImpossibleError
 from harness.interventions.apply import Variant, active
 from harness.progress import say
 from harness.report.write import write_reports
@@ -48,13 +48,23 @@ def kept_config(output: Path) -> dict[str, Any] | None:
     return RunFolder(output).state.get("config")
 
 
-def start(plan: Plan, output: Path) -> Session:
-    """Open the run's folder and write down what is going to happen."""
+def start(plan: Plan, output: Path, goes_on: bool = False) -> Session:
+    """Open the run's folder and write down what is going to happen.
+
+    Args:
+        plan: what to do.
+        output: the run folder.
+        goes_on: this is a later step of the run that the folder holds, rather than a whole run, which may make it anew.
+
+    Raises:
+        BadInputError: the folder holds something else, or a later step finds another model's run.
+    """
     folder = RunFolder(output)
     session = Session(plan, folder)
-    model_key = (
-        session.model_key
-    )  # reads the checkpoint, which may be unusable: nothing is written before that
+    # This reads the checkpoint, which may be unusable: nothing is written before it.
+    model_key = session.model_key
+    if goes_on:
+        _refuse_another_model(folder, plan.ref.name, model_key)
     folder.describe(
         {
             "run_id": folder.state.get("run_id") or _new_id(plan),
@@ -102,6 +112,16 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
     write_reports(session.folder.path)
     session.folder.write_manifest()
     return summary
+
+
+def _refuse_another_model(folder: RunFolder, name: str, model_key: str) -> None:
+    kept = folder.state.get("model")
+    if kept is None or kept["fingerprint"] == model_key:
+        return
+    what = f"the weights of {name} have changed" if kept["name"] == name else f"not {name}"
+    raise BadInputError(
+        f"{folder.path} is a run of {kept['name']}, {what}: name another --output, or begin anew with harness run"
+    )
 
 
 def _new_id(plan: Plan) -> str:
