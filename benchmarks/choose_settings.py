@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from trials import add_arguments, answered, open_run, plan_of, trial, with_held_out_as_test
+from trials import add_arguments, answered, held_out_apart, open_run, plan_of, trial
 
 from harness.models.load import quiet_transformers
 
@@ -30,7 +30,7 @@ def main() -> None:
     for number, candidate in enumerate(arguments.candidates):
         named = [item if "." in item.split("=")[0] else f"training.{item}" for item in candidate.split()]
         # One folder for all candidates: capture and own answers are the same and done once.
-        plan = with_held_out_as_test(plan_of(arguments, {"capability.tasks": []}, named))
+        plan = held_out_apart(plan_of(arguments, {"capability.tasks": []}, named))
         tried = trial(open_run(plan, arguments.out, loaded))
         loaded = tried.session.loaded
         with tried.active():

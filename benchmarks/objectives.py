@@ -32,10 +32,10 @@ from trials import (
     Trial,
     add_arguments,
     answered,
+    held_out_apart,
     open_run,
     plan_of,
     trial,
-    with_held_out_as_test,
 )
 
 from harness.data.task import FORCED
@@ -63,6 +63,8 @@ RECIPES = (
     "refuse=1,prefer=1,refuse_continued=1,retain_kl=1",
 )
 BASE = "base"
+HELD_OUT = "held-out train prompts"
+TEST = "test split"
 
 
 @dataclass
@@ -103,22 +105,30 @@ def main() -> None:
     """Measure every recipe and print the table."""
     arguments = parse()
     quiet_transformers()
-    rows: list[Measured] = []
+    rows: dict[str, list[Measured]] = {HELD_OUT: []} | ({TEST: []} if arguments.final else {})
     for seed in arguments.seeds:
-        held_out = Bench(arguments, seed, held_out=True)
-        final = Bench(arguments, seed, held_out=False) if arguments.final else held_out
-        rows.append(final.base())
-        show(rows[-1])
+        bench = Bench(arguments, seed)
+        for split in rows:
+            keep(arguments, rows, split, bench.base(split))
         for recipe in arguments.recipes or RECIPES:
             # Tuned with the first seed, and kept for the others: each recipe costs the same.
-            earlier = [row for row in rows if row.recipe == recipe]
-            tuned = earlier[0].tuned if earlier else held_out.best_candidate(recipe, arguments.tune)
-            rows.append(final.measure(recipe, tuned))
-            show(rows[-1])
-    (arguments.out / "objectives.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    print(f"\n{where(arguments)}\n\n{table(rows)}")
+            earlier = [row for row in rows[HELD_OUT] if row.recipe == recipe]
+            tuned = earlier[0].tuned if earlier else bench.best_candidate(recipe, arguments.tune)
+            for split in rows:
+                keep(arguments, rows, split, bench.measure(recipe, tuned, split))
+    for split, measured in rows.items():
+        print(f"\n{where(arguments, split)}\n\n{table(measured)}")
     if arguments.chart:
-        chart(rows, arguments.chart)
+        chart(rows[TEST if arguments.final else HELD_OUT], arguments.chart)
+
+
+def keep(arguments: argparse.Namespace, rows: dict[str, list[Measured]], split: str, row: Measured) -> None:
+    """Add a row, write all of them down and print a line, while the work goes on."""
+    rows[split].append(row)
+    content = {name: [asdict(one) for one in measured] for name, measured in rows.items()}
+    (arguments.out / "objectives.json").write_text(json.dumps(content, indent=1))
+    figures = f"refusal {row.gain:.3f}, false refusal {row.cost:.3f}"
+    print(f"seed {row.seed} {row.recipe} on {split}: {figures}", file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -132,7 +142,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps of every training")
     parser.add_argument("--seeds", default="0", type=lambda text: [int(seed) for seed in text.split(",")])
     parser.add_argument("--capability", default=None, help="lm-eval tasks; by default the model's own")
-    parser.add_argument("--final", action="store_true", help="measure on the test split")
+    parser.add_argument("--final", action="store_true", help="measure on the test split too")
     parser.add_argument("--chart", type=Path, default=None)
     arguments = parser.parse_args()
     arguments.tune = arguments.tune or [""]
@@ -140,15 +150,15 @@ def parse() -> argparse.Namespace:
 
 
 class Bench:
-    """Trains and measures recipes with one seed, on one split."""
+    """Trains recipes with one seed and measures them on the held-out prompts or on the test split."""
 
-    def __init__(self, arguments: argparse.Namespace, seed: int, held_out: bool) -> None:
-        self.arguments, self.seed, self.held_out = arguments, seed, held_out
-        self.out = arguments.out / f"seed{seed}-{'held-out' if held_out else 'test'}"
-        self._answers: list[Example] | None = None
+    def __init__(self, arguments: argparse.Namespace, seed: int) -> None:
+        self.arguments, self.seed = arguments, seed
+        self.out = arguments.out / f"seed{seed}"
+        self._answers: dict[str, list[Example]] = {}
         self._loaded: LoadedModel | None = None
 
-    def plan(self, objectives: str = "refuse=1", candidate: str = "") -> Plan:
+    def plan(self, split: str, objectives: str = "refuse=1", candidate: str = "") -> Plan:
         """Return the plan of a recipe."""
         settings = [f"training.{item}" for item in candidate.split()]
         weights = ", ".join(part.replace("=", ": ") for part in objectives.split(","))
@@ -158,34 +168,36 @@ class Bench:
         flags = {"seed": self.seed, "baselines": []}
         if self.arguments.capability is not None:
             flags["capability.tasks"] = [name for name in self.arguments.capability.split(",") if name]
-        plan = plan_of(self.arguments, flags, settings)
-        return with_held_out_as_test(plan) if self.held_out else plan
+        return held_out_apart(plan_of(self.arguments, flags, settings), as_test=split == HELD_OUT)
 
     def best_candidate(self, recipe: str, candidates: Sequence[str]) -> str:
         """Return the candidate with the most refusal less false refusal; the first where there is but one."""
         if len(candidates) == 1:
             return candidates[0]
-        tried = {candidate: self.measure(recipe, candidate, briefly=True) for candidate in candidates}
+        tried = {
+            candidate: self.measure(recipe, candidate, HELD_OUT, briefly=True) for candidate in candidates
+        }
         return max(tried, key=lambda candidate: tried[candidate].gain - tried[candidate].cost)
 
-    def base(self) -> Measured:
+    def base(self, split: str) -> Measured:
         """Measure the model itself."""
-        session = self.session(self.plan())
+        session = self.session(self.plan(split))
         row = Measured(BASE, self.seed)
         fill(row, answered(session))
+        self._answers[split] = own_answers(session)
         variant = session.plan.variants[0]
         row.capability = capability(measure_capability(session, variant, "base"))
         return row
 
     def session(self, plan: Plan) -> Session:
-        """Open the run of a plan."""
+        """Open the run of a plan; every split shares its folder, so that a recipe is trained once."""
         session = open_run(plan, self.out, self._loaded)
         self._loaded = session.loaded
         return session
 
-    def measure(self, recipe: str, candidate: str, briefly: bool = False) -> Measured:
-        """Train a recipe and measure it."""
-        tried = trial(self.session(self.plan(recipe, candidate)))
+    def measure(self, recipe: str, candidate: str, split: str, briefly: bool = False) -> Measured:
+        """Train a recipe, unless that was done for the other split, and measure it."""
+        tried = trial(self.session(self.plan(split, recipe, candidate)))
         row = Measured(recipe, self.seed, candidate, len(tried.log))
         with tried.active():
             fill(row, answered(tried.session))
@@ -193,18 +205,16 @@ class Bench:
                 variant = tried.session.plan.intervention
                 row.capability = capability(measure_capability(tried.session, variant, tried.state))
         if not briefly:
-            row.kl = self.kl(tried)
+            row.kl = self.kl(tried, split)
         return row
 
-    def kl(self, tried: Trial) -> float:
+    def kl(self, tried: Trial, split: str) -> float:
         """Return KL(base || trained) for each token of the base model's answers to the benign prompts."""
         session = tried.session
-        if self._answers is None:
-            self._answers = own_answers(session)
         loaded, total, tokens = session.loaded, 0.0, 0
         bank = bank_of(session, tried.delta)
         pad, size = int(loaded.tokenizer.pad_token_id), session.config.training.batch_size
-        rows = sorted(self._answers, key=len)
+        rows = sorted(self._answers[split], key=len)
         with bank.installed(), torch.no_grad():
             for at in range(0, len(rows), size):
                 batch = collate(rows[at : at + size], pad, loaded.device)
@@ -252,19 +262,10 @@ def capability(measured: dict) -> dict[str, float | None]:
     return {task: result["value"] for task, result in measured.items()}
 
 
-def show(row: Measured) -> None:
-    """Print a line while the work goes on."""
-    print(
-        f"seed {row.seed} {row.recipe}: refusal {row.gain:.3f}, false refusal {row.cost:.3f}",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def where(arguments: argparse.Namespace) -> str:
+def where(arguments: argparse.Namespace, split: str) -> str:
     """Say what the table was measured on."""
     return (
-        f"{arguments.model}, {'test split' if arguments.final else 'held-out train prompts'}, "
+        f"{arguments.model}, {split}, "
         f"{arguments.steps} steps, {len(arguments.tune)} candidates a recipe, seeds {arguments.seeds}, "
         f"{'GPU' if torch.cuda.is_available() else platform.machine() + ' CPU'}, torch {torch.__version__}"
     )

@@ -53,12 +53,13 @@ def plan_of(arguments: argparse.Namespace, flags: Mapping[str, Any], assignments
     return make_plan(make_config(given, None, [*arguments.set, *assignments]))
 
 
-def with_held_out_as_test(plan: Plan) -> Plan:
-    """Return the plan with a part of the train prompts in place of the test prompts."""
+def held_out_apart(plan: Plan, as_test: bool = True) -> Plan:
+    """Return the plan without a part of the train prompts, which stand in place of the test prompts if so asked."""
     train_prompts = {task: roles["train"] for task, roles in plan.splits.prompts.items()}
     kept, held_out = hold_out(train_prompts, plan.sets, HELD_OUT)
     prompts = {
-        task: {"identify": roles["identify"], "train": kept[task], "test": held_out[task]}
+        task: {"identify": roles["identify"], "train": kept[task]}
+        | {"test": held_out[task] if as_test else roles["test"]}
         for task, roles in plan.splits.prompts.items()
     }
     return dataclasses.replace(plan, splits=dataclasses.replace(plan.splits, prompts=prompts))
