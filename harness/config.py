@@ -198,7 +198,7 @@ class RunConfig(Settings):
     )
     seed: NonNegativeInt = Field(0, description="of splits, refusals, random draws and training order")
     draws: PositiveInt = Field(1, description="how many random_experts draws to train")
-    judge: str = Field("keyword", description="the primary judge; see `harness judges list`")
+    judge: str = Field("builtin", description="the primary judge; see `harness judges list`")
     record: Record = Field(
         "counts",
         description="how much routing to keep of the identify prompts: counts; also each token's experts and gate "

@@ -146,7 +146,7 @@ def _command(
         _group(
             _HOW,
             "--judge",
-            help_text="The primary judge; for evaluate on a finished run, one more. [keyword]",
+            help_text="The primary judge; for evaluate on a finished run, one more. [builtin]",
         ),
     ] = None,
     forced_start: Annotated[

@@ -15,7 +15,7 @@ from harness.store.summary import read_summary
 TASKS = ("demo_harmful", "demo_benign")
 COMMAND = (
     *("run", "--intervention", "system_prompt", "--baselines", "none", "--capability", "none"),
-    *("--tasks", ",".join(TASKS), "--limit", "20"),
+    *("--tasks", ",".join(TASKS), "--limit", "20", "--judge", "keyword"),
 )
 
 

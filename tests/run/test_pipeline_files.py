@@ -22,12 +22,12 @@ TRAINED = ["unsafe_experts", "random_experts", "all_experts"]
 
 def test_every_file_of_the_contract_is_there_and_no_unfinished_one(small_run):
     expected = {"run.json", "summary.json", "manifest.json", "splits.json", "experts.parquet"}
-    expected |= {"report.html", "report.md", "training/examples.jsonl", "judges/keyword.json"}
+    expected |= {"report.html", "report.md", "training/examples.jsonl", "judges/builtin.json"}
     expected |= {"training/demo_benign.jsonl", "training/demo_twins.jsonl"}
     expected |= {f"routing/{task}.{suffix}" for task in TASKS for suffix in ("safetensors", "jsonl")}
     for name in VARIANTS:
         expected |= {f"variants/{name}/responses/{task}.jsonl" for task in TASKS}
-        expected |= {f"variants/{name}/verdicts/{task}.keyword.jsonl" for task in TASKS}
+        expected |= {f"variants/{name}/verdicts/{task}.builtin.jsonl" for task in TASKS}
         expected |= {f"variants/{name}/capability.json"}
     expected |= {f"variants/{name}/selection.json" for name in [*TRAINED, "steer"]}
     own = {"delta.safetensors", "delta.json", "train.jsonl", "proof.json"}
@@ -81,9 +81,9 @@ def test_all_variants_answer_the_same_prompts_in_the_same_order(small_run):
             assert set(rows[0]) == {
                 *("id", "prompt", "response", "finish_reason", "prompt_tokens", "generated_tokens")
             }
-            verdicts = read_jsonl(small_run / f"variants/{name}/verdicts/{task}.keyword.jsonl")
+            verdicts = read_jsonl(small_run / f"variants/{name}/verdicts/{task}.builtin.jsonl")
             assert [row["id"] for row in verdicts] == [row["id"] for row in rows]
-            assert set(verdicts[0]) == {"id", "label", "rule", "reason"}
+            assert set(verdicts[0]) == {"id", "label", "rule", "reason", "probability"}
 
 
 def test_each_role_uses_prompts_of_its_own_split(small_run):
@@ -163,7 +163,7 @@ def test_a_delta_holds_the_selected_experts_and_no_more(small_run, name):
 def test_rates_are_those_of_the_verdicts(small_run, name):
     for task, row in read_summary(small_run).variants[name].tasks.items():
         labels = [
-            v["label"] for v in read_jsonl(small_run / f"variants/{name}/verdicts/{task}.keyword.jsonl")
+            v["label"] for v in read_jsonl(small_run / f"variants/{name}/verdicts/{task}.builtin.jsonl")
         ]
         answers = read_jsonl(small_run / f"variants/{name}/responses/{task}.jsonl")
         assert row.value == pytest.approx(labels.count("refusal") / len(labels))
@@ -183,7 +183,7 @@ def test_comparisons_are_exact_paired_tests_adjusted_within_their_family(small_r
         ours, theirs = (
             [
                 v["label"] == "refusal"
-                for v in read_jsonl(small_run / f"variants/{name}/verdicts/{row.task}.keyword.jsonl")
+                for v in read_jsonl(small_run / f"variants/{name}/verdicts/{row.task}.builtin.jsonl")
             ]
             for name in (row.variant, row.against)
         )

@@ -44,7 +44,7 @@ def test_a_second_run_does_nothing_and_does_not_load_the_model(rerun, small_run,
         (["--top-k", "4"], {"expert table"} | training("unsafe_experts")),
         (["--capability-limit", "4"], {"capability base", "capability unsafe_experts"}),
         (["--capability", "demo_arithmetic"], {"capability base", "capability unsafe_experts"}),
-        (["--judge", "keyword"], set()),
+        (["--judge", "builtin"], set()),
     ],
     ids=["learning rate", "top_k", "capability limit", "capability tasks", "nothing"],
 )

@@ -228,10 +228,10 @@ def test_an_example_beyond_the_context_ends_the_run_in_one_line(tmp_path, capsys
 
 def test_a_model_that_refuses_everything_has_nothing_to_prefer_over(tmp_path, capsys, monkeypatch):
     from harness.judges.base import Verdict
-    from harness.judges.keyword import KeywordJudge
+    from harness.judges.builtin.judge import BuiltinJudge
 
     monkeypatch.setattr(
-        KeywordJudge, "judge", lambda self, id, prompt, response, cut=False: Verdict(id, "refusal", "test")
+        BuiltinJudge, "judge", lambda self, id, prompt, response, cut=False: Verdict(id, "refusal", "test")
     )
     command = ["train", "--limit", "12", "--objectives", "refuse=1,prefer=1", "--baselines", "none"]
     assert main([*command, "--output", str(tmp_path / "run")]) == 2
