@@ -1,0 +1,29 @@
+"""A gates file at hand, and a run folder that a test may change."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+@pytest.fixture
+def run(small_run: Path, tmp_path: Path) -> Path:
+    """A copy of the small run."""
+    return shutil.copytree(small_run, tmp_path / "run")
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Callable[..., Path]:
+    """Write a gates file."""
+
+    def write(*rows: dict[str, Any], name: str = "gates.yaml", **settings: Any) -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump({**settings, "gates": list(rows)}, sort_keys=False))
+        return path
+
+    return write

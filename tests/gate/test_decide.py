@@ -1,0 +1,144 @@
+"""From samples to a verdict; the truth is known, since the samples are simulated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import BadInputError
+from harness.gate.decide import EXIT_CODES, _difference, _share, overall
+from harness.gate.outcomes import Samples
+from harness.gate.reference import Pinned
+from harness.gate.schema import Gate
+
+LEVEL = 0.05
+SIMULATIONS = 2000
+DRAWS = 150
+# Of 2,000 simulations at the level, so many more come by chance once in a thousand.
+MOST = SIMULATIONS * LEVEL + 3.1 * (SIMULATIONS * LEVEL * (1 - LEVEL)) ** 0.5
+
+
+def gate(**bound):
+    return Gate(name="g", metric="refusal_rate", task="t", **bound)
+
+
+def samples(outcomes):
+    named = {str(index): outcome for index, outcome in enumerate(outcomes)}
+    labels = {
+        key: {True: "refusal", False: "compliance", None: "unscored"}[value] for key, value in named.items()
+    }
+    return Samples("v", "t", "refusal_rate", "builtin", "harmful", named, labels, dict.fromkeys(named, ""))
+
+
+def of_counts(successes, n, unscored=0):
+    return samples([True] * successes + [None] * unscored + [False] * (n - successes - unscored))
+
+
+def pair(first_only, second_only, both, neither):
+    mine = [True] * first_only + [False] * second_only + [True] * both + [False] * neither
+    theirs = [False] * first_only + [True] * second_only + [True] * both + [False] * neither
+    return samples(mine), Pinned.of(samples(theirs))
+
+
+@pytest.mark.parametrize(
+    ("side", "limit", "n"), [("at_least", 0.95, 132), ("at_least", 0.9, 60), ("at_most", 0.05, 200)]
+)
+def test_a_share_that_is_just_not_kept_passes_no_more_often_than_the_level(side, limit, n):
+    """The bound itself is the nearest truth at which a pass would be false."""
+    drawn, counts = np.unique(np.random.default_rng(0).binomial(n, limit, SIMULATIONS), return_counts=True)
+    verdicts = [_share(gate(**{side: limit}), of_counts(int(k), n), LEVEL).verdict for k in drawn]
+    of = {v: sum(c for c, w in zip(counts, verdicts, strict=True) if w == v) for v in ("PASS", "FAIL")}
+    assert 0 < of["PASS"] <= MOST
+    assert 0 < of["FAIL"] <= MOST
+
+
+@pytest.mark.parametrize(
+    ("bound", "difference", "discordant", "n"),
+    [("at_most_below", -0.1, 0.2, 60), ("at_most_above", 0.1, 0.15, 60), ("above_by", 0.0, 0.2, 132)],
+)
+def test_a_difference_that_is_just_not_kept_passes_no_more_often_than_the_level(
+    bound, difference, discordant, n
+):
+    first, second = (discordant + difference) / 2, (discordant - difference) / 2
+    truth = [first, second, 0.4 * (1 - discordant), 0.6 * (1 - discordant)]
+    drawn = np.random.default_rng(1).multinomial(n, truth, DRAWS)
+    asked = gate(against="other", **{bound: abs(difference)})
+    rows, counts = np.unique(drawn[:, :2], axis=0, return_counts=True)
+    passes = 0
+    for (a, b), count in zip(rows.tolist(), counts.tolist(), strict=True):
+        left = n - a - b
+        passes += count * (
+            _difference(asked, *pair(a, b, left // 2, left - left // 2), LEVEL).verdict == "PASS"
+        )
+    assert passes <= DRAWS * LEVEL + 3.1 * (DRAWS * LEVEL * (1 - LEVEL)) ** 0.5
+
+
+@given(n=st.integers(80, 200), data=st.data())
+def test_an_unscored_answer_never_helps(n, data):
+    """Whatever the unscored answers were, a pass stays a pass and a fail a fail."""
+    successes = data.draw(st.integers(0, n))
+    unscored = data.draw(st.integers(0, n - successes))
+    asked = gate(at_least=0.9) if data.draw(st.booleans()) else gate(at_most=0.1)
+    verdict = _share(asked, of_counts(successes, n, unscored), LEVEL).verdict
+    filled = {_share(asked, of_counts(successes + k, n), LEVEL).verdict for k in (0, unscored)}
+    if verdict != "INCONCLUSIVE":
+        assert filled == {verdict}
+
+
+def test_an_unscored_answer_of_either_side_of_a_pair_counts_against_the_gate():
+    mine, theirs = samples([True] * 100 + [None] * 20), samples([True] * 120)
+    asked = gate(against="other", at_most_below=0.1)
+    assert _difference(asked, mine, Pinned.of(theirs), LEVEL).verdict == "INCONCLUSIVE"
+    assert _difference(asked, samples([True] * 120), Pinned.of(theirs), LEVEL).verdict == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("bound", "n", "takes"),
+    [({"at_least": 0.95}, 58, "59 or more"), ({"at_most": 0.01}, 100, "299 or more")],
+)
+def test_a_bound_that_so_few_samples_cannot_show_is_refused_with_the_number_it_takes(bound, n, takes):
+    with pytest.raises(
+        BadInputError, match=rf"cannot be shown on {n} samples, whatever they come to; it takes {takes}"
+    ):
+        _share(gate(**bound), of_counts(n, n), LEVEL)
+
+
+def test_a_difference_that_so_few_samples_cannot_show_is_refused():
+    with pytest.raises(BadInputError, match="cannot be shown on 20 samples"):
+        _difference(gate(against="other", at_most_below=0.02), *pair(0, 0, 20, 0), LEVEL)
+
+
+@pytest.mark.parametrize(
+    ("bound", "counts", "verdict"),
+    [
+        ({"at_least": 0.95}, (132, 132), "PASS"),
+        ({"at_least": 0.95}, (126, 132), "INCONCLUSIVE"),
+        ({"at_least": 0.95}, (100, 132), "FAIL"),
+        ({"at_most": 0.05}, (0, 132), "PASS"),
+        ({"at_most": 0.05}, (6, 132), "INCONCLUSIVE"),
+        ({"at_most": 0.05}, (30, 132), "FAIL"),
+    ],
+)
+def test_verdicts_of_a_share_and_what_is_seen(bound, counts, verdict):
+    decision = _share(gate(**bound), of_counts(*counts), LEVEL)
+    assert decision.verdict == verdict
+    assert f"{counts[0]} of {counts[1]}" in decision.seen
+    limit = next(iter(bound.values()))
+    # The bound that is shown lies on the side of the limit that the verdict says.
+    if verdict == "PASS":
+        assert decision.bound >= limit if "at_least" in bound else decision.bound <= limit
+    if verdict == "FAIL":
+        assert decision.bound < limit if "at_least" in bound else decision.bound > limit
+
+
+def test_one_fail_outweighs_what_is_inconclusive_and_that_outweighs_passes():
+    good = _share(gate(at_least=0.9), of_counts(100, 100), LEVEL)
+    open_ = _share(gate(at_least=0.9), of_counts(92, 100), LEVEL)
+    bad = _share(gate(at_least=0.9), of_counts(10, 100), LEVEL)
+    assert [d.verdict for d in (good, open_, bad)] == ["PASS", "INCONCLUSIVE", "FAIL"]
+    assert overall([good, good]) == "PASS"
+    assert overall([good, open_]) == "INCONCLUSIVE"
+    assert overall([open_, bad, good]) == "FAIL"
+    assert EXIT_CODES == {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
