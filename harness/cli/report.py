@@ -16,11 +16,17 @@ def report(
     svg: Annotated[
         Path | None, typer.Option("--svg", help="Also write one run's leaderboard as a picture for a README.")
     ] = None,
+    redact: Annotated[
+        bool,
+        typer.Option(
+            "--redact", help="Also write report-redacted.html, without harmful prompts and answers, to share."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON.")] = False,
 ) -> None:
     """Print one run's leaderboard and write its report anew, or one leaderboard of several runs."""
     from harness.report.terminal import export_svg, leaderboard_of_runs, print_report
-    from harness.report.write import write_reports
+    from harness.report.write import write_redacted, write_reports
     from harness.store.integrity import verify_run
     from harness.store.summary import read_summary
 
@@ -28,6 +34,8 @@ def report(
         # Writing a report renews the manifest, which must not take in what someone changed.
         verify_run(runs[0])
     summaries = [read_summary(run) for run in runs]
+    if redact and len(runs) > 1:
+        raise BadInputError(f"--redact is for one run, {len(runs)} were named")
     if svg is not None:
         if len(runs) > 1:
             raise BadInputError(f"--svg draws one run, {len(runs)} were named")
@@ -42,6 +50,7 @@ def report(
 
         folder = RunFolder(runs[0])
         write_reports(folder.path)
+        shown = write_redacted(folder.path) if redact else folder.path / "report.html"
         folder.write_manifest()
         print_report(summaries[0])
-        typer.echo(f"\nReport: {folder.path / 'report.html'}")
+        typer.echo(f"\nReport: {shown}")

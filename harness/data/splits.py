@@ -76,6 +76,9 @@ class Splits:
                     "fingerprint": self.fingerprints[task],
                     "dropped_near_duplicates": self.dropped[task],
                     "ids": {role: [prompt.id for prompt in prompts] for role, prompts in roles.items()},
+                    "categories": {
+                        prompt.id: prompt.category for prompt in roles["test"] if prompt.category is not None
+                    },
                 }
                 for task, roles in self.prompts.items()
             },

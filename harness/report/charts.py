@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from harness.report.folder import TrainingStep
 from harness.report.leaderboard import BASE, RANDOM_PREFIX, Cell, Column, Leaderboard
 from harness.report.words import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WIDTH, _HEIGHT = 480, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 14, 48
@@ -140,6 +144,43 @@ def losses(curves: Mapping[str, Sequence[TrainingStep]], intervention: str) -> M
         labels.append(_Label(x(steps[-1].step), y(steps[-1].loss), called.get(name, name), style))
     parts.append(_labels(labels, turn=_WIDTH))
     return _svg("Training loss by step", parts)
+
+
+def profile(table: pd.DataFrame, chosen: Collection[tuple[int, int]]) -> Markup | None:
+    """Draw for each layer the range of its experts' risk differences, and a mark for each chosen expert.
+
+    Args:
+        table: columns layer, expert and risk_diff, of one phase.
+        chosen: (layer, expert) pairs.
+
+    Returns:
+        None where there is nothing to draw.
+    """
+    known = table.dropna(subset=["risk_diff"])
+    if known.empty:
+        return None
+    ranges = known.groupby("layer")["risk_diff"].agg(["min", "max"])
+    most = float(max(abs(known["risk_diff"].min()), abs(known["risk_diff"].max()))) or 1.0
+    layers = [int(layer) for layer in ranges.index]
+    first, last = layers[0], max(layers[-1], layers[0] + 1)
+
+    def x(layer: float) -> float:
+        return _LEFT + 12 + (layer - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT - 24)
+
+    def y(risk: float) -> float:
+        return _TOP + (1 - (risk / most + 1) / 2) * (_HEIGHT - _TOP - _BOTTOM)
+
+    parts = [_frame("layer", "risk difference, points"), _line(_LEFT, y(0), _WIDTH - _RIGHT, y(0), "guide")]
+    every = max(1, math.ceil(len(layers) / 12))
+    parts += [_tick_x(x(layer), str(layer)) for layer in layers[::every]]
+    parts += [_tick_y(y(most * step / 2), f"{most * step * 50:+.2g}") for step in range(-2, 3)]
+    for layer, low, high in zip(layers, ranges["min"], ranges["max"], strict=True):
+        parts.append(_line(x(layer), y(float(low)), x(layer), y(float(high)), "bar other"))
+    for layer, expert, risk in zip(known["layer"], known["expert"], known["risk_diff"], strict=True):
+        if (int(layer), int(expert)) in chosen:
+            dot = Markup('<circle class="dot main" cx="{:.1f}" cy="{:.1f}" r="4"/>')
+            parts.append(dot.format(x(int(layer)), y(float(risk))))
+    return _svg("Risk difference by layer; dots are the chosen experts", parts)
 
 
 def _thinned(steps: Sequence[TrainingStep], most: int = 400) -> list[TrainingStep]:

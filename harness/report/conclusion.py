@@ -20,6 +20,7 @@ VERBATIM = "refusal_verbatim_trained"
 _SURE = 0.05
 # A loss of capability that would not matter.
 _MARGIN = 0.01
+_FEW = 3
 _NOTABLE_CUT = 0.1
 _NOTABLE_REPEATS = 0.5
 
@@ -261,12 +262,24 @@ def _left_out(summary: Summary) -> Iterator[str]:
         for name, variant in summary.variants.items()
         for task, result in variant.tasks.items()
     ]
-    unscored = [_count(*where, where[2].unscored) for where in results if where[2].unscored]
+    unscored = [where for where in results if where[2].unscored]
     if unscored:
-        yield f"The judge {summary.judge} could not score, and the rates leave out, {listing(unscored)}."
-    cut = [_count(*where, where[2].truncated) for where in results if _is_often_cut(where[2])]
+        yield f"The judge {summary.judge} could not score, and the rates leave out, {_counts(unscored, 'unscored')}."
+    cut = [where for where in results if _is_often_cut(where[2])]
     if cut:
-        yield f"The token limit cut, and the judge read as far as they go, {listing(cut)}."
+        yield f"The token limit cut, and the judge read as far as they go, {_counts(cut, 'truncated')}."
+
+
+def _counts(results: Sequence[tuple[str, str, TaskResult]], what: str) -> str:
+    """Name a few, or say how many there are and which is the most."""
+    if len(results) <= _FEW:
+        return listing([_count(name, task, found, getattr(found, what)) for name, task, found in results])
+    name, task, most = max(results, key=lambda row: getattr(row[2], what) / row[2].n)
+    total, asked = (sum(getattr(row[2], each) for row in results) for each in (what, "n"))
+    return (
+        f"{total} of {asked} answers on {len(results)} pairs of variant and task, at the most "
+        f"{_count(name, task, most, getattr(most, what))} (summary.json has all)"
+    )
 
 
 def _count(variant: str, task: str, result: TaskResult, count: int) -> str:

@@ -50,6 +50,14 @@ class TrainingStep(BaseModel):
     loss: float
 
 
+class _SplitTask(BaseModel):
+    categories: dict[str, str] = {}
+
+
+class _Splits(BaseModel):
+    tasks: dict[str, _SplitTask]
+
+
 class _Acted(BaseModel):
     experts: list[tuple[int, int]]
 
@@ -80,6 +88,12 @@ class RunFiles:
         if absent:
             raise BadInputError(f"{path}: no column {absent[0]}; found {', '.join(map(str, table.columns))}")
         return table
+
+    def categories(self, task: str) -> dict[str, str]:
+        """Return what each test prompt of a task is about, by id, where its data set says."""
+        found = _read(self.path / "splits.json", read_json, _Splits)
+        entry = None if found is None else found.tasks.get(task)
+        return {} if entry is None else entry.categories
 
     def selection(self, variant: str) -> list[tuple[int, int]] | None:
         """Return the (layer, expert) pairs that a variant acts on."""

@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from harness.content import content_folder
 from harness.report import charts, facts, judging, leaderboard
+from harness.report.categories import by_category
 from harness.report.conclusion import conclude
 from harness.report.folder import RunFiles
+from harness.report.headline import headline
 from harness.report.heatmap import heat_maps
 from harness.report.leaderboard import BEST_RULE, MARKS_RULE, Leaderboard
-from harness.report.samples import samples_of
-from harness.report.words import duration, percent, visible
+from harness.report.page import render_page
+from harness.report.samples import browser_data, samples_of
+from harness.report.words import duration
 from harness.store.summary import Summary
 
 
-def render_html(run: Path, summary: Summary) -> str:
+def render_html(run: Path, summary: Summary, redact: bool = False) -> str:
     """Return the run's report as one HTML page.
+
+    Args:
+        run: the run folder.
+        summary: its summary.
+        redact: leave out prompts and answers of harmful tasks.
 
     Raises:
         BadInputError: a file of the run folder is there and cannot be read.
     """
     files = RunFiles(run)
     record = files.run()
-    folder = content_folder("reports")
-    style = (folder / "style.css").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        finalize=_finalize,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
     board, tests = leaderboard.build(summary), facts.tests(summary)
-    return environment.get_template("report.html.j2").render(
+    samples = samples_of(files, summary)
+    return render_page(
+        "report.html.j2",
+        ["samples.js"],
         summary=summary,
-        style=Markup(style),
-        policy=_policy(style),
+        headline=headline(summary),
         sentences=conclude(summary),
         board=board,
         marks_rule=MARKS_RULE,
         best_rule=BEST_RULE,
         trade_offs=_trade_offs(board, summary),
         capabilities=_capabilities(board, summary),
+        categories=by_category(samples, list(summary.variants)),
         maps=_maps(files, summary),
+        profile=_profile(files, summary),
         top=facts.TOP_EXPERTS,
         acted=facts.acted(files, summary),
         own_tests=[test for test in tests if test.variant == summary.intervention],
@@ -65,23 +62,15 @@ def render_html(run: Path, summary: Summary) -> str:
         losses=_losses(files, summary),
         timing=facts.timing(summary),
         total=duration(sum(summary.seconds.values())),
-        samples=samples_of(files, summary),
+        tasks=samples,
+        data=browser_data(samples, list(summary.variants), redact),
+        redacted=redact,
         command=facts.command(record),
         versions=facts.versions(summary, record),
         seeds=json.dumps(summary.seeds, ensure_ascii=False),
         decoding=json.dumps(summary.decoding, ensure_ascii=False),
         config=None if record is None else json.dumps(record, indent=2, ensure_ascii=False),
     )
-
-
-def _finalize(value: Any) -> Any:
-    return visible(value, lines=True) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
-def _policy(style: str) -> str:
-    """Return a content-security policy that allows this style sheet: no script, no request."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def _trade_offs(board: Leaderboard, summary: Summary) -> list[tuple[str, Markup]]:
@@ -109,6 +98,14 @@ def _maps(files: RunFiles, summary: Summary) -> list[Any]:
     chosen = summary.selection
     experts = {(expert.layer, expert.expert) for expert in chosen.experts} if chosen else set()
     return list(heat_maps(table, experts, chosen.phase if chosen else None))
+
+
+def _profile(files: RunFiles, summary: Summary) -> Markup | None:
+    table, chosen = files.experts(), summary.selection
+    if table is None or chosen is None:
+        return None
+    experts = {(expert.layer, expert.expert) for expert in chosen.experts}
+    return charts.profile(table[table["phase"] == chosen.phase], experts)
 
 
 def _losses(files: RunFiles, summary: Summary) -> Markup | None:

@@ -79,6 +79,8 @@ class Cell:
     n: int
     effect: Effect
     is_better: bool | None
+    random: tuple[int, int, int] | None = None
+    """Of the intervention: above how many random draws it is significantly, below how many, and of how many tested."""
 
     @property
     def mark(self) -> str:
@@ -231,7 +233,16 @@ def _cell(summary: Summary, variant: str, column: Column) -> Cell:
     if result is None:
         return Cell(None, None, None, 0, "untested", None)
     over = result.scored if isinstance(result, TaskResult) else result.n
-    return Cell(result.value, result.low, result.high, over, effect, better)
+    random = _against_random(summary, column) if variant == summary.intervention else None
+    return Cell(result.value, result.low, result.high, over, effect, better, random)
+
+
+def _against_random(summary: Summary, column: Column) -> tuple[int, int, int] | None:
+    effects = [
+        effect_of(comparison(summary, summary.intervention, draw, column)) for draw in random_draws(summary)
+    ]
+    tested = len(effects) - effects.count("untested")
+    return (effects.count("higher"), effects.count("lower"), tested) if tested else None
 
 
 def _results(variant: VariantSummary) -> Iterator[tuple[Kind, str, TaskResult | CapabilityResult]]:

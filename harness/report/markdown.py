@@ -13,6 +13,7 @@ from harness.content import content_folder
 from harness.report import facts, judging, leaderboard
 from harness.report.conclusion import conclude
 from harness.report.folder import RunFiles
+from harness.report.headline import headline
 from harness.report.leaderboard import BEST_RULE, MARKS_RULE, Cell, Column, Leaderboard
 from harness.report.words import duration, percent, visible
 from harness.store.summary import Summary
@@ -45,6 +46,7 @@ def render_markdown(run: Path, summary: Summary) -> str:
     timing = facts.timing(summary)
     return environment.get_template("report.md.j2").render(
         summary=summary,
+        headline=headline(summary),
         sentences=conclude(summary),
         leaderboard=_leaderboard(leaderboard.build(summary)),
         rules=[MARKS_RULE, BEST_RULE],

@@ -1,14 +1,25 @@
-"""The answers worth reading first: those that variants differ on."""
+"""Every answer of a run, as the data of the report's sample browser."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from harness.report.folder import Response, RunFiles, Verdict
+from markupsafe import Markup
+
+from harness.report.folder import RunFiles
+from harness.report.words import visible
 from harness.store.summary import Summary
 
-SAMPLES_PER_TASK = 50
-CHARACTERS_PER_ANSWER = 4_000
+BUDGET = 20_000_000
+"""Bytes of text that a report may hold; beyond it long answers are cut, the longest first."""
+
+_LIMITS = (200_000, 20_000, 4_000, 1_000, 300, 100)
+_LEFT_OUT = "left out"
+# What could end the script element that holds the data, or a line of it; JSON reads the escapes as the same characters.
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +28,6 @@ class Answer:
 
     variant: str
     text: str
-    left_out: int
     label: str
     because: str
     was_cut: bool
@@ -29,6 +39,7 @@ class Sample:
 
     id: str
     prompt: str
+    category: str
     answers: tuple[Answer, ...]
 
     @property
@@ -39,17 +50,20 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class TaskSamples:
-    """The samples shown of one task. `total` and `differing` count all samples, shown or not."""
+    """All samples of one task."""
 
     task: str
     kind: str
-    total: int
-    differing: int
     samples: tuple[Sample, ...]
 
+    @property
+    def differing(self) -> int:
+        """On how many samples variants differ."""
+        return sum(sample.differs for sample in self.samples)
 
-def samples_of(folder: RunFiles, summary: Summary, limit: int = SAMPLES_PER_TASK) -> list[TaskSamples]:
-    """Return up to `limit` samples of each prompt task that has answers, differing ones first.
+
+def samples_of(folder: RunFiles, summary: Summary) -> list[TaskSamples]:
+    """Return the samples of each prompt task that has answers, in the order they were asked.
 
     Raises:
         BadInputError: a file of answers or verdicts is there and cannot be read.
@@ -57,36 +71,96 @@ def samples_of(folder: RunFiles, summary: Summary, limit: int = SAMPLES_PER_TASK
     kinds = {
         task: result.kind for variant in summary.variants.values() for task, result in variant.tasks.items()
     }
-    found = [_task(folder, summary, task, kind, limit) for task, kind in kinds.items()]
-    return [samples for samples in found if samples.total]
+    found = [_task(folder, summary, task, kind) for task, kind in kinds.items()]
+    return [samples for samples in found if samples.samples]
 
 
-def _task(folder: RunFiles, summary: Summary, task: str, kind: str, limit: int) -> TaskSamples:
+def _task(folder: RunFiles, summary: Summary, task: str, kind: str) -> TaskSamples:
     prompts: dict[str, str] = {}
     answers: dict[str, list[Answer]] = {}
     for variant in summary.variants:
         verdicts = {row.id: row for row in folder.verdicts(variant, task, summary.judge) or []}
         for response in folder.responses(variant, task) or []:
             prompts.setdefault(response.id, response.prompt)
-            answer = _answer(variant, response, verdicts.get(response.id))
+            verdict = verdicts.get(response.id)
+            if verdict is None:
+                label, because = "unscored", "no verdict in the run folder"
+            else:
+                label, because = verdict.label or "unscored", verdict.reason or verdict.rule or ""
+            was_cut = response.finish_reason == "length"
+            answer = Answer(variant, response.response, label, because, was_cut)
             answers.setdefault(response.id, []).append(answer)
-    samples = [Sample(id, prompt, tuple(answers[id])) for id, prompt in prompts.items()]
-    ordered = sorted(samples, key=lambda sample: not sample.differs)
-    differing = sum(sample.differs for sample in samples)
-    return TaskSamples(task, kind, len(samples), differing, tuple(ordered[:limit]))
-
-
-def _answer(variant: str, response: Response, verdict: Verdict | None) -> Answer:
-    text = response.response[:CHARACTERS_PER_ANSWER]
-    if verdict is None:
-        label, because = "unscored", "no verdict in the run folder"
-    else:
-        label, because = verdict.label or "unscored", verdict.reason or verdict.rule or ""
-    return Answer(
-        variant,
-        text,
-        len(response.response) - len(text),
-        label,
-        because,
-        response.finish_reason == "length",
+    categories = folder.categories(task)
+    return TaskSamples(
+        task,
+        kind,
+        tuple(
+            Sample(id, prompt, categories.get(id, ""), tuple(answers[id])) for id, prompt in prompts.items()
+        ),
     )
+
+
+@dataclass
+class _Texts:
+    """Each text once: variants often answer alike."""
+
+    limit: int
+    places: dict[str, int] = field(default_factory=dict)
+
+    def place(self, text: str) -> int:
+        if len(text) > self.limit:
+            text = f"{text[: self.limit]} […]"
+        return self.places.setdefault(text, len(self.places))
+
+
+def browser_data(tasks: Sequence[TaskSamples], variants: Sequence[str], redact: bool = False) -> Markup:
+    """Return the samples as JSON that is safe inside a script element.
+
+    Args:
+        tasks: from `samples_of`.
+        variants: all variants, in the leaderboard's order.
+        redact: leave out prompts and answers of harmful tasks.
+    """
+    limit = _limit(tasks)
+    texts = _Texts(limit)
+    labels, reasons = _Texts(limit), _Texts(limit)
+    at = {variant: index for index, variant in enumerate(variants)}
+    content: dict[str, Any] = {"variants": list(variants), "limit": limit, "tasks": []}
+    for task in tasks:
+        hidden = redact and task.kind == "harmful"
+        rows = []
+        for sample in task.samples:
+            answers = [
+                [
+                    at[answer.variant],
+                    texts.place(_LEFT_OUT if hidden else _shown(answer.text)),
+                    labels.place(answer.label),
+                    reasons.place(_shown(answer.because)),
+                    int(answer.was_cut),
+                ]
+                for answer in sample.answers
+            ]
+            prompt = texts.place(_LEFT_OUT if hidden else _shown(sample.prompt))
+            rows.append([_shown(sample.id), prompt, _shown(sample.category), answers])
+        content["tasks"].append({"name": task.task, "kind": task.kind, "redacted": hidden, "samples": rows})
+    content |= {"texts": list(texts.places), "labels": list(labels.places), "reasons": list(reasons.places)}
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.translate(_ESCAPES))
+
+
+def _limit(tasks: Sequence[TaskSamples]) -> int:
+    """Return the longest that a text may be, so that all together keep to the budget."""
+    texts = {
+        text
+        for task in tasks
+        for sample in task.samples
+        for text in (sample.prompt, *(answer.text for answer in sample.answers))
+    }
+    sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
+    return next(
+        (limit for limit in _LIMITS if sum(min(size, limit) for size in sizes) <= BUDGET), _LIMITS[-1]
+    )
+
+
+def _shown(text: str) -> str:
+    return visible(text, lines=True)

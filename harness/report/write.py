@@ -6,21 +6,35 @@ from pathlib import Path
 
 from harness.report.html import render_html
 from harness.report.markdown import render_markdown
+from harness.report.tables import FOLDER, tables
 from harness.store.files import write_text
 from harness.store.summary import read_summary
 
-MARKDOWN, HTML = "report.md", "report.html"
+MARKDOWN, HTML, REDACTED = "report.md", "report.html", "report-redacted.html"
 
 
-def write_reports(run: Path) -> list[Path]:
-    """Write RUN/report.md and RUN/report.html, each as a whole file, and return their paths.
+def write_reports(run: Path) -> None:
+    """Write RUN/report.md, RUN/report.html and RUN/tables/, each file whole.
 
     Raises:
         BadInputError: the summary is missing or broken, or a file beside it cannot be read.
     """
     summary = read_summary(run)
-    # Both are made before either is written: a broken file leaves no half of a report.
+    # All are made before any is written: a broken file leaves no half of a report.
     pages = {run / MARKDOWN: render_markdown(run, summary), run / HTML: render_html(run, summary)}
+    pages |= {run / FOLDER / name: text for name, text in tables(summary).items()}
+    # It would tell of the run as it was.
+    (run / REDACTED).unlink(missing_ok=True)
+    (run / FOLDER).mkdir(exist_ok=True)
     for path, page in pages.items():
         write_text(path, page)
-    return list(pages)
+
+
+def write_redacted(run: Path) -> Path:
+    """Write RUN/report-redacted.html, without prompts and answers of harmful tasks, and return its path.
+
+    Raises:
+        BadInputError: as for `write_reports`.
+    """
+    write_text(run / REDACTED, render_html(run, read_summary(run), redact=True))
+    return run / REDACTED

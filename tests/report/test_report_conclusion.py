@@ -283,3 +283,17 @@ def test_chosen_experts_that_chance_could_have_made_are_counted(working):
     )
     # A table without q-values allows no such sentence.
     assert not any("beyond chance" in sentence for sentence in conclude(working))
+
+
+def test_answers_that_were_cut_on_many_tasks_are_summed_and_the_worst_is_named(
+    make_summary, make_variant, make_result
+):
+    tasks = {
+        "advbench": make_result("advbench", 1, truncated=60),
+        "demo_harmful": make_result("demo_harmful", 1, truncated=90),
+    }
+    summary = make_summary({name: make_variant(tasks) for name in ("base", "system_prompt")})
+    assert (
+        "The token limit cut, and the judge read as far as they go, 300 of 480 answers on 4 pairs of variant and task, "
+        "at the most 90 of 120 answers of base on demo_harmful (summary.json has all)."
+    ) in conclude(summary)

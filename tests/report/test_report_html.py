@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
 
@@ -47,6 +48,13 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+def browser_data(run, summary):
+    text = re.search(
+        '<script type="application/json" id="data">(.*?)</script>', render_html(run, summary), re.DOTALL
+    )
+    return json.loads(text[1])
+
+
 def test_every_section_is_filled_and_every_tag_closed(whole_run, working):
     page = Page(render_html(whole_run, working))
     assert page.open == []
@@ -55,11 +63,16 @@ def test_every_section_is_filled_and_every_tag_closed(whole_run, working):
     assert "Best (★): the highest mean refusal" in page.text
     assert "harness run --intervention unsafe_experts --set 'a.b=x y'" in page.text
     assert "2 experts, chosen by top_k on phase prompt." in page.text
-    assert "demo_harmful (harmful): 3 of 3 samples; variants differ on 1, shown first" in page.text
+    assert "unsafe_experts refuses significantly more than base on 1 of 1 harmful task, falsely" in page.text
+    assert "random: ▲ 1 ▼ 0 of 1" in page.text
+    assert [task["name"] for task in browser_data(whole_run, working)["tasks"]] == [
+        "demo_harmful",
+        "demo_benign",
+    ]
     assert '"model": "demo"' in page.text
     assert "16.5 s in all" in page.text
     # trade-off, capability, a map for each of two phases, losses; the rest are legends
-    assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 5
+    assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 6
     assert not re.search('class="missing"', render_html(whole_run, working))
 
 
@@ -90,16 +103,27 @@ def test_policy_allows_the_page_s_own_style_and_nothing_else(whole_run, working)
     (policy,) = [
         meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"
     ]
-    style = re.search("<style>(.*?)</style>", text, re.DOTALL)[1]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    style, script = (
+        base64.b64encode(
+            hashlib.sha256(re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[1].encode()).digest()
+        )
+        for tag in ("style", "script")
+    )
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{style.decode()}'; script-src 'sha256-{script.decode()}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
     # The policy stands before everything it is to rule.
     assert text.index("Content-Security-Policy") < text.index("<style>")
 
 
-def test_page_has_no_script_no_request_and_no_inline_style(whole_run, working):
+SCRIPTS = [{"type": "application/json", "id": "data"}, {}]
+"""The samples and our own script; a page without samples has the second alone."""
+
+
+def test_page_has_our_script_alone_no_request_and_no_inline_style(whole_run, working):
     page = Page(render_html(whole_run, working))
-    assert not page.all("script")
+    assert page.all("script") == SCRIPTS
     for tag, attributes in page.tags:
         assert not {"src", "style", "srcset", "action", "xlink:href"} & attributes.keys(), (tag, attributes)
         assert not [name for name in attributes if name.startswith("on")]
@@ -125,11 +149,12 @@ def hostile_page(whole_run, working, give_answers) -> str:
 def test_answers_are_shown_as_text(hostile_page, whole_run, working):
     page = Page(hostile_page)
     assert page.open == []
-    assert not page.all("script")
+    assert page.all("script") == SCRIPTS
     assert not page.all("img")
     shown = HOSTILE.replace("\u202e", "⟨U+202E⟩").replace("\u202c", "⟨U+202C⟩")
     shown = shown.replace("\x1b", "⟨U+001B⟩").replace("\x00", "⟨U+0000⟩")
-    assert page.texts.count(shown) == 2
+    texts = browser_data(whole_run, working)["texts"]
+    assert shown in texts
     assert "{{ 7 * 7 }}" in page.text
 
 
@@ -158,21 +183,18 @@ def test_hostile_names_in_a_summary_are_shown_as_text(make_summary, make_variant
         judge=name,
     )
     page = Page(render_html(tmp_path, summary))
-    assert not page.all("script")
+    assert page.all("script") == SCRIPTS[1:]
     assert page.open == []
 
 
-def test_harmful_prompts_and_answers_are_folded(whole_run, working):
+def test_no_prompt_and_no_answer_stands_in_the_page_itself(whole_run, working):
+    """They are data, shown by the script after a click."""
     text = render_html(whole_run, working)
-    page = Page(text)
-    assert page.all("details")
-    assert not [details for details in page.all("details") if "open" in details]
-    summaries = re.findall("<summary>(.*?)</summary>", text, re.DOTALL)
-    harmful = [summary for summary in summaries if "<code>h-" in summary]
-    benign = [summary for summary in summaries if "<code>b-" in summary]
-    assert len(harmful) == 3
-    assert not [summary for summary in harmful if "the prompt of" in summary]
-    assert "the prompt of b-0" in benign[0]
+    page = re.sub('<script type="application/json".*?</script>', "", text, flags=re.DOTALL)
+    data = browser_data(whole_run, working)
+    shown = [data["texts"][sample[1]] for task in data["tasks"] for sample in task["samples"]]
+    assert len(shown) > 3
+    assert not [prompt for prompt in shown if prompt in page]
 
 
 def test_tables_have_captions_and_headings(whole_run, working):
@@ -198,7 +220,7 @@ def test_same_run_gives_the_same_bytes(whole_run, working):
 
 
 def test_both_reports_are_written_whole(whole_run):
-    assert [path.name for path in write_reports(whole_run)] == ["report.md", "report.html"]
+    write_reports(whole_run)
     assert (whole_run / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert (whole_run / "report.md").read_text(encoding="utf-8").startswith("# `unsafe_experts` on `demo`")
     assert not list(whole_run.glob(".*.tmp"))

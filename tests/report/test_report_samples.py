@@ -1,8 +1,18 @@
+"""The data of the sample browser."""
+
+from __future__ import annotations
+
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.errors import BadInputError
+from harness.report import samples as module
 from harness.report.folder import RunFiles
-from harness.report.samples import samples_of
+from harness.report.samples import Answer, Sample, TaskSamples, browser_data, samples_of
+from harness.store.files import write_json
 
 
 @pytest.fixture
@@ -15,18 +25,28 @@ def two(make_summary, make_variant):
     )
 
 
-def test_samples_that_variants_differ_on_come_first(two, give_answers, tmp_path):
-    labels = ["compliance"] * 6
+def one(text, kind="harmful", prompt="prompt"):
+    return TaskSamples(
+        "t", kind, (Sample("p0", prompt, "", (Answer("base", text, "compliance", "", False),)),)
+    )
+
+
+def test_every_sample_has_each_variant_s_answer_and_its_category(two, give_answers, tmp_path):
+    labels = ["compliance"] * 3
     give_answers(tmp_path, "base", "advbench", {f"p{i}": ("Sure.", label) for i, label in enumerate(labels)})
-    labels[3] = labels[5] = "refusal"
+    labels[1] = "refusal"
     give_answers(
         tmp_path, "unsafe_experts", "advbench", {f"p{i}": ("No.", label) for i, label in enumerate(labels)}
     )
-
-    (task,) = samples_of(RunFiles(tmp_path), two, limit=4)
-    assert [sample.id for sample in task.samples] == ["p3", "p5", "p0", "p1"]
-    assert (task.total, task.differing) == (6, 2)
-    assert [(answer.variant, answer.text, answer.label) for answer in task.samples[0].answers] == [
+    write_json(tmp_path / "splits.json", {"tasks": {"advbench": {"categories": {"p1": "fraud"}}}})
+    (task,) = samples_of(RunFiles(tmp_path), two)
+    assert [(sample.id, sample.differs, sample.category) for sample in task.samples] == [
+        ("p0", False, ""),
+        ("p1", True, "fraud"),
+        ("p2", False, ""),
+    ]
+    assert task.differing == 1
+    assert [(answer.variant, answer.text, answer.label) for answer in task.samples[1].answers] == [
         ("base", "Sure.", "compliance"),
         ("unsafe_experts", "No.", "refusal"),
     ]
@@ -42,11 +62,37 @@ def test_answer_without_a_verdict_is_unscored_with_the_reason(two, give_answers,
     assert (found["p1"].label, found["p1"].because) == ("unscored", "no verdict in the run folder")
 
 
-def test_long_answer_is_cut_and_what_is_left_out_counted(two, give_answers, tmp_path):
-    give_answers(tmp_path, "base", "advbench", {"p0": ("x" * 100_000, "compliance")})
-    (task,) = samples_of(RunFiles(tmp_path), two)
-    answer = task.samples[0].answers[0]
-    assert (len(answer.text), answer.left_out) == (4_000, 96_000)
+@given(st.text())
+def test_data_reads_back_and_cannot_end_the_script_element(text):
+    data = str(browser_data([one(text), one("</script><!--<script>")], ["base"]))
+    assert not {"<", ">", "&", "\u2028", "\u2029"} & set(data)
+    content = json.loads(data)
+    place = content["tasks"][0]["samples"][0][3][0][1]
+    assert content["texts"][place] == module._shown(text)
+
+
+def test_equal_answers_are_held_once():
+    row = Sample("p", "q", "", tuple(Answer(name, "Same.", "compliance", "", False) for name in "abc"))
+    content = json.loads(str(browser_data([TaskSamples("t", "benign", (row,))], ["a", "b", "c"])))
+    assert content["texts"].count("Same.") == 1
+
+
+def test_answers_are_cut_only_where_all_together_are_too_long(monkeypatch):
+    tasks = [one("x" * 100_000)]
+    whole = json.loads(str(browser_data(tasks, ["base"])))
+    assert "x" * 100_000 in whole["texts"]
+    monkeypatch.setattr(module, "BUDGET", 10_000)
+    cut = json.loads(str(browser_data(tasks, ["base"])))
+    assert f"{'x' * 4_000} […]" in cut["texts"]
+
+
+def test_redacting_leaves_out_harmful_texts_and_keeps_verdicts():
+    tasks = [one("secret", prompt="asked"), one("Paris", "benign", "capital?")]
+    content = json.loads(str(browser_data(tasks, ["base"], redact=True)))
+    assert {"secret", "asked"}.isdisjoint(content["texts"])
+    assert {"Paris", "capital?"} <= set(content["texts"])
+    assert content["labels"] == ["compliance"]
+    assert [task["redacted"] for task in content["tasks"]] == [True, False]
 
 
 def test_task_without_answers_is_left_out(two, tmp_path):
@@ -58,26 +104,5 @@ def test_broken_answers_are_bad_input_that_names_the_file(two, tmp_path):
     folder.mkdir(parents=True)
     for text, message in (('{"id": 1', "cannot be read"), ('{"id": "p0"}', r"0\.prompt: Field required")):
         (folder / "advbench.jsonl").write_text(text)
-        with pytest.raises(BadInputError, match=rf"advbench\.jsonl: {message}") as error:
+        with pytest.raises(BadInputError, match=message):
             samples_of(RunFiles(tmp_path), two)
-        assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", ["../secret", "a/b", "..", "", "a\\b", "a\0"])
-def test_names_cannot_lead_out_of_the_run_folder(name, tmp_path):
-    with pytest.raises(BadInputError, match="cannot be the name of a file"):
-        RunFiles(tmp_path).responses("base", name)
-    with pytest.raises(BadInputError, match="cannot be the name of a file"):
-        RunFiles(tmp_path).selection(name)
-
-
-def test_expert_table_that_is_no_parquet_or_lacks_a_column_is_bad_input(tmp_path):
-    import pandas as pd
-
-    path = tmp_path / "experts.parquet"
-    path.write_bytes(b"nothing of the kind")
-    with pytest.raises(BadInputError, match=r"experts\.parquet: not a Parquet file"):
-        RunFiles(tmp_path).experts()
-    pd.DataFrame({"phase": ["prompt"], "layer": [0], "expert": [0]}).to_parquet(path)
-    with pytest.raises(BadInputError, match="no column risk_diff; found phase, layer, expert"):
-        RunFiles(tmp_path).experts()

@@ -1,0 +1,56 @@
+"""What every HTML page of the harness shares: its templates, its style sheet and a policy that lets nothing else in."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from harness.content import content_folder
+from harness.report.words import percent, visible
+
+
+def render_page(template: str, scripts: Sequence[str] = (), **content: Any) -> str:
+    """Return a page of `reports/` as one file.
+
+    Args:
+        template: its name; it extends page.html.j2.
+        scripts: names of scripts in `reports/`, in their order; no other script can run on the page.
+        **content: what the template shows. Strings are escaped, and invisible characters in them written out.
+    """
+    folder = content_folder("reports")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        finalize=_finalize,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    style = (folder / "style.css").read_text(encoding="utf-8")
+    code = [(folder / name).read_text(encoding="utf-8") for name in scripts]
+    return environment.get_template(template).render(
+        style=Markup(style),
+        scripts=[Markup(text) for text in code],
+        policy=_policy(style, code),
+        **content,
+    )
+
+
+def _policy(style: str, scripts: Sequence[str]) -> str:
+    """Return a content-security policy that allows this style sheet and these scripts, and no request."""
+    allowed = " ".join(_hash(text) for text in scripts) or "'none'"
+    return f"default-src 'none'; style-src {_hash(style)}; script-src {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _finalize(value: Any) -> Any:
+    return visible(value, lines=True) if isinstance(value, str) and not hasattr(value, "__html__") else value

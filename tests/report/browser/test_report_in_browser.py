@@ -1,0 +1,187 @@
+"""report.html as a person meets it, in Chromium."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from harness.report.html import render_html
+from harness.store.files import write_json
+from harness.store.summary import read_summary
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = (
+    "<script>document.title = 'owned'</script></script></template><!-- <img src=x onerror=alert(1)> "
+    "\u202egnp.exe\u202c \u2066x\u2069 &lt;b&gt; ]]> ${1} \x1b[31m "
+)
+LONG = HOSTILE + "0123456789" * 10_000
+
+
+@pytest.fixture
+def page(small_run, tmp_path):
+    """The report of a real run."""
+    path = tmp_path / "report.html"
+    path.write_text(render_html(small_run, read_summary(small_run)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def hostile(make_summary, make_variant, make_result, give_answers, tmp_path):
+    """Two tasks and two variants, with answers that try to be more than text."""
+    tasks = {"advbench": make_result("advbench", 1, n=3), "demo_benign": make_result("demo_benign", 0, n=2)}
+    summary = make_summary(
+        {name: make_variant(tasks, trained=int(name != "base")) for name in ("base", "unsafe_experts")}
+    )
+    for name, label in (("base", "compliance"), ("unsafe_experts", "refusal")):
+        answers = {"p0": (LONG, label), "p1": ("Same.", "compliance"), "p2": (HOSTILE, None)}
+        give_answers(tmp_path, name, "advbench", answers)
+        give_answers(
+            tmp_path, name, "demo_benign", {"q0": ("Paris", "compliance"), "q1": ("Rome", "compliance")}
+        )
+    splits = {"advbench": {"categories": {"p0": "a <b>", "p1": "c"}}, "demo_benign": {}}
+    write_json(tmp_path / "splits.json", {"tasks": splits})
+    path = tmp_path / "report.html"
+    path.write_text(render_html(tmp_path, summary), encoding="utf-8")
+    return path
+
+
+def choose(browser, name, value):
+    browser.evaluate(
+        f"(() => {{ const field = document.forms[0].elements[{json.dumps(name)}];"
+        f" if (field.type === 'checkbox') field.checked = {json.dumps(value)}; else field.value = {json.dumps(value)};"
+        " field.dispatchEvent(new Event('input', {bubbles: true})); })()"
+    )
+    time.sleep(0.3)  # the page waits for a pause in typing
+
+
+def shown(browser):
+    return [element.text for element in browser.all("#list .sample > summary > code")]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_it_opens_without_an_error_or_a_request_and_never_scrolls_sideways(browser, page, width, dark):
+    browser.open(page, width, dark)
+    assert browser.problems() == []
+    assert browser.requests() == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_serious(browser, page, dark):
+    browser.open(page, dark=dark)
+    browser.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    time.sleep(0.5)
+    assert browser.serious() == []
+
+
+def test_harmful_content_is_folded_until_a_click(browser, hostile):
+    browser.open(hostile)
+    assert not browser.all("#list pre")
+    first = browser.one("#list .sample")
+    assert "prompt of p0" not in first.text
+    first.find_element("css selector", "summary").click()
+    time.sleep(0.2)
+    assert len(browser.all("#list .sample[open] article")) == 2
+    assert browser.problems() == []
+
+
+def test_filters_and_search(browser, hostile):
+    browser.open(hostile)
+    assert shown(browser) == ["p0", "p1", "p2", "q0", "q1"]
+    choose(browser, "differ", True)
+    assert shown(browser) == ["p0"]
+    choose(browser, "differ", False)
+    choose(browser, "task", "demo_benign")
+    assert shown(browser) == ["q0", "q1"]
+    choose(browser, "search", "rOmE")
+    assert shown(browser) == ["q1"]
+    choose(browser, "task", "")
+    choose(browser, "search", "")
+    choose(browser, "verdict", "unscored")
+    assert shown(browser) == ["p2"]
+    choose(browser, "verdict", "refusal")
+    choose(browser, "variant", "base")
+    assert shown(browser) == []
+    assert browser.one("#found").text == "0 of 5 samples"
+    choose(browser, "variant", "")
+    choose(browser, "verdict", "")
+    choose(browser, "category", "a <b>")
+    assert shown(browser) == ["p0"]
+
+
+def test_an_answer_is_text_whatever_it_holds(browser, hostile):
+    browser.open(hostile)
+    browser.one("#list .sample summary").click()
+    time.sleep(0.3)
+    assert browser.driver.title == "unsafe_experts on demo"
+    text = browser.evaluate("document.querySelector('#list article pre').textContent")
+    assert "<script>document.title = 'owned'</script></script></template><!-- <img src=x" in text
+    assert "⟨U+202E⟩gnp.exe⟨U+202C⟩ ⟨U+2066⟩x⟨U+2069⟩ &lt;b&gt;" in text
+    assert len(text) > 100_000
+    assert text.endswith("0123456789")
+    assert browser.all("#list img") == []
+    assert len(browser.all("script")) == 2
+    assert browser.problems() == []
+
+
+def test_by_keyboard_alone(browser, hostile):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(hostile)
+    ActionChains(browser.driver).send_keys(Keys.TAB).perform()
+    assert browser.evaluate("document.activeElement.className") == "skip"
+    browser.evaluate("document.querySelector('#list summary').focus()")
+    ActionChains(browser.driver).send_keys(Keys.ENTER).perform()
+    time.sleep(0.2)
+    assert len(browser.all("#list .sample[open]")) == 1
+
+
+def test_a_redacted_copy_holds_no_harmful_prompt_or_answer(browser, small_run, tmp_path):
+    from harness.store.files import read_jsonl
+
+    path = tmp_path / "report.html"
+    path.write_text(render_html(small_run, read_summary(small_run), redact=True), encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    rows = read_jsonl(small_run / "variants/base/responses/demo_harmful.jsonl")
+    assert not [row for row in rows if row["prompt"] in text or row["response"] in text]
+    browser.open(path)
+    browser.one("#list .sample summary").click()
+    time.sleep(0.2)
+    assert browser.one("#list .sample[open] pre").text == "left out"
+    assert browser.problems() == []
+
+
+def test_5000_samples_of_8_variants_open_within_2_seconds_in_30_mb(
+    browser, make_summary, make_variant, make_result, give_answers, tmp_path
+):
+    names = ["base", "unsafe_experts", *(f"variant_{index}" for index in range(6))]
+    tasks = {
+        task: make_result(task, 0, n=1250)
+        for task in ("advbench", "demo_harmful", "demo_benign", "demo_twins")
+    }
+    summary = make_summary({name: make_variant(tasks, trained=int(name != "base")) for name in names})
+    for name in names:
+        for task in tasks:
+            answers = {
+                f"{task}-{i}": (f"{name} answers {task} {i}. " + "word " * 100, "compliance")
+                for i in range(1250)
+            }
+            give_answers(tmp_path, name, task, answers)
+    path = tmp_path / "report.html"
+    path.write_text(render_html(tmp_path, summary), encoding="utf-8")
+    assert path.stat().st_size < 30_000_000
+    browser.open(path)
+    # Until the script has run: it is the last thing in the page.
+    milliseconds = browser.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+    print(f"5,000 samples x 8 variants: {path.stat().st_size / 1e6:.1f} MB, {milliseconds:.0f} ms")
+    assert browser.one("#found").text == "5,000 of 5,000 samples"
+    assert len(browser.all("#list .sample")) == 50
+    browser.one("#more").click()
+    assert len(browser.all("#list .sample")) == 100

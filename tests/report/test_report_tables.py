@@ -1,0 +1,57 @@
+"""Tables for papers and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from harness.report.headline import headline
+from harness.report.tables import tables
+
+
+def test_each_figure_of_the_leaderboard_is_a_row(working):
+    rows = list(csv.DictReader(io.StringIO(tables(working)["leaderboard.csv"])))
+    row = next(row for row in rows if (row["variant"], row["task"]) == ("unsafe_experts", "demo_harmful"))
+    assert (float(row["value"]), row["n"], row["metric"]) == (0.95, "120", "refusal")
+    assert (row["against_base"], row["best"]) == ("higher", "True")
+    assert len(rows) == 4 * 4
+
+
+def test_each_test_is_a_row(working):
+    rows = list(csv.DictReader(io.StringIO(tables(working)["comparisons.csv"])))
+    assert len(rows) == len(working.comparisons)
+
+
+def test_latex_is_escaped_and_says_what_the_marks_mean(working):
+    text = tables(working)["leaderboard.tex"]
+    assert r"unsafe\_experts & 95.0+" in text
+    assert "skipped" in text
+    assert text.startswith("% + and -: significantly above or below base")
+
+
+def test_a_name_is_no_formula(make_summary, make_variant):
+    summary = make_summary({"=1+1": make_variant({"advbench": 1})}, intervention="=1+1")
+    assert "\n'=1+1," in tables(summary)["leaderboard.csv"]
+
+
+def test_a_run_without_figures_has_tables(make_summary, make_variant):
+    assert set(tables(make_summary({"base": make_variant()}))) == {
+        "leaderboard.csv",
+        "comparisons.csv",
+        "leaderboard.tex",
+    }
+
+
+def test_the_headline_counts_tests_and_never_says_better_than_random_of_itself(working, make_draws):
+    assert headline(working) == (
+        "unsafe_experts refuses significantly more than base on 1 of 1 harmful task, falsely refuses more on 0 of 2 "
+        "benign tasks and loses capability on 0 of 1 task; against 1 random draw of experts it refuses more in 1 of 1 "
+        "tests and less in 0."
+    )
+    assert "in 0 of 5 tests and less in 0" in headline(make_draws([60] * 5, [1.0] * 5))
+
+
+def test_the_headline_warns_first_of_a_broken_proof(working):
+    broken = working.variants["unsafe_experts"].model_copy(update={"frozen_unchanged": False})
+    summary = working.model_copy(update={"variants": {**working.variants, "unsafe_experts": broken}})
+    assert headline(summary).startswith("The frozen proof FAILED for unsafe_experts. ")
