@@ -17,10 +17,10 @@ from rich.text import Text
 
 from harness.report import leaderboard
 from harness.report.conclusion import conclude
-from harness.report.leaderboard import BEST_RULE, KINDS, MARKS_RULE, Cell, Column, Leaderboard, Row
+from harness.report.leaderboard import BEST_RULE, KINDS, MARKS_RULE, Cell, Column, Leaderboard
 from harness.report.words import visible
 from harness.store.files import write_text
-from harness.store.summary import Summary, read_summary
+from harness.store.summary import Summary
 
 Layout = Literal["beside", "below"]
 _LAYOUTS: tuple[Layout, ...] = ("beside", "below")
@@ -33,26 +33,6 @@ def print_report(summary: Summary, console: Console | None = None) -> None:
     """Print one run's leaderboard and conclusion."""
     console = console or Console()
     console.print(_report(summary, console))
-
-
-def leaderboard_of_runs(runs: Sequence[Path], console: Console | None = None) -> None:
-    """Print the variants of several runs in one leaderboard; marks are against each run's own base.
-
-    Raises:
-        BadInputError: a folder holds no readable summary.
-    """
-    console = console or Console()
-    summaries = [read_summary(run) for run in runs]
-    columns = leaderboard.columns_of(summaries)
-    rows: list[Row] = []
-    for summary in summaries:
-        for name, variant in summary.variants.items():
-            cells = () if variant.skipped is not None else leaderboard.cells_of(summary, name, columns)
-            rows.append(Row(f"{summary.run_id} / {name}", cells, is_best=False, skipped=variant.skipped))
-    console.print(Group(*_tables(Leaderboard(columns, tuple(rows)), console)))
-    for caution in _not_comparable(summaries):
-        console.print(Text(caution, style="yellow"))
-    console.print(Text(MARKS_RULE, style="dim"))
 
 
 def export_svg(summary: Summary, path: Path) -> None:
@@ -188,12 +168,3 @@ def _figure(cell: Cell, column: Column, widths: tuple[int, int], layout: Layout)
     return Text.assemble(
         (value.rjust(widths[0]), style), " ", (interval.rjust(widths[1]), "dim"), " ", (mark, style)
     )
-
-
-def _not_comparable(summaries: Sequence[Summary]) -> Iterator[str]:
-    for what, values in (
-        ("judges", [summary.judge for summary in summaries]),
-        ("decoding settings", [repr(summary.decoding) for summary in summaries]),
-    ):
-        if len(set(values)) > 1:
-            yield f"These runs differ in their {what}, so their figures cannot be compared with one another."

@@ -21,7 +21,8 @@ class Protocol:
 
     Attributes:
         task_version: the task's version; lm-eval's package version for a capability task.
-        prompts: hash over the test prompts; for a capability task over the number of items and their limit.
+        prompts: hash over the test prompts, whatever their order; for a capability task over the number of items and
+            their limit.
         decoding: settings of generation as JSON; of a capability task those of lm-eval.
         judge: who labelled the answers; None for a capability task.
     """
@@ -79,7 +80,7 @@ def _of_prompt_tasks(
                 decoding["opening"] = summary.decoding.get("opening")
             found[task] = Protocol(
                 versions[asked],
-                fingerprint([split["fingerprint"], split["ids"]["test"]])[:12],
+                fingerprint([split["fingerprint"], sorted(split["ids"]["test"])])[:12],
                 json.dumps(decoding, sort_keys=True),
                 result.judge,
             )

@@ -1,14 +1,11 @@
 import io
 import re
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from harness.errors import BadInputError
-from harness.report.terminal import export_svg, leaderboard_of_runs, print_report
-from harness.store.summary import write_summary
+from harness.report.terminal import export_svg, print_report
 
 
 def printed(summary, width: int) -> list[str]:
@@ -109,46 +106,3 @@ def test_picture_is_the_same_each_time(working, tmp_path):
     export_svg(working, tmp_path / "a.svg")
     export_svg(working, tmp_path / "b.svg")
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-
-
-def several(paths: list[Path]) -> str:
-    console = Console(width=120, file=io.StringIO(), color_system=None)
-    leaderboard_of_runs(paths, console)
-    return console.file.getvalue()
-
-
-def test_several_runs_share_one_table(make_summary, make_variant, make_test, tmp_path):
-    for run, refused in (("one", 12), ("two", 90)):
-        summary = make_summary(
-            {
-                "base": make_variant({"advbench": 6}),
-                "unsafe_experts": make_variant({"advbench": refused}, trained=1),
-            },
-            [
-                make_test(
-                    "unsafe_experts", "base", "advbench", (refused - 6) / 120, 1e-9 if refused > 60 else 0.3
-                )
-            ],
-            run_id=run,
-        )
-        write_summary(tmp_path / run, summary)
-    text = several([tmp_path / "one", tmp_path / "two"])
-    rows = [line.split() for line in text.splitlines() if "/ unsafe_experts" in line]
-    assert rows == [
-        ["one", "/", "unsafe_experts", "10.0", "6.0-14.0"],
-        ["two", "/", "unsafe_experts", "75.0", "71.0-79.0", "▲"],
-    ]
-    assert "cannot be compared" not in text
-
-
-def test_runs_with_different_judges_are_said_not_to_be_comparable(make_summary, make_variant, tmp_path):
-    for judge in ("keyword", "llm"):
-        summary = make_summary({"base": make_variant({"advbench": 6})}, judge=judge)
-        write_summary(tmp_path / judge, summary)
-    text = " ".join(several([tmp_path / "keyword", tmp_path / "llm"]).split())
-    assert "These runs differ in their judges, so their figures cannot be compared" in text
-
-
-def test_folder_that_is_no_run_is_bad_input(tmp_path):
-    with pytest.raises(BadInputError, match="no such file"):
-        leaderboard_of_runs([tmp_path])

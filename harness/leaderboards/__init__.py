@@ -1,0 +1,1 @@
+"""Leaderboards over many runs."""
