@@ -50,6 +50,19 @@ class TrainingStep(BaseModel):
     loss: float
 
 
+class ColouredTokens(BaseModel):
+    """One prompt and its answer in routing/token_shares.json, token by token."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    kind: Literal["harmful", "benign"]
+    id: str
+    prompt_tokens: int
+    texts: list[str]
+    shares: list[float]
+
+
 class _SplitTask(BaseModel):
     categories: dict[str, str] = {}
 
@@ -94,6 +107,11 @@ class RunFiles:
         found = _read(self.path / "splits.json", read_json, _Splits)
         entry = None if found is None else found.tasks.get(task)
         return {} if entry is None else entry.categories
+
+    def token_shares(self) -> list[ColouredTokens]:
+        """Return the tokens of a few identify prompts with their shares of selected experts, where they were kept."""
+        path = self.path / "routing" / "token_shares.json"
+        return _read(path, read_json, list[ColouredTokens]) or []
 
     def selection(self, variant: str) -> list[tuple[int, int]] | None:
         """Return the (layer, expert) pairs that a variant acts on."""

@@ -50,6 +50,7 @@ def render_html(run: Path, summary: Summary, redact: bool = False) -> str:
         categories=by_category(samples, list(summary.variants)),
         maps=_maps(files, summary),
         profile=_profile(files, summary),
+        tokens=[row for row in files.token_shares() if not (redact and row.kind == "harmful")],
         top=facts.TOP_EXPERTS,
         acted=facts.acted(files, summary),
         own_tests=[test for test in tests if test.variant == summary.intervention],

@@ -9,6 +9,7 @@ import pytest
 from harness.errors import BadInputError
 from harness.report.html import render_html
 from harness.report.write import write_reports
+from harness.store.files import write_json
 from harness.store.summary import write_summary
 
 VOID = {"meta", "br", "rect", "link", "img", "hr", "input"}
@@ -244,3 +245,33 @@ def test_file_stays_small_with_many_samples(make_summary, make_variant, make_res
             tmp_path, name, "advbench", {f"p{index}": ("word " * 60, "refusal") for index in range(2_000)}
         )
     assert len(render_html(tmp_path, summary)) < 500_000
+
+
+def test_tokens_are_coloured_by_their_share_and_harmful_ones_left_out_of_a_redacted_copy(whole_run, working):
+    rows = [
+        {
+            "task": "demo_harmful",
+            "kind": "harmful",
+            "id": "h",
+            "prompt_tokens": 1,
+            "texts": ["<b>", "no"],
+            "shares": [0.0, 1.0],
+        },
+        {
+            "task": "demo_benign",
+            "kind": "benign",
+            "id": "b",
+            "prompt_tokens": 2,
+            "texts": ["a", "\u202e"],
+            "shares": [0.3, 0.79],
+        },
+    ]
+    write_json(whole_run / "routing/token_shares.json", rows)
+    text = render_html(whole_run, working)
+    assert '<span class="token s0" title="0.0%">&lt;b&gt;</span>' in text
+    assert '<span class="token s4" title="100.0%">no</span>' in text
+    assert '<span class="token s1" title="30.0%">a</span>' in text
+    assert '<span class="token s3" title="79.0%">⟨U+202E⟩</span>' in text
+    shared = render_html(whole_run, working, redact=True)
+    assert "&lt;b&gt;</span>" not in shared
+    assert 'title="30.0%"' in shared
