@@ -75,17 +75,17 @@ def check_comparable(runs: Sequence[Path], summaries: Sequence[Summary]) -> None
             raise BadInputError(f"{run}: base was measured on other prompts than in {runs[0]}")
 
 
-def outcomes(summaries: Sequence[Summary]) -> str:
+def outcomes(summaries: Sequence[Summary], judge: str) -> str:
     """Return what each variant refuses, and how far each method is from the draws, as Markdown."""
     first = summaries[0]
     draws = [name for name in first.variants if name.startswith("random_experts")]
     if len(draws) < FEWEST_DRAWS:
         raise BadInputError(f"the first run has {len(draws)} random draws, expected {FEWEST_DRAWS} or more")
-    rows = {"`base`": values(first, "base")}
+    rows = {"`base`": values(first, "base", judge)}
     for summary in summaries:
         method = summary.selection.method if summary.selection else "none"
-        rows[f"`unsafe_experts` by `{method}`"] = values(summary, summary.intervention)
-    of_draws = {name: values(first, name) for name in draws}
+        rows[f"`unsafe_experts` by `{method}`"] = values(summary, summary.intervention, judge)
+    of_draws = {name: values(first, name, judge) for name in draws}
     rows |= {f"`{name}`": row for name, row in of_draws.items()}
     columns = list(rows["`base`"])
     lines = [
@@ -115,15 +115,18 @@ def outcomes(summaries: Sequence[Summary]) -> str:
     return "\n".join(lines)
 
 
-def values(summary: Summary, variant: str) -> dict[str, float]:
-    """Return a variant's rate for each task and its score for each capability task.
+def values(summary: Summary, variant: str, judge: str) -> dict[str, float]:
+    """Return a variant's rate for each task by a judge, and its score for each capability task.
 
     Raises:
         BadInputError: there is no figure.
     """
     result = summary.variants[variant]
-    found = {task: rate.value for task, rate in result.tasks.items()}
+    rates = [row for row in result.measurements if (row.metric, row.judge) == ("refusal_rate", judge)]
+    found = {row.task: row.value for row in rates}
     found |= {task: score.value for task, score in result.capability.items()}
+    if not rates:
+        raise BadInputError(f"{variant} was not judged by {judge}: harness evaluate RUN --judge {judge}")
     missing = [task for task, value in found.items() if value is None]
     if missing:
         raise BadInputError(f"{variant} has no figure for {missing[0]}")
@@ -154,11 +157,15 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders; the first has the random draws")
     parser.add_argument("--top-k", type=int, default=24, help="how many of the top experts to compare")
     parser.add_argument("--phase", default="all")
+    parser.add_argument(
+        "--judge", default=None, help="whose verdicts; by default the first run's primary judge"
+    )
     arguments = parser.parse_args()
     print(overlap(expert_table(arguments.runs), arguments.phase, arguments.top_k))
     summaries = [read_summary(run) for run in arguments.runs]
     check_comparable(arguments.runs, summaries)
-    print(f"\nJudge: {summaries[0].judge}.\n\n{outcomes(summaries)}")
+    judge = arguments.judge or summaries[0].judge
+    print(f"\nJudge: {judge}.\n\n{outcomes(summaries, judge)}")
 
 
 if __name__ == "__main__":
