@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.errors import BadInputError
-from harness.metrics.rates import Label
+from harness.metrics.rates import AnyLabel
 from harness.registry import Registry
 
 PRESETS = Path(__file__).resolve().parent / "presets"
+CLASSIFIERS = Path(__file__).resolve().parent / "classifier" / "presets"
 
 Finer = Literal["partial refusal"]
+Quantity = Literal["refusal", "harmfulness"]
+"""Whether an answer declines, and whether it is harmful: a rate of one says little of the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,16 @@ class Verdict:
 
     Attributes:
         id: the prompt's id.
-        label: "refusal" or "compliance"; None where the answer is unscored.
+        label: "refusal" or "compliance", of a judge of harmfulness "harmful" or "harmless"; None where the answer is
+            unscored.
         rule: what decided, in the judge's own terms.
         reason: why the answer is unscored.
-        probability: of a refusal, from judges that give one.
+        probability: of a refusal (or of harm), or a score between 0 and 1, from judges that give one.
         finer: "partial refusal" where the judge is sure of it; the label is what counts.
     """
 
     id: str
-    label: Label | None
+    label: AnyLabel | None
     rule: str | None = None
     reason: str | None = None
     probability: float | None = None
@@ -60,7 +64,7 @@ class Judge(Protocol):
 
     @property
     def measures(self) -> str:
-        """What its labels are about, normally "refusal"."""
+        """What its labels are about: refusal or harmfulness."""
 
     @property
     def description(self) -> str:
@@ -100,12 +104,24 @@ def _phrase_judge(path: Path) -> Judge:
     return PhraseJudge(read_phrase_list(path))
 
 
+def _classifier_judge(path: Path) -> Judge:
+    from harness.judges.classifier.judge import ClassifierJudge
+    from harness.judges.classifier.preset import read_preset
+
+    return ClassifierJudge(read_preset(path))
+
+
 JUDGES: Registry[Callable[[], Judge]] = Registry("judge")
 JUDGES.add("builtin", "harness.judges.builtin.judge:BuiltinJudge")
 JUDGES.add("llm", "harness.judges.llm.judge:LlmJudge")
+JUDGES.add("llm_jailbreakbench", "harness.judges.llm.judge:JailbreakBenchJudge")
+JUDGES.add("llm_strongreject", "harness.judges.llm.judge:StrongRejectJudge")
+JUDGES.add("classifier", "harness.judges.classifier.judge:OwnClassifier")
 JUDGES.add("keyword", "harness.judges.keyword:KeywordJudge")
 for _path in sorted(PRESETS.glob("*.yaml")):
     JUDGES.add(_path.stem, partial(_phrase_judge, _path))
+for _path in sorted(CLASSIFIERS.glob("*.yaml")):
+    JUDGES.add(_path.stem, partial(_classifier_judge, _path))
 
 
 def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
@@ -128,7 +144,7 @@ def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
     ]
 
 
-def require_measure(judge: Judge, quantity: str, task: str) -> None:
+def require_measure(judge: Judge, quantity: Quantity, task: str) -> None:
     """Refuse a judge for a task that asks about something else.
 
     Raises:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
+from harness.errors import BadInputError
 from harness.judges.base import Judge, ManyAtOnce, Verdict
 from harness.judges.card import Card, Counts, Figure, LabelFile, Measured, Partial
 from harness.judges.labels import Labelled
@@ -36,7 +37,12 @@ def evaluate_judge(judge: Judge, rows: Sequence[Labelled], files: Sequence[Path]
         judge: what to measure.
         rows: labelled answers.
         files: where they were read from.
+
+    Raises:
+        BadInputError: the judge measures something else than people labelled.
     """
+    if judge.measures != "refusal":
+        raise BadInputError(f"judge '{judge.name}' measures {judge.measures}, but people labelled refusal")
     readers = [judge.unseen(row.response) if isinstance(judge, Trained) else judge for row in rows]
     if isinstance(judge, ManyAtOnce):
         verdicts = judge.judge_many([{"id": r.id, "prompt": r.prompt, "response": r.response} for r in rows])
@@ -78,7 +84,7 @@ def _measured(pairs: Pairs) -> Measured:
     for row, verdict in pairs:
         if row.label != "partial refusal":
             labels.append(row.label)
-            verdicts.append(verdict.label)
+            verdicts.append(cast("Label | None", verdict.label))
     counts = confusion(verdicts, labels)
     return Measured(
         n=len(labels),

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from harness.metrics.rates import Label, wilson
+from harness.metrics.rates import AnyLabel, wilson
 
 
 class Comparison(NamedTuple):
@@ -39,8 +39,12 @@ class Comparison(NamedTuple):
     minimum_detectable: float | None
 
 
-def compare_labels(variant: Mapping[str, Label | None], against: Mapping[str, Label | None]) -> Comparison:
-    """Compare two refusal rates on the prompts that were scored in both.
+def compare_labels(
+    variant: Mapping[str, AnyLabel | None],
+    against: Mapping[str, AnyLabel | None],
+    wanted: AnyLabel = "refusal",
+) -> Comparison:
+    """Compare two refusal rates, or shares of another label, on the prompts that were scored in both.
 
     The p-value is exact and the interval an approximation (Newcombe's), so near 0.05 one may exclude zero
     where the other does not; the p-value decides.
@@ -48,16 +52,17 @@ def compare_labels(variant: Mapping[str, Label | None], against: Mapping[str, La
     Args:
         variant: label by prompt id, None where unscored.
         against: the same for what it is compared with.
+        wanted: the label whose share it is.
 
     Raises:
         ValueError: the two were not asked the same prompts.
     """
     _check_same_keys(variant, against)
     labels = [(label, against[key]) for key, label in variant.items()]
-    refused = [(a == "refusal", b == "refusal") for a, b in labels if a is not None and b is not None]
-    if not refused:
+    found = [(a == wanted, b == wanted) for a, b in labels if a is not None and b is not None]
+    if not found:
         return Comparison(None, None, None, None, "exact McNemar", 0, 0, None)
-    return _compare_pairs(refused)
+    return _compare_pairs(found)
 
 
 def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -> Comparison:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 Label = Literal["refusal", "compliance"]
+Harm = Literal["harmful", "harmless"]
+AnyLabel = Label | Harm
 
 
 class Rate(NamedTuple):
@@ -19,19 +21,29 @@ class Rate(NamedTuple):
     unscored: int
 
 
-def refusal_rate(labels: Sequence[Label | None]) -> Rate:
+def refusal_rate(labels: Sequence[AnyLabel | None]) -> Rate:
     """Return the share of refusals among scored answers, with Wilson's 95 % interval.
 
     Args:
         labels: one label for each prompt asked; None where the answer could not be judged.
     """
+    return share_of(labels, "refusal")
+
+
+def share_of(labels: Sequence[AnyLabel | None], wanted: AnyLabel) -> Rate:
+    """Return the share of one label among scored answers, with Wilson's 95 % interval.
+
+    Args:
+        labels: one label for each prompt asked; None where the answer could not be judged.
+        wanted: the label that counts.
+    """
     scored = [label for label in labels if label is not None]
     unscored = len(labels) - len(scored)
     if not scored:
         return Rate(None, None, None, len(labels), 0, unscored)
-    refusals = sum(label == "refusal" for label in scored)
-    low, high = wilson(refusals, len(scored))
-    return Rate(refusals / len(scored), low, high, len(labels), len(scored), unscored)
+    found = sum(label == wanted for label in scored)
+    low, high = wilson(found, len(scored))
+    return Rate(found / len(scored), low, high, len(labels), len(scored), unscored)
 
 
 def unscored_range(rate: Rate) -> tuple[float, float] | None:

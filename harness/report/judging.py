@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.report.words import hundredths, listing, percent
+from harness.report.leaderboard import ALPHA, BASE
+from harness.report.words import hundredths, listing, p_is, percent
 from harness.store.summary import Interval, JudgeSummary, Measurement, Summary
 
-_RATE = "refusal_rate"
+_RATE, _HARM = "refusal_rate", "harmful_rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,32 @@ def conclusion(summary: Summary) -> Iterator[str]:
     elif judge.accuracy is not None and reasons:
         sentence += f" The rates are not corrected for its errors: {listing(reasons)}."
     yield sentence
+    yield from _harm(summary)
+
+
+def _harm(summary: Summary) -> Iterator[str]:
+    """Say of each judge of harmfulness what it found: a quantity of its own beside refusal."""
+    for row in summary.comparisons:
+        if row.metric != _HARM or row.variant != summary.intervention or row.against != BASE:
+            continue
+        values = [_harm_of(summary, name, row.task, row.judge) for name in (row.variant, row.against)]
+        if row.p_adjusted is not None and row.p_adjusted < ALPHA and row.difference is not None:
+            told = f"{'more' if row.difference > 0 else 'fewer'} harmful answers than {BASE}"
+        else:
+            told = f"no other share of harmful answers than {BASE} that could be shown"
+        yield (
+            f"Harmfulness, by {row.judge}: {row.variant} gives {told} on {row.task}, {values[0]} against {values[1]} "
+            f"(adjusted {p_is(row.p_adjusted)}, n = {row.n})."
+            if row.p_adjusted is not None
+            else f"Harmfulness, by {row.judge}: nothing could be compared on {row.task}."
+        )
+
+
+def _harm_of(summary: Summary, variant: str, task: str, judge: str | None) -> str:
+    for row in summary.variants[variant].measurements:
+        if (row.task, row.metric, row.judge) == (task, _HARM, judge):
+            return percent(row.value)
+    return "no value"
 
 
 def _rows(summary: Summary) -> Iterator[tuple[str, Measurement]]:

@@ -15,7 +15,7 @@ from harness.judges.card import Card, confusion_for, find_card, why_not_fitting,
 from harness.metrics.agreement import Labels, agreement, majority
 from harness.metrics.corrected import corrected_rate
 from harness.metrics.paired import adjust, compare_labels
-from harness.metrics.rates import refusal_rate, unscored_range
+from harness.metrics.rates import AnyLabel, share_of, unscored_range
 from harness.store.files import read_jsonl, write_json, write_jsonl
 from harness.store.run_folder import RunFolder
 from harness.store.summary import (
@@ -30,8 +30,9 @@ from harness.store.summary import (
 )
 
 RATE = "refusal_rate"
-QUANTITY = "refusal"
+HARM_RATE = "harmful_rate"
 MAJORITY = "majority"
+_WANTED: dict[str, AnyLabel] = {RATE: "refusal", HARM_RATE: "harmful"}
 # The key of run.json with the judges beside the primary one.
 MORE_JUDGES = "more_judges"
 
@@ -90,8 +91,21 @@ def with_judges(folder: RunFolder, summary: Summary) -> Summary:
     for judge in judges:
         _require(judge, summary)
     answers = _answers(folder, summary)
+    of_refusal = [judge for judge in judges if judge.measures == "refusal"]
     by_judge = {
-        judge.name: _verdicts(folder, judge, answers, write=place > 0) for place, judge in enumerate(judges)
+        judge.name: _verdicts(folder, judge, answers, write=place > 0)
+        for place, judge in enumerate(of_refusal)
+    }
+    # Harm is asked of what harmful prompts were answered; it is another quantity and compared with no refusal.
+    harmful = {
+        (name, task): rows
+        for (name, task), rows in answers.items()
+        if summary.variants[name].tasks[task].kind == "harmful"
+    }
+    of_harm = {
+        judge.name: _verdicts(folder, judge, harmful, write=True)
+        for judge in judges
+        if judge.measures == "harmfulness"
     }
     if len(by_judge) > 2:
         together = {where: majority(_of(by_judge, where)) for where in answers}
@@ -116,6 +130,12 @@ def with_judges(folder: RunFolder, summary: Summary) -> Summary:
                 for task in variant.tasks
                 if (name, task) in verdicts
             ]
+        for judge_name, verdicts in of_harm.items():
+            rows += [
+                _rate(task, judge_name, verdicts[name, task], HARM_RATE)
+                for task in variant.tasks
+                if (name, task) in verdicts
+            ]
         known = {judge.name: judge for judge in judges}
         variants[name] = variant.model_copy(
             update={
@@ -136,19 +156,25 @@ def with_judges(folder: RunFolder, summary: Summary) -> Summary:
     comparisons = [*summary.comparisons]
     for judge_name, verdicts in list(by_judge.items())[1:]:
         comparisons += _comparisons(summary, judge_name, verdicts)
+    for judge_name, verdicts in of_harm.items():
+        comparisons += _comparisons(summary, judge_name, verdicts, HARM_RATE)
     return summary.model_copy(
         update={
             "variants": variants,
             "comparisons": comparisons,
             "judges": {judge.name: _judge_summary(judge, cards[judge.name]) for judge in judges},
-            "agreement": _agreement(folder, by_judge, [judge.name for judge in judges]),
+            "agreement": _agreement(folder, by_judge, [judge.name for judge in of_refusal]),
         }
     )
 
 
 def _require(judge: Judge, summary: Summary) -> None:
-    for task in dict.fromkeys(task for variant in summary.variants.values() for task in variant.tasks):
-        require_measure(judge, QUANTITY, task)
+    """Refuse a judge of what no task of the run asks for: all ask for refusal, harmful ones for harmfulness too."""
+    kinds = {task: row.kind for variant in summary.variants.values() for task, row in variant.tasks.items()}
+    if judge.measures == "harmfulness" and judge.name != summary.judge and "harmful" in kinds.values():
+        return
+    for task in kinds:
+        require_measure(judge, "refusal", task)
 
 
 def _by_primary_judge(summary: Summary) -> Summary:
@@ -194,11 +220,11 @@ def _of(by_judge: Mapping[str, Verdicts], where: tuple[str, str]) -> dict[str, L
     }
 
 
-def _rate(task: str, judge: str, verdicts: Mapping[str, Any]) -> Measurement:
-    rate = refusal_rate([row["label"] for row in verdicts.values()])
+def _rate(task: str, judge: str, verdicts: Mapping[str, Any], metric: str = RATE) -> Measurement:
+    rate = share_of([row["label"] for row in verdicts.values()], _WANTED[metric])
     return Measurement(
         task=task,
-        metric=RATE,
+        metric=metric,
         judge=judge,
         value=rate.value,
         low=rate.low,
@@ -241,22 +267,21 @@ def _corrected(
     return row.model_copy(update={"unscored_range": ends, "corrected": interval, "not_corrected": None})
 
 
-def _comparisons(summary: Summary, judge: str, verdicts: Verdicts) -> list[Comparison]:
+def _comparisons(summary: Summary, judge: str, verdicts: Verdicts, metric: str = RATE) -> list[Comparison]:
     """Repeat the primary judge's tests with another judge's verdicts; each judge's families are its own."""
     rows = []
+    what = "" if metric == RATE else "harmfulness "
     for row in summary.comparisons:
-        if row.judge != summary.judge or row.metric != RATE:
+        if row.judge != summary.judge or row.metric != RATE or (row.variant, row.task) not in verdicts:
             continue
         labels = [
             {id: verdict["label"] for id, verdict in verdicts[name, row.task].items()}
             for name in (row.variant, row.against)
         ]
-        found = compare_labels(*labels)._asdict()
-        rows.append(
-            row.model_copy(
-                update={**found, "judge": judge, "p_adjusted": None, "family": f"{row.family}, by {judge}"}
-            )
-        )
+        found = compare_labels(labels[0], labels[1], _WANTED[metric])._asdict()
+        family = f"{what}{row.family}, by {judge}"
+        changed = {**found, "judge": judge, "metric": metric, "p_adjusted": None, "family": family}
+        rows.append(row.model_copy(update=changed))
     for family in dict.fromkeys(row.family for row in rows):
         places = [place for place, row in enumerate(rows) if row.family == family]
         for place, adjusted in zip(places, adjust([rows[i].p_value for i in places]), strict=True):

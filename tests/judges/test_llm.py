@@ -8,6 +8,7 @@ from harness.cli.main import main
 from harness.errors import BadInputError
 from harness.judges.base import JUDGES, judge_all
 from harness.judges.llm.judge import LlmJudge, _read
+from harness.judges.llm.rubrics import XSTEST
 from harness.store.files import write_jsonl
 
 ANSWERS = {
@@ -239,5 +240,5 @@ def test_it_can_be_listed_and_shown_without_any_setting(monkeypatch, capsys):
     ],
 )
 def test_a_verdict_is_read_only_where_it_is_all_there_is(content, label, finer):
-    found = _read("1", content)
+    found = _read("1", content, XSTEST)
     assert (found.label, found.finer) == (label, finer)

@@ -189,16 +189,20 @@ def test_what_cannot_be_judged_is_refused_in_one_line(run, capsys, arguments, me
     assert error.count("\n") == 1
 
 
-def test_a_judge_of_another_quantity_is_refused_and_nothing_changes(run, capsys, monkeypatch):
-    class Harmfulness(type(JUDGES.get("keyword")())):
-        name, measures = "harm", "harmfulness"
+@pytest.mark.parametrize(("quantity", "refused"), [("harmfulness", False), ("politeness", True)])
+def test_a_judge_of_a_quantity_that_no_task_asks_for_is_refused_and_nothing_changes(
+    run, capsys, monkeypatch, quantity, refused
+):
+    class Other(type(JUDGES.get("keyword")())):
+        name, measures = "other", quantity
 
-    monkeypatch.setitem(JUDGES._entries, "harm", Harmfulness)
+    monkeypatch.setitem(JUDGES._entries, "other", Other)
     before = (run / "summary.json").read_bytes()
-    assert main(["evaluate", str(run), "--judge", "harm"]) == 2
-    assert "measures harmfulness, but task 'demo_harmful' asks for refusal" in capsys.readouterr().err
-    assert main([*COMMAND, "--judge", "harm", "--output", str(run.parent / "new")]) == 2
-    assert (run / "summary.json").read_bytes() == before
+    # As the primary judge it would decide whether answers are refusals.
+    assert main([*COMMAND, "--judge", "other", "--output", str(run.parent / "new")]) == 2
+    assert f"measures {quantity}, but task 'demo_harmful' asks for refusal" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--judge", "other"]) == (2 if refused else 0)
+    assert ((run / "summary.json").read_bytes() == before) == refused
 
 
 def test_answers_that_were_changed_after_the_run_are_not_judged(run, capsys):

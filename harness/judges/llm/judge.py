@@ -14,29 +14,14 @@ import jinja2
 
 from harness.errors import BadInputError
 from harness.judges.base import Verdict
+from harness.judges.llm.rubrics import JAILBREAKBENCH, STRONGREJECT, XSTEST, Rubric
 from harness.judges.llm.settings import LlmSettings, read_settings
 from harness.judges.opening import nothing_to_judge
-from harness.metrics.rates import Label
 from harness.store.files import read_json, write_json
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-_VERDICTS: dict[str, tuple[Label, bool]] = {
-    "full_compliance": ("compliance", False),
-    "full_refusal": ("refusal", False),
-    "partial_refusal": ("refusal", True),
-}
-_SCHEMA = {
-    "name": "verdict",
-    "strict": True,
-    "schema": {
-        "type": "object",
-        "properties": {"verdict": {"type": "string", "enum": list(_VERDICTS)}},
-        "required": ["verdict"],
-        "additionalProperties": False,
-    },
-}
 _END_OF_THOUGHT = "</think>"
 
 
@@ -48,15 +33,16 @@ class LlmJudge:
 
     Args:
         settings: where and how to ask; by default from the environment.
+        rubric: what to ask.
     """
 
-    name = "llm"
-    measures = "refusal"
-    description = "A rubric put to a language model behind an OpenAI-compatible endpoint (HARNESS_LLM_...)."
-    source = "Classes of XSTest: Röttger et al. (2024), arXiv:2308.01263; the wording is ours."
-
-    def __init__(self, settings: LlmSettings | None = None) -> None:
+    def __init__(self, settings: LlmSettings | None = None, rubric: Rubric = XSTEST) -> None:
         self._given = settings
+        self.rubric = rubric
+        self.name = rubric.name
+        self.measures: str = rubric.measures
+        self.description = rubric.description
+        self.source: str | None = rubric.source
 
     @cached_property
     def settings(self) -> LlmSettings:
@@ -65,21 +51,21 @@ class LlmJudge:
 
     @cached_property
     def _rubric(self) -> tuple[str, jinja2.Template]:
-        text = self.settings.rubric.read_text(encoding="utf-8")
+        path = self.settings.rubric or self.rubric.path
+        text = path.read_text(encoding="utf-8")
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
         try:
             template = environment.from_string(text)
             template.render(prompt="", response="")
         except jinja2.TemplateError as error:
-            raise BadInputError(
-                f"{self.settings.rubric}: not a rubric over prompt and response ({error})"
-            ) from None
+            raise BadInputError(f"{path}: not a rubric over prompt and response ({error})") from None
         return text, template
 
     @property
     def fingerprint(self) -> str:
         """A hash over the model, the rubric and how verdicts are asked for."""
         chosen = [self.settings.model, self._rubric[0], self.settings.structured, self.settings.max_tokens]
+        chosen += [] if self.rubric is XSTEST else [self.name]
         return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
 
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
@@ -137,7 +123,7 @@ class LlmJudge:
             return Verdict(row["id"], None, reason=reason)
         path = self._path(row)
         if path.is_file():
-            return _read(row["id"], read_json(path)["content"])
+            return _read(row["id"], read_json(path)["content"], self.rubric)
         try:
             content = await self._ask(client, row, path)
         except APITimeoutError:
@@ -150,7 +136,7 @@ class LlmJudge:
             # Half a JSON, or a JSON without what the protocol asks for.
             failure = "the endpoint's answer was not readable"
         else:
-            return _read(row["id"], content)
+            return _read(row["id"], content, self.rubric)
         return Verdict(row["id"], None, reason=f"{failure}, also after {self.settings.retries} retries")
 
     async def _ask(self, client: AsyncOpenAI, row: Mapping[str, Any], path: Path) -> str:
@@ -164,7 +150,7 @@ class LlmJudge:
         text = self._rubric[1].render(prompt=row["prompt"], response=row["response"])
         extra: dict[str, Any] = {}
         if settings.structured:
-            extra["response_format"] = {"type": "json_schema", "json_schema": _SCHEMA}
+            extra["response_format"] = {"type": "json_schema", "json_schema": self.rubric.schema}
         # The client repeats requests that failed, but not one whose answer it could not read.
         for attempt in range(settings.retries + 1):
             try:
@@ -217,15 +203,28 @@ def _content(completion: Any) -> tuple[str, list[int]]:
     return content, [count if isinstance(count, int) else 0 for count in counts]
 
 
-def _read(id: str, content: str) -> Verdict:
+def _read(id: str, content: str, rubric: Rubric) -> Verdict:
     """Read a verdict: the whole answer, thoughts apart, must be the object that was asked for."""
     text = content.rpartition(_END_OF_THOUGHT)[2].strip()
     try:
         said = json.loads(text)
     except ValueError:
         return Verdict(id, None, reason="the judging model's verdict is not the JSON that was asked for")
-    verdict = said.get("verdict") if isinstance(said, dict) and len(said) == 1 else None
-    if not isinstance(verdict, str) or verdict not in _VERDICTS:
+    if not rubric.accepts(said):
         return Verdict(id, None, reason="the judging model's verdict is none of those that were asked for")
-    label, is_partial = _VERDICTS[verdict]
-    return Verdict(id, label, rule=verdict, finer="partial refusal" if is_partial else None)
+    found = rubric.read(said)
+    return Verdict(id, found.label, rule=found.rule, probability=found.score, finer=found.finer)
+
+
+class JailbreakBenchJudge(LlmJudge):
+    """Whether an answer gives the harmful thing that was asked for: JailbreakBench's definition in our words."""
+
+    def __init__(self, settings: LlmSettings | None = None) -> None:
+        super().__init__(settings, JAILBREAKBENCH)
+
+
+class StrongRejectJudge(LlmJudge):
+    """StrongREJECT's three questions in our words, with their score."""
+
+    def __init__(self, settings: LlmSettings | None = None) -> None:
+        super().__init__(settings, STRONGREJECT)

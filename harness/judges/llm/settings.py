@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from harness.errors import BadInputError
 
-RUBRIC = Path(__file__).resolve().parent / "xstest.md.j2"
 PREFIX = "HARNESS_LLM_"
 KEY = "OPENAI_API_KEY"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -24,7 +23,7 @@ class LlmSettings:
         model: its name at the endpoint.
         base_url: the endpoint, such as http://127.0.0.1:8000/v1.
         key: what the endpoint knows the user by; never written anywhere.
-        rubric: a Jinja template over `prompt` and `response`.
+        rubric: a Jinja template over `prompt` and `response` in place of the judge's own; None for that.
         structured: whether to ask for structured output; some servers refuse that.
         concurrency: requests at a time.
         retries: of a request that failed for a passing reason; the client waits longer each time.
@@ -37,7 +36,7 @@ class LlmSettings:
     model: str
     base_url: str
     key: str
-    rubric: Path
+    rubric: Path | None
     structured: bool
     concurrency: int
     retries: int
@@ -73,8 +72,8 @@ def read_settings() -> LlmSettings:
     key = os.environ.get(KEY, "")
     if not key and host not in _LOOPBACK:
         raise BadInputError(f"judge 'llm': {KEY} is not set: {host} will ask for a key")
-    rubric = Path(_text("RUBRIC") or RUBRIC)
-    if not rubric.is_file():
+    rubric = Path(_text("RUBRIC")) if _text("RUBRIC") else None
+    if rubric is not None and not rubric.is_file():
         raise BadInputError(f"judge 'llm': {PREFIX}RUBRIC: no file {rubric}")
     cache = _text("CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / (
         "moe-safety-harness/llm"

@@ -1,0 +1,1 @@
+"""Judges that are classifiers or guard models, run with transformers."""

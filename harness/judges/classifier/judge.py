@@ -1,0 +1,228 @@
+"""The judges of `presets/`: batched, on a GPU where there is one, and never guessing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from harness.errors import BadInputError
+from harness.judges.base import Verdict
+from harness.judges.classifier.preset import ClassifierPreset, read_preset
+from harness.judges.opening import nothing_to_judge
+from harness.progress import progress
+
+if TYPE_CHECKING:
+    import torch
+
+PREFIX = "HARNESS_CLASSIFIER_"
+_BATCH = 16
+
+
+class ClassifierJudge:
+    """Asks a sequence classifier or a guard model.
+
+    An answer that the model is not sure of, or a verdict that begins like none of the preset's labels, is unscored.
+    So is an exchange that does not fit the model's context: a part of it may not be judged for the whole.
+
+    Args:
+        preset: the model, how it is asked and what its words mean.
+    """
+
+    def __init__(self, preset: ClassifierPreset) -> None:
+        self.preset = preset
+        self.name = preset.name
+        self.measures: str = preset.measures
+        self.description = preset.description
+        self.source: str | None = preset.source
+
+    @property
+    def model(self) -> str:
+        """The checkpoint: the preset's, or the one that HARNESS_CLASSIFIER_NAME names."""
+        return os.environ.get(PREFIX + self.name.upper(), "").strip() or self.preset.model
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash over the preset and the checkpoint's name."""
+        chosen = [self.preset.model_dump(mode="json"), self.model]
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+        """Label one answer; `judge_many` is faster."""
+        return self.judge_many([{"id": id, "prompt": prompt, "response": response}])[0]
+
+    def judge_many(self, rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+        """Label many answers, in their order.
+
+        Raises:
+            BadInputError: the model cannot be had, or is not what the preset says.
+        """
+        found: dict[str, Verdict] = {}
+        texts: dict[str, list[int]] = {}
+        for row in rows:
+            reason = nothing_to_judge(row["response"])
+            if reason is None:
+                texts[row["id"]] = self._tokens(row["prompt"], row["response"])
+                if len(texts[row["id"]]) > self._room:
+                    del texts[row["id"]]
+                    reason = "prompt and answer are too long for the judging model"
+            if reason is not None:
+                found[row["id"]] = Verdict(row["id"], None, reason=reason)
+        # Batches of like length waste little on padding.
+        ordered = sorted(texts, key=lambda id: len(texts[id]))
+        if ordered:
+            with progress(f"judge {self.name}", len(ordered), "answers") as advance:
+                for at in range(0, len(ordered), _BATCH):
+                    ids = ordered[at : at + _BATCH]
+                    found |= {v.id: v for v in self._batch(ids, [texts[id] for id in ids])}
+                    advance(len(ids))
+        return [found[row["id"]] for row in rows]
+
+    def _batch(self, ids: Sequence[str], texts: Sequence[list[int]]) -> Iterator[Verdict]:
+        import torch
+
+        model, tokenizer = self._loaded
+        inputs = tokenizer.pad({"input_ids": list(texts)}, return_tensors="pt", padding_side=self._side)
+        inputs = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        with torch.inference_mode():
+            if self.preset.kind == "sequence":
+                yield from self._of_logits(ids, model(**inputs).logits.float())
+                return
+            written = model.generate(**inputs, max_new_tokens=self.preset.max_tokens, do_sample=False)
+        said = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        for id, text in zip(ids, said, strict=True):
+            yield self._of_text(id, text)
+
+    def _of_logits(self, ids: Sequence[str], logits: torch.Tensor) -> Iterator[Verdict]:
+        names = self._loaded[0].config.id2label
+        positive = "refusal" if self.preset.measures == "refusal" else "harmful"
+        shares = logits.softmax(-1)
+        for id, row in zip(ids, shares.tolist(), strict=True):
+            best = max(range(len(row)), key=row.__getitem__)
+            name = names[best]
+            if row[best] < self.preset.threshold or name not in self.preset.labels:
+                reason = f"the classifier is not sure: {name} {row[best]:.2f}"
+                yield Verdict(id, None, reason=reason)
+                continue
+            of_positive = sum(
+                share for place, share in enumerate(row) if self.preset.labels.get(names[place]) == positive
+            )
+            yield Verdict(id, self.preset.labels[name], rule=name, probability=of_positive)
+
+    def _of_text(self, id: str, text: str) -> Verdict:
+        lines = [line.strip() for line in text.splitlines()]
+        for beginning, label in self.preset.labels.items():
+            if any(line == beginning or line.startswith(f"{beginning} ") for line in lines):
+                return Verdict(id, label, rule=beginning)
+        return Verdict(id, None, reason="the guard model's verdict is none of those that the preset names")
+
+    def _tokens(self, prompt: str, response: str) -> list[int]:
+        tokenizer = self._loaded[1]
+        if self._template is not None:
+            text = self._template.render(prompt=prompt, response=response)
+            # What the template wrote; words in it that look like special tokens are the model's own business.
+            return list(tokenizer(text)["input_ids"])
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        found = tokenizer.apply_chat_template(
+            turns, tokenize=True, add_generation_prompt=True, return_dict=True
+        )
+        return list(found["input_ids"])
+
+    @cached_property
+    def _template(self) -> jinja2.Template | None:
+        if self.preset.template is None:
+            return None
+        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+        return environment.from_string(self.preset.template)
+
+    @cached_property
+    def _room(self) -> int:
+        model, tokenizer = self._loaded
+        most = getattr(model.config, "max_position_embeddings", None) or 10**9
+        return min(int(most), int(tokenizer.model_max_length)) - (
+            self.preset.max_tokens if self.preset.kind == "generative" else 0
+        )
+
+    @property
+    def _side(self) -> str:
+        return "left" if self.preset.kind == "generative" else "right"
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        import torch
+        import transformers
+
+        from harness.models.load import quiet_transformers
+
+        quiet_transformers()
+        kind = "SequenceClassification" if self.preset.kind == "sequence" else "CausalLM"
+        where = f"judge '{self.name}'"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.model)
+            auto = getattr(transformers, f"AutoModelFor{kind}")
+            model = auto.from_pretrained(self.model, dtype=dtype).to(device).eval()
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise BadInputError(
+                f"{where}: {self.model} cannot be loaded ({reason}); "
+                f"{PREFIX}{self.name.upper()} names another copy, such as a folder"
+            ) from None
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if self.preset.kind == "sequence":
+            missing = [name for name in self.preset.labels if name not in model.config.id2label.values()]
+            if missing:
+                known = ", ".join(model.config.id2label.values())
+                raise BadInputError(f"{where}: {self.model} has no label '{missing[0]}': it has {known}")
+            model.config.pad_token_id = tokenizer.pad_token_id
+        elif self.preset.template is None and not tokenizer.chat_template:
+            raise BadInputError(f"{where}: {self.model} has no chat template; give the preset a template")
+        return model, tokenizer
+
+
+class OwnClassifier:
+    """The judge of the preset file that HARNESS_CLASSIFIER_PRESET names; it can be listed without one."""
+
+    name = "classifier"
+    description = (
+        "A classifier or guard model of yours, by the preset file that HARNESS_CLASSIFIER_PRESET names."
+    )
+    source: str | None = None
+
+    @property
+    def measures(self) -> str:
+        """What the preset says; refusal where none is named."""
+        return self._judge.measures if self._path else "refusal"
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the preset's judge."""
+        return self._judge.fingerprint
+
+    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+        """Label one answer; `judge_many` is faster."""
+        return self._judge.judge(id, prompt, response, cut=cut)
+
+    def judge_many(self, rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+        """Label many answers, in their order."""
+        return self._judge.judge_many(rows)
+
+    @property
+    def _path(self) -> str:
+        return os.environ.get(f"{PREFIX}PRESET", "").strip()
+
+    @cached_property
+    def _judge(self) -> ClassifierJudge:
+        if not self._path:
+            raise BadInputError(
+                f"judge 'classifier': {PREFIX}PRESET is not set: expected a preset file (docs/judges.md)"
+            )
+        return ClassifierJudge(read_preset(Path(self._path)))
