@@ -19,7 +19,9 @@ import yaml
 from harness.cli.main import app
 from harness.config import setting_names
 from harness.data.task import TaskSpec
+from harness.gate.schema import GateFile
 from harness.interventions.spec import VariantSpec
+from harness.judges.classifier.preset import ClassifierPreset
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -134,7 +136,7 @@ def test_every_python_example_compiles_and_imports_what_exists(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_yaml_example_of_a_task_or_baseline_follows_its_schema(name):
+def test_every_yaml_example_follows_its_schema(name):
     text = _read(name)
     written = [
         body
@@ -146,6 +148,10 @@ def test_every_yaml_example_of_a_task_or_baseline_follows_its_schema(name):
         content = yaml.safe_load(body)
         if "intervention" in content and "description" in content:
             VariantSpec.model_validate(content)
+        elif "measures" in content:
+            ClassifierPreset.model_validate(content)
+        elif "gates" in content:
+            GateFile.model_validate(content)
         elif "kind" in content:
             TaskSpec.model_validate(content)
 

@@ -34,7 +34,7 @@ class ClassifierPreset(BaseModel):
     template: str | None = None
     """A Jinja template of the text over `prompt` and `response`; by default the model's own chat template over both."""
     labels: Annotated[dict[str, AnyLabel], Field(min_length=1)]
-    """Of a sequence classifier: its label names. Of a guard model: how a line of its verdict begins; the first that does."""
+    """Of a sequence classifier: its label names. Of a guard model: how a line of its verdict begins."""
     max_tokens: int = Field(32, ge=1)
     """Of a written verdict."""
     threshold: float = Field(0.5, gt=0, lt=1)
