@@ -167,10 +167,15 @@ class EvaluationConfig(Settings):
 class CapabilityConfig(Settings):
     """What lm-eval measures, and how."""
 
-    tasks: list[str] = Field(default=[], description="lm-eval tasks, ours or lm-eval's own")
+    tasks: list[str] = Field(
+        default=[], description="lm-eval tasks, ours or lm-eval's own; quick and standard are sets of them"
+    )
     batch_size: PositiveInt = Field(32, description="lm-eval requests in one forward pass")
     limit: PositiveInt | None = Field(
         None, description="items of each capability task; all of them by default"
+    )
+    num_fewshot: NonNegativeInt | None = Field(
+        None, description="worked examples before each item; by default what the task's own file says"
     )
     chat_template: bool | None = Field(
         None, description="wrap each item in the chat template; by default what the task's own file says"

@@ -64,6 +64,7 @@ def run_capability(
     limit: int | None = None,
     batch_size: int = 32,
     seed: int = 0,
+    num_fewshot: int | None = None,
     apply_chat_template: bool | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     system_prompt: str | None = None,
@@ -80,6 +81,7 @@ def run_capability(
         limit: items of each task; all of them by default.
         batch_size: requests in one forward pass.
         seed: every seed of lm-eval; the global random states are set too.
+        num_fewshot: worked examples before each item; by default what each task's file says.
         apply_chat_template: send items as chat messages; by default what each task's file says (no, if nothing).
         chat_template_kwargs: passed on to the chat template.
         system_prompt: put before every item.
@@ -120,7 +122,7 @@ def run_capability(
             ]
             if names:
                 manager = _our_tasks(Path(folder)) if is_ours else _lm_evals_tasks()
-                results = _evaluate(lm, names, manager, limit, seed, as_chat, system_prompt)
+                results = _evaluate(lm, names, manager, limit, seed, num_fewshot, as_chat, system_prompt)
                 found.update(
                     {name: capability_result(name, results, _metric(resolved[name])) for name in names}
                 )
@@ -146,7 +148,14 @@ def _lm_evals_tasks() -> Any:
 
 
 def _evaluate(
-    lm: Any, names: list[str], manager: Any, limit: int | None, seed: int, as_chat: bool, system: str | None
+    lm: Any,
+    names: list[str],
+    manager: Any,
+    limit: int | None,
+    seed: int,
+    num_fewshot: int | None,
+    as_chat: bool,
+    system: str | None,
 ) -> Mapping[str, Any]:
     import datasets
     import torch
@@ -158,6 +167,7 @@ def _evaluate(
             tasks=list(names),
             task_manager=manager,
             limit=limit,
+            num_fewshot=num_fewshot,
             bootstrap_iters=_BOOTSTRAPS,
             log_samples=True,
             system_instruction=system,

@@ -23,6 +23,12 @@ from harness.errors import BadInputError, nearest
 from harness.store.files import sha256
 from harness.store.fingerprint import fingerprint
 
+# Names that stand for several of lm-eval's tasks; they need a hub, or lm-eval's cache.
+SETS: dict[str, tuple[str, ...]] = {
+    "quick": ("arc_easy", "hellaswag", "piqa"),
+    "standard": ("mmlu", "arc_challenge", "hellaswag", "gsm8k", "truthfulqa_mc2", "ifeval"),
+}
+
 _DATA_FILE = re.compile(r"\{data_dir\}/([^\s\"',\]}]+)")
 _OWN_FILE = re.compile(r"\{content_dir\}/([^\s\"',\]}]+)")
 
@@ -109,7 +115,7 @@ def resolve_capability_tasks(
 ) -> dict[str, CapabilityTask | None]:
     """Return what each name means: one of our tasks by its own name, or None for lm-eval's task.
 
-    The names are kept in order and without repeats. A name that one of our tasks `stands_in_for` (such as
+    The names are kept in order and without repeats; one of `SETS` means its members. A name that one of our tasks `stands_in_for` (such as
     "piqa" for `piqa_local`) means ours when all its data files are under `data_dirs`, and lm-eval's otherwise.
 
     Raises:
@@ -118,12 +124,12 @@ def resolve_capability_tasks(
     ours = list_capability_tasks(include)
     stand_ins = {task.notes.stands_in_for: task for task in ours.values() if task.notes.stands_in_for}
     resolved: dict[str, CapabilityTask | None] = {}
-    for name in names:
+    for name in (member for name in names for member in SETS.get(name, (name,))):
         task = ours.get(name)
         if task is None and name in stand_ins and stand_ins[name].missing_file(data_dirs) is None:
             task = stand_ins[name]
         if task is None:
-            _check_known_to_lm_eval(name, [*ours, *stand_ins])
+            _check_known_to_lm_eval(name, [*ours, *stand_ins, *SETS])
             resolved[name] = None
             continue
         for member in with_members(task, ours):

@@ -104,6 +104,7 @@ def measure_capability(session: Session, variant: Variant, state: str) -> dict[s
                 limit=settings.limit,
                 batch_size=settings.batch_size,
                 seed=session.config.seed,
+                num_fewshot=settings.num_fewshot,
                 apply_chat_template=settings.chat_template,
                 chat_template_kwargs=session.config.generation.chat_template_kwargs,
                 system_prompt=variant.spec.system_prompt,

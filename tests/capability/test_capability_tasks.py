@@ -206,3 +206,32 @@ def test_the_public_copies_give_every_item(shared_data: Path) -> None:
     assert Counter(row["subject"] for row in mmlu)["nutrition"] == 306
     assert len({row["subject"] for row in mmlu[:8]}) == 8
     assert {row["answer"] for row in mmlu} == {0, 1, 2, 3}
+
+
+def test_a_set_means_its_tasks_without_repeats() -> None:
+    quick = resolve_capability_tasks(["quick"])
+    assert list(quick) == ["arc_easy", "hellaswag", "piqa"]
+    assert list(resolve_capability_tasks(["hellaswag", "standard"])) == [
+        *("hellaswag", "mmlu", "arc_challenge", "gsm8k", "truthfulqa_mc2", "ifeval")
+    ]
+
+
+@pytest.mark.shared_data
+def test_local_tasks_ask_as_lm_eval_does(shared_data: Path, tmp_path: Path) -> None:
+    """The words around a question are those of lm-eval's own task."""
+    from lm_eval.tasks import TaskManager, get_task_dict
+
+    ours = list_capability_tasks()
+    prepare_tasks([ours["gsm8k_local"], ours["truthfulqa_local"]], [shared_data], tmp_path)
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    tasks = get_task_dict(["gsm8k_local", "truthfulqa_local"], manager)
+    problems, truths = tasks["gsm8k_local"], tasks["truthfulqa_local"]
+    problem = next(iter(problems.test_docs()))
+    assert problems.doc_to_text(problem) == f"Question: {problem['question']}\nAnswer:"
+    assert len(problems.test_docs()) == 1319
+    truth = next(iter(truths.validation_docs()))
+    assert truths.doc_to_text(truth).startswith("Q: ")
+    assert truths.doc_to_text(truth).endswith(f"\n\nQ: {truth['Question']}\nA:")
+    choices = truths.doc_to_choice(truth)
+    assert choices[truths.doc_to_target(truth)] == truth["Best Answer"]
+    assert len(set(choices)) == len(choices) > 2
