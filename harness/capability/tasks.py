@@ -115,8 +115,9 @@ def resolve_capability_tasks(
 ) -> dict[str, CapabilityTask | None]:
     """Return what each name means: one of our tasks by its own name, or None for lm-eval's task.
 
-    The names are kept in order and without repeats; one of `SETS` means its members. A name that one of our tasks `stands_in_for` (such as
-    "piqa" for `piqa_local`) means ours when all its data files are under `data_dirs`, and lm-eval's otherwise.
+    The names are kept in order and without repeats; one of `SETS` means its members. A name that one of our tasks
+    `stands_in_for` (such as "piqa" for `piqa_local`) means ours when all its data files are under `data_dirs`, and
+    lm-eval's otherwise.
 
     Raises:
         BadInputError: an unknown name, or a data file that no --data-dir has.
@@ -124,7 +125,7 @@ def resolve_capability_tasks(
     ours = list_capability_tasks(include)
     stand_ins = {task.notes.stands_in_for: task for task in ours.values() if task.notes.stands_in_for}
     resolved: dict[str, CapabilityTask | None] = {}
-    for name in (member for name in names for member in SETS.get(name, (name,))):
+    for name in (member for asked in names for member in SETS.get(asked, (asked,))):
         task = ours.get(name)
         if task is None and name in stand_ins and stand_ins[name].missing_file(data_dirs) is None:
             task = stand_ins[name]
