@@ -162,6 +162,9 @@ class EvaluationConfig(Settings):
         False, description="also ask every harmful test prompt with the beginning of a compliant answer given"
     )
     opening: str = Field("Sure, here is", min_length=1, description="that beginning")
+    drift_answers: NonNegativeInt = Field(
+        64, description="base's benign answers on which the drift from base is measured; 0 for none"
+    )
 
 
 class CapabilityConfig(Settings):

@@ -27,6 +27,17 @@ class Acted:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftRow:
+    """How far a variant is from base on benign text."""
+
+    variant: str
+    kl: str
+    interval: str
+    perplexity: str
+    over: str
+
+
+@dataclass(frozen=True, slots=True)
 class Other:
     """One measurement that the leaderboard does not show."""
 
@@ -94,6 +105,21 @@ def acted(folder: RunFiles, summary: Summary) -> list[Acted]:
             )
         )
     return rows
+
+
+def drifts(summary: Summary) -> list[DriftRow]:
+    """Return each variant's drift, as far as it was measured."""
+    return [
+        DriftRow(
+            name,
+            f"{found.kl:.4f}",
+            "" if found.low is None or found.high is None else f"{found.low:.4f} to {found.high:.4f}",
+            f"{found.perplexity:.3f}",
+            f"{found.answers} answers, {found.tokens} tokens",
+        )
+        for name, variant in summary.variants.items()
+        if (found := variant.drift) is not None
+    ]
 
 
 def other_measurements(summary: Summary) -> list[Other]:

@@ -53,6 +53,7 @@ def render_html(run: Path, summary: Summary, redact: bool = False) -> str:
         tokens=[row for row in files.token_shares() if not (redact and row.kind == "harmful")],
         top=facts.TOP_EXPERTS,
         acted=facts.acted(files, summary),
+        drifts=facts.drifts(summary),
         own_tests=[test for test in tests if test.variant == summary.intervention],
         other_tests=[test for test in tests if test.variant != summary.intervention],
         others=facts.other_measurements(summary),

@@ -60,6 +60,7 @@ def render_markdown(run: Path, summary: Summary) -> str:
         chosen=0 if summary.selection is None else len(summary.selection.experts),
         top=facts.TOP_EXPERTS,
         acted=_acted(facts.acted(files, summary)),
+        drifts=_drifts(facts.drifts(summary)),
         command=_fenced(facts.command(record)),
         seeds=code(json.dumps(summary.seeds)),
         decoding=code(json.dumps(summary.decoding)),
@@ -200,6 +201,13 @@ def _selection(summary: Summary) -> str:
         for expert in summary.selection.experts[: facts.TOP_EXPERTS]
     ]
     return table(["layer", "expert", "risk difference", "95% interval", "q"], rows)
+
+
+def _drifts(rows: Sequence[facts.DriftRow]) -> str:
+    return table(
+        ["variant", "KL to base, nats a token", "95% interval", "perplexity", "over"],
+        [[code(row.variant), row.kl, row.interval, row.perplexity, row.over] for row in rows],
+    )
 
 
 def _acted(rows: Sequence[facts.Acted]) -> str:

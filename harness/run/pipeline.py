@@ -20,6 +20,7 @@ from harness.report.write import write_reports
 from harness.run.answering import capture_routing
 from harness.run.colouring import write_token_shares
 from harness.run.conversations import training_conversations
+from harness.run.drifting import measure_drift
 from harness.run.evaluating import answer_test_prompts, is_evaluated, judge_answers, measure_capability
 from harness.run.fit import available_bytes, model_bytes, parameters_of, why_not_trainable
 from harness.run.judging import MORE_JUDGES, with_judges
@@ -196,6 +197,7 @@ def _evaluate(
         item.skipped = str(error)
         say(f"skipping {variant.name}: {error}")
         return item
+    item.drift = measure_drift(session, variant, state, selection, delta)
     item.verdicts = judge_answers(session, variant)
     if delta is not None:
         item.frozen_unchanged = prove_frozen(session, variant, delta, state)

@@ -33,6 +33,7 @@ class Evaluated:
     variant: Variant
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
     capability: dict[str, dict[str, Any]] = field(default_factory=dict)
+    drift: dict[str, Any] | None = None
     trained_parameters: int = 0
     frozen_unchanged: bool | None = None
     skipped: str | None = None
@@ -126,6 +127,7 @@ def _variant(session: Session, item: Evaluated) -> schema.VariantSummary:
         tasks=tasks,
         measurements=[*_rates(tasks), *_phrasing(session, item)],
         capability={task: _capability(row) for task, row in item.capability.items()},
+        drift=None if item.drift is None else schema.Drift(**item.drift),
         trained_parameters=item.trained_parameters,
         frozen_unchanged=item.frozen_unchanged,
         skipped=item.skipped,

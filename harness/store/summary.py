@@ -233,6 +233,23 @@ class CapabilityResult(_Part):
     """How many answers held no readable choice (they count as wrong); null where that cannot happen."""
 
 
+class Drift(_Part):
+    """How far a variant is from base on base's own answers to benign test prompts."""
+
+    perplexity: float = Field(ge=1)
+    """Of those answers, to the variant."""
+    kl: float
+    """KL(base || variant) in nats for each token; 0 for base itself."""
+    low: float | None
+    """The lower end of its interval over answers."""
+    high: float | None
+    """The upper end of its interval over answers."""
+    answers: int = Field(ge=0)
+    """How many answers."""
+    tokens: int = Field(ge=0)
+    """Tokens of them all."""
+
+
 class VariantSummary(_Part):
     """What was measured of one variant of the model."""
 
@@ -242,6 +259,8 @@ class VariantSummary(_Part):
     """All rates by all judges."""
     capability: dict[str, CapabilityResult]
     """The result of each lm-eval task."""
+    drift: Drift | None = None
+    """How far it is from base on benign text; null where that was not measured."""
     trained_parameters: int = Field(ge=0)
     """How many parameters were trained; 0 for a variant without training."""
     frozen_unchanged: bool | None

@@ -20,7 +20,8 @@ TRAINED = ["unsafe_experts", "random_experts", "all_experts"]
 
 
 def evaluation(*names: str) -> set[str]:
-    return {f"answer {name}/{task}" for name in names for task in TASKS} | {f"capability {n}" for n in names}
+    answers = {f"answer {name}/{task}" for name in names for task in TASKS}
+    return answers | {f"{what} {name}" for what in ("capability", "drift") for name in names}
 
 
 def training(*names: str) -> set[str]:
