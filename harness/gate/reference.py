@@ -241,6 +241,8 @@ def loosened(old: Reference, new: list[PinnedMetric]) -> list[str]:
             found.append(f"{name} would no longer be pinned")
         elif now.protocol != was.protocol or now.verdicts.keys() != was.verdicts.keys():
             found.append(f"{name} would be pinned on other samples or settings")
+        elif now.better != was.better:
+            found.append(f"{name} would be held to be better the {now.better} it is, not the {was.better}")
         elif was.value is not None and _is_worse(was, now):
             found.append(
                 f"{name} would go from {was.value:.4f} to {'none' if now.value is None else f'{now.value:.4f}'}"

@@ -1,24 +1,31 @@
-"""A check as SARIF 2.1.0, for code scanning: a rule a gate, and a result for each; those that pass are of kind pass."""
+"""A check as SARIF 2.1.0, for code scanning: a rule for each gate, and a result for each that does not pass.
+
+SARIF has results of kind "pass" and "open", but GitHub's code scanning reads no kind: it would raise an alert for
+every gate that passes. So a gate that passes is a rule without a result, which also closes its earlier alert.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import yaml
 
 import harness
 from harness.gate.check import Checked
-from harness.gate.decide import Decision
+from harness.gate.decide import Decision, Verdict
 from harness.report.words import visible
 from harness.store.files import write_json
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-# kind and level of a result. SARIF has kind "open" for what could not be decided, with no level: viewers hide it, so
-# an undecided gate is a warning.
-_KINDS = {"PASS": ("pass", "none"), "FAIL": ("fail", "error"), "INCONCLUSIVE": ("fail", "warning")}
+_LEVELS: dict[Verdict, str] = {"FAIL": "error", "INCONCLUSIVE": "warning"}
 
 
 def sarif_log(checked: Checked) -> dict[str, Any]:
     """Return the log; every result points at the gate's line in the gates file."""
+    lines = _lines(checked.gates)
+    uri = _uri(checked.gates)
     return {
         "$schema": _SCHEMA,
         "version": "2.1.0",
@@ -35,7 +42,11 @@ def sarif_log(checked: Checked) -> dict[str, Any]:
                     }
                 },
                 "invocations": [{"executionSuccessful": True, "exitCode": checked.exit_code}],
-                "results": [_result(checked, index, one) for index, one in enumerate(checked.decisions)],
+                "results": [
+                    _result(index, one, uri, lines.get(one.gate.name, 1))
+                    for index, one in enumerate(checked.decisions)
+                    if one.verdict != "PASS"
+                ],
             }
         ],
     }
@@ -46,23 +57,15 @@ def write_sarif(checked: Checked, path: Path) -> None:
     write_json(path, sarif_log(checked))
 
 
-def _result(checked: Checked, index: int, decision: Decision) -> dict[str, Any]:
-    kind, level = _KINDS[decision.verdict]
+def _result(index: int, decision: Decision, uri: str, line: int) -> dict[str, Any]:
     text = f"{decision.verdict}: {decision.variant}: {decision.required}; seen: {decision.seen}"
+    place = {"artifactLocation": {"uri": uri}, "region": {"startLine": line}}
     return {
         "ruleId": _id(decision),
         "ruleIndex": index,
-        "kind": kind,
-        "level": level,
+        "level": _LEVELS[decision.verdict],
         "message": {"text": visible(text)},
-        "locations": [
-            {
-                "physicalLocation": {
-                    "artifactLocation": {"uri": _uri(checked.gates)},
-                    "region": {"startLine": _line(checked.gates, decision.gate.name)},
-                }
-            }
-        ],
+        "locations": [{"physicalLocation": place}],
         "properties": {"verdict": decision.verdict, "value": decision.value, "bound": decision.bound},
     }
 
@@ -75,12 +78,18 @@ def _uri(path: Path) -> str:
     """Return the file as code scanning wants it: relative to where the command ran, if it lies below."""
     absolute, here = path.resolve(), Path.cwd().resolve()
     if absolute.is_relative_to(here):
-        from urllib.parse import quote
-
         return quote(absolute.relative_to(here).as_posix())
     return absolute.as_uri()
 
 
-def _line(path: Path, name: str) -> int:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return next((number for number, line in enumerate(lines, 1) if "name:" in line and name in line), 1)
+def _lines(path: Path) -> dict[str, int]:
+    """Return the line that each gate's name stands on; one that comes through an anchor is left out."""
+    document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    assert isinstance(document, yaml.MappingNode)  # read_gates has read it
+    gates = next(value for key, value in document.value if key.value == "gates")
+    return {
+        value.value: value.start_mark.line + 1
+        for gate in gates.value
+        for key, value in gate.value
+        if key.value == "name"
+    }

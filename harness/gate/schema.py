@@ -98,6 +98,11 @@ class Gate(BaseModel):
                 )
         elif amount > 1:
             raise ValueError(f"gate '{self.name}': {key} is a fraction of 1, found {amount:g}")
+        elif (key, amount) in (("at_least", 1), ("at_most", 0)):
+            raise ValueError(
+                f"gate '{self.name}': {key} {amount:g} cannot be shown, however many samples there are; "
+                f"expected {'less than 1' if amount else 'more than 0'}"
+            )
 
     @property
     def bound(self) -> Bound:

@@ -22,8 +22,8 @@ _MARKS: dict[Verdict, str] = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔
 
 def conclusion(checked: Checked) -> str:
     """Return the verdict of all gates in a sentence."""
-    n = len(checked.decisions)
-    gates = f"{n} gate{'' if n == 1 else 's'}"
+    n, waiting = len(checked.decisions), len(checked.not_decided)
+    gates = f"{n} gate{'' if n == 1 else 's'}{f' ({waiting} more not decided)' if waiting else ''}"
     names: dict[Verdict, list[str]] = {"FAIL": [], "INCONCLUSIVE": []}
     for decision in checked.decisions:
         if decision.verdict != "PASS":

@@ -38,6 +38,7 @@ def conclude(summary: Summary) -> list[str]:
             *_held_proofs(summary),
             *_repeated_phrasings(summary, columns),
             *_left_out(summary),
+            *_near_duplicates(summary),
             *judging.conclusion(summary),
             *_skipped(summary),
         )
@@ -254,6 +255,30 @@ def _repeated_phrasings(summary: Summary, columns: Sequence[Column]) -> Iterator
                 f"of the training set word for word, which the judge {row.judge} may recognise more easily than "
                 "other refusals."
             )
+
+
+def _near_duplicates(summary: Summary) -> Iterator[str]:
+    """Say what is left of the intervention's figures where prompts that repeat one another count once."""
+    variant = summary.variants.get(summary.intervention)
+    for row in variant.measurements if variant else []:
+        if row.clustered is None or row.judge != summary.judge or row.metric != "refusal_rate":
+            continue
+        wanted = (summary.intervention, BASE, row.task, row.metric, row.judge)
+        against = next(
+            (
+                f", {p_is(each.clustered.p_value)} against {BASE}"
+                for each in summary.comparisons
+                if (each.variant, each.against, each.task, each.metric, each.judge) == wanted
+                and each.clustered is not None
+                and each.clustered.p_value is not None
+            ),
+            "",
+        )
+        yield (
+            f"The {row.n} test prompts of {row.task} are {row.clustered.groups} when near-duplicates count once: "
+            f"{summary.intervention} {percent(row.value)}, interval {hundredths(row.clustered.low)} to "
+            f"{hundredths(row.clustered.high)}{against} (cluster-robust, not adjusted)."
+        )
 
 
 def _left_out(summary: Summary) -> Iterator[str]:

@@ -16,6 +16,7 @@ from harness.metrics.agreement import Labels, agreement, majority
 from harness.metrics.corrected import corrected_rate
 from harness.metrics.paired import adjust, compare_labels
 from harness.metrics.rates import AnyLabel, share_of, unscored_range
+from harness.run.clustering import with_clusters
 from harness.store.files import read_jsonl, write_json, write_jsonl
 from harness.store.run_folder import RunFolder
 from harness.store.summary import (
@@ -70,7 +71,7 @@ def judge_again(run: Path, name: str) -> Summary:
     folder.describe(
         {key: value for key, value in folder.state.items() if key != "stages"} | {MORE_JUDGES: more}
     )
-    summary = with_judges(folder, _by_primary_judge(summary))
+    summary = with_clusters(folder, with_judges(folder, _by_primary_judge(summary)))
     write_summary(run, summary)
     write_reports(run)
     folder.write_manifest()

@@ -18,6 +18,7 @@ from harness.interventions.apply import Variant, active
 from harness.progress import say
 from harness.report.write import write_reports
 from harness.run.answering import capture_routing
+from harness.run.clustering import with_clusters
 from harness.run.colouring import write_token_shares
 from harness.run.conversations import training_conversations
 from harness.run.drifting import measure_drift
@@ -109,7 +110,7 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
     evaluated = [_evaluate(session, variant, selections, conversations) for variant in session.plan.variants]
     table = make_expert_table(session) if session.plan.selects else None
     summary = summarise(session, evaluated, selections.get(session.plan.intervention.name), table)
-    summary = with_judges(session.folder, summary)
+    summary = with_clusters(session.folder, with_judges(session.folder, summary))
     write_token_shares(session, selections.get(session.plan.intervention.name))
     write_summary(session.folder.path, summary)
     write_reports(session.folder.path)

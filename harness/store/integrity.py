@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,7 +33,7 @@ class _Manifest(BaseModel):
     files: dict[str, FileRecord]
 
 
-class Damage(NamedTuple):
+class _Damage(NamedTuple):
     """One file that is not what the manifest says; `what` reads on from its name."""
 
     file: str
@@ -78,9 +78,9 @@ def verify_run(run: Path) -> dict[str, FileRecord]:
     """
     listed = read_manifest(run)
     there = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    _refuse(run, damages(run, listed))
+    _refuse(run, _damages(run, listed))
     extra = sorted(name for name in there - {MANIFEST} - set(listed) if not is_unfinished(name))
-    _refuse(run, (Damage(name, "is not in manifest.json: no stage of the run wrote it") for name in extra))
+    _refuse(run, (_Damage(name, "is not in manifest.json: no stage of the run wrote it") for name in extra))
     return listed
 
 
@@ -93,29 +93,25 @@ def verify_files(run: Path, names: Iterable[str]) -> None:
     listed = read_manifest(run)
     for name in names:
         if name not in listed:
-            _refuse(run, [Damage(name, "is not in manifest.json")])
-        _refuse(run, damages(run, {name: listed[name]}))
+            _refuse(run, [_Damage(name, "is not in manifest.json")])
+        _refuse(run, _damages(run, {name: listed[name]}))
 
 
-def damages(run: Path, listed: Mapping[str, FileRecord]) -> Iterable[Damage]:
+def _damages(run: Path, listed: Mapping[str, FileRecord]) -> Iterable[_Damage]:
     """Yield the listed files that are not what the manifest says."""
     for name, record in listed.items():
         path = run / name
         if not path.is_file():
-            yield Damage(name, "is missing")
+            yield _Damage(name, "is missing")
         elif (size := path.stat().st_size) < record.size:
-            yield Damage(name, f"was cut off: it has {size} bytes, the run wrote {record.size}")
+            yield _Damage(name, f"was cut off: it has {size} bytes, the run wrote {record.size}")
         elif size != record.size or sha256(path) != record.sha256:
-            yield Damage(name, "was changed: its content is not what the run wrote")
+            yield _Damage(name, "was changed: its content is not what the run wrote")
 
 
-def _refuse(run: Path, found: Iterable[Damage]) -> None:
+def _refuse(run: Path, found: Iterable[_Damage]) -> None:
     broken = list(found)
     if broken:
-        _stop(run, broken)
-
-
-def _stop(run: Path, broken: list[Damage]) -> NoReturn:
-    first = broken[0]
-    more = f" (and {len(broken) - 1} more files)" if len(broken) > 1 else ""
-    raise BadInputError(f"{run}: {first.file} {first.what}{more}; {_REMEDY}")
+        first = broken[0]
+        more = f" (and {len(broken) - 1} more files)" if len(broken) > 1 else ""
+        raise BadInputError(f"{run}: {first.file} {first.what}{more}; {_REMEDY}")

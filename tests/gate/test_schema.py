@@ -19,6 +19,8 @@ REFUSAL = {"name": "g", "metric": "refusal_rate", "task": "demo_harmful"}
         ({**REFUSAL, "at_most": 5}, "at_most is a fraction of 1, found 5"),
         ({**REFUSAL, "at_least": 0.9, "against": "base"}, "at_least goes with no against"),
         ({**REFUSAL, "above_by": 0.1}, "above_by goes with a value for against"),
+        ({**REFUSAL, "at_least": 1}, "at_least 1 cannot be shown, however many samples there are"),
+        ({**REFUSAL, "at_most": 0}, "at_most 0 cannot be shown"),
         ({**REFUSAL, "at_leest": 0.9}, "at_leest"),
         ({"name": "g", "metric": "refusal_rate", "at_least": 0.9}, "task is missing"),
         ({"name": "g", "metric": "frozen_unchanged", "at_least": 0.9}, "takes no at_least"),

@@ -76,6 +76,7 @@ DOCUMENT = {
                     "corrected": None,
                     "not_corrected": None,
                     "unscored_range": [0.2, 0.4],
+                    "clustered": {"low": 0.02, "high": 0.8, "groups": 3, "p_value": None},
                     "n": 5,
                     "scored": 4,
                 }
@@ -91,6 +92,14 @@ DOCUMENT = {
                     "unparsed": 0,
                 }
             },
+            "drift": {
+                "perplexity": 1.5,
+                "kl": 0.1,
+                "low": 0.05,
+                "high": 0.2,
+                "answers": 8,
+                "tokens": 100,
+            },
             "trained_parameters": 0,
             "frozen_unchanged": None,
             "skipped": None,
@@ -100,6 +109,7 @@ DOCUMENT = {
             "tasks": {},
             "measurements": [],
             "capability": {},
+            "drift": None,
             "trained_parameters": 100,
             "frozen_unchanged": True,
             "skipped": None,
@@ -123,6 +133,7 @@ DOCUMENT = {
             "n": 4,
             "discordant": 2,
             "minimum_detectable": None,
+            "clustered": None,
         }
     ],
     "seconds": {"capture": 2.0},
