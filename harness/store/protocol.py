@@ -96,7 +96,12 @@ def _of_capability_tasks(record: Mapping[str, Any], summary: Summary) -> dict[st
                 f"lm-eval {version}",
                 f"{result.n} items, limit {settings['limit']}",
                 json.dumps(
-                    {"metric": result.metric, "chat_template": settings["chat_template"]}, sort_keys=True
+                    {
+                        "metric": result.metric,
+                        "chat_template": settings["chat_template"],
+                        "num_fewshot": settings.get("num_fewshot"),
+                    },
+                    sort_keys=True,
                 ),
                 None,
             )
