@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from harness.engines.base import BatchResult, Response, Sampling, answer_ids, longest_first, make_responses
 from harness.engines.chat import ChatTemplate
 from harness.errors import HarnessError
 from harness.routing.capture import RoutingCapture, count, phase_masks, routed_tokens
-from harness.routing.counts import Record, RoutingCounts
-from harness.routing.tokens import RoutedTokens
+from harness.routing.counts import Record
 from harness.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -23,42 +22,6 @@ if TYPE_CHECKING:
 
     from harness.data.prompts import Prompt
     from harness.models.load import LoadedModel
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """One answer, as it is kept in responses/TASK.jsonl."""
-
-    id: str
-    prompt: str
-    response: str
-    finish_reason: Literal["stop", "length"]
-    prompt_tokens: int
-    generated_tokens: int
-
-    def row(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-class BatchResult(NamedTuple):
-    """The answers of one batch, and its routing where that was asked for."""
-
-    responses: list[Response]
-    routing: RoutingCounts | None = None
-    tokens: RoutedTokens | None = None
-
-
-class Sampling(NamedTuple):
-    """Several sampled answers a prompt instead of one greedy one.
-
-    Their ids are the prompt's with #1, #2, ... behind it; each counts the routing of the prompt again.
-    """
-
-    answers: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
 
 
 class TransformersEngine:
@@ -83,13 +46,7 @@ class TransformersEngine:
         self, prompts: Sequence[Prompt], system_prompt: str | None = None, opening: str = ""
     ) -> list[list[Prompt]]:
         """Share prompts out into batches of similar length, the longest first (they need the most memory)."""
-        texts = [prompt.text for prompt in prompts]
-        lengths = [len(ids) for ids in self.chat.tokens(texts, system_prompt, opening)]
-        order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], prompts[i].id))
-        return [
-            [prompts[i] for i in order[at : at + self.batch_size]]
-            for at in range(0, len(order), self.batch_size)
-        ]
+        return longest_first(prompts, self.chat, self.batch_size, system_prompt, opening)
 
     def generate(
         self,
@@ -141,8 +98,7 @@ class TransformersEngine:
                 # Row b * answers + j is answer j to prompt b, from the first forward pass on.
                 mask = encoded["attention_mask"].repeat_interleave(answers, dim=0)
                 new = whole[:, mask.shape[1] :]
-                asked = [prompt for prompt in batch for _ in range(answers)]
-                ids = [f"{p.id}#{i % answers + 1}" if sampling else p.id for i, p in enumerate(asked)]
+                asked, ids = answer_ids(batch, sampling)
                 responses = self._responses(asked, ids, mask, new)
                 if recorder is None:
                     return BatchResult(responses)
@@ -206,21 +162,7 @@ class TransformersEngine:
     def _responses(
         self, asked: Sequence[Prompt], ids: Sequence[str], mask: torch.Tensor, new: torch.Tensor
     ) -> list[Response]:
-        ends = set(self._end_tokens())
         rows, lengths = new.tolist(), self._lengths(new).tolist()
-        texts = self.loaded.tokenizer.batch_decode(
-            [row[:n] for row, n in zip(rows, lengths, strict=True)], skip_special_tokens=True
-        )
-        return [
-            Response(
-                id=name,
-                prompt=prompt.text,
-                response=text.strip(),
-                finish_reason="stop" if row[n - 1] in ends else "length",
-                prompt_tokens=int(p),
-                generated_tokens=int(n),
-            )
-            for prompt, name, text, row, n, p in zip(
-                asked, ids, texts, rows, lengths, mask.sum(dim=1).tolist(), strict=True
-            )
-        ]
+        answers = [row[:n] for row, n in zip(rows, lengths, strict=True)]
+        ends = set(self._end_tokens())
+        return make_responses(asked, ids, mask.sum(dim=1).tolist(), answers, ends, self.loaded.tokenizer)
