@@ -1,19 +1,22 @@
-"""The gate of this project's own CI notices when the intervention does nothing."""
+"""The gate of this project's own CI: it notices when the intervention does nothing, and says the same each time."""
 
 from __future__ import annotations
 
 import json
 
+import pytest
+
 from harness.cli.main import main
 from harness.content import content_folder
 
 GATES = content_folder("baselines") / "reference" / "demo.yaml"
+RUN = ("run", "--intervention", "unsafe_experts", "--baselines", "none")
 
 
 def test_the_demo_gate_fails_when_the_intervention_is_disabled(tmp_path, capsys):
     run = tmp_path / "run"
-    command = ["run", "--baselines", "none", "--learning-rate", "1e-12", "--output", str(run)]
-    assert main(command) == 0
+    disabled = ["--learning-rate", "1e-12", "--set", "training.max_steps=1"]
+    assert main([*RUN, *disabled, "--output", str(run)]) == 0
     capsys.readouterr()
     assert main(["check", str(run), "--gates", str(GATES), "--against", "demo", "--json"]) == 3
     result = json.loads(capsys.readouterr().out)
@@ -23,3 +26,19 @@ def test_the_demo_gate_fails_when_the_intervention_is_disabled(tmp_path, capsys)
     assert {verdicts[name] for name in verdicts.keys() - declining} == {"PASS"}
     reference = next(row for row in result["gates"] if row["against"] == "reference")
     assert len(reference["flipped"]) == reference["n"] == 132
+
+
+@pytest.mark.slow
+def test_three_runs_with_one_seed_come_to_identical_verdicts_sample_by_sample(tmp_path, capsys):
+    runs = [tmp_path / name for name in ("first", "second", "third")]
+    for run in runs:
+        assert main([*RUN, "--output", str(run)]) == 0
+    first, *others = runs
+    names = [path.relative_to(first) for path in first.glob("variants/*/verdicts/*.jsonl")]
+    assert len(names) == 6
+    for run in others:
+        for name in names:
+            assert (run / name).read_bytes() == (first / name).read_bytes(), name
+        capsys.readouterr()
+        assert main(["check", str(run), "--gates", str(GATES), "--against", str(first), "--json"]) == 0
+        assert not [row for row in json.loads(capsys.readouterr().out)["gates"] if row["flipped"]]
