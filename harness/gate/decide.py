@@ -6,7 +6,7 @@ if it would as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -113,7 +113,7 @@ def _count(gate: Gate, run: GatedRun, variant: str) -> Decision:
 def _share(gate: Gate, samples: Samples, level: float) -> Decision:
     side, limit = gate.bound
     n, unscored = samples.n, samples.unscored
-    _refuse_unprovable(gate, n, lambda size: _best_share(size, gate.bound) <= level)
+    _refuse_unprovable(gate, n, "whatever they come to", lambda size: _best_share(size, gate.bound) <= level)
     # The successes that count for a pass are the fewest there can be for a lower bound, the most for an upper one.
     least, most = samples.successes, samples.successes + unscored
     if side == "lower":
@@ -139,7 +139,7 @@ def _difference(gate: Gate, samples: Samples, other: Pinned, level: float) -> De
     mine, theirs = samples.outcomes, other.outcomes
     n = samples.n
     unscored = sum(mine[key] is None or theirs[key] is None for key in ids)
-    _refuse_unprovable_difference(gate, theirs, level)
+    _refuse_unprovable_difference(gate, other, level)
 
     def discordant(unscored_mine: bool) -> tuple[int, int]:
         """Return pairs where only this one succeeds, and only the other, if unscored samples all go one way."""
@@ -206,16 +206,17 @@ def _best_share(n: int, bound: Bound) -> float:
     return bounds.share_p_value(n, n, bound.limit if bound.side == "lower" else 1 - bound.limit)
 
 
-def _refuse_unprovable(gate: Gate, n: int, proves: Callable[[int], bool]) -> None:
+def _refuse_unprovable(gate: Gate, n: int, clause: str, proves: Callable[[int], bool]) -> None:
     if not proves(n):
         raise BadInputError(
-            f"gate '{gate.name}': {required(gate)} cannot be shown on {n} samples, whatever they come to; "
+            f"gate '{gate.name}': {required(gate)} cannot be shown on {n} samples, {clause}; "
             f"{sized(bounds.smallest_n(proves))}"
         )
 
 
-def _refuse_unprovable_difference(gate: Gate, theirs: Mapping[str, bool | None], level: float) -> None:
+def _refuse_unprovable_difference(gate: Gate, other: Pinned, level: float) -> None:
     side, limit = gate.bound
+    theirs = other.outcomes
     n = len(theirs)
     # The best there can be: every sample that the other one does not have right (or, for an upper bound, has).
     wins = sum(outcome is not (side == "lower") for outcome in theirs.values() if outcome is not None)
@@ -226,4 +227,4 @@ def _refuse_unprovable_difference(gate: Gate, theirs: Mapping[str, bool | None],
         p_value = bounds.difference_p_value(best, 0, size, limit if side == "lower" else -limit)
         return p_value <= level
 
-    _refuse_unprovable(gate, n, proves)
+    _refuse_unprovable(gate, n, f"where the other comes to {other.value_in_words()}", proves)

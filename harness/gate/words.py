@@ -63,7 +63,7 @@ def bounded(bound: float, gate: Gate, fails: bool, level: float) -> str:
 
 def sized(n: int | None) -> str:
     """Return how many samples a bound takes."""
-    return f"more than {LARGEST_N:,} would be needed" if n is None else f"it takes {n:,} or more"
+    return f"not even {LARGEST_N:,} would do" if n is None else f"it takes {n:,} or more"
 
 
 def _apart(value: float, limit: float, *, down: bool) -> str:

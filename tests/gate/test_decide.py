@@ -110,8 +110,12 @@ def test_a_bound_that_so_few_samples_cannot_show_is_refused_with_the_number_it_t
 
 
 def test_a_difference_that_so_few_samples_cannot_show_is_refused():
-    with pytest.raises(BadInputError, match="cannot be shown on 20 samples"):
+    with pytest.raises(BadInputError, match=r"cannot be shown on 20 samples, .*; it takes 1\d\d or more"):
         _difference(gate(against="other", at_most_below=0.02), *pair(0, 0, 20, 0), LEVEL)
+    # Nothing is above what is always right.
+    told = r"cannot be shown on 90 samples, where the other comes to 100.0% \(90 of 90\); not even 100,000 would do"
+    with pytest.raises(BadInputError, match=told):
+        _difference(gate(against="other", above_by=0.1), *pair(0, 0, 90, 0), LEVEL)
 
 
 @pytest.mark.parametrize(
