@@ -167,6 +167,35 @@ class EvaluationConfig(Settings):
     )
 
 
+class VllmConfig(Settings):
+    """How vLLM is started, with `engine: vllm`."""
+
+    tensor_parallel_size: PositiveInt = Field(1, description="GPUs that share the model")
+    expert_parallel: bool = Field(
+        False, description="give each of these GPUs whole experts, not a slice of each"
+    )
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of a GPU's memory it may take")
+    kv_cache_gib: float | None = Field(
+        None,
+        gt=0,
+        description="memory of the attention cache; by default 1 on a CPU, and what is left of the share on a GPU",
+    )
+    max_model_len: PositiveInt | None = Field(
+        None, description="tokens of a prompt and its answer; by default the model's own, 8192 at most"
+    )
+    max_num_batched_tokens: PositiveInt | None = Field(
+        None, description="tokens of one step: longer prompts are read in chunks; by default vLLM's own"
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="replay GPU work while neither capturing nor steering, which then start vLLM once more",
+    )
+    check_weights: bool = Field(
+        True,
+        description="compare log-probabilities with transformers whenever a variant's weights are loaded",
+    )
+
+
 class CapabilityConfig(Settings):
     """What lm-eval measures, and how."""
 
@@ -212,7 +241,10 @@ class RunConfig(Settings):
         description="how much routing to keep of the identify prompts: counts; also each token's experts and gate "
         "weights; also the router's logits",
     )
-    engine: Literal["transformers"] = Field("transformers", description="what generates the answers")
+    engine: Literal["transformers", "vllm", "auto"] = Field(
+        "transformers",
+        description="what generates the answers; auto is vLLM where it is installed and a GPU is there",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the model in memory; auto is the checkpoint's"
     )
@@ -220,6 +252,7 @@ class RunConfig(Settings):
     trust_remote_code: bool = Field(False, description="let the checkpoint's own Python code run")
     save_model: bool = Field(False, description="keep each trained variant as a whole checkpoint")
     generation: GenerationConfig = GenerationConfig()
+    vllm: VllmConfig = VllmConfig()
     selection: SelectionConfig = SelectionConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

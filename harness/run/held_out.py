@@ -49,8 +49,9 @@ def looks(session: Session, bank: ExpertBank) -> Evaluate:
 def _labels(session: Session, asked: dict[str, list[Prompt]]) -> list[str | None]:
     labels: list[str | None] = []
     for task, prompts in asked.items():
-        batches = session.engine.batches(prompts)
-        answered = session.engine.generate(batches, session.plan.max_new_tokens(task))
+        # The bank's values are in this process's model, whichever engine answers for finished variants.
+        batches = session.in_memory_engine.batches(prompts)
+        answered = session.in_memory_engine.generate(batches, session.plan.max_new_tokens(task))
         rows = [response.row() for result in answered for response in result.responses]
         labels += [verdict.label for verdict in judge_all(session.plan.judge, rows)]
     return labels

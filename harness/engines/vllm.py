@@ -1,0 +1,452 @@
+"""The vLLM engine: the same prompts, stop and decoding rules as the transformers engine, and the same routing counts.
+
+vLLM runs in this process with its V1 model runner (`VLLM_ENABLE_V1_MULTIPROCESSING=0`); under tensor parallelism its
+workers are processes of their own. Prefix caching is off, since a cached token is routed nowhere.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.config import VllmConfig
+from harness.engines.base import BatchResult, Sampling, answer_ids, longest_first, make_responses
+from harness.engines.chat import ChatTemplate
+from harness.engines.vllm_rows import padded, request_rows
+from harness.errors import BadInputError, HarnessError, VariantImpossibleError
+from harness.models.auto import read_config_file
+from harness.progress import say
+from harness.routing.capture import count, phase_masks, routed_tokens
+from harness.routing.counts import Record
+from harness.store.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from harness.data.prompts import Prompt
+    from harness.engines.vllm_worker import StepRows
+    from harness.models.load import ModelRef
+    from harness.models.moe import MoEModel
+
+# vLLM shares a batch out to steps by the memory it has, so it is handed several at a time.
+_BATCHES_AT_ONCE = 8
+_LONGEST = 8192
+_CPU_CACHE_GIB = 1.0
+_EXTENSION = "harness.engines.vllm_worker.RoutingExtension"
+# vLLM's id of a request: which of several answers, our number, what makes it unique.
+_REQUEST = re.compile(r"(?:(\d+)_)?(\d+)(?:-[0-9a-f]+)?")
+# What else a generation_config.json may ask of greedy decoding, which would have to be done by vLLM likewise.
+_OTHER_RULES = (
+    *("no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias"),
+    *("forced_bos_token_id", "forced_eos_token_id", "min_length", "min_new_tokens", "guidance_scale"),
+    *("exponential_decay_length_penalty",),
+)
+
+
+class Decoding(NamedTuple):
+    """What decides a greedy answer besides the model.
+
+    Attributes:
+        ends: tokens that end an answer.
+        repetition_penalty: of tokens that stand in the prompt or answer already.
+    """
+
+    ends: tuple[int, ...]
+    repetition_penalty: float
+
+
+class VllmEngine:
+    """Lets vLLM answer prompts; it is started when something is asked of it.
+
+    Args:
+        ref: the base model.
+        outline: its MoE layers; no weights are needed.
+        tokenizer: its tokenizer.
+        dtype: of the weights in memory, "auto" for the checkpoint's own.
+        batch_size: prompts of one batch; vLLM is handed eight batches at a time.
+        settings: how vLLM is started.
+        chat_template_kwargs: passed on to the chat template.
+        trust_remote_code: let the checkpoint's own Python code run.
+        make_room: frees memory that vLLM is going to need; called before each start.
+    """
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        ref: ModelRef,
+        outline: MoEModel,
+        tokenizer: PreTrainedTokenizerBase,
+        dtype: str,
+        batch_size: int,
+        settings: VllmConfig,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        trust_remote_code: bool = False,
+        make_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.make_room = make_room
+        self.ref = ref
+        self.moe = outline
+        self.tokenizer = tokenizer
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self.settings = settings
+        self.trust_remote_code = trust_remote_code
+        self.chat = ChatTemplate(tokenizer, chat_template_kwargs)
+        self.decoding = decoding_of(ref.path, outline, tokenizer)
+        self.checkpoint = ref.path
+        self._masked: dict[int, list[int]] = {}
+        self._llm: Any = None
+        self._started: tuple[Path, bool] | None = None
+
+    @property
+    def max_model_len(self) -> int:
+        """The longest prompt with its answer, in tokens."""
+        own = getattr(self.moe.model.config.get_text_config(), "max_position_embeddings", None)
+        return self.settings.max_model_len or min(own or _LONGEST, _LONGEST)
+
+    def batches(
+        self, prompts: Sequence[Prompt], system_prompt: str | None = None, opening: str = ""
+    ) -> list[list[Prompt]]:
+        """Share prompts out into batches of similar length, the longest first."""
+        return longest_first(prompts, self.chat, _BATCHES_AT_ONCE * self.batch_size, system_prompt, opening)
+
+    def serve(
+        self, checkpoint: Path | None = None, masked: Mapping[int, Sequence[int]] | None = None
+    ) -> None:
+        """Answer as a variant from now on.
+
+        Args:
+            checkpoint: folder of its weights; by default the base model's.
+            masked: experts, by layer, that no token may be routed to.
+        """
+        self.checkpoint = checkpoint or self.ref.path
+        self._masked = {layer: list(experts) for layer, experts in (masked or {}).items()}
+
+    def generate(
+        self,
+        batches: Sequence[Sequence[Prompt]],
+        max_new_tokens: int,
+        system_prompt: str | None = None,
+        capture: Record | None = None,
+        sampling: Sampling | None = None,
+        opening: str = "",
+    ) -> Iterator[BatchResult]:
+        """Answer batch after batch, greedily unless told to sample; see `Engine.generate`.
+
+        Raises:
+            HarnessError: vLLM fails, a prompt is too long, or routing cannot be trusted.
+            VariantImpossibleError: a masked expert was chosen all the same.
+        """
+        for batch in batches:
+            tokens = self.chat.tokens([prompt.text for prompt in batch], system_prompt, opening)
+            self._check_lengths(batch, tokens, max_new_tokens)
+            yield self._answer(batch, tokens, max_new_tokens, capture, sampling)
+
+    def log_probs(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Return the log-probability of each token but the first, given those before it."""
+        from vllm import SamplingParams
+
+        llm = self._running(eager=bool(self._masked))
+        asked = [{"prompt_token_ids": list(ids)} for ids in texts]
+        how = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        with self._failures():
+            outputs = llm.generate(asked, how, use_tqdm=False)
+        return [
+            [
+                float(row[token].logprob)
+                for token, row in zip(ids[1:], output.prompt_logprobs[1:], strict=True)
+            ]
+            for ids, output in zip(texts, outputs, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Stop vLLM and free its memory; the next question starts it again."""
+        if self._llm is None:
+            return
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        self._llm = self._started = None
+        gc.collect()
+        cleanup_dist_env_and_memory()
+
+    def _answer(
+        self,
+        batch: Sequence[Prompt],
+        tokens: list[list[int]],
+        max_new_tokens: int,
+        capture: Record | None,
+        sampling: Sampling | None,
+    ) -> BatchResult:
+        import torch
+
+        llm = self._running(eager=capture is not None or bool(self._masked))
+        asked, names = answer_ids(batch, sampling)
+        questions = [{"prompt_token_ids": ids} for ids in tokens]
+        how = [self._sampling_params(prompt, max_new_tokens, sampling) for prompt in batch]
+        with self._failures(), torch.random.fork_rng(devices=[], enabled=sampling is not None):
+            if sampling is not None:
+                torch.manual_seed(_seed(sampling, [prompt.id for prompt in batch]))
+            self._call("harness_capture", capture is not None, capture == "logits")
+            outputs = llm.generate(questions, how, use_tqdm=False)
+            steps = self._call("harness_take")
+            self._call("harness_capture", False)
+        self._check_masked()
+        answers = [list(answer.token_ids) for output in outputs for answer in output.outputs]
+        read = [ids for ids in tokens for _ in range(len(asked) // len(batch))]
+        responses = make_responses(
+            asked, names, [len(ids) for ids in read], answers, set(self.decoding.ends), self.tokenizer
+        )
+        if capture is None:
+            return BatchResult(responses)
+        requests = [f"{output.request_id}/{answer.index}" for output in outputs for answer in output.outputs]
+        return self._routing(responses, _renamed(steps), requests, read, answers, capture)
+
+    def _routing(
+        self,
+        responses: list[Any],
+        steps: list[StepRows],
+        requests: list[str],
+        read: list[list[int]],
+        answers: list[list[int]],
+        capture: Record,
+    ) -> BatchResult:
+        import torch
+
+        # The last token of an answer was sampled, never routed.
+        whole = [ids + answer[:-1] for ids, answer in zip(read, answers, strict=True)]
+        rows = request_rows(steps, {name: len(ids) for name, ids in zip(requests, whole, strict=True)})
+        captured, mask = padded([rows[name] for name in requests], [len(ids) for ids in read])
+        columns = captured.experts.shape[2]
+        masks = phase_masks(mask, torch.tensor([len(answer) for answer in answers]), columns)
+        names = [response.id for response in responses]
+        counts = count(captured, masks, self.moe, names)
+        if capture == "counts":
+            return BatchResult(responses, counts)
+        token_ids = torch.zeros(len(whole), columns, dtype=torch.long)
+        for row, ids, prompt in zip(token_ids, whole, read, strict=True):
+            start = mask.shape[1] - len(prompt)
+            row[start : start + len(ids)] = torch.tensor(ids)
+        return BatchResult(responses, counts, routed_tokens(captured, masks, token_ids, names))
+
+    def _sampling_params(self, prompt: Prompt, max_new_tokens: int, sampling: Sampling | None) -> Any:
+        from vllm import SamplingParams
+
+        rules: dict[str, Any] = {
+            "max_tokens": max_new_tokens,
+            "stop_token_ids": list(self.decoding.ends),
+            # Only those end an answer: what else the tokenizer calls its end does not.
+            "ignore_eos": True,
+            "repetition_penalty": self.decoding.repetition_penalty,
+            "detokenize": False,
+        }
+        if sampling is None:
+            return SamplingParams(temperature=0.0, **rules)
+        # By the prompt, so that its answers do not depend on what it is asked together with. On a CPU vLLM fails when a
+        # seeded prompt is read in chunks; there the process's generator is seeded, by the batch.
+        seed = None if _on_cpu() else _seed(sampling, [prompt.id])
+        return SamplingParams(
+            n=sampling.answers, temperature=sampling.temperature, top_p=sampling.top_p, seed=seed, **rules
+        )
+
+    def _check_lengths(self, batch: Sequence[Prompt], tokens: list[list[int]], max_new_tokens: int) -> None:
+        for prompt, ids in zip(batch, tokens, strict=True):
+            if len(ids) + max_new_tokens > self.max_model_len:
+                raise HarnessError(
+                    f"prompt '{prompt.id}' has {len(ids)} tokens and its answer up to {max_new_tokens}, together more "
+                    f"than vLLM was told to expect ({self.max_model_len}): raise vllm.max_model_len"
+                )
+
+    def _check_masked(self) -> None:
+        layer = self._call("harness_unmasked") if self._masked else None
+        if layer is not None:
+            raise VariantImpossibleError(
+                f"steer: layer {layer} chose an expert that was masked; vLLM's router of this model cannot be steered"
+            )
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the worker extension everywhere; returns what the first worker says."""
+        return self._llm.collective_rpc(method, args=arguments)[0]
+
+    def _running(self, eager: bool) -> Any:
+        eager = eager or not self.settings.cuda_graphs or _on_cpu()
+        if self._started is not None and (self._started[0] != self.checkpoint or eager > self._started[1]):
+            self.close()
+        if self._llm is None:
+            self._start(eager)
+        self._call("harness_mask", self._masked)
+        return self._llm
+
+    def _start(self, eager: bool) -> None:
+        import torch
+
+        self.make_room()
+        say(f"starting vLLM on {self.checkpoint.name if self.checkpoint != self.ref.path else self.ref.name}")
+        LLM = import_vllm().LLM
+        threads = torch.set_num_threads
+        devices = list(range(torch.cuda.device_count()))
+        try:
+            # vLLM seeds the process's generators, and on a CPU it disables torch.set_num_threads.
+            with torch.random.fork_rng(devices=devices), self._failures(starting=True):
+                self._llm = LLM(**self._arguments(eager))
+                found = self._call("harness_install")
+        finally:
+            torch.set_num_threads = threads
+        self._started = (self.checkpoint, eager)
+        expected = [(layer.index, layer.n_experts, layer.experts_per_token) for layer in self.moe.layers]
+        if [tuple(layer) for layer in found] != expected:
+            self.close()
+            raise HarnessError(
+                f"vLLM's MoE layers of '{self.ref.name}' (index, experts, k) are {found}, expected {expected}"
+            )
+
+    def _arguments(self, eager: bool) -> dict[str, Any]:
+        settings = self.settings
+        cache = settings.kv_cache_gib or (_CPU_CACHE_GIB if _on_cpu() else None)
+        chunk = settings.max_num_batched_tokens
+        return {
+            "model": str(self.checkpoint),
+            "tokenizer": str(self.ref.path),
+            "dtype": self._dtype(),
+            "enforce_eager": eager,
+            "enable_prefix_caching": False,
+            "enable_chunked_prefill": True,
+            "max_model_len": self.max_model_len,
+            "gpu_memory_utilization": settings.gpu_memory_utilization,
+            "tensor_parallel_size": settings.tensor_parallel_size,
+            "enable_expert_parallel": settings.expert_parallel,
+            "distributed_executor_backend": "uni" if settings.tensor_parallel_size == 1 else "mp",
+            "worker_extension_cls": _EXTENSION,
+            # Its own models alone: the fallback on transformers' code has no routers to listen to.
+            "model_impl": "vllm",
+            # Stop and decoding rules are given with each question.
+            "generation_config": "vllm",
+            "async_scheduling": False,
+            "use_tqdm_on_load": False,
+            "trust_remote_code": self.trust_remote_code,
+            "seed": 0,
+            **({"kv_cache_memory_bytes": int(cache * 2**30)} if cache else {}),
+            **({"max_num_batched_tokens": chunk} if chunk else {}),
+        }
+
+    def _dtype(self) -> str:
+        """Return the dtype by name: vLLM's own "auto" would turn a float32 checkpoint into bfloat16."""
+        if self.dtype != "auto":
+            return self.dtype
+        config = read_config_file(self.ref.path)
+        text = config.get("text_config") or {}
+        stored = text.get("dtype") or config.get("dtype") or config.get("torch_dtype")
+        return str(stored) if stored else "auto"
+
+    @contextmanager
+    def _failures(self, starting: bool = False) -> Iterator[None]:
+        """Turn what vLLM raises into one line, and stop what is broken."""
+        import torch
+
+        try:
+            yield
+        except HarnessError:
+            raise
+        except torch.OutOfMemoryError as error:
+            self.close()
+            raise HarnessError(
+                "vLLM ran out of memory: lower vllm.gpu_memory_utilization or vllm.max_num_batched_tokens"
+            ) from error
+        except Exception as error:
+            # vLLM checks models and settings in many places and raises many kinds.
+            self.close()
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            if starting and isinstance(error, (ValueError, NotImplementedError)):
+                raise BadInputError(f"vLLM cannot serve '{self.ref.name}': {reason.strip()}") from error
+            what = "vLLM could not be started" if starting else "vLLM failed"
+            raise HarnessError(f"{what}: {reason.strip()}") from error
+
+
+def import_vllm() -> Any:
+    """Import vLLM, quiet, in one process and with the model runner that capture knows.
+
+    Raises:
+        BadInputError: its import fails; says why.
+    """
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "1")
+    try:
+        return importlib.import_module("vllm")
+    except (ImportError, RuntimeError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise BadInputError(f"engine = vllm: vLLM cannot be imported: {reason}") from error
+
+
+def check_servable(ref: ModelRef, outline: MoEModel) -> None:
+    """Refuse a model that vLLM has no code for; no weights are read.
+
+    Raises:
+        BadInputError: names the architecture, or the size that is not served.
+    """
+    vllm = import_vllm()
+    known = vllm.ModelRegistry.get_supported_archs()
+    architectures = read_config_file(ref.path).get("architectures") or []
+    if not set(architectures) & set(known):
+        raise BadInputError(
+            f"engine = vllm: vLLM {vllm.__version__} has no model '{', '.join(architectures) or 'unnamed'}', which "
+            f"'{ref.name}' is: use --engine transformers"
+        )
+    decoding_of(ref.path, outline)
+
+
+def decoding_of(
+    folder: Path, outline: MoEModel, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Decoding:
+    """Return the stop and decoding rules that transformers would follow for a checkpoint.
+
+    Raises:
+        BadInputError: its generation_config.json sets a rule that is not carried over to vLLM.
+    """
+    from transformers import GenerationConfig
+
+    rules = outline.model.generation_config
+    if (folder / "generation_config.json").is_file():
+        rules = GenerationConfig.from_pretrained(folder)
+    for name in _OTHER_RULES:
+        value = getattr(rules, name, None)
+        if value not in (None, 0, 1, [], {}):
+            raise BadInputError(
+                f"engine = vllm: {folder / 'generation_config.json'} sets {name} = {value}, which is followed with "
+                "--engine transformers only"
+            )
+    ends = rules.eos_token_id if rules is not None else None
+    if ends is None and tokenizer is not None:
+        ends = tokenizer.eos_token_id
+    listed = list(ends) if isinstance(ends, (list, tuple)) else [ends] if ends is not None else []
+    return Decoding(
+        tuple(int(end) for end in listed), float(getattr(rules, "repetition_penalty", None) or 1.0)
+    )
+
+
+def _renamed(steps: list[StepRows]) -> list[StepRows]:
+    """Call requests by their number and answer, as in `3/0`, instead of vLLM's own ids."""
+    renamed = []
+    for step in steps:
+        found = _REQUEST.fullmatch(step.request)
+        if found is None:
+            raise HarnessError(f"vLLM calls a request '{step.request}': capture does not know this form")
+        renamed.append(step._replace(request=f"{found[2]}/{found[1] or 0}"))
+    return renamed
+
+
+def _seed(sampling: Sampling, ids: Sequence[str]) -> int:
+    return int(fingerprint([sampling.seed, list(ids)])[:15], 16)
+
+
+def _on_cpu() -> bool:
+    return bool(importlib.import_module("vllm.platforms").current_platform.is_cpu())
