@@ -1,4 +1,4 @@
-"""Capability of a model in memory, by lm-eval.
+"""Capability by lm-eval, of a model in memory or of what vLLM serves.
 
 lm-eval's request cache is never used: its keys leave the model out, so a variant would get another's answers.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.capability.prepare import prepare_tasks
 from harness.capability.results import CapabilityResult, capability_result
@@ -29,6 +29,9 @@ from harness.capability.tasks import (
 from harness.errors import BadInputError, HarnessError
 from harness.progress import progress
 from harness.store.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from harness.engines.vllm import VllmEngine
 
 _BOOTSTRAPS = 1000
 
@@ -59,6 +62,7 @@ def run_capability(
     tokenizer: Any,
     tasks: Sequence[str],
     *,
+    vllm: VllmEngine | None = None,
     include: Sequence[Path] = (),
     data_dirs: Sequence[Path] = (),
     limit: int | None = None,
@@ -70,12 +74,13 @@ def run_capability(
     system_prompt: str | None = None,
     description: str = "capability",
 ) -> dict[str, CapabilityResult]:
-    """Measure a loaded transformers model, as it is in memory, on lm-eval tasks.
+    """Measure a loaded transformers model, as it is in memory, or what vLLM serves, on lm-eval tasks.
 
     Args:
         model: a causal language model; its hooks and changed weights count.
         tokenizer: its tokenizer, which is left as it is.
         tasks: names of our tasks (`list_capability_tasks`) or of lm-eval's own.
+        vllm: measure what this engine serves instead; `model` is not used then.
         include: folders with more task files.
         data_dirs: folders with copies of the public sets, the first that has a file wins.
         limit: items of each task; all of them by default.
@@ -113,7 +118,12 @@ def run_capability(
     found: dict[str, CapabilityResult] = {}
     with tempfile.TemporaryDirectory(prefix="harness-capability-") as folder, _quiet():
         prepare_tasks({task.name: task for task in needed}.values(), data_dirs, Path(folder))
-        lm = _language_model(model, tokenizer, batch_size, dict(chat_template_kwargs or {}), description)
+        template = dict(chat_template_kwargs or {})
+        lm = (
+            _language_model(model, tokenizer, batch_size, template, description)
+            if vllm is None
+            else _served_model(vllm, template, description)
+        )
         for is_ours, as_chat in itertools.product((True, False), repeat=2):
             names = [
                 name
@@ -232,6 +242,49 @@ def _language_model(
         softmax_dtype="float32",
         chat_template_args=chat_template_kwargs,
     )
+
+
+def _version_also_on_cpu(package: str, find: Callable[[str], str] = importlib.metadata.version) -> str:
+    if package == "vllm":
+        return str(importlib.import_module("vllm").__version__)
+    return find(package)
+
+
+def _served_model(engine: VllmEngine, chat_template_kwargs: dict[str, Any], description: str) -> Any:
+    """Return lm-eval's vLLM model around the vLLM that an engine has running, with its weights and masks."""
+    # The CPU build is a package of another name, whose version lm-eval does not find.
+    with _replaced(importlib.metadata, "version", _version_also_on_cpu):
+        module = importlib.import_module("lm_eval.models.vllm_causallms")
+
+    class WithProgress(module.VLLM):  # type: ignore[misc,name-defined]
+        advance: Callable[[int], None]
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+        def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            with progress(description, len(requests), "rows") as self.advance:
+                return super()._loglikelihood_tokens(requests, disable_tqdm=True)
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            with progress(description, len(requests), "answers") as self.advance:
+                return super().generate_until(requests, disable_tqdm=True)
+
+        def _model_generate(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
+            with engine.failures():
+                outputs = super()._model_generate(requests, *args, **kwargs)
+            engine.check_masked()
+            self.advance(len(requests))
+            return outputs
+
+    with _replaced(module, "LLM", lambda **_: engine.running()):
+        return WithProgress(
+            pretrained=str(engine.checkpoint),
+            tokenizer=str(engine.ref.path),
+            trust_remote_code=engine.trust_remote_code,
+            max_model_len=engine.max_model_len,
+            chat_template_args=chat_template_kwargs,
+        )
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from harness.config import VllmConfig
 from harness.engines.base import BatchResult, Sampling, answer_ids, longest_first, make_responses
 from harness.engines.chat import ChatTemplate
 from harness.engines.vllm_rows import padded, request_rows
+from harness.engines.witness import Agreement, Witness, agreement
 from harness.errors import BadInputError, HarnessError, VariantImpossibleError
 from harness.models.auto import read_config_file
 from harness.progress import say
@@ -74,6 +75,10 @@ class VllmEngine:
         chat_template_kwargs: passed on to the chat template.
         trust_remote_code: let the checkpoint's own Python code run.
         make_room: frees memory that vLLM is going to need; called before each start.
+        witness: says, before each start, what the weights that are to be served must answer; see `Witness`.
+
+    Attributes:
+        agreement: how what is served compares with the witness, once vLLM runs.
     """
 
     name = "vllm"
@@ -89,6 +94,7 @@ class VllmEngine:
         chat_template_kwargs: dict[str, Any] | None = None,
         trust_remote_code: bool = False,
         make_room: Callable[[], None] = lambda: None,
+        witness: Callable[[], Witness] | None = None,
     ) -> None:
         self.make_room = make_room
         self.ref = ref
@@ -104,6 +110,13 @@ class VllmEngine:
         self._masked: dict[int, list[int]] = {}
         self._llm: Any = None
         self._started: tuple[Path, bool] | None = None
+        self._witness = witness
+        self.agreement: Agreement | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether vLLM has been started."""
+        return self._llm is not None
 
     @property
     def max_model_len(self) -> int:
@@ -118,15 +131,20 @@ class VllmEngine:
         return longest_first(prompts, self.chat, _BATCHES_AT_ONCE * self.batch_size, system_prompt, opening)
 
     def serve(
-        self, checkpoint: Path | None = None, masked: Mapping[int, Sequence[int]] | None = None
+        self,
+        checkpoint: Path | None = None,
+        masked: Mapping[int, Sequence[int]] | None = None,
+        witness: Callable[[], Witness] | None = None,
     ) -> None:
         """Answer as a variant from now on.
 
         Args:
             checkpoint: folder of its weights; by default the base model's.
             masked: experts, by layer, that no token may be routed to.
+            witness: says what the variant must answer.
         """
         self.checkpoint = checkpoint or self.ref.path
+        self._witness = witness
         self._masked = {layer: list(experts) for layer, experts in (masked or {}).items()}
 
     def generate(
@@ -153,11 +171,12 @@ class VllmEngine:
         """Return the log-probability of each token but the first, given those before it."""
         from vllm import SamplingParams
 
-        llm = self._running(eager=bool(self._masked))
+        llm = self.running()
         asked = [{"prompt_token_ids": list(ids)} for ids in texts]
         how = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-        with self._failures():
+        with self.failures():
             outputs = llm.generate(asked, how, use_tqdm=False)
+        self.check_masked()
         return [
             [
                 float(row[token].logprob)
@@ -173,7 +192,7 @@ class VllmEngine:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
         self._llm.llm_engine.engine_core.shutdown()
-        self._llm = self._started = None
+        self._llm = self._started = self.agreement = None
         gc.collect()
         cleanup_dist_env_and_memory()
 
@@ -187,18 +206,18 @@ class VllmEngine:
     ) -> BatchResult:
         import torch
 
-        llm = self._running(eager=capture is not None or bool(self._masked))
+        llm = self.running(eager=capture is not None)
         asked, names = answer_ids(batch, sampling)
         questions = [{"prompt_token_ids": ids} for ids in tokens]
         how = [self._sampling_params(prompt, max_new_tokens, sampling) for prompt in batch]
-        with self._failures(), torch.random.fork_rng(devices=[], enabled=sampling is not None):
+        with self.failures(), torch.random.fork_rng(devices=[], enabled=sampling is not None):
             if sampling is not None:
                 torch.manual_seed(_seed(sampling, [prompt.id for prompt in batch]))
             self._call("harness_capture", capture is not None, capture == "logits")
             outputs = llm.generate(questions, how, use_tqdm=False)
             steps = self._call("harness_take")
             self._call("harness_capture", False)
-        self._check_masked()
+        self.check_masked()
         answers = [list(answer.token_ids) for output in outputs for answer in output.outputs]
         read = [ids for ids in tokens for _ in range(len(asked) // len(batch))]
         responses = make_responses(
@@ -264,7 +283,8 @@ class VllmEngine:
                     f"than vLLM was told to expect ({self.max_model_len}): raise vllm.max_model_len"
                 )
 
-    def _check_masked(self) -> None:
+    def check_masked(self) -> None:
+        """Raise VariantImpossibleError where a masked expert was chosen all the same."""
         layer = self._call("harness_unmasked") if self._masked else None
         if layer is not None:
             raise VariantImpossibleError(
@@ -275,8 +295,13 @@ class VllmEngine:
         """Call a method of the worker extension everywhere; returns what the first worker says."""
         return self._llm.collective_rpc(method, args=arguments)[0]
 
-    def _running(self, eager: bool) -> Any:
-        eager = eager or not self.settings.cuda_graphs or _on_cpu()
+    def running(self, eager: bool = False) -> Any:
+        """Return vLLM's `LLM` with what is served at the moment, started where it is not.
+
+        Args:
+            eager: without CUDA graphs, as capture and steering need.
+        """
+        eager = eager or bool(self._masked) or not self.settings.cuda_graphs or _on_cpu()
         if self._started is not None and (self._started[0] != self.checkpoint or eager > self._started[1]):
             self.close()
         if self._llm is None:
@@ -287,6 +312,7 @@ class VllmEngine:
     def _start(self, eager: bool) -> None:
         import torch
 
+        witness = self._witness() if self._witness else None
         self.make_room()
         say(f"starting vLLM on {self.checkpoint.name if self.checkpoint != self.ref.path else self.ref.name}")
         LLM = import_vllm().LLM
@@ -294,7 +320,7 @@ class VllmEngine:
         devices = list(range(torch.cuda.device_count()))
         try:
             # vLLM seeds the process's generators, and on a CPU it disables torch.set_num_threads.
-            with torch.random.fork_rng(devices=devices), self._failures(starting=True):
+            with torch.random.fork_rng(devices=devices), self.failures(starting=True):
                 self._llm = LLM(**self._arguments(eager))
                 found = self._call("harness_install")
         finally:
@@ -306,6 +332,23 @@ class VllmEngine:
             raise HarnessError(
                 f"vLLM's MoE layers of '{self.ref.name}' (index, experts, k) are {found}, expected {expected}"
             )
+        self.agreement = None if witness is None else self._check_weights(witness)
+
+    def _check_weights(self, witness: Witness) -> Agreement:
+        found = agreement(self.log_probs(witness.texts), witness)
+        if not found.holds:
+            self.close()
+            raise BadInputError(
+                f"vLLM serves other weights than those of {self.checkpoint}: log-probabilities of {found.tokens} "
+                f"tokens differ from transformers' by {found.gap:.2g} nats on average, more than {found.tolerance:g}; use "
+                "--engine transformers"
+            )
+        if not found.telling:
+            say(
+                f"the variant's log-probabilities are within {found.from_base:.2g} nats of base's: served weights were "
+                "checked, but base's would have passed as well"
+            )
+        return found
 
     def _arguments(self, eager: bool) -> dict[str, Any]:
         settings = self.settings
@@ -346,7 +389,7 @@ class VllmEngine:
         return str(stored) if stored else "auto"
 
     @contextmanager
-    def _failures(self, starting: bool = False) -> Iterator[None]:
+    def failures(self, starting: bool = False) -> Iterator[None]:
         """Turn what vLLM raises into one line, and stop what is broken."""
         import torch
 

@@ -95,10 +95,12 @@ def measure_capability(session: Session, variant: Variant, state: str) -> dict[s
         from harness.capability.lm_eval import run_capability
 
         with session.folder.stage(stage, key):
+            vllm = session.vllm if session.engine_name == "vllm" else None
             results = run_capability(
-                session.loaded.moe.model,
-                session.loaded.tokenizer,
+                None if vllm else session.loaded.moe.model,
+                vllm.tokenizer if vllm else session.loaded.tokenizer,
                 settings.tasks,
+                vllm=vllm,
                 include=session.config.include,
                 data_dirs=session.config.data_dir,
                 limit=settings.limit,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import RunConfig
 from harness.errors import BadInputError, VariantImpossibleError
-from harness.interventions.apply import Variant, active
+from harness.interventions.apply import Variant
 from harness.progress import say
 from harness.report.write import write_reports
 from harness.run.answering import capture_routing
@@ -27,6 +27,7 @@ from harness.run.fit import available_bytes, model_bytes, parameters_of, why_not
 from harness.run.judging import MORE_JUDGES, with_judges
 from harness.run.plan import Plan
 from harness.run.selecting import make_expert_table, select
+from harness.run.serving import serving
 from harness.run.session import Session, package_versions
 from harness.run.summarise import Evaluated, summarise
 from harness.run.training import prove_frozen, train, training_key
@@ -191,7 +192,7 @@ def _evaluate(
         with ExitStack() as stack:
             # A variant that was evaluated before is reported without the model.
             if not is_evaluated(session, variant, state):
-                stack.enter_context(active(variant, session.loaded.moe, selection, delta))
+                stack.enter_context(serving(session, variant, selection, delta))
             answer_test_prompts(session, variant, state)
             item.capability = measure_capability(session, variant, state)
     except VariantImpossibleError as error:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import harness
+from harness.data.refusals import refusals_for
 from harness.engines.base import Engine
 from harness.engines.choose import EngineName, choose_engine, versions_of
 from harness.engines.transformers import TransformersEngine
 from harness.engines.vllm import VllmEngine
+from harness.engines.witness import Witness, log_probs_of
 from harness.models.checkpoint import model_fingerprint
 from harness.models.load import LoadedModel, load_model, load_tokenizer, quiet_transformers
 from harness.progress import say
@@ -29,6 +32,10 @@ _PACKAGES = (
     "scikit-learn",
     "statsmodels",
 )
+
+
+# Prompts of each kind that show which weights are served.
+_WITNESSES = 4
 
 
 class Session:
@@ -132,7 +139,28 @@ class Session:
             generation.chat_template_kwargs,
             config.trust_remote_code,
             make_room=self.unload,
+            witness=self.witness if config.vllm.check_weights else None,
         )
+
+    def witness(self) -> Witness:
+        """Return what transformers says, with the base model's weights, of a few prompts answered by a refusal."""
+        return self._base_witness
+
+    @cached_property
+    def _base_witness(self) -> Witness:
+        asked = [
+            prompt
+            for kind in ("harmful", "benign")
+            for prompt in list(itertools.chain(*self.plan.prompts("test", kind).values()))[:_WITNESSES]
+        ]
+        # A refusal behind harmful and benign prompts alike: what variants differ in.
+        answers = refusals_for(asked, self.config.seed)
+        read = self.vllm.chat.tokens([prompt.text for prompt in asked])
+        said = self.vllm.tokenizer(answers, add_special_tokens=False)["input_ids"]
+        texts = [[*prompt, *answer] for prompt, answer in zip(read, said, strict=True)]
+        texts = [ids for ids in texts if len(ids) < self.vllm.max_model_len]
+        dtype = str(next(self.loaded.moe.model.parameters()).dtype).removeprefix("torch.")
+        return Witness(texts, log_probs_of(self.loaded, texts), None, dtype)
 
     def key(self, **inputs: Any) -> str:
         """Return a stage's fingerprint: its own inputs and the world they are used in."""

@@ -170,7 +170,7 @@ def _prove(session: Session, trained: list[Expert], delta: ExpertDelta, proof: P
 
     partial = model.with_name("model.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _check_disk(session, partial.parent)
+    check_disk(session, partial.parent)
     write_merged(session.plan.ref, delta, partial, session.config.trust_remote_code)
     result = frozen_unchanged(session.plan.ref.path, partial, set(trained))
     if session.config.save_model:
@@ -191,7 +191,12 @@ def _prove(session: Session, trained: list[Expert], delta: ExpertDelta, proof: P
     )
 
 
-def _check_disk(session: Session, place: Path) -> None:
+def check_disk(session: Session, place: Path) -> None:
+    """Make sure that a merged checkpoint has room in a folder.
+
+    Raises:
+        HarnessError: it has not.
+    """
     needed = sum(file.stat().st_size for file in session.plan.ref.path.glob("*.safetensors"))
     free = shutil.disk_usage(place).free
     if free < 1.05 * needed:
