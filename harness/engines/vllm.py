@@ -340,8 +340,8 @@ class VllmEngine:
             self.close()
             raise BadInputError(
                 f"vLLM serves other weights than those of {self.checkpoint}: log-probabilities of {found.tokens} "
-                f"tokens differ from transformers' by {found.gap:.2g} nats on average, more than {found.tolerance:g}; use "
-                "--engine transformers"
+                f"tokens differ from transformers' by {found.gap:.2g} nats on average, more than {found.tolerance:g}; "
+                "use --engine transformers"
             )
         if not found.telling:
             say(
