@@ -252,16 +252,16 @@ def known(settings: dict[str, Any], config_class: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in names}
 
 
-def config_of(model_type: str) -> Any:
-    """Return the tiny configuration of a family."""
+def config_of(model_type: str, **changed: Any) -> Any:
+    """Return the tiny configuration of a family, with some settings of its language model changed."""
     from transformers import CONFIG_MAPPING
 
     family, whole = FAMILIES[model_type], CONFIG_MAPPING[model_type]
     parts = whole.sub_configs
     if "text_config" not in parts:
-        return whole(**{**known(_SHAPE, whole), **family.config})
+        return whole(**{**known(_SHAPE, whole), **family.config, **changed})
     text = CONFIG_MAPPING[family.text["model_type"]] if "model_type" in family.text else parts["text_config"]
-    settings: dict[str, Any] = {"text_config": {**known(_SHAPE, text), **family.text}}
+    settings: dict[str, Any] = {"text_config": {**known(_SHAPE, text), **family.text, **changed}}
     for name, part in parts.items():
         if name != "text_config" and dataclasses.is_dataclass(part):
             settings[name] = known({**_TOWER, **family.tower}, part)

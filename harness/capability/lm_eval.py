@@ -270,6 +270,11 @@ def _served_model(engine: VllmEngine, chat_template_kwargs: dict[str, Any], desc
             with progress(description, len(requests), "answers") as self.advance:
                 return super().generate_until(requests, disable_tqdm=True)
 
+        def modify_gen_kwargs(self, *args: Any, **kwargs: Any) -> Any:
+            settings, *rest = super().modify_gen_kwargs(*args, **kwargs)
+            # lm-eval leaves it out where a task's file does, and vLLM would draw answers at random.
+            return {"temperature": 0.0, **settings}, *rest
+
         def _model_generate(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
             with engine.failures():
                 outputs = super()._model_generate(requests, *args, **kwargs)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 # vLLM shares a batch out to steps by the memory it has, so it is handed several at a time.
 _BATCHES_AT_ONCE = 8
 _LONGEST = 8192
+_LONGEST_REASON = 200
 _CPU_CACHE_GIB = 1.0
 _EXTENSION = "harness.engines.vllm_worker.RoutingExtension"
 # vLLM's id of a request: which of several answers, our number, what makes it unique.
@@ -339,9 +340,9 @@ class VllmEngine:
         if not found.holds:
             self.close()
             raise BadInputError(
-                f"vLLM serves other weights than those of {self.checkpoint}: log-probabilities of {found.tokens} "
-                f"tokens differ from transformers' by {found.gap:.2g} nats on average, more than {found.tolerance:g}; "
-                "use --engine transformers"
+                f"vLLM answers otherwise than transformers with the weights of {self.checkpoint}, a {self._kind()}: "
+                f"log-probabilities of {found.tokens} tokens differ by {found.gap:.2g} nats on average, more than "
+                f"{found.tolerance:g}; use --engine transformers"
             )
         if not found.telling:
             say(
@@ -379,6 +380,9 @@ class VllmEngine:
             **({"max_num_batched_tokens": chunk} if chunk else {}),
         }
 
+    def _kind(self) -> str:
+        return str(self.moe.model.config.model_type)
+
     def _dtype(self) -> str:
         """Return the dtype by name: vLLM's own "auto" would turn a float32 checkpoint into bfloat16."""
         if self.dtype != "auto":
@@ -405,11 +409,13 @@ class VllmEngine:
         except Exception as error:
             # vLLM checks models and settings in many places and raises many kinds.
             self.close()
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            if starting and isinstance(error, (ValueError, NotImplementedError)):
-                raise BadInputError(f"vLLM cannot serve '{self.ref.name}': {reason.strip()}") from error
+            reason = _reason(error)
+            if starting and isinstance(error, (ValueError, LookupError, AttributeError, NotImplementedError)):
+                raise BadInputError(
+                    f"vLLM cannot serve '{self.ref.name}', a {self._kind()}: {reason}"
+                ) from error
             what = "vLLM could not be started" if starting else "vLLM failed"
-            raise HarnessError(f"{what}: {reason.strip()}") from error
+            raise HarnessError(f"{what}: {reason}") from error
 
 
 def import_vllm() -> Any:
@@ -485,6 +491,17 @@ def _renamed(steps: list[StepRows]) -> list[StepRows]:
             raise HarnessError(f"vLLM calls a request '{step.request}': capture does not know this form")
         renamed.append(step._replace(request=f"{found[2]}/{found[1] or 0}"))
     return renamed
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line why vLLM failed; it lists hundreds of names in some messages."""
+    from pydantic import ValidationError
+
+    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    if isinstance(error, (LookupError, AttributeError)) or not line:
+        line = f"{type(error).__name__} {line}".strip()
+    return line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + " ..."
 
 
 def _seed(sampling: Sampling, ids: Sequence[str]) -> int:

@@ -1,0 +1,110 @@
+"""What vLLM does otherwise than one batch after another: several answers, preemption, masks; and wrong weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from routed_answers import ask
+
+from harness.data.prompts import Prompt
+from harness.engines.base import Sampling
+from harness.engines.transformers import TransformersEngine
+from harness.engines.witness import Witness, log_probs_of
+from harness.errors import BadInputError, HarnessError
+from harness.experts.select import ExpertSelection
+from harness.interventions.steer import steered
+from harness.models.load import load_model
+from harness.routing.capture import RoutingCapture
+
+TEXTS = [[(7 * i * i + k) % 1400 + 5 for i in range(40)] for k in range(3)]
+
+
+@pytest.fixture(scope="module")
+def olmoe(tiny_checkpoint):
+    ref = tiny_checkpoint("olmoe")
+    return ref, load_model(ref, "float32", "cpu")
+
+
+def test_sampled_answers_are_routed_as_transformers_routes_their_tokens(olmoe, vllm_engine):
+    ref, loaded = olmoe
+    found = ask(vllm_engine(ref), max_new_tokens=8, sampling=Sampling(answers=3, seed=5))
+    assert len(found.responses) == 18
+    texts = {response.id: response.response for response in found.responses}
+    assert len(set(texts.values())) > 6
+    for name in texts:
+        vllm = found.tokens.of(name)
+        recorder = RoutingCapture(loaded.moe)
+        with torch.inference_mode(), recorder.installed():
+            loaded.moe.model(input_ids=torch.tensor(vllm.token_ids.astype(np.int64))[None])
+        forced = recorder.take(1).experts[:, 0].permute(1, 0, 2).numpy()
+        np.testing.assert_array_equal(np.sort(vllm.experts, -1), np.sort(forced, -1))
+    # The same seed draws the same answers.
+    again = ask(vllm_engine(ref), max_new_tokens=8, sampling=Sampling(answers=3, seed=5))
+    assert {response.id: response.response for response in again.responses} == texts
+
+
+def test_what_is_computed_again_after_a_preemption_counts_once(olmoe, vllm_engine, monkeypatch):
+    ref, loaded = olmoe
+    prompts = [Prompt(f"p{i}", f"{i} " + "a river and a fox " * 12, "task", "benign") for i in range(4)]
+    expected = ask(TransformersEngine(loaded, 4), prompts, max_new_tokens=100)
+    # Room for five blocks of 128 tokens, one of which vLLM keeps for itself: answers grow into each other's way.
+    block = 2 * 3 * 2 * 32 * 4 * 128
+    engine = vllm_engine(ref, batch_size=4, kv_cache_gib=5 * block / 2**30)
+    steps, call = [], engine._call
+
+    def listen(method, *arguments):
+        result = call(method, *arguments)
+        steps.extend(result if method == "harness_take" else [])
+        return result
+
+    monkeypatch.setattr(engine, "_call", listen)
+    found = ask(engine, prompts, max_new_tokens=100)
+    begun = [step.request for step in steps if step.start == 0]
+    assert len(begun) > len(set(begun)), "nothing was preempted: the test shows nothing"
+    assert found.responses == expected.responses
+    np.testing.assert_array_equal(found.counts.counts, expected.counts.counts)
+
+
+def test_a_masked_expert_is_never_chosen_and_the_rest_follows_transformers(olmoe, vllm_engine):
+    ref, loaded = olmoe
+    experts = ((0, 1), (0, 5), (2, 3))
+    engine = vllm_engine(ref)
+    base = engine.log_probs(TEXTS)
+    engine.serve(masked={0: [1, 5], 2: [3]})
+    with steered(loaded.moe, ExpertSelection("manual", "all", experts)):
+        expected = log_probs_of(loaded, TEXTS)
+        answers = ask(TransformersEngine(loaded, 3))
+    masked = engine.log_probs(TEXTS)
+    assert np.abs(np.array(masked) - expected).max() < 1e-3 < np.abs(np.array(masked) - base).max()
+    found = ask(engine)
+    assert found.responses == answers.responses
+    np.testing.assert_array_equal(found.counts.counts, answers.counts.counts)
+    engine.serve()
+    assert np.abs(np.array(engine.log_probs(TEXTS)) - base).max() < 1e-5
+
+
+def test_wrong_weights_are_noticed_before_anything_is_answered(olmoe, tiny_checkpoint, vllm_engine):
+    ref, loaded = olmoe
+    expected = log_probs_of(loaded, TEXTS)
+    engine = vllm_engine(ref)
+    engine.serve(witness=lambda: Witness(TEXTS, expected, None, "float32"))
+    engine.running()
+    assert engine.agreement is not None
+    assert engine.agreement.gap < 1e-4
+    # What is on the disk is not what the witness saw: one expert of 24 is another's.
+    other = load_model(ref, "float32", "cpu")
+    other.moe.layer(1).weight("down_proj").data[4] *= -1
+    changed = log_probs_of(other, TEXTS)
+    engine.close()
+    engine.serve(witness=lambda: Witness(TEXTS, changed, expected, "float32"))
+    with pytest.raises(BadInputError, match="otherwise than transformers"):
+        ask(engine)
+    assert not engine.is_running
+
+
+def test_a_prompt_longer_than_vllm_was_told_says_which_setting_to_raise(olmoe, vllm_engine):
+    ref, _ = olmoe
+    engine = vllm_engine(ref, max_model_len=32)
+    with pytest.raises(HarnessError, match=r"prompt 'long' .* raise vllm.max_model_len"):
+        ask(engine, [Prompt("long", "a river and a fox " * 12, "task", "benign")])

@@ -1,0 +1,122 @@
+"""The main job with vLLM finds what it finds with transformers, on the demo model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from harness.capability.lm_eval import run_capability
+from harness.cli.main import main
+from harness.models.load import resolve_model
+from harness.routing.files import load_counts
+from harness.store.files import read_json, read_jsonl, write_json
+
+RUN = ("run", "--intervention", "unsafe_experts", "--baselines", "steer", "--capability-limit", "8")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for engine in ("vllm", "transformers"):
+        assert main([*RUN, "--engine", engine, "--output", str(folder / engine)]) == 0
+    return folder / "vllm", folder / "transformers"
+
+
+def test_the_selection_and_every_verdict_are_the_same(runs):
+    vllm, transformers = runs
+    ours, theirs = (read_json(run / "summary.json") for run in runs)
+    assert ours["decoding"]["engine"] == "vllm"
+    chosen = [[(e["layer"], e["expert"]) for e in s["selection"]["experts"]] for s in (ours, theirs)]
+    assert chosen[0] == chosen[1]
+    for path in sorted(transformers.glob("variants/*/responses/*.jsonl")):
+        mine = vllm / path.relative_to(transformers)
+        differing = [
+            (a["id"], a["response"], b["response"])
+            for a, b in zip(read_jsonl(mine), read_jsonl(path), strict=True)
+            if a != b
+        ]
+        assert not differing, path
+    for path in sorted(transformers.glob("variants/*/verdicts/*.jsonl")):
+        assert (vllm / path.relative_to(transformers)).read_bytes() == path.read_bytes()
+    for path in sorted(transformers.glob("routing/*.safetensors")):
+        a, b = load_counts(vllm / path.relative_to(transformers)), load_counts(path)
+        np.testing.assert_array_equal(a.counts, b.counts)
+    # Not a run in which nothing happened.
+    assert ours["variants"]["unsafe_experts"]["tasks"]["demo_harmful"]["value"] > 0.9
+
+
+def test_capability_through_vllm_is_capability_through_transformers(runs):
+    ours, theirs = (read_json(run / "summary.json")["variants"] for run in runs)
+    for name in theirs:
+        for task, expected in theirs[name]["capability"].items():
+            assert ours[name]["capability"][task]["value"] == expected["value"]
+
+
+def test_what_was_served_is_on_record(runs):
+    served = {path.parent.name: read_json(path) for path in runs[0].glob("variants/*/served.json")}
+    assert set(served) == {"base", "unsafe_experts", "steer"}
+    base = read_json(runs[0] / "run.json")["model"]["fingerprint"]
+    assert served["base"]["fingerprint"] == served["steer"]["fingerprint"] == base
+    assert served["unsafe_experts"]["fingerprint"] != base
+    assert served["steer"]["masked_experts"]
+    for name in ("unsafe_experts", "steer"):
+        compared = served[name]["log_probs"]
+        assert compared["gap"] < compared["tolerance"] < compared["from_base"]
+    # The checkpoint was for vLLM alone.
+    assert not list(runs[0].glob("variants/*/served"))
+
+
+def test_generated_answers_of_lm_eval_come_from_vllm(tmp_path, demo, vllm_engine):
+    """gsm8k in the demo's own words: free generation up to a stop string."""
+    task = {
+        "task": "count_apples",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "items.jsonl")}},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "{{answer}}",
+        "generation_kwargs": {"until": ["."], "max_gen_toks": 12},
+        "metric_list": [{"metric": "exact_match"}],
+    }
+    (tmp_path / "items.jsonl").write_text(
+        "".join(json.dumps({"question": f"Name {n} fruits", "answer": "apple"}) + "\n" for n in range(3))
+    )
+    import lm_eval.tasks
+
+    from harness.capability.lm_eval import _language_model, _quiet, _served_model
+
+    write_json(tmp_path / "count_apples.yaml", task)
+    engine = vllm_engine(resolve_model("demo"))
+    said = []
+    for lm in (
+        _served_model(engine, {}, "vllm"),
+        _language_model(demo.moe.model, demo.tokenizer, 4, {}, "hf"),
+    ):
+        manager = lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False)
+        with _quiet():
+            results = lm_eval.simple_evaluate(
+                model=lm, tasks=["count_apples"], task_manager=manager, apply_chat_template=True
+            )
+        said.append([sample["resps"] for sample in results["samples"]["count_apples"]])
+    assert said[0] == said[1]
+
+
+def test_a_model_that_vllm_has_no_code_for_is_refused_by_name(tiny_model, saved_model, capsys):
+    folder = saved_model(tiny_model("olmoe"))
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"architectures": ["OlmoeForNothing"]})
+    assert main(["run", "--model", str(folder), "--engine", "vllm", "--output", str(folder / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "has no model 'OlmoeForNothing'" in said
+    assert "--engine transformers" in said
+    assert not (folder / "run").exists()
+
+
+def test_run_capability_needs_no_transformers_model_with_vllm(demo, vllm_engine):
+    engine = vllm_engine(resolve_model("demo"))
+    found = run_capability(None, engine.tokenizer, ["demo_facts"], vllm=engine, limit=6)
+    expected = run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"], limit=6)
+    assert found["demo_facts"].value == expected["demo_facts"].value
