@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from harness.data.prompts import Prompt
-    from harness.engines.vllm_worker import StepRows
+    from harness.engines.vllm_worker import Step
     from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
 
@@ -232,7 +232,7 @@ class VllmEngine:
     def _routing(
         self,
         responses: list[Any],
-        steps: list[StepRows],
+        steps: list[Step],
         requests: list[str],
         read: list[list[int]],
         answers: list[list[int]],
@@ -482,15 +482,15 @@ def decoding_of(
     )
 
 
-def _renamed(steps: list[StepRows]) -> list[StepRows]:
+def _renamed(steps: list[Step]) -> list[Step]:
     """Call requests by their number and answer, as in `3/0`, instead of vLLM's own ids."""
-    renamed = []
-    for step in steps:
-        found = _REQUEST.fullmatch(step.request)
+    names: dict[str, str] = {}
+    for own in {request for step in steps for request in step.requests}:
+        found = _REQUEST.fullmatch(own)
         if found is None:
-            raise HarnessError(f"vLLM calls a request '{step.request}': capture does not know this form")
-        renamed.append(step._replace(request=f"{found[2]}/{found[1] or 0}"))
-    return renamed
+            raise HarnessError(f"vLLM calls a request '{own}': capture does not know this form")
+        names[own] = f"{found[2]}/{found[1] or 0}"
+    return [step._replace(requests=[names[own] for own in step.requests]) for step in steps]
 
 
 def _reason(error: Exception) -> str:

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from harness.engines.vllm_worker import StepRows
 from harness.errors import HarnessError
 from harness.routing.capture import Captured
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
+    from harness.engines.vllm_worker import Step
 
-def request_rows(steps: Sequence[StepRows], routed: Mapping[str, int]) -> dict[str, StepRows]:
+
+class RequestRows(NamedTuple):
+    """The routing of one request, one row a position.
+
+    Attributes:
+        experts: int16 [T, L, k].
+        weights: float32 [T, L, k], the gate weights.
+        logits: float32 [T, L, E], or None where they are not kept.
+    """
+
+    experts: npt.NDArray[np.int16]
+    weights: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32] | None
+
+
+def request_rows(steps: Sequence[Step], routed: Mapping[str, int]) -> dict[str, RequestRows]:
     """Return each request's routing, one row a position.
 
     A request that was preempted is computed again from its first token; then the later rows stand, since the rest
@@ -29,41 +44,43 @@ def request_rows(steps: Sequence[StepRows], routed: Mapping[str, int]) -> dict[s
     Raises:
         HarnessError: a position has no row, or rows are of no request that was asked for.
     """
-    by_request: dict[str, list[StepRows]] = defaultdict(list)
-    for step in steps:
-        by_request[step.request].append(step)
-    strange = by_request.keys() - routed.keys()
+    places = {name: place for place, name in enumerate(routed)}
+    strange = {name for step in steps for name in step.requests} - places.keys()
     if strange:
         raise HarnessError(f"vLLM routed tokens of a request that was not made: {min(strange)}")
-    return {request: _whole(request, by_request[request], total) for request, total in routed.items()}
-
-
-def _whole(request: str, steps: Sequence[StepRows], total: int) -> StepRows:
-    # Where each position's last row is among all rows of the request, -1 for none.
-    last = np.full(total, -1, dtype=np.int64)
-    at = 0
+    totals = np.fromiter(routed.values(), dtype=np.int64, count=len(routed))
+    ends = np.cumsum(totals)
+    # Where each position's last row is among all rows, -1 for none.
+    last = np.full(int(totals.sum()), -1, dtype=np.int64)
+    seen = 0
     for step in steps:
+        place = np.repeat([places[name] for name in step.requests], step.lengths)
+        rows = np.arange(len(place))
+        position = rows + np.repeat(step.starts - (np.cumsum(step.lengths) - step.lengths), step.lengths)
         # vLLM may run one token beyond the last one that counts.
-        n = max(0, min(len(step.experts), total - step.start))
-        last[step.start : step.start + n] = np.arange(at, at + n)
-        at += len(step.experts)
-    missing = int((last < 0).sum())
-    if missing:
-        raise HarnessError(
-            f"vLLM kept the routing of {total - missing} of {total} tokens of request {request}: "
-            "capture cannot be trusted"
+        counts = position < totals[place]
+        last[(ends[place] - totals[place] + position)[counts]] = seen + rows[counts]
+        seen += len(rows)
+    missing = [int((part < 0).sum()) for part in np.split(last, ends[:-1])]
+    for name, lost in zip(routed, missing, strict=True):
+        if lost:
+            raise HarnessError(
+                f"vLLM kept the routing of {routed[name] - lost} of {routed[name]} tokens of request {name}: "
+                "capture cannot be trusted"
+            )
+    experts = np.concatenate([step.experts for step in steps])[last]
+    weights = np.concatenate([step.weights for step in steps])[last]
+    kept = [step.logits for step in steps if step.logits is not None]
+    logits = np.concatenate(kept)[last] if kept else None
+    return {
+        name: RequestRows(
+            experts[end - n : end], weights[end - n : end], None if logits is None else logits[end - n : end]
         )
-    logits = [step.logits for step in steps if step.logits is not None]
-    return StepRows(
-        request,
-        0,
-        np.concatenate([step.experts for step in steps])[last],
-        np.concatenate([step.weights for step in steps])[last],
-        np.concatenate(logits)[last] if logits else None,
-    )
+        for (name, n), end in zip(routed.items(), ends.tolist(), strict=True)
+    }
 
 
-def padded(answers: Sequence[StepRows], prompt_tokens: Sequence[int]) -> tuple[Captured, torch.Tensor]:
+def padded(answers: Sequence[RequestRows], prompt_tokens: Sequence[int]) -> tuple[Captured, torch.Tensor]:
     """Arrange answers as a left-padded batch, as the transformers engine captures it.
 
     Args:

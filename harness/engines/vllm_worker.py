@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     import torch
 
 
-class StepRows(NamedTuple):
-    """What one step routed of one request.
+class Step(NamedTuple):
+    """What one step routed: the rows of its first request, then those of its second, and so on.
 
     Attributes:
-        request: vLLM's own id of the request.
-        start: position in the request's tokens of the first row.
+        requests: vLLM's own ids.
+        starts: int64 [requests], position in each request's tokens of its first row.
+        lengths: int64 [requests], rows of each.
         experts: int16 [rows, L, k].
         weights: float32 [rows, L, k], the gate weights.
         logits: float32 [rows, L, E], or None where they are not kept.
     """
 
-    request: str
-    start: int
+    requests: list[str]
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
     experts: npt.NDArray[np.int16]
     weights: npt.NDArray[np.float32]
     logits: npt.NDArray[np.float32] | None
@@ -106,7 +108,7 @@ class RoutingExtension:
                 raise RuntimeError(f"'{name}' routes inside a fused kernel")
             layers.append(_Layer(int(module.layer_id), router))
         self._harness_layers = sorted(layers, key=lambda layer: layer.index)
-        self._harness_steps: list[StepRows] = []
+        self._harness_steps: list[Step] = []
         self._harness_execute = self.model_runner.execute_model
         self.model_runner.execute_model = self._harness_step
         return [
@@ -125,7 +127,7 @@ class RoutingExtension:
             layer.clear()
         self._harness_steps.clear()
 
-    def harness_take(self) -> list[StepRows]:
+    def harness_take(self) -> list[Step]:
         """Return what was kept since the last call."""
         steps, self._harness_steps = self._harness_steps, []
         return steps
@@ -152,17 +154,19 @@ class RoutingExtension:
         return result
 
     def _harness_split(self, scheduled: Mapping[str, int]) -> None:
-        """Share a step's rows out to its requests."""
+        """Note whose the step's rows are."""
         experts, weights, logits = self._harness_rows()
-        batch, at = self.model_runner.input_batch, 0
-        for place, request in enumerate(batch.req_ids[: batch.num_reqs]):
-            rows = slice(at, at + scheduled[request])
-            at = rows.stop
-            start = int(batch.num_computed_tokens_cpu[place])
-            kept = None if logits is None else logits[rows]
-            self._harness_steps.append(StepRows(request, start, experts[rows], weights[rows], kept))
-        if at != sum(scheduled.values()) or at > len(experts):
+        batch = self.model_runner.input_batch
+        requests = list(batch.req_ids[: batch.num_reqs])
+        starts = np.array(batch.num_computed_tokens_cpu[: batch.num_reqs], dtype=np.int64)
+        lengths = np.array([scheduled[request] for request in requests], dtype=np.int64)
+        n = int(lengths.sum())
+        if n != sum(scheduled.values()) or n > len(experts):
             raise RuntimeError(f"a step of {sum(scheduled.values())} tokens routed {len(experts)} rows")
+        # Rows behind them pad the step.
+        self._harness_steps.append(
+            Step(requests, starts, lengths, experts[:n], weights[:n], None if logits is None else logits[:n])
+        )
 
     def _harness_rows(
         self,

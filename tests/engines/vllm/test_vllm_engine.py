@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -60,8 +62,22 @@ def test_what_is_computed_again_after_a_preemption_counts_once(olmoe, vllm_engin
 
     monkeypatch.setattr(engine, "_call", listen)
     found = ask(engine, prompts, max_new_tokens=100)
-    begun = [step.request for step in steps if step.start == 0]
+    begun = [
+        name for step in steps for name, start in zip(step.requests, step.starts, strict=True) if start == 0
+    ]
     assert len(begun) > len(set(begun)), "nothing was preempted: the test shows nothing"
+    assert found.responses == expected.responses
+    np.testing.assert_array_equal(found.counts.counts, expected.counts.counts)
+
+
+def test_under_tensor_parallelism_one_rank_reports(olmoe, vllm_engine, monkeypatch):
+    """Two processes that share every matrix; an expert-parallel worker of vLLM 0.32 crashes on a CPU."""
+    ref, loaded = olmoe
+    cores = sorted(os.sched_getaffinity(0))
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", f"{cores[0]}|{cores[-1]}")
+    engine = vllm_engine(ref, max_num_batched_tokens=16, tensor_parallel_size=2)
+    found = ask(engine)
+    expected = ask(TransformersEngine(loaded, 3))
     assert found.responses == expected.responses
     np.testing.assert_array_equal(found.counts.counts, expected.counts.counts)
 
