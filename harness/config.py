@@ -234,6 +234,10 @@ class RunConfig(Settings):
         None, description="prompts of each task, for every split or by split; all of them by default"
     )
     seed: NonNegativeInt = Field(0, description="of splits, refusals, random draws and training order")
+    split_seed: NonNegativeInt | None = Field(
+        None,
+        description="of splits, where runs of several seeds are to have the same prompts; by default the seed",
+    )
     draws: PositiveInt = Field(1, description="how many random_experts draws to train")
     judge: str = Field("builtin", description="the primary judge; see `harness judges list`")
     record: Record = Field(
@@ -257,6 +261,11 @@ class RunConfig(Settings):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     capability: CapabilityConfig = CapabilityConfig()
+
+    @property
+    def seed_of_splits(self) -> int:
+        """The seed that decides which prompts serve which role."""
+        return self.seed if self.split_seed is None else self.split_seed
 
 
 def preset_names() -> list[str]:

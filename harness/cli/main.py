@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import analyze, check, content, export, judges, models, pipeline, report
+from harness.cli import analyze, check, content, export, judges, models, pipeline, report, sweep
 from harness.errors import HarnessError
 
 _DEBUG = "--debug"
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 pipeline.add_commands(app)
 app.command("report")(report.report)
+app.command("sweep")(sweep.sweep)
 app.command("check")(check.check)
 app.command("analyze")(analyze.analyze)
 app.command("export")(export.export)

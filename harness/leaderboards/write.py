@@ -17,7 +17,7 @@ from harness.store.summary import FILE_NAME
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where a leaderboard goes, and how it is ordered."""
+    """Where a leaderboard goes, and how it is ordered; `quiet` prints nothing."""
 
     html: Path | None = None
     markdown: Path | None = None
@@ -25,6 +25,7 @@ class Outputs:
     as_json: bool = False
     group_by: GroupBy = "model"
     sort: str | None = None
+    quiet: bool = False
 
 
 def write_once(places: Sequence[Path], outputs: Outputs) -> None:
@@ -45,6 +46,8 @@ def write_once(places: Sequence[Path], outputs: Outputs) -> None:
         pages[outputs.csv] = as_csv(boards)
     for path, text in pages.items():
         write_text(path, text)
+    if outputs.quiet:
+        return
     if outputs.as_json:
         print(json.dumps(as_json(boards, left_out), ensure_ascii=False))
     else:

@@ -150,7 +150,7 @@ def make_plan(config: RunConfig) -> Plan:
     if engine == "vllm":
         check_servable(ref, outline)
     sets = tuple(load_task(spec, config.data_dir) for spec in specs)
-    splits = make_splits(sets, seed=config.seed, limit=config.limit)
+    splits = make_splits(sets, seed=config.seed_of_splits, limit=config.limit)
     plan = Plan(config, ref, outline, sets, splits, variants, judge, capability)
     _check_splits(plan)
     _check_selection(plan)

@@ -169,7 +169,12 @@ class Session:
     def seeds(self) -> dict[str, int]:
         """Return each seed by what it decides."""
         seed = self.config.seed
-        seeds = {"splits": seed, "refusals": seed, "training_order": seed, "capability": seed}
+        seeds = {
+            "splits": self.config.seed_of_splits,
+            "refusals": seed,
+            "training_order": seed,
+            "capability": seed,
+        }
         draws = [variant for variant in self.plan.variants if variant.spec.experts == "random"]
         return seeds | {variant.name: random_draw_seed(seed, variant.draw) for variant in draws}
 

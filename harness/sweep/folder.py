@@ -1,0 +1,218 @@
+"""A sweep's folder: which runs are finished, and what finished runs lend to others.
+
+SWEEP/sweep.json          what is to be run
+SWEEP/cells/NAME.json     how far each run is
+SWEEP/configs/NAME.json   its settings
+SWEEP/logs/NAME.log       what it printed
+SWEEP/runs/NAME/          its run folder
+SWEEP/leaderboard.html, leaderboard.md
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import harness
+from harness.errors import BadInputError
+from harness.store.files import read_json, write_json
+from harness.store.fingerprint import fingerprint
+from harness.store.run_folder import RUN_FILE, RunFolder
+from harness.store.summary import FILE_NAME
+from harness.sweep.schema import Cell, Sweep
+
+SWEEP_FILE = "sweep.json"
+State = Literal["waiting", "running", "finished", "failed"]
+
+# Stages whose results belong to the base model alone, and the files that they leave.
+_SHARED_STAGES = ("capture ", "own answers ", "answer base/", "capability base")
+_SHARED_FILES = (
+    *("routing/*.safetensors", "routing/*.jsonl", "training/*.jsonl"),
+    *("variants/base/responses/*.jsonl", "variants/base/capability.json", "variants/base/served.json"),
+)
+
+
+class CellState(BaseModel):
+    """How far a run of a sweep is, as kept in cells/NAME.json.
+
+    Attributes:
+        state: waiting, running, finished or failed.
+        reason: why it failed.
+        exit_code: of `harness run`.
+        key: fingerprint of the configuration that it was run with.
+        version: of the harness.
+        weights: fingerprint of the sizes and times of the model's files, where it is a folder.
+        node: where it ran.
+        attempt: how often it was begun.
+        started, seconds: of the last attempt; seconds since the epoch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    state: State = "waiting"
+    reason: str | None = None
+    exit_code: int | None = None
+    key: str = ""
+    version: str = ""
+    weights: str | None = None
+    node: str | None = None
+    attempt: int = 0
+    started: float | None = None
+    seconds: float | None = None
+
+
+class SweepFolder:
+    """The folder of a sweep.
+
+    Args:
+        path: a new or empty folder, or one that an earlier sweep left.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def check(self) -> None:
+        """Refuse a folder that holds something else.
+
+        Raises:
+            BadInputError: says so.
+        """
+        path = self.path
+        used = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        if used and not (path / SWEEP_FILE).is_file():
+            raise BadInputError(
+                f"output {path} holds something that is not a sweep: expected a new or empty folder"
+            )
+
+    def describe(self, sweep: Sweep) -> None:
+        """Write sweep.json; runs of an earlier version of the file stay where they are and are no longer listed."""
+        cells = [
+            {"name": cell.name, "labels": dict(cell.labels), "config": cell.settings} for cell in sweep.cells
+        ]
+        content = {"file": str(sweep.file), "harness_version": harness.__version__, "cells": cells}
+        write_json(self.path / SWEEP_FILE, content)
+
+    def listed(self) -> list[tuple[str, dict[str, str]]]:
+        """Return each run's name with its labels, as sweep.json has them.
+
+        Raises:
+            BadInputError: there is no sweep.json, or it is something else.
+        """
+        path = self.path / SWEEP_FILE
+        try:
+            return [(str(cell["name"]), dict(cell["labels"])) for cell in read_json(path)["cells"]]
+        except OSError as error:
+            raise BadInputError(
+                f"{self.path} holds no {SWEEP_FILE}: expected the folder of a sweep"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInputError(f"{path} is not the {SWEEP_FILE} of a sweep") from error
+
+    def run(self, name: str) -> Path:
+        """Return a run's folder."""
+        return self.path / "runs" / name
+
+    def config(self, name: str) -> Path:
+        """Return the file of a run's settings."""
+        return self.path / "configs" / f"{name}.json"
+
+    def log(self, name: str) -> Path:
+        """Return the file of what a run printed."""
+        return self.path / "logs" / f"{name}.log"
+
+    def state(self, name: str) -> CellState:
+        """Return how far a run is; one that was never begun is waiting.
+
+        Raises:
+            BadInputError: its file is damaged.
+        """
+        path = self.path / "cells" / f"{name}.json"
+        if not path.is_file():
+            return CellState()
+        try:
+            return CellState.model_validate(read_json(path))
+        except (ValueError, ValidationError) as error:
+            raise BadInputError(f"{path} is damaged: delete it to run {name} again") from error
+
+    def keep(self, name: str, state: CellState) -> None:
+        """Write down how far a run is."""
+        write_json(self.path / "cells" / f"{name}.json", state.model_dump())
+
+    def is_finished(self, cell: Cell) -> bool:
+        """Say whether a run was finished with these settings, this harness and, of a model in a folder, these files."""
+        state = self.state(cell.name)
+        return (
+            state.state == "finished"
+            and state.key == cell.key
+            and state.version == harness.__version__
+            and state.weights == weights_of(cell.config.model)
+        )
+
+    def last_stage(self, name: str) -> str | None:
+        """Return the stage that a run ended last, where its folder can be seen from here."""
+        path = self.run(name) / RUN_FILE
+        stages: dict[str, Any] = read_json(path).get("stages", {}) if path.is_file() else {}
+        return next(reversed(stages), None)
+
+    def runs(self) -> list[Path]:
+        """Return the folders of the listed runs that are finished and can be seen from here."""
+        folders = [self.run(name) for name, _ in self.listed() if self.state(name).state == "finished"]
+        return [folder for folder in folders if (folder / FILE_NAME).is_file()]
+
+
+def begun(cell: Cell, node: str, attempt: int) -> CellState:
+    """Return the state of a run that begins now."""
+    return CellState(
+        state="running",
+        key=cell.key,
+        version=harness.__version__,
+        weights=weights_of(cell.config.model),
+        node=node,
+        attempt=attempt,
+        started=time.time(),
+    )
+
+
+def weights_of(model: str) -> str | None:
+    """Return a fingerprint of the sizes and times of a model's files; None of one that is named, not a folder."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    files: Iterable[Path] = sorted(path for path in folder.iterdir() if path.is_file())
+    return fingerprint([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+
+
+def lend_base(donor: Path, run: Path) -> list[str]:
+    """Give a run folder that does not exist yet what a finished run found out about the base model.
+
+    Whether it fits is for the run to say: it skips a stage of the same fingerprint, and does another one again.
+
+    Returns:
+        The stages that were lent.
+    """
+    if run.exists() or not (donor / RUN_FILE).is_file():
+        return []
+    stages: dict[str, Any] = read_json(donor / RUN_FILE)["stages"]
+    lent = {
+        name: {**record, "seconds": 0.0, "lent_by": donor.name}
+        for name, record in stages.items()
+        if name.startswith(_SHARED_STAGES) and record["state"] == "done"
+    }
+    partial = run.with_name(f"{run.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for pattern in _SHARED_FILES:
+        for file in donor.glob(pattern):
+            target = partial / file.relative_to(donor)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
+    # The donor's files are there before run.json says so.
+    write_json(partial / RUN_FILE, {"stages": lent})
+    RunFolder(partial).write_manifest()
+    run.parent.mkdir(parents=True, exist_ok=True)
+    partial.rename(run)
+    return list(lent)

@@ -1,0 +1,193 @@
+"""The sweep file, and the runs that it spans."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from harness.config import RunConfig, Settings, make_config, setting_names
+from harness.data.yaml_model import read_yaml
+from harness.errors import BadInputError, nearest
+from harness.store.fingerprint import fingerprint
+
+# Settings that do not touch the base model's answers: runs that differ in these alone share them.
+_OF_VARIANTS = {
+    *("intervention", "baselines", "draws", "selection", "training", "save_model"),
+    *("seed", "split_seed"),
+}
+_LONGEST_NAME = 80
+
+
+class Resources(Settings):
+    """What one run takes."""
+
+    cpus: Annotated[int, Field(ge=1)] = Field(1, description="CPU cores, and threads of each library")
+    gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs; a share of one counts with Ray only")
+    memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="main memory, which Ray keeps free for it"
+    )
+
+
+class SweepFile(Settings):
+    """A sweep file.
+
+    Attributes:
+        base: settings of every run, as in a `--config` file.
+        axes: settings to vary. An axis is called by a setting and lists values of it, or has a name of its own and maps
+            labels to several settings each.
+        resources: what one run takes.
+        retries: how often Ray begins a run again whose node was lost.
+    """
+
+    base: dict[str, Any] = Field(default_factory=dict)
+    axes: dict[str, list[Any] | dict[str, dict[str, Any]]]
+    resources: Resources = Resources()
+    retries: Annotated[int, Field(ge=0)] = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+        name: of its folder; depends on the cell's own settings alone.
+        labels: by axis, what it stands for in tables.
+        config: its configuration.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    config: RunConfig
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration as JSON."""
+        return self.config.model_dump(mode="json")
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of the configuration."""
+        return fingerprint(self.settings)
+
+    @property
+    def group(self) -> str:
+        """Fingerprint of what decides the base model's answers."""
+        return fingerprint({name: value for name, value in self.settings.items() if name not in _OF_VARIANTS})
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep file says.
+
+    Attributes:
+        file: where it was read.
+        cells: its runs, no two alike.
+        merged: combinations that were left out, since another says the same.
+    """
+
+    file: Path
+    cells: tuple[Cell, ...]
+    merged: int
+    resources: Resources
+    retries: int
+
+
+def read_sweep(file: Path) -> Sweep:
+    """Read a sweep file and check every run's settings.
+
+    Raises:
+        BadInputError: one line names the file, the axis, what was found and what was expected.
+    """
+    content = read_yaml(file, SweepFile)
+    if not content.axes:
+        raise BadInputError(f"{file}: axes: expected one setting to vary or more, such as `seed: [0, 1, 2]`")
+    for name, values in content.axes.items():
+        if not values:
+            raise BadInputError(f"{file}: axes.{name} is empty: expected one value or more")
+    cells: dict[str, Cell] = {}
+    combinations = 0
+    for choices in itertools.product(*(_choices(file, *axis) for axis in content.axes.items())):
+        combinations += 1
+        cell = _cell(file, content.base, choices)
+        cells.setdefault(cell.key, cell)
+    return Sweep(file, tuple(cells.values()), combinations - len(cells), content.resources, content.retries)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    axis: str
+    label: str
+    settings: Mapping[str, Any]
+
+
+def _choices(file: Path, axis: str, values: list[Any] | dict[str, dict[str, Any]]) -> Iterator[_Choice]:
+    known = setting_names()
+    if isinstance(values, list):
+        if axis not in known:
+            raise BadInputError(
+                f"{file}: axes.{axis} is not a setting, {nearest(axis, known)}; an axis with a name of its own maps "
+                "labels to settings"
+            )
+        for value in values:
+            yield _Choice(axis, _label(value), {axis: value})
+        return
+    for label, settings in values.items():
+        for name in settings:
+            if name not in known:
+                raise BadInputError(
+                    f"{file}: axes.{axis}.{label}: unknown setting '{name}', {nearest(name, known)}"
+                )
+        yield _Choice(axis, label, settings)
+
+
+def _cell(file: Path, base: Mapping[str, Any], choices: tuple[_Choice, ...]) -> Cell:
+    settings: dict[str, Any] = {}
+    for choice in choices:
+        twice = settings.keys() & choice.settings.keys()
+        if twice:
+            raise BadInputError(
+                f"{file}: axes.{choice.axis} sets {min(twice)}, which another axis sets as well"
+            )
+        settings |= choice.settings
+    try:
+        config = _absolute(make_config({**base, **settings}))
+    except BadInputError as error:
+        where = ", ".join(f"{choice.axis} = {choice.label}" for choice in choices)
+        raise BadInputError(f"{file}: {error} (at {where})") from error
+    labels = {choice.axis: choice.label for choice in choices}
+    return Cell(_name(labels, config), labels, config)
+
+
+def _absolute(config: RunConfig) -> RunConfig:
+    """Return the configuration for a process that stands in another folder."""
+    changed: dict[str, Any] = {
+        "data_dir": [path.absolute() for path in config.data_dir],
+        "include": [path.absolute() for path in config.include],
+    }
+    if Path(config.model).is_dir():
+        changed["model"] = str(Path(config.model).absolute())
+    return config.model_copy(update=changed)
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={item}" for name, item in value.items())
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _name(labels: Mapping[str, str], config: RunConfig) -> str:
+    """Return a name that says what varies and is the cell's own."""
+    parts = [
+        f"{axis.rpartition('.')[2]}-{Path(label).name}" if not label.isidentifier() else label
+        for axis, label in labels.items()
+    ]
+    readable = re.sub(r"[^A-Za-z0-9._=-]+", "-", "_".join(parts)).strip("-._")[:_LONGEST_NAME]
+    return f"{readable}_{fingerprint(config.model_dump(mode='json'))[:8]}"
