@@ -92,6 +92,7 @@ def drive(
         else:
             waiting.append(cell)
     running: dict[str, Cell] = {}
+    submitted: dict[str, float] = {}
     tried = set(finished)
     try:
         while waiting or running:
@@ -102,7 +103,7 @@ def drive(
                     continue
                 waiting.remove(cell)
                 running[cell.name] = cell
-                outcome.states[cell.name] = CellState(state="running", started=time.time())
+                submitted[cell.name] = time.time()
                 executor.submit(
                     Job(
                         cell.name,
@@ -113,6 +114,11 @@ def drive(
                         sweep.resources.cpus,
                     )
                 )
+            for name in running:
+                # A cluster may keep a run waiting; that it runs is for the run to say.
+                seen = folder.state(name)
+                if seen.state == "running" and (seen.started or 0.0) >= submitted[name]:
+                    outcome.states[name] = seen
             show(outcome.states)
             for name, state in executor.wait(_SECONDS_BETWEEN_LOOKS):
                 cell = running.pop(name)

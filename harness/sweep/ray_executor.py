@@ -50,9 +50,9 @@ class RayExecutor:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no answer")
             raise BadInputError(f"{where}: Ray does not start: {reason}") from error
         memory = None if resources.memory_gib is None else int(resources.memory_gib * 2**30)
-        self._task = ray.remote(_run_on_node).options(
+        self._task = ray.remote(
             num_cpus=resources.cpus, num_gpus=resources.gpus, memory=memory, max_retries=retries
-        )
+        )(_run_on_node)
         self._running: dict[Any, str] = {}
         self._warn_of_small_nodes(resources, memory)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -78,7 +79,8 @@ class Cell:
     @property
     def group(self) -> str:
         """Fingerprint of what decides the base model's answers."""
-        return fingerprint({name: value for name, value in self.settings.items() if name not in _OF_VARIANTS})
+        kept = {name: value for name, value in self.settings.items() if name not in _OF_VARIANTS}
+        return fingerprint({**kept, "splits": self.config.seed_of_splits})
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def _cell(file: Path, base: Mapping[str, Any], choices: tuple[_Choice, ...]) -> 
             )
         settings |= choice.settings
     try:
-        config = _absolute(make_config({**base, **settings}))
+        # A copy: settings are put into the groups of the base.
+        config = _absolute(make_config({**copy.deepcopy(dict(base)), **settings}))
     except BadInputError as error:
         where = ", ".join(f"{choice.axis} = {choice.label}" for choice in choices)
         raise BadInputError(f"{file}: {error} (at {where})") from error

@@ -70,7 +70,7 @@ def live(listed: Listed, folder: SweepFolder) -> Iterator[Callable[[Mapping[str,
     from rich.live import Live
 
     with Live(console=Console(stderr=True), refresh_per_second=2) as shown:
-        yield lambda states: shown.update(table(listed, _seen(states, folder), folder))
+        yield lambda states: shown.update(table(listed, states, folder))
 
 
 def _lines(total: int) -> Callable[[Mapping[str, CellState]], None]:
@@ -88,16 +88,6 @@ def _lines(total: int) -> Callable[[Mapping[str, CellState]], None]:
             before[name] = state.state
 
     return tell
-
-
-def _seen(states: Mapping[str, CellState], folder: SweepFolder) -> dict[str, CellState]:
-    """Return the states with what running runs wrote down themselves, such as where they run."""
-    return {
-        name: folder.state(name).model_copy(update={"state": "running"})
-        if state.state == "running"
-        else state
-        for name, state in states.items()
-    }
 
 
 def _stage(name: str, state: CellState, folder: SweepFolder) -> str:

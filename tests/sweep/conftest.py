@@ -1,0 +1,33 @@
+"""What the sweep tests share: sweeps of runs that take seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+# The demo with hardly any prompts, training or answers; nothing is to be learned from its figures.
+BASE: dict[str, Any] = {
+    "model": "demo",
+    "limit": 8,
+    "split_seed": 0,
+    "baselines": [],
+    "capability": {"tasks": []},
+    "training": {"max_steps": 2},
+    "generation": {"max_new_tokens": 4},
+}
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write a sweep file: `sweep_file(axes={"seed": [0, 1]})`."""
+
+    def write(name: str = "sweep.yaml", **content: Any) -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump({"base": BASE, **content}, sort_keys=False))
+        return path
+
+    return write
