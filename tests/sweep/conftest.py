@@ -8,17 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-
-# The demo with hardly any prompts, training or answers; nothing is to be learned from its figures.
-BASE: dict[str, Any] = {
-    "model": "demo",
-    "limit": 8,
-    "split_seed": 0,
-    "baselines": [],
-    "capability": {"tasks": []},
-    "training": {"max_steps": 2},
-    "generation": {"max_new_tokens": 4},
-}
+from sweeps import BASE
 
 
 @pytest.fixture
