@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -93,7 +95,8 @@ def _go(
         Results(results).check()
         results = str(Path(results).absolute()) if "://" not in results else results
     listed = [(cell.name, cell.labels) for cell in plan.cells]
-    with opened(folder, plan):
+    # Ray prints what it notices of lost nodes to stdout, where the result goes.
+    with opened(folder, plan), contextlib.redirect_stdout(sys.stderr):
         does: Executor
         if executor == "ray":
             from harness.sweep.ray_executor import RayExecutor
@@ -103,7 +106,7 @@ def _go(
             does = local_executor(plan.resources, jobs)
         with show.live(listed, folder) as tell:
             outcome = drive(plan, folder, does, results, tell)
-        files = write_leaderboard(folder, results, quiet=as_json)
+    files = write_leaderboard(folder, results, quiet=as_json)
     if as_json:
         found = {
             "sweep": str(folder.path),
