@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -55,20 +56,25 @@ class Node:
 
     def die(self) -> None:
         """Kill what makes it a node; what it ran is left to notice."""
-        for process in self.below():
-            if not any("harness" in part for part in process.cmdline()) and "ray::" not in " ".join(
-                process.cmdline()
-            ):
+        self._kill(
+            [each for each in self.below() if not any(word in command(each) for word in ("ray::", "harness"))]
+        )
+
+    def end(self) -> None:
+        self._kill(self.below())
+
+    def _kill(self, processes: list[psutil.Process]) -> None:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
 
-    def end(self) -> None:
-        for process in self.below():
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        self.process.wait()
+
+def command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie, too
+        return ""
 
 
 class Cluster:
@@ -151,9 +157,9 @@ def test_a_cluster_finds_what_this_machine_finds(cluster, sweep_file, tmp_path, 
 
 def test_runs_of_a_node_that_is_killed_are_begun_again_elsewhere(cluster, sweep_file, tmp_path):
     out = tmp_path / "out"
-    command = sweep(sweep_file(axes=AXES), out, "--executor", "ray", "--address", cluster.address)
+    order = sweep(sweep_file(axes=AXES), out, "--executor", "ray", "--address", cluster.address)
     driver = subprocess.Popen(
-        command, env=_ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        order, env=_ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
     def nodes():
@@ -178,8 +184,8 @@ def test_runs_of_a_node_that_is_killed_are_begun_again_elsewhere(cluster, sweep_
 
 def test_a_driver_that_was_killed_does_nothing_again_that_was_finished(cluster, sweep_file, tmp_path):
     out = tmp_path / "out"
-    command = sweep(sweep_file(axes=AXES), out, "--executor", "ray", "--address", cluster.address)
-    driver = subprocess.Popen(command, env=_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    order = sweep(sweep_file(axes=AXES), out, "--executor", "ray", "--address", cluster.address)
+    driver = subprocess.Popen(order, env=_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def finished():
         return {
@@ -193,7 +199,7 @@ def test_a_driver_that_was_killed_does_nothing_again_that_was_finished(cluster, 
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     before = finished()
-    runs = done(command)
+    runs = done(order)
     assert len(runs) == 6
     assert {run["state"] for run in runs.values()} == {"finished"}
     assert all((out / "runs" / name / "summary.json").stat().st_mtime_ns == at for name, at in before.items())
@@ -211,7 +217,7 @@ def test_an_address_where_no_ray_is_is_told_at_once(sweep_file, tmp_path, capsys
         ("tcp://127.0.0.1:1", "expected HOST:PORT or ray://HOST:PORT"),
         ("127.0.0.1:many", "expected HOST:PORT or ray://HOST:PORT"),
     ):
-        command = [
+        order = [
             "sweep",
             str(file),
             "--output",
@@ -221,7 +227,7 @@ def test_an_address_where_no_ray_is_is_told_at_once(sweep_file, tmp_path, capsys
             "--address",
             wrong,
         ]
-        assert main(command) == 2
+        assert main(order) == 2
         assert said in capsys.readouterr().err
     assert time.monotonic() - began < 60
 
