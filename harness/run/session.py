@@ -100,7 +100,17 @@ class Session:
             # One of the two in memory at a time.
             self.vllm.close()
         say(f"loading {self.plan.ref.name}")
-        return load_model(self.plan.ref, self.config.dtype, self.config.device, self.config.trust_remote_code)
+        device = self.device_of_loaded
+        return load_model(self.plan.ref, self.config.dtype, device, self.config.trust_remote_code)
+
+    @property
+    def device_of_loaded(self) -> str:
+        """Where the model of this process goes.
+
+        With vLLM to answer and processes to train, nothing here needs the GPU, and one may be too small for it.
+        """
+        elsewhere = self.engine_name == "vllm" and self.config.training.processes > 1
+        return "cpu" if elsewhere else self.config.device
 
     def unload(self) -> None:
         """Free the memory of the model in this process; whoever needs it next loads it again."""

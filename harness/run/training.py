@@ -105,6 +105,7 @@ def _train(
                 config.seed,
                 advance,
                 dtype=config.dtype,
+                device=session.device_type,
                 trust_remote_code=config.trust_remote_code,
                 checkpoints=checkpoints,
             )

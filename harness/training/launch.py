@@ -36,6 +36,7 @@ def train_in_processes(
     on_step: Callable[[int], None] = lambda steps: None,
     *,
     dtype: str = "auto",
+    device: str | None = None,
     trust_remote_code: bool = False,
     checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
@@ -51,6 +52,7 @@ def train_in_processes(
         seed: fixes the order of the examples.
         on_step: called after each optimizer step.
         dtype: of the model, as `load_model` takes it.
+        device: kind of device that the processes use; by default that of this process's model.
         trust_remote_code: let the checkpoint's own Python code run.
         checkpoints: where the training is kept while it runs, and goes on from.
 
@@ -60,7 +62,8 @@ def train_in_processes(
     """
     from safetensors.torch import load_file, save_file
 
-    _check_devices(loaded.device, config.processes)
+    kind = device or loaded.device.type
+    _check_devices(kind, config.processes)
     with TemporaryDirectory(prefix="harness-training-") as name:
         folder = Path(name)
         write_json(
@@ -69,7 +72,7 @@ def train_in_processes(
                 "model": loaded.ref.name,
                 "path": str(loaded.ref.path.resolve()),
                 "dtype": dtype,
-                "device": loaded.device.type,
+                "device": kind,
                 "trust_remote_code": trust_remote_code,
                 "experts": [[index, e] for index, layer in bank.layers.items() for e in layer.experts],
                 "config": config.model_dump(mode="json"),
@@ -87,8 +90,8 @@ def train_in_processes(
     return TrainingResult(result["log"], [Expert(*pair) for pair in result["without_gradient"]])
 
 
-def _check_devices(device: torch.device, processes: int) -> None:
-    if device.type == "cuda" and processes > torch.cuda.device_count():
+def _check_devices(kind: str, processes: int) -> None:
+    if kind == "cuda" and processes > torch.cuda.device_count():
         raise BadInputError(
             f"training.processes = {processes}: this machine has {torch.cuda.device_count()} GPUs, "
             "expected a process for each at most"
