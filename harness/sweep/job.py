@@ -54,6 +54,7 @@ def run_job(
     job: Job,
     node: str | None = None,
     on_start: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
+    wait_after_kill: float = 0.0,
 ) -> CellState:
     """Do a run, or go on with it; never raises because of what the run does.
 
@@ -61,6 +62,8 @@ def run_job(
         job: what to do.
         node: what this machine is called.
         on_start: told of the process.
+        wait_after_kill: seconds before a run that was killed counts as failed. On a node that is dying its run is
+            killed first; this process follows within that time, and nobody takes the run for failed.
 
     Returns:
         How it ended, which is also kept in the sweep's folder.
@@ -73,6 +76,8 @@ def run_job(
     try:
         with lock:
             ended = _run(job, folder, state, on_start)
+            if ended.exit_code is not None and ended.exit_code < 0:
+                time.sleep(wait_after_kill)
     except Timeout:
         ended = _failed(state, "another process still writes to its folder")
     except OSError as error:

@@ -16,6 +16,8 @@ from harness.sweep.job import Job, run_job
 from harness.sweep.schema import Resources
 
 _SECONDS_TO_ANSWER = 5.0
+# A worker is gone within moments of its node, but its children go first.
+_SECONDS_TO_DIE = 10.0
 _DEFAULT_PORTS = {"ray": 10001, "": 6379}
 
 
@@ -92,7 +94,7 @@ class RayExecutor:
 def _run_on_node(job: dict[str, Any]) -> dict[str, Any]:
     ray: Any = importlib.import_module("ray")
     node = f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
-    return run_job(Job(**job), node=node).model_dump()
+    return run_job(Job(**job), node=node, wait_after_kill=_SECONDS_TO_DIE).model_dump()
 
 
 def _check_answers(address: str) -> None:
