@@ -112,6 +112,7 @@ class VllmEngine:
         self._llm: Any = None
         self._started: tuple[Path, bool] | None = None
         self._witness = witness
+        self._checked = False
         self.agreement: Agreement | None = None
 
     @property
@@ -146,6 +147,7 @@ class VllmEngine:
         """
         self.checkpoint = checkpoint or self.ref.path
         self._witness = witness
+        self._checked, self.agreement = False, None
         self._masked = {layer: list(experts) for layer, experts in (masked or {}).items()}
 
     def generate(
@@ -194,6 +196,7 @@ class VllmEngine:
 
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = self._started = self.agreement = None
+        self._checked = False
         gc.collect()
         cleanup_dist_env_and_memory()
 
@@ -305,15 +308,19 @@ class VllmEngine:
         eager = eager or bool(self._masked) or not self.settings.cuda_graphs or _on_cpu()
         if self._started is not None and (self._started[0] != self.checkpoint or eager > self._started[1]):
             self.close()
+        # It asks the model in memory, which vLLM may have to make room for.
+        witness = self._witness() if self._witness and not self._checked else None
         if self._llm is None:
             self._start(eager)
         self._call("harness_mask", self._masked)
+        if witness is not None:
+            self._checked = True
+            self.agreement = self._check_weights(witness)
         return self._llm
 
     def _start(self, eager: bool) -> None:
         import torch
 
-        witness = self._witness() if self._witness else None
         self.make_room()
         say(f"starting vLLM on {self.checkpoint.name if self.checkpoint != self.ref.path else self.ref.name}")
         LLM = import_vllm().LLM
@@ -333,7 +340,6 @@ class VllmEngine:
             raise HarnessError(
                 f"vLLM's MoE layers of '{self.ref.name}' (index, experts, k) are {found}, expected {expected}"
             )
-        self.agreement = None if witness is None else self._check_weights(witness)
 
     def _check_weights(self, witness: Witness) -> Agreement:
         found = agreement(self.log_probs(witness.texts), witness)

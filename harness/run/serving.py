@@ -62,12 +62,11 @@ def serving(
     try:
         yield
         if engine.is_running:
-            served = checkpoint or session.plan.ref.path
             write_json(
                 folder / "served.json",
                 {
                     "engine": engine.name,
-                    "fingerprint": model_fingerprint(served),
+                    "fingerprint": model_fingerprint(checkpoint) if checkpoint else session.model_key,
                     "masked_experts": {
                         str(layer): list(experts) for layer, experts in (masked or {}).items()
                     },

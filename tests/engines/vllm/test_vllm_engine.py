@@ -119,6 +119,29 @@ def test_wrong_weights_are_noticed_before_anything_is_answered(olmoe, tiny_check
     assert not engine.is_running
 
 
+def test_what_changes_without_a_new_start_is_checked_too(olmoe, vllm_engine):
+    ref, loaded = olmoe
+    base = log_probs_of(loaded, TEXTS)
+    asked = []
+
+    def witness():
+        asked.append(1)
+        return Witness(TEXTS, base, None, "float32")
+
+    engine = vllm_engine(ref)
+    engine.serve(witness=witness)
+    running = engine.running()
+    assert engine.running() is running
+    assert len(asked) == 1
+    # Base's numbers, while experts are masked.
+    engine.serve(masked={0: [1, 5, 6], 1: [0, 2], 2: [3]}, witness=witness)
+    with pytest.raises(BadInputError, match="otherwise than transformers"):
+        engine.running()
+    engine.serve(witness=witness)
+    engine.running()
+    assert engine.agreement is not None
+
+
 def test_a_prompt_longer_than_vllm_was_told_says_which_setting_to_raise(olmoe, vllm_engine):
     ref, _ = olmoe
     engine = vllm_engine(ref, max_model_len=32)
