@@ -152,5 +152,5 @@ def _dry_run(plan: Sweep, output: Path, as_json: bool) -> int:
     for cell in plan.cells:
         typer.echo(cell.name)
     merged = f", {plan.merged} combinations merged with them" if plan.merged else ""
-    typer.echo(f"{len(plan.cells)} runs{merged}; the base model answers {groups} times. To go to {output}")
+    typer.echo(f"{len(plan.cells)} runs{merged}; base models that answer: {groups}. To go to {output}")
     return 0

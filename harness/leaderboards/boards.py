@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
@@ -14,6 +14,9 @@ from harness.report.leaderboard import Cell, Column, cells_of, columns_of
 from harness.store.protocol import Protocol
 
 GroupBy = Literal["model", "variant", "none"]
+
+# What is set for variants that select or train experts says nothing of the model itself.
+_BASE, _NOTHING_TO_BASE = "base", ("selection.", "training.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,13 @@ def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort:
     varying = _varying(entries)
     grouped: dict[tuple[str, str, str, str], list[Entry]] = {}
     for entry in entries:
-        settings = ", ".join(f"{name}={_short(entry.settings.get(name))}" for name in varying)
         for variant in entry.summary.variants:
             model = entry.summary.model
+            settings = ", ".join(
+                f"{short}={_short(entry.settings.get(name))}"
+                for name, short in varying.items()
+                if variant != _BASE or not name.startswith(_NOTHING_TO_BASE)
+            )
             grouped.setdefault((model.name, model.fingerprint, variant, settings), []).append(entry)
     rows = [
         _row(model, variant, settings, group, columns)
@@ -121,7 +128,7 @@ def _row(
     model: str, variant: str, settings: str, entries: Sequence[Entry], columns: Sequence[Column]
 ) -> BoardRow:
     evaluated = [entry for entry in entries if entry.summary.variants[variant].skipped is None]
-    cells = [cells_of(entry.summary, variant, columns) for entry in evaluated]
+    cells = _once([(entry.seed, cells_of(entry.summary, variant, columns)) for entry in evaluated])
     skipped = entries[0].summary.variants[variant].skipped if not evaluated else None
     return BoardRow(
         model,
@@ -132,6 +139,15 @@ def _row(
         tuple(_figure([row[index] for row in cells]) for index in range(len(columns))),
         skipped,
     )
+
+
+def _once(found: Sequence[tuple[int, Sequence[Cell]]]) -> list[Sequence[Cell]]:
+    """Return the figures of runs; where one seed has the same twice, as base in runs of other training, once."""
+    kept: list[tuple[int, Sequence[Cell]]] = []
+    for each in found:
+        if each not in kept:
+            kept.append(each)
+    return [cells for _, cells in kept]
 
 
 def _figure(cells: Sequence[Cell]) -> Figure | None:
@@ -146,17 +162,24 @@ def _figure(cells: Sequence[Cell]) -> Figure | None:
     return Figure(fmean(values), stdev(values), min(values), max(values), len(values), above, below)
 
 
-def _varying(entries: Sequence[Entry]) -> list[str]:
-    """Return the settings on which these runs differ."""
+def _varying(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return the settings on which these runs differ, with what they are called here."""
     names = sorted({name for entry in entries for name in entry.settings})
-    return [
+    differ = [
         name
         for name in names
         if len({json.dumps(entry.settings.get(name), sort_keys=True) for entry in entries}) > 1
     ]
+    last = [name.rpartition(".")[2] for name in differ]
+    return {name: short if last.count(short) == 1 else name for name, short in zip(differ, last, strict=True)}
 
 
 def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "+".join(
+            f"{name}:{part:g}" if isinstance(part, float) else f"{name}:{_short(part)}"
+            for name, part in value.items()
+        )
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 

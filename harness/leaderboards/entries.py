@@ -35,6 +35,10 @@ _OF_NO_MATTER = (
 )
 
 
+# Settings that are one thing, though they have parts.
+_WHOLE = ("objectives",)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One finished run.
@@ -120,7 +124,7 @@ def read_entry(run: Path) -> Entry:
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and name not in _WHOLE:
             found |= _flat(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -64,19 +65,38 @@ def print_boards(
     """Print every table."""
     console = console or Console(highlight=False)
     for board in boards:
-        shown = Table(
-            box=box.SIMPLE_HEAD, pad_edge=False, title=Text(visible(title(board))), title_justify="left"
-        )
-        for heading in _headings(board):
-            shown.add_column(
-                Text(visible(heading)), justify="left" if heading in _WORDS else "right", overflow="fold"
-            )
-        for row in board.rows:
-            shown.add_row(*(Text(visible(text)) for text in _texts(row, board)))
-        console.print(shown)
+        whole = _table(board, board.columns, title(board))
+        if (
+            Measurement.get(console, console.options.update(max_width=_WIDEST), whole).minimum
+            <= console.width
+        ):
+            console.print(whole)
+            continue
+        # On a narrow terminal, harmful tasks, benign ones and capability below one another.
+        for place, kind in enumerate(dict.fromkeys(column.kind for column in board.columns)):
+            columns = [column for column in board.columns if column.kind == kind]
+            console.print(_table(board, columns, title(board) if place == 0 else ""))
     for out in left_out:
         console.print(Text(f"left out: {visible(out.reason)}", "yellow"))
     console.print(Text(RULE, "dim"))
+
+
+def _table(board: Board, columns: Sequence[Column], heading: str) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(visible(heading)), title_justify="left")
+    names = _headings(board)
+    words = len(names) - len(board.columns)
+    kept = [*range(words), *(words + board.columns.index(column) for column in columns)]
+    for at in kept:
+        shown.add_column(
+            Text(visible(names[at])),
+            justify="left" if at < words else "right",
+            overflow="fold",
+            min_width=_NARROWEST.get(names[at]) if at < words else _NARROWEST_FIGURE,
+        )
+    for row in board.rows:
+        texts = _texts(row, board)
+        shown.add_row(*(Text(visible(texts[at])) for at in kept))
+    return shown
 
 
 def as_markdown(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> str:
@@ -149,7 +169,10 @@ def as_html(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> str:
     )
 
 
-_WORDS = ("model", "variant", "settings", "seeds")
+# On a narrow terminal figures break more readably than names do.
+_NARROWEST = {"variant": 14, "settings": 16}
+_NARROWEST_FIGURE = 11
+_WIDEST = 10_000
 
 
 def _headings(board: Board) -> list[str]:

@@ -13,7 +13,7 @@ from harness.cli.main import main
 from harness.errors import BadInputError
 from harness.leaderboards.boards import build_boards
 from harness.leaderboards.entries import read_entries
-from harness.leaderboards.show import as_csv, as_html, as_json, as_markdown
+from harness.leaderboards.show import as_csv, as_html, as_json, as_markdown, print_boards
 from harness.leaderboards.write import Outputs, write_once
 
 
@@ -56,7 +56,36 @@ def test_runs_of_other_settings_have_rows_of_their_own_that_say_which(like, tmp_
     like(tmp_path / "b", settings={"top_k": 99})
     (board,) = boards_of(tmp_path)
     settings = [row.settings for row in board.rows if row.variant == "unsafe_experts"]
-    assert sorted(settings) == ["selection.top_k=12", "selection.top_k=99"]
+    assert sorted(settings) == ["top_k=12", "top_k=99"]
+
+
+def test_base_stands_once_beside_runs_that_differ_in_what_is_done_to_it(like, tmp_path):
+    for seed in (0, 1):
+        like(tmp_path / f"a{seed}", seed)
+        like(tmp_path / f"b{seed}", seed, settings={"top_k": 99}, refused=9)
+    (board,) = boards_of(tmp_path)
+    (row,) = [row for row in board.rows if row.variant == "base"]
+    assert (row.settings, row.seeds, harmful(row, board).n) == ("", (0, 1), 2)
+    assert len(row.runs) == 4
+    rows = [row for row in board.rows if row.variant == "unsafe_experts"]
+    assert sorted((row.settings, harmful(row, board).n) for row in rows) == [("top_k=12", 2), ("top_k=99", 2)]
+
+
+def test_a_narrow_terminal_gets_a_table_for_each_kind_of_task(like, tmp_path, capsys, monkeypatch):
+    like(tmp_path / "a")
+    like(tmp_path / "b", settings={"top_k": 99})
+
+    def printed(columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_boards(boards_of(tmp_path), [])
+        return capsys.readouterr().out
+
+    assert printed(200).count("variant") == 1
+    narrow = printed(80)
+    assert narrow.count("variant") == 3
+    assert max(map(len, narrow.splitlines())) <= 80
+    # Nothing is lost on the way: every row has its figure in every table.
+    assert narrow.count("top_k=99") == 3 * printed(200).count("top_k=99")
 
 
 def test_runs_by_another_judge_or_of_other_prompts_stand_apart_with_the_reason(like, tmp_path):

@@ -116,7 +116,7 @@ def test_a_dry_run_names_the_runs_and_writes_nothing(sweep_file, tmp_path, capsy
     file = sweep_file("table.yaml", axes={"seed": [0, 1], "selection.top_k": [4, 4]})
     assert main(["sweep", str(file), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "2 runs, 2 combinations merged with them; the base model answers 1 times." in said
+    assert "2 runs, 2 combinations merged with them; base models that answer: 1." in said
     assert main(["sweep", str(file), "--dry-run", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["sweep"] == "runs/sweeps/table"
