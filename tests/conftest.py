@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from harness.store.files import read_json
 
 if TYPE_CHECKING:
     from harness.models.load import LoadedModel
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("no_clock", deadline=None)
+settings.load_profile("no_clock")
 
 _BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "data"
 
