@@ -107,6 +107,11 @@ class EarlyStoppingConfig(Settings):
 class TrainingConfig(Settings):
     """How selected experts are fine-tuned."""
 
+    @property
+    def world_size(self) -> int:
+        """Processes that train together, on all machines."""
+        return self.processes * self.machines
+
     objectives: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={"refuse": 1.0, "retain": 1.0},
         description="what is minimised: the weight of each objective; see docs/training.md",
@@ -135,6 +140,12 @@ class TrainingConfig(Settings):
     launcher: Literal["torchrun"] = Field("torchrun", description="what starts several processes")
     processes: PositiveInt = Field(
         1, description="train in as many, each with its part of the frozen weights; a GPU each"
+    )
+    machines: PositiveInt = Field(
+        1, description="machines with so many processes each, which share the run folder"
+    )
+    rendezvous: str | None = Field(
+        None, description="HOST:PORT on the first of several machines, where their processes meet"
     )
     retain_per_refusal: float = Field(
         2.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -228,12 +229,17 @@ def _check_training(plan: Plan) -> None:
     training = plan.config.training
     refuse_quantized(plan.ref.path)
     aims_of(training.objectives)
+    if training.machines > 1 and not re.fullmatch(r"[^:\s]+:\d+", training.rendezvous or ""):
+        raise BadInputError(
+            f"training.machines = {training.machines}: expected training.rendezvous = HOST:PORT, found "
+            f"{training.rendezvous}"
+        )
     if training.early_stopping.every is None:
         return
-    if training.processes > 1:
+    if training.world_size > 1:
         raise BadInputError(
             f"training.early_stopping.every = {training.early_stopping.every}: expected training.processes = 1, "
-            f"found {training.processes}"
+            f"found {training.world_size}"
         )
     for what, found in (
         ("to train on", plan.train_prompts("harmful")),

@@ -109,7 +109,7 @@ class Session:
 
         With vLLM to answer and processes to train, nothing here needs the GPU, and one may be too small for it.
         """
-        elsewhere = self.engine_name == "vllm" and self.config.training.processes > 1
+        elsewhere = self.engine_name == "vllm" and self.config.training.world_size > 1
         return "cpu" if elsewhere else self.config.device
 
     def unload(self) -> None:

@@ -85,7 +85,7 @@ def _train(
     evaluate = looks(session, bank) if config.training.early_stopping.every is not None else None
     checkpoints = Checkpoints(folder / "checkpoint.partial", key, config.training.checkpoint_every)
     with progress(f"train {variant.name}", steps, "steps") as advance:
-        if config.training.processes == 1:
+        if config.training.world_size == 1:
             result = train_bank(
                 loaded,
                 bank,
@@ -106,6 +106,7 @@ def _train(
                 advance,
                 dtype=config.dtype,
                 device=session.device_type,
+                shared=folder / "job.partial",
                 trust_remote_code=config.trust_remote_code,
                 checkpoints=checkpoints,
             )

@@ -1,7 +1,9 @@
-"""Training in several processes on this machine: the same call as in one, by way of torchrun."""
+"""Training in several processes, on one machine or on several: the same call as in one, by way of torchrun."""
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,7 @@ import torch
 
 from harness.errors import BadInputError, HarnessError
 from harness.models.moe import Expert
+from harness.progress import say
 from harness.store.files import read_json, write_json, write_whole
 from harness.training.bank import ExpertBank
 from harness.training.examples import Example
@@ -39,8 +42,9 @@ def train_in_processes(
     device: str | None = None,
     trust_remote_code: bool = False,
     checkpoints: Checkpoints | None = None,
+    shared: Path | None = None,
 ) -> TrainingResult:
-    """Train a bank in place, in `config.processes` processes that share the frozen weights.
+    """Train a bank in place, in `config.processes` processes a machine that share the frozen weights.
 
     They load the model anew from its checkpoint. On a GPU the model of this process waits in host memory meanwhile.
 
@@ -55,6 +59,7 @@ def train_in_processes(
         device: kind of device that the processes use; by default that of this process's model.
         trust_remote_code: let the checkpoint's own Python code run.
         checkpoints: where the training is kept while it runs, and goes on from.
+        shared: a folder that all machines see, where there are several; removed afterwards.
 
     Raises:
         BadInputError: more processes than GPUs, or what `train_bank` refuses.
@@ -64,8 +69,7 @@ def train_in_processes(
 
     kind = device or loaded.device.type
     _check_devices(kind, config.processes)
-    with TemporaryDirectory(prefix="harness-training-") as name:
-        folder = Path(name)
+    with _job_folder(config, shared) as folder:
         write_json(
             folder / "job.json",
             {
@@ -84,7 +88,7 @@ def train_in_processes(
         state = {name: value.cpu().contiguous() for name, value in bank.state().items()}
         write_whole(folder / "bank.safetensors", lambda temporary: save_file(state, temporary))
         with _out_of_the_way(loaded):
-            _run(folder, config.processes, on_step)
+            _run(folder, config, on_step)
         bank.load_state(load_file(folder / "trained.safetensors"))
         result = read_json(folder / "result.json")
     return TrainingResult(result["log"], [Expert(*pair) for pair in result["without_gradient"]])
@@ -113,9 +117,41 @@ def _out_of_the_way(loaded: LoadedModel) -> Iterator[None]:
         model.to(loaded.device)
 
 
-def _run(folder: Path, processes: int, on_step: Callable[[int], None]) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    command += [str(processes), "-m", "harness.training.worker", str(folder)]
+@contextmanager
+def _job_folder(config: TrainingConfig, shared: Path | None) -> Iterator[Path]:
+    """Give a folder for what processes hand each other."""
+    if config.machines == 1:
+        with TemporaryDirectory(prefix="harness-training-") as name:
+            yield Path(name)
+        return
+    if shared is None:
+        raise BadInputError("several machines train together: expected a folder that all of them see")
+    shutil.rmtree(shared, ignore_errors=True)
+    shared.mkdir(parents=True)
+    try:
+        yield shared.absolute()
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+def _torchrun(folder: Path, config: TrainingConfig, machine: int = 0) -> list[str]:
+    """Return torchrun's arguments on one of the machines; the first has the process that writes results."""
+    together = ["--standalone"]
+    if config.machines > 1:
+        host, _, port = str(config.rendezvous).partition(":")
+        together = ["--nnodes", str(config.machines), "--node-rank", str(machine)]
+        together += ["--master-addr", host, "--master-port", port]
+    processes = ["--nproc-per-node", str(config.processes)]
+    return [*together, *processes, "-m", "harness.training.worker", str(folder)]
+
+
+def _run(folder: Path, config: TrainingConfig, on_step: Callable[[int], None]) -> None:
+    arguments = _torchrun(folder, config)
+    for machine in range(1, config.machines):
+        say(
+            f"waiting for machine {machine}: run there\n  torchrun {shlex.join(_torchrun(folder, config, machine))}"
+        )
+    command = [sys.executable, "-m", "torch.distributed.run", *arguments]
     log = folder / "stderr"
     with (
         log.open("w", encoding="utf-8") as errors,

@@ -189,6 +189,14 @@ def refused(tmp_path, capsys):
             "training.early_stopping.every = 2: expected training.processes = 1, found 2",
         ),
         (
+            ["--set", "training.machines=2"],
+            "training.machines = 2: expected training.rendezvous = HOST:PORT, found None",
+        ),
+        (
+            ["--set", "training.machines=2", "--set", "training.rendezvous=head"],
+            "expected training.rendezvous = HOST:PORT, found head",
+        ),
+        (
             [
                 *("--limit", "12", "--set", "training.early_stopping.every=2"),
                 *("--set", "training.early_stopping.share=0.0001"),

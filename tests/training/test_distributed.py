@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +16,7 @@ from harness.config import TrainingConfig
 from harness.errors import BadInputError, HarnessError
 from harness.models.load import ModelRef, load_model
 from harness.models.moe import Expert, find_moe
+from harness.training import launch
 from harness.training.bank import ExpertBank
 from harness.training.delta import delta_of
 from harness.training.distributed import Ranks
@@ -78,6 +81,50 @@ def test_two_processes_train_as_one(load, family, lora, more):
             if not (lora and name.endswith("bias")):
                 own = saved.moe.layer(layer).weight(name)[one.experts[layer]]
                 assert (values - own).abs().max() > 1e-3  # a hundred times what may differ
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_one_process(load, tmp_path, capsys, monkeypatch):
+    """Both on this machine; the second is started by the line that the first prints."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        rendezvous = f"127.0.0.1:{free.getsockname()[1]}"
+    saved = load("qwen3_moe")
+    alone, together = (ExpertBank(saved.moe, some_experts(saved.moe)) for _ in range(2))
+    expected = train_bank(saved, alone, EXAMPLES, CONFIG, seed=0)
+    others, told = [], []
+
+    def start(message):
+        told.append(message)
+        command = shlex.split(message.splitlines()[1])
+        assert command.pop(0) == "torchrun"
+        others.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "torch.distributed.run", *command],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+
+    monkeypatch.setattr(launch, "say", start)
+    config = CONFIG.model_copy(update={"processes": 1, "machines": 2, "rendezvous": rendezvous})
+    steps: list[int] = []
+    shared = tmp_path / "job.partial"
+    try:
+        found = train_in_processes(
+            saved, together, EXAMPLES, config, 0, steps.append, dtype="float32", shared=shared
+        )
+        assert [other.wait(timeout=60) for other in others] == [0]
+    finally:
+        for other in others:
+            other.kill()
+    assert told[0].startswith("waiting for machine 1: run there")
+    assert len(steps) == len(found.log) == len(expected.log)
+    for a, b in zip(expected.log, found.log, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+    for a, b in zip(alone.parameters(), together.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    assert not shared.exists()
 
 
 @pytest.mark.slow
