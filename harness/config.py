@@ -107,11 +107,6 @@ class EarlyStoppingConfig(Settings):
 class TrainingConfig(Settings):
     """How selected experts are fine-tuned."""
 
-    @property
-    def world_size(self) -> int:
-        """Processes that train together, on all machines."""
-        return self.processes * self.machines
-
     objectives: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={"refuse": 1.0, "retain": 1.0},
         description="what is minimised: the weight of each objective; see docs/training.md",
@@ -164,6 +159,11 @@ class TrainingConfig(Settings):
         if opening_tokens[0] > opening_tokens[1]:
             raise ValueError("expected the fewest first, then the most, such as [4, 12]")
         return opening_tokens
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train together, on all machines."""
+        return self.processes * self.machines
 
 
 class EvaluationConfig(Settings):

@@ -26,6 +26,11 @@ class VariantImpossibleError(HarnessError):
     """A variant cannot be had with this model; it is skipped with this reason, and the run goes on."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line that an error says something in, or what kind of error it is."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a clause that helps after a wrong name: the nearest known one, or the whole list.
 

@@ -26,7 +26,7 @@ from harness.capability.tasks import (
     resolve_capability_tasks,
     with_members,
 )
-from harness.errors import BadInputError, HarnessError
+from harness.errors import BadInputError, HarnessError, first_line
 from harness.progress import progress
 from harness.store.fingerprint import fingerprint
 
@@ -192,13 +192,28 @@ def _evaluate(
             f"out of memory in capability tasks {', '.join(names)}: lower the batch size"
         ) from error
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
-        reason = str(error).splitlines()[0]
-        raise HarnessError(f"no data for capability tasks {', '.join(names)}: {reason}") from error
+        raise HarnessError(f"no data for capability tasks {', '.join(names)}: {first_line(error)}") from error
     except KeyError as error:
         if "is not a registered task" not in str(error):
             raise
         raise BadInputError(f"unknown capability task: {error.args[0]}") from error
     return results
+
+
+def _progressing(kind: Any, description: str) -> Any:
+    """Return one of lm-eval's model classes with our progress bar in place of its own; it calls `self.advance`."""
+
+    class Progressing(kind):  # type: ignore[misc]
+        advance: Callable[[int], None]
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            with progress(description, len(requests), "answers") as self.advance:
+                return super().generate_until(requests, disable_tqdm=True)
+
+    return Progressing
 
 
 def _language_model(
@@ -207,21 +222,12 @@ def _language_model(
     """Return an lm-eval model that reports its progress in rows sent through the network."""
     from lm_eval.models.huggingface import HFLM
 
-    class WithProgress(HFLM):  # type: ignore[misc]
-        advance: Callable[[int], None]
-
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            return super().loglikelihood(requests, disable_tqdm=True)
-
+    class WithProgress(_progressing(HFLM, description)):  # type: ignore[misc]
         def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, **kwargs: Any) -> Any:
             # Choices of one token share their question's row.
             rows = {tuple(context + continuation[:-1]) for _, context, continuation in requests}
             with progress(description, len(rows), "rows") as self.advance:
                 return super()._loglikelihood_tokens(requests, disable_tqdm=True, **kwargs)
-
-        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            with progress(description, len(requests), "answers") as self.advance:
-                return super().generate_until(requests, disable_tqdm=True)
 
         def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
             logits = super()._model_call(inps, *args, **kwargs)
@@ -256,19 +262,10 @@ def _served_model(engine: VllmEngine, chat_template_kwargs: dict[str, Any], desc
     with _replaced(importlib.metadata, "version", _version_also_on_cpu):
         module = importlib.import_module("lm_eval.models.vllm_causallms")
 
-    class WithProgress(module.VLLM):  # type: ignore[misc,name-defined]
-        advance: Callable[[int], None]
-
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            return super().loglikelihood(requests, disable_tqdm=True)
-
+    class WithProgress(_progressing(module.VLLM, description)):  # type: ignore[misc]
         def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False) -> Any:
             with progress(description, len(requests), "rows") as self.advance:
                 return super()._loglikelihood_tokens(requests, disable_tqdm=True)
-
-        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            with progress(description, len(requests), "answers") as self.advance:
-                return super().generate_until(requests, disable_tqdm=True)
 
         def modify_gen_kwargs(self, *args: Any, **kwargs: Any) -> Any:
             settings, *rest = super().modify_gen_kwargs(*args, **kwargs)

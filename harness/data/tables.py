@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, first_line
 
 Row = dict[str, Any]
 
@@ -105,5 +105,5 @@ def _parquet(path: Path) -> list[Row]:
         with path.open("rb") as file:
             rows: list[Row] = pyarrow.parquet.ParquetFile(file).read().to_pylist()
     except pyarrow.ArrowException as error:
-        raise BadInputError(f"{path}: not Parquet: {str(error).splitlines()[0]}") from error
+        raise BadInputError(f"{path}: not Parquet: {first_line(error)}") from error
     return rows

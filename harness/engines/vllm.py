@@ -20,7 +20,7 @@ from harness.engines.base import BatchResult, Sampling, answer_ids, longest_firs
 from harness.engines.chat import ChatTemplate
 from harness.engines.vllm_rows import padded, request_rows
 from harness.engines.witness import Agreement, Witness, agreement
-from harness.errors import BadInputError, HarnessError, VariantImpossibleError
+from harness.errors import BadInputError, HarnessError, VariantImpossibleError, first_line
 from harness.models.auto import read_config_file
 from harness.progress import say
 from harness.routing.capture import count, phase_masks, routed_tokens
@@ -438,8 +438,7 @@ def import_vllm() -> Any:
     try:
         return importlib.import_module("vllm")
     except (ImportError, RuntimeError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise BadInputError(f"engine = vllm: vLLM cannot be imported: {reason}") from error
+        raise BadInputError(f"engine = vllm: vLLM cannot be imported: {first_line(error)}") from error
 
 
 def check_servable(ref: ModelRef, outline: MoEModel) -> None:
@@ -503,10 +502,10 @@ def _reason(error: Exception) -> str:
     """Return in one line why vLLM failed; it lists hundreds of names in some messages."""
     from pydantic import ValidationError
 
-    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    if isinstance(error, (LookupError, AttributeError)) or not line:
-        line = f"{type(error).__name__} {line}".strip()
+    line = error.errors()[0]["msg"] if isinstance(error, ValidationError) else first_line(error)
+    # These say a name alone.
+    if isinstance(error, (LookupError, AttributeError)):
+        line = f"{type(error).__name__} {line}"
     return line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + " ..."
 
 

@@ -10,13 +10,13 @@ from typing import Literal
 
 from harness.errors import BadInputError, nearest
 from harness.leaderboards.entries import Entry
-from harness.report.leaderboard import Cell, Column, cells_of, columns_of
+from harness.report.leaderboard import BASE, Cell, Column, cells_of, columns_of
 from harness.store.protocol import Protocol
 
 GroupBy = Literal["model", "variant", "none"]
 
 # What is set for variants that select or train experts says nothing of the model itself.
-_BASE, _NOTHING_TO_BASE = "base", ("selection.", "training.")
+_NOTHING_TO_BASE = ("selection.", "training.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort:
             settings = ", ".join(
                 f"{short}={_short(entry.settings.get(name))}"
                 for name, short in varying.items()
-                if variant != _BASE or not name.startswith(_NOTHING_TO_BASE)
+                if variant != BASE or not name.startswith(_NOTHING_TO_BASE)
             )
             grouped.setdefault((model.name, model.fingerprint, variant, settings), []).append(entry)
     rows = [

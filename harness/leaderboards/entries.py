@@ -18,23 +18,9 @@ _READ = (FILE_NAME, RUN_FILE, "splits.json")
 _DEPTH = 3
 # Settings that change no figure of a variant, or that a table tells apart by itself.
 _OF_NO_MATTER = (
-    *(
-        "seed",
-        "split_seed",
-        "model",
-        "draws",
-        "baselines",
-        "tasks",
-        "data_dir",
-        "include",
-        "limit",
-        "device",
-        "save_model",
-    ),
-    *("intervention", "judge", "record", "capability"),
+    *("seed", "split_seed", "model", "draws", "baselines", "tasks", "data_dir", "include", "limit"),
+    *("device", "save_model", "intervention", "judge", "record", "capability"),
 )
-
-
 # Settings that are one thing, though they have parts.
 _WHOLE = ("objectives",)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import BadInputError, HarnessError
+from harness.errors import BadInputError, HarnessError, first_line
 from harness.models.auto import auto_class, outline, read_config_file
 from harness.models.moe import MoEModel, find_moe
 
@@ -83,9 +83,8 @@ def _from_hub(name: str) -> ModelRef:
         folder = snapshot_download(name, allow_patterns=patterns)
     except Exception as error:
         # The hub client raises many kinds: whichever it was, the user named a model that cannot be had.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadInputError(
-            f"model '{name}' is no local folder and the hub did not give it: {reason}"
+            f"model '{name}' is no local folder and the hub did not give it: {first_line(error)}"
         ) from error
     return ModelRef(name, Path(folder))
 
@@ -102,7 +101,7 @@ def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrained
         tokenizer = AutoTokenizer.from_pretrained(ref.path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise BadInputError(
-            f"{ref.path} holds no tokenizer that transformers can load: {_first_line(error)}"
+            f"{ref.path} holds no tokenizer that transformers can load: {first_line(error)}"
         ) from error
     # Where the files are missing, transformers makes up an empty tokenizer from the model's type.
     if not tokenizer("a")["input_ids"]:
@@ -165,10 +164,10 @@ def load_model(
         )
         model.to(target)
     except torch.OutOfMemoryError as error:
-        raise HarnessError(f"model '{ref.name}' does not fit on {target}: {_first_line(error)}") from error
+        raise HarnessError(f"model '{ref.name}' does not fit on {target}: {first_line(error)}") from error
     except (ValueError, KeyError, OSError) as error:
         raise BadInputError(
-            f"transformers cannot load '{ref.name}' as a language model: {_first_line(error)}"
+            f"transformers cannot load '{ref.name}' as a language model: {first_line(error)}"
         ) from error
     model.eval().requires_grad_(False)
     checkpoint_dtype = getattr(torch, str(stored)) if stored else next(model.parameters()).dtype
@@ -191,8 +190,3 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

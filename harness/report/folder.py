@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, first_line
 from harness.store.files import read_json, read_jsonl
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class RunFiles:
         try:
             table = pd.read_parquet(path)
         except (ArrowInvalid, OSError) as error:
-            raise BadInputError(f"{path}: not a Parquet file ({_first_line(error)})") from None
+            raise BadInputError(f"{path}: not a Parquet file ({first_line(error)})") from None
         absent = [column for column in EXPERT_COLUMNS if column not in table.columns]
         if absent:
             raise BadInputError(f"{path}: no column {absent[0]}; found {', '.join(map(str, table.columns))}")
@@ -153,8 +153,4 @@ def _read(path: Path, read: Any, shape: type[T]) -> T | None:
         where = ".".join(str(part) for part in first["loc"])
         raise BadInputError(f"{path}: {f'{where}: ' if where else ''}{first['msg']}") from None
     except (ValueError, OSError) as error:
-        raise BadInputError(f"{path}: cannot be read ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+        raise BadInputError(f"{path}: cannot be read ({first_line(error)})") from None

@@ -135,7 +135,7 @@ def drive(
         kept.put(folder.path / SWEEP_FILE, SWEEP_FILE)
         for name, state in outcome.states.items():
             if state.state == "finished":
-                kept.fetch(name, _parent_made(folder.run(name)))
+                kept.fetch(name, folder.run(name))
     return outcome
 
 
@@ -151,8 +151,3 @@ def write_leaderboard(folder: SweepFolder, results: str | None = None, quiet: bo
     for file in files if results else []:
         Results(results or "").put(file, file.name)
     return files
-
-
-def _parent_made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

@@ -99,7 +99,7 @@ def _run(
             results.fetch(job.donor, folder.run(job.donor))
     if job.donor is not None:
         lend_base(folder.run(job.donor), run)
-    write_json(_made(folder.config(job.name)), job.settings)
+    write_json(folder.config(job.name), job.settings)
     command = [sys.executable, "-m", "harness", "run", "--config", str(folder.config(job.name))]
     with _made(folder.log(job.name)).open("ab") as log:
         process = subprocess.Popen(

@@ -9,7 +9,7 @@ import socket
 from dataclasses import asdict
 from typing import Any
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, first_line
 from harness.progress import say
 from harness.sweep.folder import CellState
 from harness.sweep.job import Job, run_job
@@ -49,8 +49,7 @@ class RayExecutor:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"--address {address}" if address else "--executor ray"
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no answer")
-            raise BadInputError(f"{where}: Ray does not start: {reason}") from error
+            raise BadInputError(f"{where}: Ray does not start: {first_line(error)}") from error
         memory = None if resources.memory_gib is None else int(resources.memory_gib * 2**30)
         self._task = ray.remote(
             num_cpus=resources.cpus, num_gpus=resources.gpus, memory=memory, max_retries=retries
@@ -75,8 +74,7 @@ class RayExecutor:
         try:
             return CellState.model_validate(self._ray.get(task))
         except self._ray.exceptions.RayError as error:
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-            return CellState(state="failed", reason=f"Ray: {type(error).__name__}: {reason}")
+            return CellState(state="failed", reason=f"Ray: {type(error).__name__}: {first_line(error)}")
 
     def close(self) -> None:
         """Leave the cluster, which stops what this sweep still runs there."""

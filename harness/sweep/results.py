@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 import shutil
 from pathlib import Path
-from typing import Any
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, first_line
 from harness.store.run_folder import MANIFEST, is_unfinished
 from harness.store.summary import FILE_NAME
 
@@ -42,7 +41,7 @@ class Results:
         try:
             self._fs.makedirs(self._root, exist_ok=True)
         except Exception as error:  # each kind of storage has errors of its own
-            raise BadInputError(f"--results {self.url} cannot be written to: {_line(error)}") from error
+            raise BadInputError(f"--results {self.url} cannot be written to: {first_line(error)}") from error
 
     def has(self, name: str) -> bool:
         """Say whether a whole run is there."""
@@ -71,7 +70,7 @@ class Results:
             self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             self._fs.put_file(str(file), target)
         except Exception as error:
-            raise OSError(f"{file} cannot be copied to {self.url}: {_line(error)}") from error
+            raise OSError(f"{file} cannot be copied to {self.url}: {first_line(error)}") from error
 
     def fetch(self, name: str, run: Path) -> None:
         """Copy a whole run back to where there is none.
@@ -90,7 +89,7 @@ class Results:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._fs.get_file(path, str(target))
         except Exception as error:
-            raise OSError(f"{name} cannot be copied from {self.url}: {_line(error)}") from error
+            raise OSError(f"{name} cannot be copied from {self.url}: {first_line(error)}") from error
         partial.rename(run)
 
 
@@ -100,7 +99,3 @@ def _below(path: str, folder: str) -> str:
     if not relative or ".." in Path(relative).parts:
         raise OSError(f"'{path}' is not below {folder}")
     return relative
-
-
-def _line(error: Any) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, first_line
 from harness.judges.base import Verdict
 from harness.judges.classifier.preset import ClassifierPreset, read_preset
 from harness.judges.opening import nothing_to_judge
@@ -170,9 +170,8 @@ class ClassifierJudge:
             auto = getattr(transformers, f"AutoModelFor{kind}")
             model = auto.from_pretrained(self.model, dtype=dtype).to(device).eval()
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise BadInputError(
-                f"{where}: {self.model} cannot be loaded ({reason}); "
+                f"{where}: {self.model} cannot be loaded ({first_line(error)}); "
                 f"{PREFIX}{self.name.upper()} names another copy, such as a folder"
             ) from None
         if tokenizer.pad_token_id is None:
