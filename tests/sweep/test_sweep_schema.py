@@ -30,7 +30,7 @@ def test_every_combination_of_the_axes_is_a_run(sweep_file):
     assert (cell.config.selection.top_k, cell.config.seed, cell.config.training.epochs) == (8, 2, 3)
     assert cell.config.training.objectives == {"refuse": 1, "retain": 1}
     # What one run sets is not set for the next.
-    assert {c.config.training.epochs for c in sweep.cells if c.labels["recipe"] == "plain"} != {3}
+    assert 3 not in {c.config.training.epochs for c in sweep.cells if c.labels["recipe"] == "plain"}
     # Settings of the base, and of the model's preset below it, hold where no axis says otherwise.
     assert cell.config.limit == 8
     assert cell.config.tasks == ["demo_harmful", "demo_benign", "demo_twins"]
