@@ -502,9 +502,9 @@ def _reason(error: Exception) -> str:
     """Return in one line why vLLM failed; it lists hundreds of names in some messages."""
     from pydantic import ValidationError
 
-    line = error.errors()[0]["msg"] if isinstance(error, ValidationError) else first_line(error)
+    line = first_line(ValueError(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else error)
     # These say a name alone.
-    if isinstance(error, (LookupError, AttributeError)):
+    if isinstance(error, (LookupError, AttributeError)) and str(error).strip():
         line = f"{type(error).__name__} {line}"
     return line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + " ..."
 

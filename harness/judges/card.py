@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.errors import BadInputError
+from harness.errors import BadInputError, first_line
 from harness.judges.base import Judge
 from harness.metrics.judged import Confusion, Estimate, errors_differ
 from harness.store.files import read_json, write_json
@@ -136,9 +136,8 @@ def read_card(path: Path) -> Card:
     try:
         return Card.model_validate(read_json(path))
     except (OSError, ValidationError, ValueError) as error:
-        first = str(error).partition("\n")[0]
         raise BadInputError(
-            f"{path}: not a judge's card ({first}): run `harness judges evaluate` again, or remove it"
+            f"{path}: not a judge's card ({first_line(error)}): run `harness judges evaluate` again, or remove it"
         ) from None
 
 
