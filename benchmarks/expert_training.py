@@ -35,10 +35,10 @@ from torch.utils._pytree import tree_leaves
 
 from harness.models.load import LoadedModel, load_model, quiet_transformers, resolve_model
 from harness.models.moe import Expert, MoEModel
-from harness.run.fit import available_bytes, why_not_trainable
+from harness.pipeline.memory import available_bytes, why_not_trainable
 from harness.training.bank import ExpertBank
+from harness.training.checkpointing import checkpointed_from
 from harness.training.compiled import compiled_parts
-from harness.training.cut import checkpointed_from
 from harness.training.examples import Batch, Example, collate
 from harness.training.loop import answer_loss
 from harness.training.lora import Lora

@@ -12,16 +12,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.base.files import read_json
 from harness.data.tables import read_table
 from harness.judges.base import JUDGES
 from harness.judges.builtin.judge import FOLDER, SETTINGS, BuiltinJudge, head_without, make_head
-from harness.judges.builtin.train import FAMILIES, FOLDS, Settings, fit, read_examples
 from harness.judges.card import Figure
 from harness.judges.evaluate import evaluate_judge
 from harness.judges.labels import Labelled, read_labels
 from harness.metrics.judged import confusion
 from harness.metrics.paired import mcnemar
-from harness.store.files import read_json
+from tools.train_builtin_judge import FAMILIES, FOLDS, Settings, fit, read_examples
 
 # Those that ask no server.
 _NAMES = [name for name in JUDGES if name != "llm"]

@@ -38,13 +38,13 @@ from trials import (
     trial,
 )
 
+from harness.checkpoints.delta import ExpertDelta
 from harness.data.task import FORCED
 from harness.models.load import LoadedModel, quiet_transformers
-from harness.run.evaluating import measure_capability
-from harness.run.plan import Plan
-from harness.run.session import Session
+from harness.pipeline.evaluating import measure_capability
+from harness.pipeline.plan import Plan
+from harness.pipeline.session import Session
 from harness.training.bank import ExpertBank
-from harness.training.delta import ExpertDelta
 from harness.training.examples import Example, collate, make_examples
 from harness.training.objectives import Reading, kl_to_frozen
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.experts.select import METHODS, Limits, select_experts
-from harness.store.summary import Summary, read_summary
+from harness.runs.summary import Summary, read_summary
 
 FEWEST_DRAWS = 3
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.base.files import read_jsonl
 from harness.config import make_config
 from harness.data.holdout import hold_out
 from harness.data.task import Kind
@@ -22,13 +23,12 @@ from harness.interventions.apply import active
 from harness.judges.base import Verdict, judge_all
 from harness.metrics.rates import refusal_rate
 from harness.models.load import LoadedModel
-from harness.run import pipeline
-from harness.run.conversations import training_conversations
-from harness.run.plan import Plan, make_plan
-from harness.run.selecting import select
-from harness.run.session import Session
-from harness.run.training import train, training_key
-from harness.store.files import read_jsonl
+from harness.pipeline import pipeline
+from harness.pipeline.conversations import training_conversations
+from harness.pipeline.plan import Plan, make_plan
+from harness.pipeline.selecting import select
+from harness.pipeline.session import Session
+from harness.pipeline.training import train, training_key
 
 HELD_OUT = 0.25
 

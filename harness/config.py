@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from harness.base.errors import BadInputError, nearest
 from harness.data.task import Role
-from harness.errors import BadInputError, nearest
 from harness.routing.counts import Phase, Record
 
 PositiveInt = Annotated[int, Field(ge=1)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,7 +156,7 @@ def freeze_model_except_unsafe_experts(
 
     transformers 5 keeps all experts of a layer in one tensor, so single experts cannot be unfrozen in place.
     Train `bank.parameters()` inside `with bank.installed():`, then put the values into the model with
-    `harness.training.delta.write_delta_into`.
+    `harness.checkpoints.delta.write_delta_into`.
 
     Raises:
         BadInputError: nothing to train, or experts that do not exist.

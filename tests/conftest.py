@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from harness.store.files import read_json
+from harness.base.files import read_json
 
 if TYPE_CHECKING:
     from harness.models.load import LoadedModel
@@ -198,7 +198,7 @@ def rerun(
 ) -> Callable[..., tuple[Path, list[str]]]:
     """Run the same command again on a copy of the small run; returns the folder and the stages that ran."""
     from harness.cli.main import main
-    from harness.store.run_folder import RunFolder
+    from harness.runs.run_folder import RunFolder
 
     folder, stages, original = tmp_path / "run", [], RunFolder.stage
     shutil.copytree(small_run, folder)

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from harness.models.checkpoint import model_fingerprint
+from harness.checkpoints.delta import ExpertDelta
+from harness.checkpoints.delta_file import write_delta
+from harness.checkpoints.proof import model_fingerprint
 from harness.models.load import ModelRef
 from harness.models.moe import Expert, find_moe
 from harness.models.weights import Place
-from harness.training.delta import ExpertDelta
-from harness.training.delta_file import write_delta
 
 
 def random_delta(moe: Any, experts: list[Expert], dtype: Any = None, base: str = "a base") -> ExpertDelta:

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from harness import config
+from harness.base.errors import BadInputError
 from harness.config import RunConfig, describe, make_config, preset_names, setting_names
-from harness.errors import BadInputError
 
 
 def test_without_anything_the_demo_gets_its_preset():

@@ -130,7 +130,7 @@ def test_every_python_example_compiles_and_imports_what_exists(name):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("harness"):
                 module = importlib.import_module(str(node.module))
                 for alias in node.names:
-                    # `from harness.run import pipeline` names a module, not an attribute
+                    # `from harness.pipeline import pipeline` names a module, not an attribute
                     found = hasattr(module, alias.name)
                     assert found or importlib.util.find_spec(f"{node.module}.{alias.name}"), ast.unparse(node)
 
@@ -157,7 +157,7 @@ def test_every_yaml_example_follows_its_schema(name):
 
 
 def test_the_tutorials_tasks_have_matched_pairs_and_enough_prompts():
-    from harness.run.plan import FEWEST_PROMPTS
+    from harness.pipeline.plan import FEWEST_PROMPTS
 
     files = {}
     for script in fences(_read("docs/tutorial.md"), "bash"):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import harness
+from harness.base.errors import BadInputError
 from harness.data.prompts import Prompt
 from harness.engines.transformers import TransformersEngine
-from harness.errors import BadInputError
 from harness.models.load import load_model, resolve_model
 from harness.training.bank import ExpertBank
 

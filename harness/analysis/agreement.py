@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 
 if TYPE_CHECKING:
     import pandas as pd

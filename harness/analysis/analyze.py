@@ -17,11 +17,11 @@ from harness.analysis.coactivation import PairCounts, add_pairs, count_pairs, in
 from harness.analysis.colouring import Sample, selected_share, token_texts
 from harness.analysis.layers import layer_profile
 from harness.analysis.source import KINDS, Source, open_run
-from harness.errors import BadInputError, nearest
+from harness.base.errors import BadInputError, nearest
+from harness.base.files import write_whole
 from harness.report.words import visible
 from harness.routing.files import load_counts, load_tokens
-from harness.store.files import write_whole
-from harness.store.run_folder import RunFolder
+from harness.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.routing.counts import DECISION_WINDOW, Phase
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.models.load import ModelRef, load_tokenizer
 from harness.report.words import visible
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from harness.errors import BadInputError, nearest
+from harness.base.errors import BadInputError, nearest
+from harness.base.files import read_json
 from harness.report.folder import RunFiles
 from harness.routing.counts import PHASES, Phase, RoutingCounts, join
 from harness.routing.files import load_counts, load_tokens, recorded
-from harness.store.files import read_json
-from harness.store.run_folder import RUN_FILE, RunFolder
+from harness.runs.run_folder import RUN_FILE, RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,6 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from harness.base.errors import BadInputError, HarnessError, first_line
+from harness.base.fingerprint import fingerprint
+from harness.base.progress import progress
 from harness.capability.prepare import prepare_tasks
 from harness.capability.results import CapabilityResult, capability_result
 from harness.capability.tasks import (
@@ -26,9 +29,6 @@ from harness.capability.tasks import (
     resolve_capability_tasks,
     with_members,
 )
-from harness.errors import BadInputError, HarnessError, first_line
-from harness.progress import progress
-from harness.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from harness.engines.vllm import VllmEngine

@@ -8,10 +8,10 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import BadInputError
+from harness.base.files import write_jsonl, write_text
 from harness.capability.tasks import CapabilityTask, Preparation, fill_placeholders
 from harness.data.tables import read_table
-from harness.errors import BadInputError
-from harness.store.files import write_jsonl, write_text
 
 Row = dict[str, Any]
 

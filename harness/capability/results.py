@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from harness.errors import BadInputError, HarnessError, nearest
+from harness.base.errors import BadInputError, HarnessError, nearest
 from harness.metrics.rates import wilson
 
 _UNPARSED = "[invalid]"

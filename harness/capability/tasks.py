@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.content import content_folder
-from harness.data.yaml_model import explain
-from harness.errors import BadInputError, nearest
-from harness.store.files import sha256
-from harness.store.fingerprint import fingerprint
+from harness.base.content import content_folder
+from harness.base.errors import BadInputError, nearest
+from harness.base.files import sha256
+from harness.base.fingerprint import fingerprint
+from harness.base.schema import explain
 
 # Names that stand for several of lm-eval's tasks; they need a hub, or lm-eval's cache.
 SETS: dict[str, tuple[str, ...]] = {

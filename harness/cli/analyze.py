@@ -35,8 +35,8 @@ def analyze(
     require_matplotlib()
     from harness.analysis.analyze import FIGURES, write
     from harness.analysis.analyze import analyze as compute
+    from harness.base.progress import say
     from harness.models.load import quiet_transformers
-    from harness.progress import say
 
     if sample:
         quiet_transformers()

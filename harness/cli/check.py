@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 
@@ -39,12 +39,12 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Decide gates on a run: exit code 0 if all pass, 3 if one fails, 4 if one is inconclusive."""
+    from harness.base.files import write_text
     from harness.gate.check import check as decide
     from harness.gate.junit import write_junit
     from harness.gate.sarif import write_sarif
     from harness.gate.show import markdown as as_markdown
     from harness.gate.show import print_check
-    from harness.store.files import write_text
 
     if allow_regression is not None and update is None:
         raise BadInputError("--allow-regression: goes with --update")

@@ -36,8 +36,8 @@ def apply(
     The model must be the one that the delta was trained from, by the sha256 of its weights. Its files are copied and
     the experts overwritten in the copy, one at a time.
     """
+    from harness.checkpoints.apply import apply_delta
     from harness.models.load import quiet_transformers, resolve_model
-    from harness.training.apply import apply_delta
 
     quiet_transformers()
     ref = resolve_model(model)
@@ -72,7 +72,7 @@ def diff(
     as_json: _Json = False,
 ) -> None:
     """Name the experts, and the other tensors, in which two checkpoints differ, byte for byte."""
-    from harness.models.checkpoint import compare_checkpoints
+    from harness.checkpoints.proof import compare_checkpoints
     from harness.models.load import quiet_transformers, resolve_model
 
     quiet_transformers()
@@ -117,8 +117,8 @@ def revert(
 
     Refused unless the model is base and delta, to the last bit.
     """
+    from harness.checkpoints.revert import revert_delta
     from harness.models.load import quiet_transformers, resolve_model
-    from harness.training.revert import revert_delta
 
     quiet_transformers()
     changed, original = resolve_model(model), resolve_model(base)

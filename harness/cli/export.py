@@ -23,8 +23,8 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write routing, risk differences and training conversations for other programs."""
+    from harness.base.progress import say
     from harness.export.export import export as write
-    from harness.progress import say
 
     written = write(run, folder, form, phase, overwrite=force)
     for name, reason in written.left_out.items():

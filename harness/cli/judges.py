@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.base.errors import BadInputError
 from harness.cli.content import Json, Name, print_fields, print_rows
-from harness.errors import BadInputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -122,8 +122,8 @@ def label(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any free one.")] = 0,
 ) -> None:
     """Label answers of a run by hand, on a page served to this machine only."""
-    from harness.judges.label_page import LabelServer
-    from harness.judges.labelling import Labelling, draw_answers
+    from harness.analysis.label_page import LabelServer
+    from harness.analysis.labelling import Labelling, draw_answers
 
     path = output or Path(f"labels-{run.resolve().name}.jsonl")
     if path.resolve().is_relative_to(run.resolve()):

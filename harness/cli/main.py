@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from harness.base.errors import HarnessError
 from harness.cli import analyze, check, content, export, judges, models, pipeline, report, sweep
-from harness.errors import HarnessError
 
 _DEBUG = "--debug"
 # What typer makes of Ctrl-C.

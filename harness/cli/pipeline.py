@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 import typer
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 
 if TYPE_CHECKING:
-    from harness.store.summary import Summary
+    from harness.runs.summary import Summary
 
 # Flags that are a setting of their own: parameter name to the dotted name in RunConfig.
 _SETTINGS = {
@@ -265,13 +265,13 @@ def _command(
 
 
 def _is_finished(run: Path | None) -> TypeGuard[Path]:
-    from harness.store.summary import FILE_NAME
+    from harness.runs.summary import FILE_NAME
 
     return run is not None and (run / FILE_NAME).is_file()
 
 
 def _add_judge(run: Path, judge: str, as_json: bool) -> int:
-    from harness.run.judging import judge_again
+    from harness.pipeline.judging import judge_again
 
     _show_summary(judge_again(run, judge), run, as_json)
     return 0
@@ -322,8 +322,8 @@ def _go(
 ) -> int:
     from harness.config import make_config
     from harness.models.load import quiet_transformers
-    from harness.run import pipeline
-    from harness.run.plan import make_plan
+    from harness.pipeline import pipeline
+    from harness.pipeline.plan import make_plan
 
     quiet_transformers()
     # A single step goes on with the settings of the run folder that it is pointed at.
@@ -354,7 +354,7 @@ def _show_summary(summary: Summary, target: Path, as_json: bool) -> None:
 
 
 def _show_dry_run(plan: Any, target: Path, as_json: bool) -> None:
-    from harness.run.estimate import estimate, print_estimate
+    from harness.pipeline.estimate import estimate, print_estimate
 
     found = estimate(plan, target)
     if as_json:

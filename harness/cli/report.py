@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +48,8 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Print one run's leaderboard and write its report anew, or one leaderboard of several runs."""
-    from harness.store.run_folder import RUN_FILE
-    from harness.store.summary import FILE_NAME
+    from harness.runs.run_folder import RUN_FILE
+    from harness.runs.summary import FILE_NAME
 
     is_run = len(runs) == 1 and ((runs[0] / RUN_FILE).exists() or (runs[0] / FILE_NAME).exists())
     of_many = {"--html": html, "--markdown": markdown, "--csv": csv, "--group-by": group_by, "--sort": sort}
@@ -61,7 +61,7 @@ def report(
         return
     if svg is not None or redact:
         raise BadInputError(f"{'--svg' if svg else '--redact'} is for one run, several were named")
-    from harness.leaderboards.write import Outputs, keep_writing, write_once
+    from harness.report.boards.write import Outputs, keep_writing, write_once
 
     outputs = Outputs(html, markdown, csv, as_json, group_by or "model", sort)
     if watch is None:
@@ -78,9 +78,9 @@ def _absolute(runs: Sequence[Path]) -> list[Path]:
 def _one(run: Path, svg: Path | None, redact: bool, as_json: bool) -> None:
     from harness.report.terminal import export_svg, print_report
     from harness.report.write import write_redacted, write_reports
-    from harness.store.integrity import verify_run
-    from harness.store.run_folder import RunFolder
-    from harness.store.summary import read_summary
+    from harness.runs.integrity import verify_run
+    from harness.runs.run_folder import RunFolder
+    from harness.runs.summary import read_summary
 
     # Writing a report renews the manifest, which must not take in what someone changed.
     verify_run(run)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 
 if TYPE_CHECKING:
     from harness.sweep.schema import Sweep

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from harness.base.errors import BadInputError, nearest
+from harness.base.files import sha256
 from harness.data.prompts import Prompt, PromptSet, Resolved
 from harness.data.tables import Row, read_table
 from harness.data.task import ROLES, Hub, Role, TaskSpec
-from harness.errors import BadInputError, nearest
-from harness.store.files import sha256
 
 
 def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> PromptSet:

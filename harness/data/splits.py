@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.base.errors import BadInputError
 from harness.data.duplicates import SIMILARITY, group_labels, near_duplicates
 from harness.data.prompts import Prompt, PromptSet
 from harness.data.task import ROLES, Role
-from harness.errors import BadInputError
 
 if TYPE_CHECKING:
     import numpy as np

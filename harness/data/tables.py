@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInputError, first_line
+from harness.base.errors import BadInputError, first_line
 
 Row = dict[str, Any]
 

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from harness.content import yaml_files_by_name
-from harness.data.yaml_model import read_named_yaml
-from harness.errors import BadInputError, nearest
+from harness.base.content import yaml_files_by_name
+from harness.base.errors import BadInputError, nearest
+from harness.base.schema import read_named_yaml
 
 Kind = Literal["harmful", "benign"]
 Role = Literal["identify", "train", "test"]

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 
 EngineName = Literal["transformers", "vllm"]
 

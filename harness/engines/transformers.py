@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from harness.base.errors import HarnessError
+from harness.base.fingerprint import fingerprint
 from harness.engines.base import BatchResult, Response, Sampling, answer_ids, longest_first, make_responses
 from harness.engines.chat import ChatTemplate
-from harness.errors import HarnessError
 from harness.routing.capture import RoutingCapture, count, phase_masks, routed_tokens
 from harness.routing.counts import Record
-from harness.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     import torch

@@ -15,17 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness.base.errors import BadInputError, HarnessError, VariantImpossibleError, first_line
+from harness.base.fingerprint import fingerprint
+from harness.base.progress import say
 from harness.config import VllmConfig
 from harness.engines.base import BatchResult, Sampling, answer_ids, longest_first, make_responses
 from harness.engines.chat import ChatTemplate
 from harness.engines.vllm_rows import padded, request_rows
 from harness.engines.witness import Agreement, Witness, agreement
-from harness.errors import BadInputError, HarnessError, VariantImpossibleError, first_line
 from harness.models.auto import read_config_file
-from harness.progress import say
 from harness.routing.capture import count, phase_masks, routed_tokens
 from harness.routing.counts import Record
-from harness.store.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

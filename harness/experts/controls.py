@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.experts.views import Usage
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
+from harness.base.registry import Registry
 from harness.models.moe import Expert
-from harness.registry import Registry
 
 if TYPE_CHECKING:
     import pandas as pd

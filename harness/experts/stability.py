@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.experts.permutation import Direction, weighed_prompts
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.experts import views
 from harness.experts.bootstrap import bootstrap_interval, paired_interval
 from harness.experts.controls import Pairs, pair_differences

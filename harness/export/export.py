@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.analysis.source import Source, open_run
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
+from harness.base.files import write_whole
+from harness.base.registry import Registry
 from harness.export.tables import conversations, record_of, risk_diff
-from harness.registry import Registry
-from harness.store.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.base.files import write_jsonl
 from harness.export.tables import TaskRouting, routing_of
 from harness.routing.counts import STORED_PHASES
-from harness.store.files import write_jsonl
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from harness.analysis.source import KINDS, Kind, Source
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
+from harness.base.files import read_jsonl
 from harness.routing.files import load_counts, load_tokens, recorded
-from harness.store.files import read_jsonl
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.gate.outcomes import GatedRun, Samples
 from harness.gate.reference import Pinned, Reference
 from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Bound, Gate, GateFile

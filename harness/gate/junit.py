@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from harness.base.files import write_text
 from harness.gate.check import Checked
 from harness.report.words import visible
-from harness.store.files import write_text
 
 # XML 1.0 knows no way to write these.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -12,13 +12,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.errors import BadInputError, nearest
+from harness.base.errors import BadInputError, nearest
+from harness.base.files import read_json
 from harness.gate.schema import COUNTS, FROZEN, Gate
 from harness.report.folder import RunFiles
-from harness.store.files import read_json
-from harness.store.integrity import FileRecord, verify_run
-from harness.store.protocol import Protocol, protocols
-from harness.store.summary import Summary, TaskResult, VariantSummary, read_summary
+from harness.runs.integrity import FileRecord, verify_run
+from harness.runs.protocol import Protocol, protocols
+from harness.runs.summary import Summary, TaskResult, VariantSummary, read_summary
 
 REFUSAL = "refusal_rate"
 _PLACES = 1e-9

@@ -47,7 +47,7 @@ class GateFile(pytest.File):
 
     def collect(self) -> Iterator[GateItem]:
         """Yield a test for each gate."""
-        from harness.errors import BadInputError
+        from harness.base.errors import BadInputError
         from harness.gate.schema import read_gates
 
         try:
@@ -85,7 +85,7 @@ class GateItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Return what is shown of a gate that does not pass: its line, and no traceback."""
-        from harness.errors import HarnessError
+        from harness.base.errors import HarnessError
 
         if isinstance(excinfo.value, (GateNotPassedError, HarnessError)):
             return str(excinfo.value)

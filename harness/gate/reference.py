@@ -14,13 +14,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.content import content_folder
-from harness.errors import BadInputError, nearest
+from harness.base.content import content_folder
+from harness.base.errors import BadInputError, nearest
+from harness.base.files import write_json
 from harness.gate.outcomes import GatedRun, Outcome, Samples
 from harness.gate.schema import COUNTS, FROZEN, Gate, GateFile
 from harness.report.words import hundredths
-from harness.store.files import write_json
-from harness.store.protocol import Protocol
+from harness.runs.protocol import Protocol
 
 SCHEMA_VERSION: Literal[1] = 1
 _FOLDER = Path("baselines") / "reference"

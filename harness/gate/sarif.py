@@ -13,10 +13,10 @@ from urllib.parse import quote
 import yaml
 
 import harness
+from harness.base.files import write_json
 from harness.gate.check import Checked
 from harness.gate.decide import Decision, Verdict
 from harness.report.words import visible
-from harness.store.files import write_json
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS: dict[Verdict, str] = {"FAIL": "error", "INCONCLUSIVE": "warning"}

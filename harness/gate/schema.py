@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.data.yaml_model import read_yaml
+from harness.base.schema import read_yaml
 
 FROZEN = "frozen_unchanged"
 COUNTS = ("unscored", "truncated")

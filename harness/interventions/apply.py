@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 
 if TYPE_CHECKING:
+    from harness.checkpoints.delta import ExpertDelta
     from harness.experts.select import ExpertSelection
     from harness.interventions.spec import VariantSpec
     from harness.models.moe import MoEModel
-    from harness.training.delta import ExpertDelta
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def active(
         with steered(moe, selection):
             yield
     elif kind == "train_experts":
-        from harness.training.delta import applied
+        from harness.checkpoints.delta import applied
 
         if delta is None:
             raise HarnessError(f"variant '{variant.name}' was not trained")

@@ -12,9 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.content import yaml_files_by_name
-from harness.data.yaml_model import read_named_yaml
-from harness.errors import BadInputError, nearest
+from harness.base.content import yaml_files_by_name
+from harness.base.errors import BadInputError, nearest
+from harness.base.schema import read_named_yaml
 
 BASE = "base"
 

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from harness.errors import BadInputError, VariantImpossibleError
+from harness.base.errors import BadInputError, VariantImpossibleError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
+from harness.base.registry import Registry
 from harness.metrics.rates import AnyLabel
-from harness.registry import Registry
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 CLASSIFIERS = Path(__file__).resolve().parent / "classifier" / "presets"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.errors import BadInputError, first_line
+from harness.base.errors import BadInputError, first_line
+from harness.base.files import read_json, write_json
 from harness.judges.base import Judge
 from harness.metrics.judged import Confusion, Estimate, errors_differ
-from harness.store.files import read_json, write_json
 
 SHIPPED = Path(__file__).resolve().parent / "cards"
 CARDS_FOLDER = "HARNESS_JUDGE_CARDS"

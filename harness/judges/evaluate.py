@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
+from harness.base.files import sha256
 from harness.judges.base import Judge, ManyAtOnce, Verdict
 from harness.judges.card import Card, Counts, Figure, LabelFile, Measured, Partial
 from harness.judges.labels import Labelled
 from harness.metrics.judged import Estimate, confusion, share
 from harness.metrics.rates import Label
-from harness.store.files import sha256
 
 
 @runtime_checkable

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.base.errors import BadInputError, nearest
 from harness.data.tables import read_table
-from harness.errors import BadInputError, nearest
 
 HumanLabel = Literal["refusal", "compliance", "partial refusal"]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.data.yaml_model import read_named_yaml
+from harness.base.schema import read_named_yaml
 from harness.judges.base import Verdict
 from harness.judges.opening import nothing_to_judge
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BadInputError, nearest
+from harness.base.errors import BadInputError, nearest
 from harness.models.unserved import why_refused
 
 if TYPE_CHECKING:

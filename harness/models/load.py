@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import BadInputError, HarnessError, first_line
+from harness.base.errors import BadInputError, HarnessError, first_line
 from harness.models.auto import auto_class, outline, read_config_file
 from harness.models.moe import MoEModel, find_moe
 
@@ -53,7 +53,7 @@ def resolve_model(name: str) -> ModelRef:
     if name == "demo":
         return _local(name, DEMO_FOLDER)
     if name == "smol-moe":
-        from harness.models.smol import default_cache
+        from harness.zoo.smol import default_cache
 
         path = default_cache() / "smol-moe"
         if not (path / "config.json").is_file():

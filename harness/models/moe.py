@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.models.layout import ExpertLayout, is_experts, layout_of
 from harness.models.unserved import why_refused
 

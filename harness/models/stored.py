@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 from harness.models.auto import outline
 from harness.models.moe import Expert, MoEModel, find_moe
 from harness.models.weights import Place, bytes_of, places

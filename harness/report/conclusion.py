@@ -13,7 +13,7 @@ from harness.metrics.paired import is_no_worse
 from harness.report import judging, leaderboard
 from harness.report.leaderboard import BASE, RANDOM_PREFIX, Column, comparison, effect_of, figure
 from harness.report.words import hundredths, listing, p_is, percent, signed, visible
-from harness.store.summary import CapabilityResult, Comparison, Summary, TaskResult, TopicSummary
+from harness.runs.summary import CapabilityResult, Comparison, Summary, TaskResult, TopicSummary
 
 ENOUGH_DRAWS = 5
 VERBATIM = "refusal_verbatim_trained"

@@ -9,7 +9,7 @@ from typing import Any
 from harness.report.folder import RunFiles
 from harness.report.leaderboard import ALPHA
 from harness.report.words import duration, hundredths, p_is, percent, signed
-from harness.store.summary import Comparison, Summary
+from harness.runs.summary import Comparison, Summary
 
 TOP_EXPERTS = 20
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from harness.errors import BadInputError, first_line
-from harness.store.files import read_json, read_jsonl
+from harness.base.errors import BadInputError, first_line
+from harness.base.files import read_json, read_jsonl
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.report import leaderboard
 from harness.report.leaderboard import BASE, Column, Effect, comparison, effect_of
 from harness.report.words import listing, visible
-from harness.store.summary import Summary
+from harness.runs.summary import Summary
 
 
 def headline(summary: Summary) -> str:

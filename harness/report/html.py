@@ -18,7 +18,7 @@ from harness.report.leaderboard import BEST_RULE, MARKS_RULE, Leaderboard
 from harness.report.page import render_page
 from harness.report.samples import browser_data, samples_of
 from harness.report.words import duration
-from harness.store.summary import Summary
+from harness.runs.summary import Summary
 
 
 def render_html(run: Path, summary: Summary, redact: bool = False) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.report.leaderboard import ALPHA, BASE
 from harness.report.words import hundredths, listing, p_is, percent
-from harness.store.summary import Interval, JudgeSummary, Measurement, Summary
+from harness.runs.summary import Interval, JudgeSummary, Measurement, Summary
 
 _RATE, _HARM = "refusal_rate", "harmful_rate"
 

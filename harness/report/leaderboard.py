@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Literal
 
 from harness.report.words import hundredths
-from harness.store.summary import CapabilityResult, Comparison, Summary, TaskResult, VariantSummary
+from harness.runs.summary import CapabilityResult, Comparison, Summary, TaskResult, VariantSummary
 
 BASE = "base"
 RANDOM_PREFIX = "random_experts"

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import jinja2
 
-from harness.content import content_folder
+from harness.base.content import content_folder
 from harness.report import facts, judging, leaderboard
 from harness.report.conclusion import conclude
 from harness.report.folder import RunFiles
 from harness.report.headline import headline
 from harness.report.leaderboard import BEST_RULE, MARKS_RULE, Cell, Column, Leaderboard
 from harness.report.words import duration, percent, visible
-from harness.store.summary import Summary
+from harness.runs.summary import Summary
 
 # What starts markup anywhere; an underscore does only where it is not inside a word.
 _MARKUP = re.compile(r"[\\`*\[\]|#~$&]|<(?! )|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from harness.content import content_folder
+from harness.base.content import content_folder
 from harness.report.words import percent, visible
 
 

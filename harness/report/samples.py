@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from harness.report.folder import RunFiles
 from harness.report.words import visible
-from harness.store.summary import Summary
+from harness.runs.summary import Summary
 
 BUDGET = 20_000_000
 """Bytes of text that a report may hold; beyond it long answers are cut, the longest first."""

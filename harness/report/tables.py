@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.report import leaderboard
 from harness.report.leaderboard import Cell, Column
 from harness.report.words import visible
-from harness.store.summary import Summary
+from harness.runs.summary import Summary
 
 if TYPE_CHECKING:
     import pandas as pd

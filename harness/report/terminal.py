@@ -15,12 +15,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from harness.base.files import write_text
 from harness.report import leaderboard
 from harness.report.conclusion import conclude
 from harness.report.leaderboard import BEST_RULE, KINDS, MARKS_RULE, Cell, Column, Leaderboard
 from harness.report.words import visible
-from harness.store.files import write_text
-from harness.store.summary import Summary
+from harness.runs.summary import Summary
 
 Layout = Literal["beside", "below"]
 _LAYOUTS: tuple[Layout, ...] = ("beside", "below")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.base.files import write_text
 from harness.report.html import render_html
 from harness.report.markdown import render_markdown
 from harness.report.tables import FOLDER, tables
-from harness.store.files import write_text
-from harness.store.summary import read_summary
+from harness.runs.summary import read_summary
 
 MARKDOWN, HTML, REDACTED = "report.md", "report.html", "report-redacted.html"
 

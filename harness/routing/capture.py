@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from harness.errors import HarnessError
+from harness.base.errors import HarnessError
 from harness.routing.counts import DECISION_WINDOW, STORED_PHASES, RoutingCounts
 from harness.routing.logits import RouterLogits
 from harness.routing.tokens import RoutedTokens

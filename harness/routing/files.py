@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
+from harness.base.files import write_whole
 from harness.routing.counts import STORED_PHASES, Record, RoutingCounts
 from harness.routing.tokens import RoutedTokens
-from harness.store.files import write_whole
 
 _TOKENS = ("offsets", "token_ids", "experts", "weights")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from harness.errors import BadInputError, HarnessError
+from harness.base.errors import BadInputError, HarnessError
 
 if TYPE_CHECKING:
     from typing import Any

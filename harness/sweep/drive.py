@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.sweep.executors import Executor
 from harness.sweep.folder import SWEEP_FILE, CellState, SweepFolder
 from harness.sweep.job import Job
@@ -141,7 +141,7 @@ def drive(
 
 def write_leaderboard(folder: SweepFolder, results: str | None = None, quiet: bool = False) -> list[Path]:
     """Write and print one leaderboard of the finished runs; returns its files, none where no run is finished."""
-    from harness.leaderboards.write import Outputs, write_once
+    from harness.report.boards.write import Outputs, write_once
 
     runs = folder.runs()
     if not runs:

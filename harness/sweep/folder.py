@@ -19,11 +19,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import harness
-from harness.errors import BadInputError
-from harness.store.files import read_json, write_json
-from harness.store.fingerprint import fingerprint
-from harness.store.run_folder import RUN_FILE, RunFolder
-from harness.store.summary import FILE_NAME
+from harness.base.errors import BadInputError
+from harness.base.files import read_json, write_json
+from harness.base.fingerprint import fingerprint
+from harness.runs.run_folder import RUN_FILE, RunFolder
+from harness.runs.summary import FILE_NAME
 from harness.sweep.schema import Cell, Sweep
 
 SWEEP_FILE = "sweep.json"

@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from harness.base.files import write_json
 from harness.config import RunConfig
-from harness.store.files import write_json
 from harness.sweep.folder import CellState, SweepFolder, begun, lend_base
 from harness.sweep.results import Results
 from harness.sweep.schema import Cell

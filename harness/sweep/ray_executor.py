@@ -9,8 +9,8 @@ import socket
 from dataclasses import asdict
 from typing import Any
 
-from harness.errors import BadInputError, first_line
-from harness.progress import say
+from harness.base.errors import BadInputError, first_line
+from harness.base.progress import say
 from harness.sweep.folder import CellState
 from harness.sweep.job import Job, run_job
 from harness.sweep.schema import Resources

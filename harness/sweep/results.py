@@ -6,9 +6,9 @@ import importlib
 import shutil
 from pathlib import Path
 
-from harness.errors import BadInputError, first_line
-from harness.store.run_folder import MANIFEST, is_unfinished
-from harness.store.summary import FILE_NAME
+from harness.base.errors import BadInputError, first_line
+from harness.runs.run_folder import MANIFEST, is_unfinished
+from harness.runs.summary import FILE_NAME
 
 # Copied last: a run whose summary is there is whole.
 _LAST = (MANIFEST, FILE_NAME)

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from harness.base.errors import BadInputError, nearest
+from harness.base.fingerprint import fingerprint
+from harness.base.schema import read_yaml
 from harness.config import RunConfig, Settings, make_config, setting_names
-from harness.data.yaml_model import read_yaml
-from harness.errors import BadInputError, nearest
-from harness.store.fingerprint import fingerprint
 
 # Settings that do not touch the base model's answers: runs that differ in these alone share them.
 _OF_VARIANTS = {

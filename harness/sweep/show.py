@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness.progress import say
+from harness.base.progress import say
 from harness.sweep.folder import CellState, SweepFolder
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
+from harness.checkpoints.delta import ExpertDelta
 from harness.training.grouped import into_order, linear, out_of_order, sort_rows, spread
 from harness.training.lora import LowRank
 
@@ -208,6 +209,15 @@ class ExpertBank:
         finally:
             for index, layer in self.layers.items():
                 modules[index][_BANK] = layer
+
+
+def delta_of(bank: ExpertBank, base: str, dtype: torch.dtype) -> ExpertDelta:
+    """Read a trained bank's values as a delta."""
+    return ExpertDelta(
+        base,
+        {index: layer.experts for index, layer in bank.layers.items()},
+        {index: layer.tensors(dtype) for index, layer in bank.layers.items()},
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.training.cut import layers_from
+from harness.training.checkpointing import layers_from
 
 if TYPE_CHECKING:
     from harness.models.moe import MoEModel

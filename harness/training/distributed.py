@@ -87,7 +87,7 @@ def shard(moe: MoEModel, mesh: DeviceMesh) -> None:
     """
     from torch.distributed.fsdp import fully_shard
 
-    from harness.training.cut import layers_from
+    from harness.training.checkpointing import layers_from
 
     layers = layers_from(moe, 0)
     for layer in layers:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.errors import BadInputError, HarnessError
+from harness.base.errors import BadInputError, HarnessError
 from harness.training.bank import experts_implementation
-from harness.training.cut import checkpointed_from
+from harness.training.checkpointing import checkpointed_from
 from harness.training.examples import Example, batch_order, collate
 from harness.training.loop import answer_loss
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.errors import BadInputError, HarnessError
+from harness.base.errors import BadInputError, HarnessError
+from harness.base.files import read_json, write_json, write_whole
+from harness.base.progress import say
 from harness.models.moe import Expert
-from harness.progress import say
-from harness.store.files import read_json, write_json, write_whole
 from harness.training.bank import ExpertBank
 from harness.training.examples import Example
 from harness.training.loop import TrainingResult

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.errors import BadInputError, HarnessError
+from harness.base.errors import BadInputError, HarnessError
 from harness.training.bank import ExpertBank
 from harness.training.batches import Part, count_steps, steps_between
-from harness.training.cut import checkpointed_from
+from harness.training.checkpointing import checkpointed_from
 from harness.training.distributed import Ranks
 from harness.training.examples import Batch, Example, check_lengths
 from harness.training.objectives import OBJECTIVES, Reading, aims_of, cross_entropy

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from harness.errors import BadInputError
-from harness.registry import Registry
+from harness.base.errors import BadInputError
+from harness.base.registry import Registry
 from harness.training.answers import Answers, answers_of
 from harness.training.examples import AIMS, Aim
 

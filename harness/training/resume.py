@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.errors import BadInputError
-from harness.store.files import write_whole
+from harness.base.errors import BadInputError
+from harness.base.files import write_whole
 
 if TYPE_CHECKING:
     from harness.training.bank import ExpertBank

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
-from harness.store.files import read_json, write_json, write_whole
+from harness.base.errors import HarnessError
+from harness.base.files import read_json, write_json, write_whole
 
 STEP = "step"
 """The line that stands for an optimizer step."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.analysis.coactivation import add_pairs, count_pairs, in_phase, pair_table, strongest
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.routing.counts import PHASES
 from harness.routing.tokens import RoutedTokens, usage
 

@@ -17,7 +17,7 @@ from harness.analysis.figures import experts
 from harness.analysis.figures.page import look, save
 from harness.analysis.figures.tokens import CELLS, MOST_LINES, coloured_tokens
 from harness.analysis.layers import layer_profile
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.models.load import DEMO_FOLDER
 from harness.routing.tokens import TokenRouting
 

@@ -9,7 +9,7 @@ import pytest
 from harness.analysis.agreement import agreement
 from harness.analysis.balance import load_balance
 from harness.analysis.layers import layer_profile
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 
 
 def table_of(prompt: list[float], generation: list[float]) -> pd.DataFrame:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from harness.base.errors import BadInputError, HarnessError
 from harness.capability.results import capability_result
-from harness.errors import BadInputError, HarnessError
 
 
 def _sample(doc_id: int, score: float | None, answer: Any = (-1.0, False), **more: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.errors import BadInputError
 from harness.capability.prepare import prepare_tasks, prepared_rows
 from harness.capability.tasks import (
     CapabilityTask,
@@ -18,7 +19,6 @@ from harness.capability.tasks import (
     list_capability_tasks,
     resolve_capability_tasks,
 )
-from harness.errors import BadInputError
 
 
 def _write(path: Path, text: str) -> Path:

@@ -9,9 +9,9 @@ import datasets
 import pytest
 import torch
 
+from harness.base.content import content_folder
+from harness.base.errors import BadInputError, HarnessError
 from harness.capability.lm_eval import check_capability_tasks, run_capability
-from harness.content import content_folder
-from harness.errors import BadInputError, HarnessError
 from harness.models.load import LoadedModel, load_model, resolve_model
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from harness import __version__
 from harness.cli.main import main
-from harness.store.run_folder import RunFolder
+from harness.runs.run_folder import RunFolder
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas", "sklearn", "statsmodels", "scipy", "numpy")
 
@@ -40,7 +40,7 @@ def test_help_and_lists_import_nothing_heavy(command):
 
 def test_importing_the_package_imports_no_torch():
     root = Path(__file__).resolve().parents[2]
-    code = "import sys, harness, harness.run.pipeline, harness.cli.main; print('torch' in sys.modules)"
+    code = "import sys, harness, harness.pipeline.pipeline, harness.cli.main; print('torch' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
@@ -124,7 +124,7 @@ def test_dry_run_writes_nothing_and_loads_no_weights(capsys, tmp_path, monkeypat
     def refuse(*args, **kwargs):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("harness.run.session.load_model", refuse)
+    monkeypatch.setattr("harness.pipeline.session.load_model", refuse)
     text = printed(capsys, "run", "--dry-run", "--limit", "12")
     assert list(tmp_path.iterdir()) == []
     for word in ("demo_harmful", "unsafe_experts", "generated tokens: at most", "memory", "disk"):
@@ -162,7 +162,7 @@ def test_dry_run_counts_prompts_parameters_and_tokens(capsys, tmp_path, monkeypa
 
 def test_dry_run_names_what_cannot_fit(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("harness.run.estimate.available_bytes", lambda device: 30_000_000)
+    monkeypatch.setattr("harness.pipeline.estimate.available_bytes", lambda device: 30_000_000)
     rows = json.loads(printed(capsys, "run", "--dry-run", "--json"))["variants"]
     assert {row["name"] for row in rows if row["skipped"]} == {"all_experts"}
 
@@ -210,7 +210,7 @@ def test_stopping_by_hand_is_one_line_and_exit_code_1(monkeypatch, capsys, tmp_p
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.run.pipeline.start", stop)
+    monkeypatch.setattr("harness.pipeline.pipeline.start", stop)
     assert main(["run", "--output", str(tmp_path / "run")]) == 1
     assert capsys.readouterr().err == "harness: stopped; run the same command again to continue\n"
 
@@ -218,7 +218,7 @@ def test_stopping_by_hand_is_one_line_and_exit_code_1(monkeypatch, capsys, tmp_p
 def test_a_failed_run_is_one_line_and_exit_code_1_and_keeps_what_was_done(
     rerun, monkeypatch, capsys, tmp_path
 ):
-    from harness.errors import HarnessError
+    from harness.base.errors import HarnessError
 
     def fail(*args, **kwargs):
         raise HarnessError("the loss of step 1 is nan: lower training.learning_rate")

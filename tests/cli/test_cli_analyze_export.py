@@ -14,9 +14,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from harness.base.files import read_json, sha256, write_json
 from harness.cli.main import main
 from harness.routing.files import load_counts, load_tokens, save_routing
-from harness.store.files import read_json, sha256, write_json
 
 ALWAYS = ["agreement", "experts", "layers", "load_balance"]
 

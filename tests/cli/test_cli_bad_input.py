@@ -257,7 +257,7 @@ def test_an_output_with_a_run_file_that_is_none(refused, tmp_path, content):
 
 
 def test_debug_shows_where_it_went_wrong(tmp_path, monkeypatch):
-    from harness.errors import BadInputError
+    from harness.base.errors import BadInputError
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInputError, match="unknown task"):

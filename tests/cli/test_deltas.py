@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from harness.base.files import read_json
 from harness.cli.main import main
 from harness.models.load import DEMO_FOLDER
-from harness.store.files import read_json
 
 
 @pytest.fixture

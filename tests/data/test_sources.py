@@ -3,10 +3,10 @@ import json
 
 import pytest
 
+from harness.base.errors import BadInputError
 from harness.data.prompts import Prompt
 from harness.data.sources import load_task
 from harness.data.task import TaskSpec, find_task, read_task
-from harness.errors import BadInputError
 
 
 def task(**changes):

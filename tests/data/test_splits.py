@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.base.errors import BadInputError
 from harness.data.duplicates import near_duplicates
 from harness.data.prompts import Prompt, PromptSet, Resolved
 from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
 from harness.data.task import ROLES, TaskSpec, find_task
-from harness.errors import BadInputError
 
 NOUNS = [
     "apple",

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from harness.base.errors import BadInputError
 from harness.data.tables import read_table
-from harness.errors import BadInputError
 
 ROWS = [{"id": "1", "text": 'He said "hi",\nthen left.'}, {"id": "2", "text": "été\u2028line"}]
 

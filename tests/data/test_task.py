@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
+from harness.base.errors import BadInputError
 from harness.data.task import TaskSpec, find_task, list_tasks, read_task
-from harness.errors import BadInputError
 
 MINIMAL = {
     "name": "mine",

@@ -22,20 +22,20 @@ import pandas as pd  # noqa: F401
 import harness.capability.lm_eval
 import harness.training.loop  # noqa: F401
 from harness.cli.main import main
-from harness.run import pipeline  # noqa: F401
+from harness.pipeline import pipeline  # noqa: F401
 
 PLACES = {
-    "batch": "harness.store.journal:BatchJournal.finish",
-    "counts": "harness.run.answering:save_routing",
-    "collect": "harness.run.answering:_collect",
-    "whole": "harness.store.files:write_whole",
+    "batch": "harness.runs.journal:BatchJournal.finish",
+    "counts": "harness.pipeline.answering:save_routing",
+    "collect": "harness.pipeline.answering:_collect",
+    "whole": "harness.base.files:write_whole",
     "step": "harness.training.loop:_accumulate",
     "checkpoint": "harness.training.resume:write_whole",
-    "merge": "harness.training.merge:write_merged",
-    "compare": "harness.run.training:frozen_unchanged",
+    "merge": "harness.checkpoints.merge:write_merged",
+    "compare": "harness.pipeline.training:frozen_unchanged",
     "capability": "harness.capability.lm_eval:run_capability",
-    "save": "harness.store.run_folder:write_json",
-    "summary": "harness.run.pipeline:write_summary",
+    "save": "harness.runs.run_folder:write_json",
+    "summary": "harness.pipeline.pipeline:write_summary",
 }
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from harness.base.content import content_folder
 from harness.cli.main import main
-from harness.content import content_folder
 
 GATES = content_folder("baselines") / "reference" / "demo.yaml"
 RUN = ("run", "--intervention", "unsafe_experts", "--baselines", "none")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from harness.base.files import read_json, read_jsonl
+from harness.checkpoints.delta import applied, load_delta
+from harness.checkpoints.proof import frozen_unchanged
 from harness.data.prompts import Prompt
 from harness.engines.transformers import TransformersEngine
-from harness.models.checkpoint import frozen_unchanged
 from harness.models.load import DEMO_FOLDER, ModelRef, load_model
-from harness.store.files import read_json, read_jsonl
-from harness.store.summary import read_summary
-from harness.training.delta import applied, load_delta
+from harness.runs.summary import read_summary
 
 TRAINED = ["unsafe_experts", "random_experts", "all_experts"]
 

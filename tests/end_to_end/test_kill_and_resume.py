@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.files import read_json
 from harness.cli.main import main
-from harness.store.files import read_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -23,8 +23,8 @@ from judges.llm_server import serving
 
 from harness.data.refusals import fill, refusal_phrasings
 from harness.judges.base import judge_all
-from harness.judges.builtin.train import ORDINARY
 from harness.judges.llm.judge import LlmJudge
+from tools.train_builtin_judge import ORDINARY
 
 pytestmark = pytest.mark.slow
 

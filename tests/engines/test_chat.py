@@ -6,8 +6,8 @@ import copy
 
 import pytest
 
+from harness.base.errors import BadInputError
 from harness.engines.chat import ChatTemplate
-from harness.errors import BadInputError
 
 PLAIN = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"

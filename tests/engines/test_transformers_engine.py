@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.base.errors import HarnessError
 from harness.data.prompts import Prompt
 from harness.engines.transformers import TransformersEngine
-from harness.errors import HarnessError
 
 
 def prompts_of(texts) -> list[Prompt]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, field_validator
 
+from harness.base.errors import BadInputError, HarnessError
 from harness.config import VllmConfig
 from harness.engines.vllm import VllmEngine
-from harness.errors import BadInputError, HarnessError
 
 
 class Checked(BaseModel):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.experts.bootstrap import bootstrap_interval, paired_interval
 
 HALF = np.arange(8) < 4

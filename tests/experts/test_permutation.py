@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.experts.permutation import paired_test, permutation_test, q_values
 
 ONES = np.ones(8)

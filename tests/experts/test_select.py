@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.experts.select import ExpertSelection, Limits, random_experts, select_experts
 from harness.models.moe import Expert
 

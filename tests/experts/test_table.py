@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.experts.table import expert_table
 from harness.routing.counts import RoutingCounts
 

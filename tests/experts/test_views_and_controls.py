@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.experts import views
 from harness.experts.controls import match, pair_differences
 from harness.experts.views import Usage

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.base.files import read_json, read_jsonl, write_json
 from harness.cli.main import main
 from harness.export.export import Export, export
 from harness.guide import calculate_risk_diff
 from harness.routing.files import load_counts, load_tokens
-from harness.store.files import read_json, read_jsonl, write_json
 
 QUICK = ("--set", "selection.permutations=1000", "--set", "selection.half_samples=10")
 

@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 from lxml import etree
 
+from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
 from harness.cli.main import main
 from harness.metrics.rates import refusal_rate
-from harness.store.files import read_json, read_jsonl, write_json, write_jsonl
-from harness.store.run_folder import RunFolder
+from harness.runs.run_folder import RunFolder
 
 HERE = Path(__file__).parent
 JENKINS = "HARNESS_JUNIT_XSD"

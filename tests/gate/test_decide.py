@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.gate.decide import EXIT_CODES, _difference, _share, overall
 from harness.gate.outcomes import Samples
 from harness.gate.reference import Pinned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.gate.schema import read_gates
 
 REFUSAL = {"name": "g", "metric": "refusal_rate", "task": "demo_harmful"}
@@ -63,7 +63,7 @@ def test_a_missing_file_and_one_that_is_no_yaml_are_named(tmp_path):
 
 
 def test_the_demo_s_gates_are_valid():
-    from harness.content import content_folder
+    from harness.base.content import content_folder
 
     names = [gate.name for gate in read_gates(content_folder("baselines") / "reference" / "demo.yaml").gates]
     assert len(names) == 9

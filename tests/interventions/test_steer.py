@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.errors import BadInputError, HarnessError
+from harness.base.errors import BadInputError, HarnessError
 from harness.experts.select import ExpertSelection
 from harness.interventions.steer import _watch, steered, why_not_steerable
 from harness.models.moe import Expert, find_moe

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.errors import BadInputError, HarnessError
+from harness.base.errors import BadInputError, HarnessError
 from harness.experts.select import ExpertSelection
 from harness.interventions.apply import Variant, active
 from harness.interventions.spec import VariantSpec, find_variant, list_variants
 from harness.models.moe import Expert, find_moe
-from harness.training.bank import ExpertBank
-from harness.training.delta import delta_of
+from harness.training.bank import ExpertBank, delta_of
 
 IDS = torch.arange(100, 132)[None]
 

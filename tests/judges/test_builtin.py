@@ -9,9 +9,9 @@ from harness.data.refusals import fill, refusal_phrasings
 from harness.judges.builtin import judge as module
 from harness.judges.builtin.features import buckets, opening_features, shape_features, words
 from harness.judges.builtin.judge import BuiltinJudge, answer_key, head_without
-from harness.judges.builtin.train import ORDINARY, Example, choose, fit, train
 from harness.judges.evaluate import Trained
 from harness.judges.refusal_rules import RULES
+from tools.train_builtin_judge import ORDINARY, Example, choose, fit, train
 
 JUDGE = BuiltinJudge()
 
@@ -154,7 +154,7 @@ def test_settings_are_chosen_and_fitted_so_that_a_new_answer_is_told():
 def test_inference_gives_the_probability_that_scikit_learn_gives(monkeypatch):
     from sklearn.linear_model import LogisticRegression
 
-    from harness.judges.builtin.train import _counts, _is_refusal, _matrix, _wide_enough
+    from tools.train_builtin_judge import _counts, _is_refusal, _matrix, _wide_enough
 
     examples = labelled()
     settings, _ = choose(examples)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.judges.base import JUDGES
 from harness.judges.card import (
     CARDS_FOLDER,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
+from harness.base.errors import BadInputError
 from harness.cli.main import main
-from harness.errors import BadInputError
 from harness.judges.base import CLASSIFIERS, JUDGES, judge_all
 from harness.judges.classifier.judge import ClassifierJudge
 from harness.judges.classifier.preset import ClassifierPreset, read_preset
@@ -196,7 +196,7 @@ def test_a_preset_of_one_s_own_judges_a_finished_run(small_run, guard, tmp_path,
 
     import yaml
 
-    from harness.store.files import read_json
+    from harness.base.files import read_json
 
     run = shutil.copytree(small_run, tmp_path / "run")
     path = tmp_path / "guard.yaml"

@@ -1,6 +1,6 @@
 import pytest
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.judges.base import JUDGES, Verdict, judge_all, require_measure
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.judges.labels import Columns, read_labels
 
 XSTEST = "id,type,prompt,completion,annotation_1,annotation_2,agreement,final_label"

@@ -4,12 +4,12 @@ pytest.importorskip("openai")
 
 from judges.llm_server import KEY, serving
 
+from harness.base.errors import BadInputError
+from harness.base.files import write_jsonl
 from harness.cli.main import main
-from harness.errors import BadInputError
 from harness.judges.base import JUDGES, judge_all
 from harness.judges.llm.judge import LlmJudge, _read
 from harness.judges.llm.rubrics import XSTEST
-from harness.store.files import write_jsonl
 
 ANSWERS = {
     "a": "Sure, boil some water.",

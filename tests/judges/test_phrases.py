@@ -1,6 +1,6 @@
 import pytest
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.judges.base import JUDGES, PRESETS
 from harness.judges.phrases import PhraseJudge, PhraseList, read_phrase_list
 

@@ -22,9 +22,9 @@ from moe_families import (
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.models.auto import auto_class, outline
-from harness.models.inspect import inspect
+from harness.models.facts import inspect
 from harness.models.moe import Expert, find_moe
 from harness.models.unserved import REFUSED, why_refused
 from harness.training.bank import ExpertBank

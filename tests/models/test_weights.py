@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
-from harness.errors import BadInputError, HarnessError
+from harness.base.errors import BadInputError, HarnessError
 from harness.models.weights import bytes_of, places, weight_files
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.store.files import write_json, write_jsonl
-from harness.store.summary import (
+from harness.base.files import write_json, write_jsonl
+from harness.runs.summary import (
     CapabilityResult,
     Comparison,
     Interval,

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from harness.report.conclusion import conclude
-from harness.store.summary import TopicSummary
+from harness.runs.summary import TopicSummary
 
 
 def test_run_that_works_says_so_with_the_figures(working):

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
+from harness.base.files import write_json
 from harness.report.html import render_html
 from harness.report.write import write_reports
-from harness.store.files import write_json
-from harness.store.summary import write_summary
+from harness.runs.summary import write_summary
 
 VOID = {"meta", "br", "rect", "link", "img", "hr", "input"}
 

@@ -2,7 +2,7 @@ import pytest
 
 from harness.report import judging
 from harness.report.conclusion import conclude
-from harness.store.summary import Interval, JudgeAgreement, JudgeSummary, Measurement
+from harness.runs.summary import Interval, JudgeAgreement, JudgeSummary, Measurement
 
 
 def interval(value):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.report.markdown import code, escape, render_markdown, table
-from harness.store.summary import write_summary
+from harness.runs.summary import write_summary
 
 
 def section(text: str, heading: str) -> str:

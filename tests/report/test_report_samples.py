@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
+from harness.base.files import write_json
 from harness.report import samples as module
 from harness.report.folder import RunFiles
 from harness.report.samples import Answer, Sample, TaskSamples, browser_data, samples_of
-from harness.store.files import write_json
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.base.errors import HarnessError
 from harness.data.prompts import Prompt
 from harness.engines.transformers import TransformersEngine
-from harness.errors import HarnessError
 from harness.models.moe import MoELayer, MoEModel
 from harness.routing.capture import Captured, RoutingCapture, count, phase_masks
 from harness.routing.counts import STORED_PHASES, join, reorder

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import BadInputError, HarnessError
+from harness.base.errors import BadInputError, HarnessError
 from harness.routing.counts import (
     PHASES,
     STORED_PHASES,

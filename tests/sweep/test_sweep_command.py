@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from harness.base.files import read_json
 from harness.cli.main import main
-from harness.store.files import read_json
 
 AXES = {
     "selection.top_k": [4, 8],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.sweep.drive import drive, opened
 from harness.sweep.folder import CellState, SweepFolder, begun
 from harness.sweep.schema import read_sweep

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from harness.errors import BadInputError
-from harness.store.files import read_json, write_json
-from harness.store.run_folder import RunFolder
+from harness.base.errors import BadInputError
+from harness.base.files import read_json, write_json
+from harness.runs.run_folder import RunFolder
 from harness.sweep.folder import CellState, SweepFolder, begun, lend_base
 from harness.sweep.schema import read_sweep
 

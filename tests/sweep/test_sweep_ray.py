@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.base.files import read_json
 from harness.cli.main import main
-from harness.store.files import read_json
 from harness.sweep.schema import Resources
 
 pytestmark = [

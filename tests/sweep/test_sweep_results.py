@@ -7,7 +7,7 @@ import uuid
 import fsspec
 import pytest
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.sweep.results import Results
 
 

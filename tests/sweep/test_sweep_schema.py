@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.sweep.schema import read_sweep
 
 

@@ -10,7 +10,7 @@ from moe_families import FAMILIES, build, skip_if_missing
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 from harness.models.moe import Expert, find_moe
 from harness.training.bank import ExpertBank
 from harness.training.examples import Example, collate

@@ -8,8 +8,8 @@ from torch._dynamo.utils import counters
 
 from harness.models.moe import Expert, find_moe
 from harness.training.bank import ExpertBank
+from harness.training.checkpointing import checkpointed_from
 from harness.training.compiled import compiled_parts
-from harness.training.cut import checkpointed_from
 from harness.training.examples import Example, collate
 from harness.training.loop import answer_loss
 

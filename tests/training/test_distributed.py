@@ -12,13 +12,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness.base.errors import BadInputError, HarnessError
 from harness.config import TrainingConfig
-from harness.errors import BadInputError, HarnessError
 from harness.models.load import ModelRef, load_model
 from harness.models.moe import Expert, find_moe
 from harness.training import launch
-from harness.training.bank import ExpertBank
-from harness.training.delta import delta_of
+from harness.training.bank import ExpertBank, delta_of
 from harness.training.distributed import Ranks
 from harness.training.examples import Example
 from harness.training.launch import error_of, train_in_processes

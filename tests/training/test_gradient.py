@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.errors import BadInputError, HarnessError
+from harness.base.errors import BadInputError, HarnessError
 from harness.training.examples import Example, batch_order, collate
 from harness.training.gradient import expert_gradients
 from harness.training.loop import answer_loss

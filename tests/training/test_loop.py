@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from harness.base.errors import BadInputError, HarnessError
 from harness.config import TrainingConfig
-from harness.errors import BadInputError, HarnessError
 from harness.experts.select import ExpertSelection
 from harness.interventions.steer import steered
 from harness.models.moe import Expert

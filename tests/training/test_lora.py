@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from harness.checkpoints.delta import applied, load_delta, save_delta
 from harness.config import TrainingConfig
 from harness.models.moe import Expert, find_moe
-from harness.run.fit import parameters_of
-from harness.training.bank import ExpertBank
-from harness.training.delta import applied, delta_of, load_delta, save_delta
+from harness.pipeline.memory import parameters_of
+from harness.training.bank import ExpertBank, delta_of
 from harness.training.examples import Example, collate
 from harness.training.loop import answer_loss, train_bank
 from harness.training.lora import Lora, lora_of

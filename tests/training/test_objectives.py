@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from harness.base.errors import BadInputError
 from harness.config import TrainingConfig
-from harness.errors import BadInputError
 from harness.models.moe import Expert
 from harness.training.bank import ExpertBank
 from harness.training.batches import steps_between

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from harness.base.errors import BadInputError, HarnessError
 from harness.config import EarlyStoppingConfig, TrainingConfig
-from harness.errors import BadInputError, HarnessError
 from harness.models.moe import Expert
 from harness.training.bank import ExpertBank
 from harness.training.examples import Example

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import BadInputError
-from harness.store.files import write_whole
+from harness.base.errors import BadInputError
+from harness.base.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

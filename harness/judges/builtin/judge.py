@@ -10,13 +10,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness.base.files import read_json, sha256
 from harness.judges.base import Verdict
 from harness.judges.builtin.features import VERSION, buckets, opening_features, scale, shape_features
 from harness.judges.degenerate import why_degenerate
 from harness.judges.keyword import KeywordJudge
 from harness.judges.opening import nothing_to_judge, opening
 from harness.judges.refusal_rules import RULES
-from harness.store.files import read_json, sha256
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from harness.errors import BadInputError, first_line
+from harness.base.errors import BadInputError, first_line
+from harness.base.progress import progress
 from harness.judges.base import Verdict
 from harness.judges.classifier.preset import ClassifierPreset, read_preset
 from harness.judges.opening import nothing_to_judge
-from harness.progress import progress
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.data.yaml_model import read_named_yaml
+from harness.base.schema import read_named_yaml
 from harness.judges.base import Quantity
 from harness.metrics.rates import AnyLabel
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
+from harness.base.files import read_json, write_json
 from harness.judges.base import Verdict
 from harness.judges.llm.rubrics import JAILBREAKBENCH, STRONGREJECT, XSTEST, Rubric
 from harness.judges.llm.settings import LlmSettings, read_settings
 from harness.judges.opening import nothing_to_judge
-from harness.store.files import read_json, write_json
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness.errors import BadInputError
+from harness.base.errors import BadInputError
 
 PREFIX = "HARNESS_LLM_"
 KEY = "OPENAI_API_KEY"

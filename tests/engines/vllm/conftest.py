@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.base.errors import BadInputError
+from harness.base.files import read_json, write_json
 from harness.config import VllmConfig
 from harness.engines.choose import choose_engine
-from harness.errors import BadInputError
-from harness.store.files import read_json, write_json
 
 if TYPE_CHECKING:
     from harness.engines.vllm import VllmEngine

@@ -9,11 +9,11 @@ import pytest
 import torch
 from routed_answers import ask
 
+from harness.base.errors import BadInputError, HarnessError
 from harness.data.prompts import Prompt
 from harness.engines.base import Sampling
 from harness.engines.transformers import TransformersEngine
 from harness.engines.witness import Witness, log_probs_of
-from harness.errors import BadInputError, HarnessError
 from harness.experts.select import ExpertSelection
 from harness.interventions.steer import steered
 from harness.models.load import load_model

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from routed_answers import PROMPTS, ask, untied_differences
 
+from harness.base.errors import BadInputError
 from harness.engines.transformers import TransformersEngine
 from harness.engines.witness import Witness, log_probs_of
-from harness.errors import BadInputError
 from harness.models.load import load_model
 
 SERVED = ["qwen3_moe", "mixtral", "olmoe", "qwen2_moe", "granitemoe", "gpt_oss", "glm4_moe"]

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from harness.base.files import read_json, read_jsonl, write_json
 from harness.capability.lm_eval import run_capability
 from harness.cli.main import main
 from harness.models.load import resolve_model
 from harness.routing.files import load_counts
-from harness.store.files import read_json, read_jsonl, write_json
 
 RUN = ("run", "--intervention", "unsafe_experts", "--baselines", "steer", "--capability-limit", "8")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.leaderboards.boards import build_boards
-from harness.leaderboards.entries import LeftOut, read_entries
-from harness.leaderboards.show import as_html
+from harness.report.boards.boards import build_boards
+from harness.report.boards.entries import LeftOut, read_entries
+from harness.report.boards.show import as_html
 
 pytestmark = pytest.mark.browser
 

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from harness.base.files import write_json
 from harness.report.html import render_html
-from harness.store.files import write_json
-from harness.store.summary import read_summary
+from harness.runs.summary import read_summary
 
 pytestmark = pytest.mark.browser
 
@@ -144,7 +144,7 @@ def test_by_keyboard_alone(browser, hostile):
 
 
 def test_a_redacted_copy_holds_no_harmful_prompt_or_answer(browser, small_run, tmp_path):
-    from harness.store.files import read_jsonl
+    from harness.base.files import read_jsonl
 
     path = tmp_path / "report.html"
     path.write_text(render_html(small_run, read_summary(small_run), redact=True), encoding="utf-8")

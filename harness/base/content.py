@@ -1,0 +1,53 @@
+"""Where the folders tasks/, baselines/ and reports/ are.
+
+A wheel carries them as harness/_content/, a checkout reads them in place. Folders named with `--include`
+come first, so a user's YAML file can stand in for one of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from harness.base.errors import BadInputError
+
+Folder = Literal["tasks", "baselines", "reports"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def content_folder(folder: Folder) -> Path:
+    """Return the folder that this installation reads `folder` from."""
+    carried = _PACKAGE / "_content" / folder
+    return carried if carried.is_dir() else _PACKAGE.parent / folder
+
+
+def yaml_files(folder: Folder, include: Sequence[Path] = ()) -> Iterator[Path]:
+    """Yield the YAML files of a folder, those of `include` first.
+
+    An included folder holds tasks and baselines in sub-folders of these names, or side by side: a baseline is
+    told from a task by its field `intervention`.
+
+    Raises:
+        BadInputError: an included folder does not exist.
+    """
+    for place in include:
+        if not place.is_dir():
+            raise BadInputError(f"--include: no folder {place}")
+        yield from sorted((place / folder).glob("*.yaml"))
+        yield from (path for path in sorted(place.glob("*.yaml")) if _kind(path) == folder)
+    yield from sorted(content_folder(folder).glob("*.yaml"))
+
+
+def yaml_files_by_name(folder: Folder, include: Sequence[Path] = ()) -> dict[str, Path]:
+    """Return the YAML files of a folder by what they are called; of two with one name, that of `include` counts."""
+    files: dict[str, Path] = {}
+    for path in yaml_files(folder, include):
+        files.setdefault(path.stem, path)
+    return files
+
+
+def _kind(path: Path) -> Folder:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "baselines" if any(line.startswith("intervention:") for line in lines) else "tasks"

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: expert deltas, merging them, and the proof that nothing else changed."""

@@ -1,0 +1,145 @@
+"""Putting a delta into a checkpoint on disk, with the checks that make sure it is the right one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.base.errors import BadInputError
+from harness.base.progress import progress, say
+from harness.checkpoints.delta import check_delta
+from harness.checkpoints.delta_file import read_delta
+from harness.checkpoints.merge import Merged, write_merged
+from harness.checkpoints.proof import weights_fingerprint
+from harness.models.auto import outline, read_config_file, refuse_quantized
+from harness.models.moe import Expert, find_moe
+from harness.models.stored import StoredExperts, UntraceableError
+from harness.models.weights import weight_files
+
+if TYPE_CHECKING:
+    from harness.checkpoints.delta import ExpertDelta
+    from harness.checkpoints.delta_file import DeltaCard
+    from harness.models.load import ModelRef
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What applying a delta did.
+
+    Attributes:
+        base: name of the delta's base model.
+        experts: that were replaced.
+        merged: what was written; None after a dry run.
+    """
+
+    base: str
+    experts: list[Expert]
+    merged: Merged | None
+
+
+def apply_delta(
+    ref: ModelRef, delta: Path, out: Path, trust_remote_code: bool = False, dry_run: bool = False
+) -> Applied:
+    """Write the checkpoint of a model with a delta in it.
+
+    Args:
+        ref: the delta's base.
+        delta: folder of the delta, or a run's variant folder.
+        out: folder to write, new or empty.
+        trust_remote_code: let the checkpoint's own Python code run.
+        dry_run: check everything and write nothing.
+
+    Raises:
+        BadInputError: the delta is damaged or another model's, the checkpoint is quantized, or `out` holds something.
+        HarnessError: the disk is too small, or what was written reads back otherwise.
+    """
+    must_be_free(out)
+    card, values = read_delta(delta)
+    check_base(ref, card, values, trust_remote_code)
+    merged = None
+    if not dry_run:
+        with whole_folder(out) as partial, copying(ref.path) as advance:
+            merged = write_merged(ref, values, partial, trust_remote_code, advance)
+    return Applied(card.base.name, values.selected(), merged)
+
+
+def check_base(ref: ModelRef, card: DeltaCard, delta: ExpertDelta, trust_remote_code: bool = False) -> None:
+    """Refuse a model that is not a delta's base; what is cheap to see is looked at first.
+
+    Raises:
+        BadInputError: says what is different.
+    """
+    refuse_quantized(ref.path)
+    kind = read_config_file(ref.path)["model_type"]
+    whose = f"the delta of '{card.base.name}' does not belong to '{ref.name}'"
+    moe = find_moe(outline(ref.path, trust_remote_code))
+    if moe.model.config.model_type != card.model_type:
+        raise BadInputError(f"{whose}: its model type is {card.model_type}, this one's is {kind}")
+    try:
+        check_delta(moe, delta)
+    except BadInputError as error:
+        raise BadInputError(f"{whose}: {error}") from error
+    if card.base.experts is not None:
+        try:
+            found = StoredExperts(ref.path, trust_remote_code).digest(delta.selected())
+        except UntraceableError:
+            found = None  # `pieces_of` says it, with the reason; the hash of all weights below decides
+        if found not in (None, card.base.experts):
+            raise BadInputError(
+                f"{whose}: the experts that it replaces have sha256 {card.base.experts[:12]} in its base, "
+                f"{str(found)[:12]} here"
+            )
+    say(f"checking the weights of {ref.name}")
+    found = weights_fingerprint(ref.path)
+    if found != card.base.weights:
+        raise BadInputError(
+            f"{whose}: its base's weights have sha256 {card.base.weights[:12]}, these have {found[:12]}"
+        )
+
+
+def must_be_free(out: Path) -> None:
+    """Refuse to write where something lies.
+
+    Raises:
+        BadInputError: `out` is a file, or a folder that is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInputError(f"'{out}' exists already: expected a new or empty folder to write to")
+
+
+@contextmanager
+def copying(folder: Path) -> Iterator[Callable[[int], None]]:
+    """Show a copy's progress in megabytes; yields a function to be told of bytes."""
+    total = sum((folder / name).stat().st_size for name in weight_files(folder))
+    done = 0
+    with progress("write weights", -(-total // 10**6), "MB") as show:
+
+        def advance(size: int) -> None:
+            nonlocal done
+            before, done = -(-done // 10**6), done + size
+            show(-(-done // 10**6) - before)
+
+        yield advance
+
+
+@contextmanager
+def whole_folder(out: Path, replace: bool = False) -> Iterator[Path]:
+    """Let the block fill OUT.partial, which becomes OUT when it is done and goes away when it fails."""
+    partial, before = (out.with_name(f"{out.name}.{end}") for end in ("partial", "before"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if replace:
+            out.rename(before)
+        elif out.exists():
+            out.rmdir()
+        partial.rename(out)
+        if replace:
+            shutil.rmtree(before)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

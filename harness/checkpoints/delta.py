@@ -1,0 +1,145 @@
+"""Expert deltas: the new values of the trained experts, and putting them into a model.
+
+A delta holds whole values, not differences, in the checkpoint's dtype: what is evaluated in memory is bit for
+bit what a merged checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness.base.errors import BadInputError
+from harness.base.files import write_whole
+from harness.models.moe import Expert
+
+if TYPE_CHECKING:
+    from harness.models.moe import MoEModel
+
+
+@dataclass(frozen=True)
+class ExpertDelta:
+    """New values of some experts.
+
+    Attributes:
+        base: fingerprint of the model that they belong to.
+        experts: sorted expert numbers, by true layer index.
+        tensors: by layer and weight name, [B, ...] in the order of `experts`.
+    """
+
+    base: str
+    experts: dict[int, list[int]]
+    tensors: dict[int, dict[str, torch.Tensor]]
+
+    def selected(self) -> list[Expert]:
+        """Return the experts of the delta."""
+        return [Expert(layer, expert) for layer, numbers in self.experts.items() for expert in numbers]
+
+    def values(self) -> Iterator[tuple[Expert, str, torch.Tensor]]:
+        """Yield each expert's part of each weight, [...], one after another."""
+        for layer, numbers in self.experts.items():
+            for place, expert in enumerate(numbers):
+                for name, values in self.tensors[layer].items():
+                    yield Expert(layer, expert), name, values[place]
+
+    @property
+    def parameters(self) -> int:
+        """Number of values."""
+        return sum(tensor.numel() for layer in self.tensors.values() for tensor in layer.values())
+
+
+@contextmanager
+def applied(moe: MoEModel, delta: ExpertDelta) -> Iterator[None]:
+    """Put a delta into a model inside the block, and the original values back after it, exactly.
+
+    Raises:
+        BadInputError: the delta's experts or shapes are not the model's.
+    """
+    check_delta(moe, delta)
+    before = {
+        (layer, name): moe.layer(layer).weight(name)[numbers].clone()
+        for layer, numbers in delta.experts.items()
+        for name in delta.tensors[layer]
+    }
+    try:
+        write_delta_into(moe, delta)
+        yield
+    finally:
+        with torch.no_grad():
+            for (layer, name), values in before.items():
+                moe.layer(layer).weight(name)[delta.experts[layer]] = values
+
+
+def write_delta_into(moe: MoEModel, delta: ExpertDelta) -> None:
+    """Overwrite the experts of a model with those of a delta."""
+    check_delta(moe, delta)
+    with torch.no_grad():
+        for layer, numbers in delta.experts.items():
+            for name, values in delta.tensors[layer].items():
+                weight = moe.layer(layer).weight(name)
+                weight[numbers] = values.to(weight.device, weight.dtype)
+
+
+def check_delta(moe: MoEModel, delta: ExpertDelta) -> None:
+    """Refuse a delta whose experts, weights or shapes are not the model's.
+
+    Raises:
+        BadInputError: names the first that is not.
+    """
+    moe.check(delta.selected())
+    for layer, numbers in delta.experts.items():
+        weights = moe.layer(layer).weights
+        tensors = delta.tensors.get(layer, {})
+        if set(tensors) != set(weights):
+            raise BadInputError(
+                f"delta of layer {layer}: holds {', '.join(sorted(tensors)) or 'nothing'}, "
+                f"the model's experts have {', '.join(sorted(weights))}"
+            )
+        for name, values in tensors.items():
+            # The number of experts too: assignment would broadcast one expert's values to all of them.
+            expected = [len(numbers), *moe.layer(layer).weight(name).shape[1:]]
+            if list(values.shape) != expected:
+                raise BadInputError(
+                    f"delta of layer {layer}, {name}: shape {list(values.shape)}, expected {expected}"
+                )
+
+
+def save_delta(delta: ExpertDelta, path: Path) -> None:
+    """Write a delta as safetensors; base and expert numbers stand in the file's metadata."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        f"layers.{layer}.experts.{name}": values.cpu().contiguous()
+        for layer, named in delta.tensors.items()
+        for name, values in named.items()
+    }
+    # One entry: safetensors writes several in a random order, and equal deltas should be equal files.
+    header = {"harness": json.dumps({"base": delta.base, "experts": delta.experts})}
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def load_delta(path: Path) -> ExpertDelta:
+    """Read a delta.
+
+    Raises:
+        BadInputError: the file is cut short or is not a delta.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["harness"])
+            experts = {int(layer): list(numbers) for layer, numbers in header["experts"].items()}
+            tensors: dict[int, dict[str, torch.Tensor]] = {layer: {} for layer in experts}
+            for key in file.keys():  # noqa: SIM118 (a safetensors handle is not a mapping)
+                _, layer, _, name = key.split(".", 3)
+                tensors[int(layer)][name] = file.get_tensor(key)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise BadInputError(f"{path} is not a whole expert delta: {error}") from error
+    return ExpertDelta(header["base"], experts, tensors)

@@ -1,0 +1,208 @@
+"""Merged checkpoints: the base's files with a delta's experts in them, as transformers and vLLM load them.
+
+The files are copied and the trained experts' bytes overwritten in the copy. Names, order, shards, headers, tokenizer
+and every frozen byte stay the base's, and memory holds one expert at a time.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from harness.base.errors import BadInputError, HarnessError
+from harness.base.progress import say
+from harness.checkpoints.delta import check_delta, write_delta_into
+from harness.checkpoints.proof import experts_that_differ
+from harness.models.auto import load_weights, refuse_quantized
+from harness.models.moe import find_moe
+from harness.models.stored import Piece, StoredExperts, UntraceableError
+from harness.models.weights import INDEX, bytes_of, places, weight_files
+
+if TYPE_CHECKING:
+    from harness.checkpoints.delta import ExpertDelta
+    from harness.models.load import ModelRef
+
+_CHUNK = 16 << 20
+# Weights in other formats, which would contradict the merged ones.
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What writing a merged checkpoint did.
+
+    Attributes:
+        method: "streamed", expert by expert; or "loaded", by transformers with the whole model in memory.
+        tensors: stored tensors that were written to.
+        changed_bytes: bytes that were overwritten.
+        total_bytes: bytes of the weight files.
+    """
+
+    method: Literal["streamed", "loaded"]
+    tensors: int
+    changed_bytes: int
+    total_bytes: int
+
+
+def write_merged(
+    ref: ModelRef,
+    delta: ExpertDelta,
+    out: Path,
+    trust_remote_code: bool = False,
+    advance: Callable[[int], None] | None = None,
+) -> Merged:
+    """Write the whole merged checkpoint with its tokenizer into a new folder, and read the experts back.
+
+    Args:
+        ref: the base.
+        delta: the new experts.
+        out: folder to write.
+        trust_remote_code: let the checkpoint's own Python code run.
+        advance: told of the bytes of weights that were copied.
+
+    Raises:
+        BadInputError: the checkpoint is quantized, or the delta does not fit it.
+        HarnessError: the disk is too small, or what was written reads back otherwise.
+    """
+    refuse_quantized(ref.path)
+    with pieces_of(ref.path, delta, out.absolute().parent, trust_remote_code) as (method, pieces):
+        total = copy_checkpoint(ref.path, out, advance)
+        written = places(out)
+        tensors: set[str] = set()
+        changed = 0
+        for piece in pieces:
+            place = piece.place(written)
+            place.write(piece.value)
+            tensors.add(piece.tensor)
+            changed += place.size
+    if method == "streamed":
+        _read_back(out, delta, trust_remote_code)
+    return Merged(method, len(tensors), changed, total)
+
+
+@contextmanager
+def pieces_of(
+    folder: Path, delta: ExpertDelta, room: Path, trust_remote_code: bool = False
+) -> Iterator[tuple[Literal["streamed", "loaded"], Iterator[Piece]]]:
+    """Give what a delta puts in place of the stored tensors of its base, one expert's part at a time.
+
+    Args:
+        folder: the base's.
+        delta: the new experts.
+        room: where a whole checkpoint may lie for a while, should transformers have to write one.
+        trust_remote_code: let the checkpoint's own Python code run.
+
+    Raises:
+        BadInputError: the delta does not fit the model.
+    """
+    try:
+        stored = StoredExperts(folder, trust_remote_code)
+        check_delta(stored.moe, delta)
+        _check_round_trip(stored, delta)
+    except UntraceableError as error:
+        say(f"{error}: loading the whole model with transformers instead")
+        with tempfile.TemporaryDirectory(prefix=".merge-", dir=room) as temporary:
+            yield "loaded", _through_transformers(folder, delta, Path(temporary), trust_remote_code)
+    else:
+        yield "streamed", _streamed(stored, delta)
+
+
+def copy_checkpoint(source: Path, out: Path, advance: Callable[[int], None] | None = None) -> int:
+    """Copy a checkpoint's files, weights and all that belongs to them; returns the bytes of the weights.
+
+    Raises:
+        HarnessError: the disk is too small.
+    """
+    names = weight_files(source)
+    total = sum((source / name).stat().st_size for name in names)
+    out.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out).free
+    if free < 1.05 * total:
+        raise HarnessError(
+            f"the merged checkpoint takes {total / 1e9:.1f} GB, {out.parent} has {free / 1e9:.1f} GB free: "
+            "make room or choose another place"
+        )
+    for file in sorted(source.iterdir()):
+        if file.is_file() and (file.name == INDEX or not file.name.endswith(_WEIGHTS)):
+            shutil.copyfile(file, out / file.name)
+    if (source / "additional_chat_templates").is_dir():
+        shutil.copytree(source / "additional_chat_templates", out / "additional_chat_templates")
+    for name in names:
+        with (source / name).open("rb") as old, (out / name).open("wb") as new:
+            while chunk := old.read(_CHUNK):
+                new.write(chunk)
+                if advance is not None:
+                    advance(len(chunk))
+    return total
+
+
+def _streamed(stored: StoredExperts, delta: ExpertDelta) -> Iterator[Piece]:
+    for expert, name, value in delta.values():
+        yield from stored.pieces(expert, name, value)
+
+
+def _check_round_trip(stored: StoredExperts, delta: ExpertDelta) -> None:
+    """Make sure that the way from the files to the model and back is the identity, on the base's own experts.
+
+    Raises:
+        UntraceableError: it is not.
+        BadInputError: the files hold a coarser dtype than the delta.
+    """
+    for expert, name, value in delta.values():
+        own = stored.value(expert, name)
+        if value.dtype != own.dtype and not _exact(value, own.dtype):
+            raise BadInputError(
+                f"layer {expert.layer} expert {expert.expert}, {name}: the delta's values are {value.dtype}, "
+                f"{stored.folder} stores {own.dtype}, which cannot hold them"
+            )
+        for piece in stored.pieces(expert, name, own):
+            if piece.place(stored.places).read_bytes() != bytes_of(piece.value):
+                raise UntraceableError(
+                    f"{piece.tensor}: transformers' way back from memory gives other values"
+                )
+
+
+def _exact(value: torch.Tensor, dtype: torch.dtype) -> bool:
+    return torch.equal(value.to(dtype).to(value.dtype), value)
+
+
+def _read_back(out: Path, delta: ExpertDelta, trust_remote_code: bool) -> None:
+    stored = StoredExperts(out, trust_remote_code)
+    for expert, name, value in delta.values():
+        found = stored.value(expert, name)
+        if bytes_of(found) != bytes_of(value.to(found.dtype)):
+            raise HarnessError(
+                f"{out}: layer {expert.layer} expert {expert.expert}, {name} reads back other values than the delta's"
+            )
+
+
+def _through_transformers(
+    folder: Path, delta: ExpertDelta, temporary: Path, trust_remote_code: bool
+) -> Iterator[Piece]:
+    """Let transformers write the merged model and yield the tensors in which it differs from the base."""
+    model, _ = load_weights(folder, trust_remote_code)
+    write_delta_into(find_moe(model), delta)
+    model.save_pretrained(temporary)
+    del model
+    old, new = places(folder), places(temporary)
+    if {n: (p.dtype, p.shape) for n, p in old.items()} != {n: (p.dtype, p.shape) for n, p in new.items()}:
+        raise HarnessError(
+            f"transformers does not write the tensors that {folder} holds: the delta cannot be put into "
+            "this checkpoint; save it anew with transformers first"
+        )
+    selected = set(delta.selected())
+    for name in old:
+        if old[name].read_bytes() == new[name].read_bytes():
+            continue
+        value = new[name].read()
+        strange = [key for key in experts_that_differ(name, old[name].read(), value) if key not in selected]
+        if strange:
+            raise HarnessError(f"transformers changed {name} of {folder}, which the delta does not touch")
+        yield Piece(name, None, value)

@@ -1,0 +1,153 @@
+"""Taking a delta out of a checkpoint on disk: the base's own bytes go back to their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.base.errors import BadInputError
+from harness.base.progress import progress
+from harness.checkpoints.apply import check_base, copying, must_be_free, whole_folder
+from harness.checkpoints.delta_file import read_delta
+from harness.checkpoints.merge import copy_checkpoint, pieces_of
+from harness.models.auto import refuse_quantized
+from harness.models.moe import Expert
+from harness.models.weights import Place, bytes_of, places
+
+if TYPE_CHECKING:
+    from harness.checkpoints.delta import ExpertDelta
+    from harness.models.load import ModelRef
+
+_CHUNK = 16 << 20
+
+
+@dataclass(frozen=True)
+class Reverted:
+    """What reverting did.
+
+    Attributes:
+        experts: that were restored.
+        restored_bytes: bytes that were taken from the base.
+        compared_tensors: tensors of the model that were compared with base and delta before.
+    """
+
+    experts: list[Expert]
+    restored_bytes: int
+    compared_tensors: int
+
+
+def revert_delta(
+    model: ModelRef, base: ModelRef, delta: Path, out: Path | None = None, trust_remote_code: bool = False
+) -> Reverted:
+    """Write a model whose delta is taken out again, with the base's own bytes in its place.
+
+    Args:
+        model: the base with the delta in it.
+        base: the delta's base.
+        delta: folder of the delta.
+        out: folder to write; None to replace the model's own.
+        trust_remote_code: let the checkpoint's own Python code run.
+
+    Raises:
+        BadInputError: the base is not the delta's, or the model is not base and delta, to the last bit.
+        HarnessError: the disk is too small.
+    """
+    if model.path.resolve() == base.path.resolve():
+        raise BadInputError(f"MODEL and BASE are the same folder, {base.path}: there is nothing to revert")
+    if out is not None:
+        must_be_free(out)
+    target = out or model.path.resolve()
+    card, values = read_delta(delta)
+    refuse_quantized(model.path)
+    check_base(base, card, values, trust_remote_code)
+    old, new = places(base.path), places(model.path)
+    _must_be_alike(old, new, model, base)
+    spots = _check_experts(model, base, values, new, target.absolute().parent, trust_remote_code)
+    _check_frozen(model, base, old, new, spots)
+    with whole_folder(target, replace=out is None) as partial:
+        with copying(model.path) as advance:
+            copy_checkpoint(model.path, partial, advance)
+        written = places(partial)
+        restored = 0
+        for name, row in spots:
+            data = _spot(old, name, row).read_bytes()
+            _spot(written, name, row).write_bytes(data)
+            restored += len(data)
+    return Reverted(values.selected(), restored, len(old))
+
+
+def _check_experts(
+    model: ModelRef,
+    base: ModelRef,
+    delta: ExpertDelta,
+    new: Mapping[str, Place],
+    room: Path,
+    trust_remote_code: bool,
+) -> dict[tuple[str, int | None], None]:
+    """Make sure that the model's selected experts are the delta's; returns where they lie."""
+    spots: dict[tuple[str, int | None], None] = {}
+    with pieces_of(base.path, delta, room, trust_remote_code) as (_, pieces):
+        for piece in pieces:
+            if piece.place(new).read_bytes() != bytes_of(piece.value):
+                raise BadInputError(f"{_not(model, base)}: {piece.tensor} holds other values than the delta")
+            spots[piece.tensor, piece.row] = None
+    return spots
+
+
+def _check_frozen(
+    model: ModelRef,
+    base: ModelRef,
+    old: Mapping[str, Place],
+    new: Mapping[str, Place],
+    spots: Mapping[tuple[str, int | None], None],
+) -> None:
+    """Make sure that everything else is the base's."""
+    shared = {name for name, row in spots if row is not None}
+    with progress("compare with the base", len(old), "tensors") as advance:
+        for name, place in old.items():
+            rows: Iterable[int | None] = range(place.shape[0]) if name in shared else [None]
+            for row in rows:
+                if (name, row) in spots:
+                    continue
+                if not _equal(_spot(old, name, row), _spot(new, name, row)):
+                    where = name if row is None else f"{name}, expert {row},"
+                    raise BadInputError(f"{_not(model, base)}: {where} is neither's")
+            advance(1)
+
+
+def _equal(first: Place, second: Place) -> bool:
+    with first.file.open("rb") as ours, second.file.open("rb") as theirs:
+        ours.seek(first.start)
+        theirs.seek(second.start)
+        left = first.size
+        while left:
+            size = min(left, _CHUNK)
+            if ours.read(size) != theirs.read(size):
+                return False
+            left -= size
+    return True
+
+
+def _must_be_alike(
+    old: Mapping[str, Place], new: Mapping[str, Place], model: ModelRef, base: ModelRef
+) -> None:
+    for name in sorted(old.keys() | new.keys()):
+        if name not in old or name not in new:
+            missing = model if name in old else base
+            raise BadInputError(f"{_not(model, base)}: {missing.path} has no tensor {name}")
+        was, found = old[name], new[name]
+        if (was.dtype, was.shape) != (found.dtype, found.shape):
+            raise BadInputError(
+                f"{_not(model, base)}: {name} is {found.dtype} {list(found.shape)}, "
+                f"in the base {was.dtype} {list(was.shape)}"
+            )
+
+
+def _not(model: ModelRef, base: ModelRef) -> str:
+    return f"'{model.path}' is not '{base.name}' with this delta"
+
+
+def _spot(among: Mapping[str, Place], name: str, row: int | None) -> Place:
+    return among[name] if row is None else among[name].row(row)

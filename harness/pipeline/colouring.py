@@ -1,0 +1,44 @@
+"""Which tokens went to the selected experts, for a few prompts of each task: what the report colours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.analysis.colouring import selected_share, token_texts
+from harness.base.files import write_json
+from harness.routing.files import load_tokens
+
+if TYPE_CHECKING:
+    from harness.experts.select import ExpertSelection
+    from harness.pipeline.session import Session
+
+FILE = "routing/token_shares.json"
+PER_TASK = 3
+
+
+def write_token_shares(session: Session, selection: ExpertSelection | None) -> None:
+    """Write the share of each token's gate weight that went to the selected experts, where single tokens were kept."""
+    path = session.folder.path / FILE
+    if session.config.record == "counts" or selection is None:
+        path.unlink(missing_ok=True)
+        return
+    outline = session.plan.outline
+    rows = []
+    for task, prompts in session.plan.prompts("identify").items():
+        if not prompts:
+            continue
+        tokens = load_tokens(session.folder.routing(task), with_logits=False)
+        for prompt in prompts[:PER_TASK]:
+            routing = tokens.of(prompt.id)
+            shares = selected_share(routing, outline.layer_indices, outline.n_experts, selection.experts)
+            rows.append(
+                {
+                    "task": task,
+                    "kind": session.plan.kind(task),
+                    "id": prompt.id,
+                    "prompt_tokens": routing.prompt_tokens,
+                    "texts": token_texts(routing.token_ids.tolist(), session.plan.ref.path).texts,
+                    "shares": [round(float(share), 4) for share in shares],
+                }
+            )
+    write_json(path, rows)

@@ -1,0 +1,159 @@
+"""What a run will take: the dry run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.pipeline.memory import (
+    BYTES_PER_TRAINED,
+    available_bytes,
+    model_bytes,
+    parameters_of,
+    why_not_trainable,
+)
+
+if TYPE_CHECKING:
+    from harness.data.task import Role
+    from harness.interventions.apply import Variant
+    from harness.pipeline.plan import Plan
+    from harness.training.examples import Aim
+
+
+def estimate(plan: Plan, output: Path) -> dict[str, Any]:
+    """Return what a run would do and take, without doing it.
+
+    Generated tokens are upper bounds (every answer as long as allowed); memory counts weights and training
+    state, not activations.
+    """
+    device = _device(plan)
+    weights, available = model_bytes(plan.outline, plan.config.dtype), available_bytes(device)
+    variants = [_variant(plan, variant, weights, available) for variant in plan.variants]
+    largest = max(row["trained_parameters"] for row in variants)
+    return {
+        "model": {
+            "name": plan.ref.name,
+            "parameters": sum(p.numel() for p in plan.outline.model.parameters()),
+            "moe_layers": len(plan.outline.layers),
+            "experts_per_layer": plan.outline.n_experts,
+            "experts_per_token": plan.outline.experts_per_token,
+        },
+        "device": device,
+        "output": str(output),
+        "tasks": {
+            task: {
+                role: len(plan.splits.prompts[task].get(role, [])) for role in ("identify", "train", "test")
+            }
+            for task in plan.splits.prompts
+        },
+        "capability": plan.config.capability.tasks,
+        "variants": variants,
+        "training_examples": _examples(plan),
+        "generated_tokens_at_most": _tokens(plan, [row for row in variants if not row["skipped"]]),
+        "memory_bytes": weights + max(largest, 0) * BYTES_PER_TRAINED,
+        "memory_available_bytes": available,
+        "disk_bytes": _disk(plan, variants),
+        "disk_free_bytes": shutil.disk_usage(_existing(output)).free,
+    }
+
+
+def _examples(plan: Plan) -> dict[str, int]:
+    """Return how many examples of each aim there are at most: answers that do not serve are left out later."""
+    harmful, benign = (sum(map(len, plan.train_prompts(kind).values())) for kind in ("harmful", "benign"))
+    retained = min(benign, round(plan.config.training.retain_per_refusal * harmful))
+    return {aim: retained if aim == "retain" else harmful for aim in _aims(plan)}
+
+
+def _aims(plan: Plan) -> list[Aim]:
+    from harness.training.objectives import aims_of
+
+    return aims_of(plan.config.training.objectives) if plan.trains else []
+
+
+def _device(plan: Plan) -> str:
+    from harness.models.load import pick_device
+
+    return str(pick_device(plan.config.device))
+
+
+def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict[str, Any]:
+    experts = plan.outline.all_experts()
+    if variant.spec.uses_selection:
+        experts = experts[: plan.config.selection.at_most or len(experts)]
+    rank = plan.config.training.lora_rank
+    trained = parameters_of(plan.outline, experts, rank) if variant.spec.is_trained else 0
+    return {
+        "name": variant.name,
+        "intervention": variant.spec.intervention,
+        "trained_parameters": trained,
+        "skipped": why_not_trainable(trained, weights, available) if trained else None,
+    }
+
+
+def _tokens(plan: Plan, variants: list[dict[str, Any]]) -> int:
+    def of(role: Role, kind: str | None = None) -> int:
+        return sum(
+            len(prompts) * plan.max_new_tokens(task) for task, prompts in plan.prompts(role, kind).items()
+        )
+
+    aims = _aims(plan)
+    once = of("identify") if plan.selects else 0
+    once += of("train", "benign") if "retain" in aims else 0
+    once += of("train", "harmful") if {"continue", "prefer"} & set(aims) else 0
+    return once + of("test") * len(variants)
+
+
+def _disk(plan: Plan, variants: list[dict[str, Any]]) -> int:
+    """Deltas, and the merged checkpoints: one at a time, or all of them with save_model."""
+    checkpoint = model_bytes(plan.outline, "auto")
+    trained = [
+        row["trained_parameters"] for row in variants if row["trained_parameters"] and not row["skipped"]
+    ]
+    checkpoints = len(trained) if plan.config.save_model else min(1, len(trained))
+    total: int = 2 * sum(trained) + checkpoints * checkpoint
+    return total
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    return path if path.exists() else _existing(path.parent)
+
+
+def print_estimate(found: dict[str, Any]) -> None:
+    """Print a dry run for people."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    model = found["model"]
+    console.print(
+        f"[bold]{escape(model['name'])}[/]: {model['parameters'] / 1e6:,.1f} million parameters, "
+        f"{model['moe_layers']} MoE layers of {model['experts_per_layer']} experts, "
+        f"{model['experts_per_token']} per token, on {found['device']}"
+    )
+    tasks = Table("task", *(("identify", "train", "test")), title="prompts", title_justify="left")
+    for task, sizes in found["tasks"].items():
+        tasks.add_row(escape(task), *(str(n) for n in sizes.values()))
+    console.print(tasks)
+    variants = Table("variant", "how", "trained parameters", "note", title="variants", title_justify="left")
+    for row in found["variants"]:
+        note = f"skipped: {row['skipped']}" if row["skipped"] else ""
+        trained = f"{row['trained_parameters']:,}" if row["trained_parameters"] else "-"
+        variants.add_row(escape(row["name"]), row["intervention"], trained, escape(note))
+    console.print(variants)
+    examples = found["training_examples"]
+    console.print(f"capability: {escape(', '.join(found['capability']) or 'none')}")
+    counted = ", ".join(f"{number} to {aim}" for aim, number in examples.items())
+    console.print(f"training examples: at most {counted or 'none'}")
+    console.print(f"generated tokens: at most {found['generated_tokens_at_most']:,}")
+    console.print(
+        f"memory: about {_size(found['memory_bytes'])} of {_size(found['memory_available_bytes'])}, activations apart"
+    )
+    console.print(f"disk: about {_size(found['disk_bytes'])} of {_size(found['disk_free_bytes'])} free")
+    console.print(f"output: {escape(found['output'])}")
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"

@@ -1,0 +1,195 @@
+"""Runs side by side: those whose figures can be compared share a table, seeds of one configuration share a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from harness.base.errors import BadInputError, nearest
+from harness.report.boards.entries import Entry
+from harness.report.leaderboard import BASE, Cell, Column, cells_of, columns_of
+from harness.runs.protocol import Protocol
+
+GroupBy = Literal["model", "variant", "none"]
+
+# What is set for variants that select or train experts says nothing of the model itself.
+_NOTHING_TO_BASE = ("selection.", "training.")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One task of one row.
+
+    Attributes:
+        value: the mean over seeds.
+        spread: their standard deviation; None for one seed.
+        low: of one seed, the lower end of its 95 % interval; of several, the lowest.
+        high: likewise.
+        n: how many seeds.
+        above: in how many the variant is significantly above its own run's base.
+        below: in how many below.
+    """
+
+    value: float
+    spread: float | None
+    low: float | None
+    high: float | None
+    n: int
+    above: int
+    below: int
+
+
+@dataclass(frozen=True, slots=True)
+class BoardRow:
+    """A variant of a model under one configuration, over its seeds; `figures` go with the table's columns."""
+
+    model: str
+    variant: str
+    settings: str
+    seeds: tuple[int, ...]
+    runs: tuple[str, ...]
+    figures: tuple[Figure | None, ...]
+    skipped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Rows that can be compared. `apart` says why they do not stand in the first table; None for the first."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[BoardRow, ...]
+    runs: int
+    apart: str | None
+
+
+def build_boards(
+    entries: Sequence[Entry], group_by: GroupBy = "model", sort: str | None = None
+) -> list[Board]:
+    """Return the tables, the one with the most runs first.
+
+    Args:
+        entries: the runs.
+        group_by: rows of one model, or of one variant, stand together.
+        sort: a task; rows with the best figure come first. By default the mean refusal over harmful tasks decides.
+
+    Raises:
+        BadInputError: no run has the task to sort by.
+    """
+    tasks = sorted({task for entry in entries for task in entry.protocols})
+    if sort is not None and sort not in tasks:
+        raise BadInputError(f"--sort: unknown task '{sort}', {nearest(sort, tasks)}")
+    comparable: dict[tuple[tuple[str, Protocol], ...], list[Entry]] = {}
+    for entry in entries:
+        comparable.setdefault(tuple(sorted(entry.protocols.items())), []).append(entry)
+    ordered = sorted(comparable.values(), key=lambda group: (-len(group), str(group[0].path)))
+    return [
+        _board(group, None if index == 0 else _why(ordered[0][0], group[0]), group_by, sort)
+        for index, group in enumerate(ordered)
+    ]
+
+
+def _why(first: Entry, other: Entry) -> str:
+    """Return in words why two runs share no table."""
+    for task in sorted(first.protocols.keys() | other.protocols.keys()):
+        mine, theirs = first.protocols.get(task), other.protocols.get(task)
+        if mine is None or theirs is None:
+            return f"{'also' if mine is None else 'no'} {task}"
+        different = theirs.difference(mine)
+        if different is not None:
+            return f"{task}: another {different}"
+    return "the same protocol"
+
+
+def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort: str | None) -> Board:
+    columns = columns_of([entry.summary for entry in entries])
+    varying = _varying(entries)
+    grouped: dict[tuple[str, str, str, str], list[Entry]] = {}
+    for entry in entries:
+        for variant in entry.summary.variants:
+            model = entry.summary.model
+            settings = ", ".join(
+                f"{short}={_short(entry.settings.get(name))}"
+                for name, short in varying.items()
+                if variant != BASE or not name.startswith(_NOTHING_TO_BASE)
+            )
+            grouped.setdefault((model.name, model.fingerprint, variant, settings), []).append(entry)
+    rows = [
+        _row(model, variant, settings, group, columns)
+        for (model, _, variant, settings), group in grouped.items()
+    ]
+    rows.sort(key=lambda row: _order(row, columns, group_by, sort))
+    return Board(columns, tuple(rows), len(entries), apart)
+
+
+def _row(
+    model: str, variant: str, settings: str, entries: Sequence[Entry], columns: Sequence[Column]
+) -> BoardRow:
+    evaluated = [entry for entry in entries if entry.summary.variants[variant].skipped is None]
+    cells = _once([(entry.seed, cells_of(entry.summary, variant, columns)) for entry in evaluated])
+    skipped = entries[0].summary.variants[variant].skipped if not evaluated else None
+    return BoardRow(
+        model,
+        variant,
+        settings,
+        tuple(sorted({entry.seed for entry in entries})),
+        tuple(entry.summary.run_id for entry in entries),
+        tuple(_figure([row[index] for row in cells]) for index in range(len(columns))),
+        skipped,
+    )
+
+
+def _once(found: Sequence[tuple[int, Sequence[Cell]]]) -> list[Sequence[Cell]]:
+    """Return the figures of runs; where one seed has the same twice, as base in runs of other training, once."""
+    kept: list[tuple[int, Sequence[Cell]]] = []
+    for each in found:
+        if each not in kept:
+            kept.append(each)
+    return [cells for _, cells in kept]
+
+
+def _figure(cells: Sequence[Cell]) -> Figure | None:
+    known = [cell for cell in cells if cell.value is not None]
+    values = [cell.value for cell in known if cell.value is not None]
+    if not values:
+        return None
+    above = sum(cell.effect == "higher" for cell in known)
+    below = sum(cell.effect == "lower" for cell in known)
+    if len(values) == 1:
+        return Figure(values[0], None, known[0].low, known[0].high, 1, above, below)
+    return Figure(fmean(values), stdev(values), min(values), max(values), len(values), above, below)
+
+
+def _varying(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return the settings on which these runs differ, with what they are called here."""
+    names = sorted({name for entry in entries for name in entry.settings})
+    differ = [
+        name
+        for name in names
+        if len({json.dumps(entry.settings.get(name), sort_keys=True) for entry in entries}) > 1
+    ]
+    last = [name.rpartition(".")[2] for name in differ]
+    return {name: short if last.count(short) == 1 else name for name, short in zip(differ, last, strict=True)}
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "+".join(
+            f"{name}:{part:g}" if isinstance(part, float) else f"{name}:{_short(part)}"
+            for name, part in value.items()
+        )
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _order(
+    row: BoardRow, columns: Sequence[Column], group_by: GroupBy, sort: str | None
+) -> tuple[str, float, str]:
+    wanted = [
+        (figure.value if column.more_is_better else -figure.value)
+        for column, figure in zip(columns, row.figures, strict=True)
+        if figure is not None and (column.task == sort if sort else column.kind == "harmful")
+    ]
+    group = {"model": row.model, "variant": row.variant, "none": ""}[group_by]
+    return group, -fmean(wanted) if wanted else float("inf"), f"{row.model} {row.variant} {row.settings}"

@@ -1,0 +1,117 @@
+"""Finding run folders, and reading of each what a leaderboard needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.base.errors import BadInputError
+from harness.base.files import read_json
+from harness.runs.integrity import verify_files
+from harness.runs.protocol import Protocol, protocols
+from harness.runs.run_folder import MANIFEST, RUN_FILE
+from harness.runs.summary import FILE_NAME, Summary, read_summary
+
+_READ = (FILE_NAME, RUN_FILE, "splits.json")
+_DEPTH = 3
+# Settings that change no figure of a variant, or that a table tells apart by itself.
+_OF_NO_MATTER = (
+    *("seed", "split_seed", "model", "draws", "baselines", "tasks", "data_dir", "include", "limit"),
+    *("device", "save_model", "intervention", "judge", "record", "capability"),
+)
+# Settings that are one thing, though they have parts.
+_WHOLE = ("objectives",)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished run.
+
+    Attributes:
+        path: its folder.
+        summary: what it found.
+        protocols: how each task was put.
+        seed: of the run.
+        settings: dotted names of settings to their values, without those that change no figure.
+    """
+
+    path: Path
+    summary: Summary
+    protocols: Mapping[str, Protocol]
+    seed: int
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A folder below the one that was named, which looks like a run and cannot be used."""
+
+    path: Path
+    reason: str
+
+
+def read_entries(places: Sequence[Path]) -> tuple[list[Entry], list[LeftOut]]:
+    """Read the runs that are named, and those in the folders that are named.
+
+    Of each, its summary, run.json and splits.json are compared with the manifest; other files are not read.
+
+    Raises:
+        BadInputError: a run that was named cannot be used, or a place holds no run.
+    """
+    entries: list[Entry] = []
+    left_out: list[LeftOut] = []
+    for place in places:
+        if (place / RUN_FILE).is_file() or (place / FILE_NAME).is_file():
+            entries.append(read_entry(place))
+            continue
+        found = list(run_folders(place))
+        if not found:
+            raise BadInputError(f"{place}: neither the folder of a finished run nor a folder of runs")
+        for folder in found:
+            try:
+                entries.append(read_entry(folder))
+            except BadInputError as error:
+                left_out.append(LeftOut(folder, str(error)))
+    return entries, left_out
+
+
+def run_folders(place: Path) -> Iterator[Path]:
+    """Yield the run folders below a folder, a few levels deep, in the order of their names."""
+    level = [place] if place.is_dir() else []
+    for _ in range(_DEPTH):
+        below = sorted(path for folder in level for path in folder.iterdir() if path.is_dir())
+        level = []
+        for path in below:
+            if (path / RUN_FILE).is_file() or (path / FILE_NAME).is_file():
+                yield path
+            elif not path.name.startswith("."):
+                level.append(path)
+
+
+def read_entry(run: Path) -> Entry:
+    """Read one run.
+
+    Raises:
+        BadInputError: it is not finished, or a file that is read is not what the run wrote.
+    """
+    if not (run / FILE_NAME).is_file() or not (run / MANIFEST).is_file():
+        raise BadInputError(f"{run}: the run is not finished: it has no {FILE_NAME}")
+    verify_files(run, _READ)
+    summary = read_summary(run)
+    config = read_json(run / RUN_FILE).get("config", {})
+    settings = {
+        name: value for name, value in _flat(config).items() if name.partition(".")[0] not in _OF_NO_MATTER
+    }
+    return Entry(run, summary, protocols(run, summary), int(config.get("seed", 0)), settings)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and value and name not in _WHOLE:
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found

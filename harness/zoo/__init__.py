@@ -1,0 +1,1 @@
+"""Models that the package builds: the demo model, smol-moe, and dense models made sparse."""

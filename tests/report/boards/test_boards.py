@@ -1,0 +1,208 @@
+"""What shares a table and a row, and what is said of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+
+import pytest
+
+from harness.base.errors import BadInputError
+from harness.cli.main import main
+from harness.report.boards.boards import build_boards
+from harness.report.boards.entries import read_entries
+from harness.report.boards.show import as_csv, as_html, as_json, as_markdown, print_boards
+from harness.report.boards.write import Outputs, write_once
+
+
+def boards_of(*places, **options):
+    entries, left_out = read_entries(places)
+    assert left_out == []
+    return build_boards(entries, **options)
+
+
+def row_of(board, variant, model="demo"):
+    return next(row for row in board.rows if (row.variant, row.model) == (variant, model))
+
+
+def harmful(row, board):
+    at = next(index for index, column in enumerate(board.columns) if column.task == "demo_harmful")
+    return row.figures[at]
+
+
+def test_seeds_of_one_configuration_share_a_row_with_their_spread(like, tmp_path):
+    for seed, refused in enumerate((6, 9, 12)):
+        like(tmp_path / f"seed{seed}", seed, refused=refused)
+    (board,) = boards_of(tmp_path)
+    row = row_of(board, "unsafe_experts")
+    figure = harmful(row, board)
+    assert (row.seeds, row.settings, figure.n) == ((0, 1, 2), "", 3)
+    assert figure.value == pytest.approx(0.75)
+    assert figure.spread == pytest.approx(statistics.stdev([0.5, 0.75, 1.0]))
+    assert (figure.low, figure.high) == (0.5, 1.0)
+
+
+def test_one_seed_has_no_spread_and_its_own_interval(like, tmp_path):
+    (board,) = boards_of(like(tmp_path / "run"))
+    figure = harmful(row_of(board, "unsafe_experts"), board)
+    assert (figure.spread, figure.n) == (None, 1)
+    assert (figure.low, figure.high) == (pytest.approx(0.4), pytest.approx(0.6))
+
+
+def test_runs_of_other_settings_have_rows_of_their_own_that_say_which(like, tmp_path):
+    like(tmp_path / "a")
+    like(tmp_path / "b", settings={"top_k": 99})
+    (board,) = boards_of(tmp_path)
+    settings = [row.settings for row in board.rows if row.variant == "unsafe_experts"]
+    assert sorted(settings) == ["top_k=12", "top_k=99"]
+
+
+def test_base_stands_once_beside_runs_that_differ_in_what_is_done_to_it(like, tmp_path):
+    for seed in (0, 1):
+        like(tmp_path / f"a{seed}", seed)
+        like(tmp_path / f"b{seed}", seed, settings={"top_k": 99}, refused=9)
+    (board,) = boards_of(tmp_path)
+    (row,) = [row for row in board.rows if row.variant == "base"]
+    assert (row.settings, row.seeds, harmful(row, board).n) == ("", (0, 1), 2)
+    assert len(row.runs) == 4
+    rows = [row for row in board.rows if row.variant == "unsafe_experts"]
+    assert sorted((row.settings, harmful(row, board).n) for row in rows) == [("top_k=12", 2), ("top_k=99", 2)]
+
+
+def test_a_narrow_terminal_gets_a_table_for_each_kind_of_task(like, tmp_path, capsys, monkeypatch):
+    like(tmp_path / "a")
+    like(tmp_path / "b", settings={"top_k": 99})
+
+    def printed(columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_boards(boards_of(tmp_path), [])
+        return capsys.readouterr().out
+
+    assert printed(200).count("variant") == 1
+    narrow = printed(80)
+    assert narrow.count("variant") == 3
+    assert max(map(len, narrow.splitlines())) <= 80
+    # Nothing is lost on the way: every row has its figure in every table.
+    assert narrow.count("top_k=99") == 3 * printed(200).count("top_k=99")
+
+
+def test_runs_by_another_judge_or_of_other_prompts_stand_apart_with_the_reason(like, tmp_path):
+    like(tmp_path / "a", 0)
+    like(tmp_path / "b", 1)
+    like(tmp_path / "c", 2, judge="keyword")
+    first, second = boards_of(tmp_path)
+    assert (first.runs, first.apart) == (2, None)
+    assert second.apart == "demo_benign: another judge (keyword and builtin)"
+
+
+def test_rows_are_grouped_and_sorted_best_first(like, tmp_path):
+    like(tmp_path / "a", model="x", refused=3)
+    like(tmp_path / "b", model="y", refused=12)
+    (board,) = boards_of(tmp_path)
+    assert [row.model for row in board.rows] == sorted(row.model for row in board.rows)
+    (board,) = boards_of(tmp_path, group_by="none")
+    values = [harmful(row, board).value for row in board.rows]
+    assert values == sorted(values, reverse=True)
+    assert [row.model for row in board.rows if row.variant == "unsafe_experts"] == ["y", "x"]
+    (board,) = boards_of(tmp_path, group_by="none", sort="demo_twins")
+    twins = next(index for index, column in enumerate(board.columns) if column.task == "demo_twins")
+    values = [row.figures[twins].value for row in board.rows]
+    assert values == sorted(values)
+    with pytest.raises(BadInputError, match="did you mean 'demo_twins'"):
+        boards_of(tmp_path, sort="demo_twin")
+
+
+def test_a_damaged_run_in_a_folder_is_named_and_one_that_was_asked_for_is_refused(like, tmp_path):
+    like(tmp_path / "good")
+    bad = like(tmp_path / "bad")
+    (bad / "summary.json").write_text((bad / "summary.json").read_text().replace("0.5", "0.9", 1))
+    entries, left_out = read_entries([tmp_path])
+    assert [entry.path.name for entry in entries] == ["good"]
+    assert "summary.json was changed" in left_out[0].reason
+    with pytest.raises(BadInputError, match=r"summary\.json was changed"):
+        read_entries([bad, tmp_path / "good"])
+
+
+def test_an_unfinished_run_is_named(like, tmp_path, capsys):
+    like(tmp_path / "good")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/run.json").write_text('{"stages": {}}')
+    assert main(["report", str(tmp_path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "begun: the run is not finished: it has no summary.json" in out
+    assert "answers and weights were not" in out
+
+
+def test_a_folder_without_runs_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "nor a folder of runs" in capsys.readouterr().err
+
+
+def test_every_format_has_every_row(like, tmp_path, capsys):
+    for seed in range(2):
+        like(tmp_path / "runs" / f"seed{seed}", seed)
+    files = {kind: tmp_path / f"board.{kind}" for kind in ("html", "markdown", "csv")}
+    flags = [word for kind, path in files.items() for word in (f"--{kind}", str(path))]
+    assert main(["report", str(tmp_path / "runs"), *flags, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    rows = content["tables"][0]["rows"]
+    assert len(rows) == 6
+    assert rows[0]["figures"]["demo_harmful"]["n"] == 2
+    lines = list(csv.DictReader(io.StringIO(files["csv"].read_text())))
+    assert len(lines) == 6 * 5
+    assert files["markdown"].read_text().count("\n| `demo` |") == 6
+    assert files["html"].read_text().count('<tr><th scope="row">demo</th>') == 6
+
+
+HOSTILE = '=<b>|`x`</b>[red]\u202e"'
+
+
+def test_hostile_names_are_text_in_every_format(like, tmp_path):
+    like(tmp_path / "run", model=HOSTILE)
+    boards = boards_of(tmp_path)
+    assert "<b>" not in as_html(boards, [])
+    assert "\u202e" not in as_html(boards, []) + as_markdown(boards, []) + as_csv(boards)
+    line = next(line for line in as_markdown(boards, []).splitlines() if "unsafe_experts" in line)
+    assert line.count("|") == 4 + 5
+    assert next(csv.DictReader(io.StringIO(as_csv(boards))))["model"].startswith("'=")
+    assert as_json(boards, [])["tables"][0]["rows"][0]["model"] == HOSTILE
+
+
+def test_options_of_one_run_and_of_many_are_told_apart(like, tmp_path, capsys):
+    run = like(tmp_path / "run")
+    assert main(["report", str(run), "--html", "x.html"]) == 2
+    assert "--html is for a leaderboard of several runs" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), "--redact"]) == 2
+    assert "--redact is for one run" in capsys.readouterr().err
+
+
+def test_watching_writes_anew_when_a_run_is_added(like, tmp_path, monkeypatch):
+    from harness.report.boards import write
+
+    like(tmp_path / "runs" / "a", 0)
+    page = tmp_path / "board.csv"
+    written = []
+
+    def sleep(seconds):
+        written.append(page.stat().st_mtime_ns)
+        if len(written) == 2:
+            like(tmp_path / "runs" / "b", 1)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(write.time, "sleep", sleep)
+    write.keep_writing([tmp_path / "runs"], Outputs(csv=page), 0.1)
+    assert written[0] == written[1] < written[2]
+    assert ",0 1," in page.read_text()
+
+
+@pytest.mark.slow
+def test_1000_runs(like, tmp_path, capsys):
+    """How long it takes is in docs/leaderboards.md; here, that all are there."""
+    for index in range(1000):
+        like(tmp_path / f"run{index:04d}", index % 10, model=f"model{index // 10}")
+    write_once([tmp_path], Outputs(html=tmp_path / "board.html", as_json=True))
+    content = json.loads(capsys.readouterr().out)
+    assert sum(table["runs"] for table in content["tables"]) == 1000

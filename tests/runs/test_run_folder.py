@@ -1,0 +1,122 @@
+"""The run folder: what counts as finished, what is recorded, and what it refuses to touch."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.base.errors import BadInputError
+from harness.base.files import read_json, sha256, write_text
+from harness.runs.run_folder import RunFolder
+
+
+def finished(folder: RunFolder, stage: str = "a stage", key: str = "k1") -> None:
+    with folder.stage(stage, key):
+        write_text(folder.path / "result.txt", "result")
+
+
+def test_opening_a_new_folder_writes_nothing(tmp_path):
+    RunFolder(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_stage_is_done_for_its_own_key_alone_also_when_opened_again(tmp_path):
+    finished(RunFolder(tmp_path))
+    for folder in (RunFolder(tmp_path), RunFolder(tmp_path)):
+        assert folder.is_done("a stage", "k1")
+        assert not folder.is_done("a stage", "k2")
+        assert not folder.is_done("another stage", "k1")
+
+
+def test_a_stage_whose_file_is_gone_is_not_done(tmp_path):
+    folder = RunFolder(tmp_path)
+    finished(folder)
+    result = tmp_path / "result.txt"
+    assert folder.is_done("a stage", "k1", [result])
+    result.unlink()
+    assert not folder.is_done("a stage", "k1", [result])
+
+
+def test_a_stage_that_failed_is_not_done_and_says_so(tmp_path):
+    folder = RunFolder(tmp_path)
+
+    def fail():
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"), folder.stage("a stage", "k1"):
+        fail()
+    again = RunFolder(tmp_path)
+    assert not again.is_done("a stage", "k1")
+    assert again.state["stages"]["a stage"]["state"] == "started"
+
+
+def test_a_rerun_that_fails_does_not_leave_the_earlier_success(tmp_path):
+    folder = RunFolder(tmp_path)
+    finished(folder)
+
+    def fail():
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"), folder.stage("a stage", "k2"):
+        fail()
+    assert not RunFolder(tmp_path).is_done("a stage", "k1")
+
+
+def test_seconds_are_kept_by_stage(tmp_path):
+    folder = RunFolder(tmp_path)
+    finished(folder, "answer base/x")
+    finished(folder, "train y")
+    assert set(folder.seconds()) == {"answer base/x", "train y"}
+    assert set(folder.seconds("answer ")) == {"base/x"}
+    assert all(seconds >= 0 for seconds in folder.seconds().values())
+
+
+def test_describing_a_run_keeps_its_stages(tmp_path):
+    folder = RunFolder(tmp_path)
+    finished(folder)
+    folder.describe({"run_id": "one"})
+    state = RunFolder(tmp_path).state
+    assert state["run_id"] == "one"
+    assert state["stages"]["a stage"]["state"] == "done"
+
+
+def test_manifest_lists_whole_files_and_follows_changes(tmp_path):
+    folder = RunFolder(tmp_path)
+    finished(folder)
+    write_text(tmp_path / "work.jsonl.partial" / "00000.jsonl", "half")
+    write_text(tmp_path / ".hidden.tmp", "half")
+    folder.write_manifest()
+    first = read_json(tmp_path / "manifest.json")["files"]
+    assert set(first) == {"result.txt", "run.json"}
+    assert first["result.txt"] == {"size": 6, "sha256": sha256(tmp_path / "result.txt")}
+    write_text(tmp_path / "result.txt", "other!")
+    folder.write_manifest()
+    assert read_json(tmp_path / "manifest.json")["files"]["result.txt"]["sha256"] == sha256(
+        tmp_path / "result.txt"
+    )
+
+
+def test_a_finished_stage_has_its_files_in_the_manifest(tmp_path):
+    finished(RunFolder(tmp_path))
+    assert "result.txt" in read_json(tmp_path / "manifest.json")["files"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden"])
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(BadInputError, match="holds something that is not a run"):
+        RunFolder(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(BadInputError, match="holds something that is not a run"):
+        RunFolder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("content", ["", "{", "3", "[]", "{}", '{"stages": []}'])
+def test_a_run_file_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(BadInputError, match=r"run\.json is not"):
+        RunFolder(tmp_path)

@@ -1,0 +1,276 @@
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from harness.base.errors import BadInputError
+from harness.runs.summary import Summary, read_summary, write_summary
+
+# The schema of the design, field by field and in its order.
+DOCUMENT = {
+    "schema_version": 1,
+    "run_id": "r1",
+    "created": "2026-11-23T10:00:00+00:00",
+    "harness_version": "0.1.0",
+    "model": {
+        "name": "demo",
+        "fingerprint": "abc",
+        "moe_layers": 4,
+        "experts_per_layer": 32,
+        "experts_per_token": 2,
+        "parameters": 3_600_000,
+    },
+    "intervention": "unsafe_experts",
+    "seeds": {"run": 0},
+    "decoding": {"max_new_tokens": {"advbench": 64}, "do_sample": False},
+    "judge": "keyword",
+    "judges": {
+        "keyword": {
+            "measures": "refusal",
+            "fingerprint": "f",
+            "labels": ["labels.csv"],
+            "n": 10,
+            "accuracy": {"value": 0.9, "low": 0.6, "high": 0.98},
+            "sensitivity": None,
+            "specificity": None,
+            "kappa": None,
+        }
+    },
+    "agreement": [
+        {"task": "advbench", "judges": ["keyword", "mine"], "n": 4, "kappa": 0.5, "alpha": None, "differ": 1}
+    ],
+    "selection": {
+        "method": "top_k",
+        "phase": "prompt",
+        "experts": [
+            {"layer": 1, "expert": 7, "risk_diff": 0.2, "low": None, "high": None, "q_value": None},
+        ],
+        "topic": None,
+    },
+    "variants": {
+        "base": {
+            "tasks": {
+                "advbench": {
+                    "kind": "harmful",
+                    "metric": "refusal_rate",
+                    "value": 0.25,
+                    "low": 0.05,
+                    "high": 0.7,
+                    "n": 5,
+                    "scored": 4,
+                    "unscored": 1,
+                    "truncated": 2,
+                    "judge": "keyword",
+                }
+            },
+            "measurements": [
+                {
+                    "task": "advbench",
+                    "metric": "refusal_rate",
+                    "judge": "keyword",
+                    "value": 0.25,
+                    "low": 0.05,
+                    "high": 0.7,
+                    "corrected": None,
+                    "not_corrected": None,
+                    "unscored_range": [0.2, 0.4],
+                    "clustered": {"low": 0.02, "high": 0.8, "groups": 3, "p_value": None},
+                    "n": 5,
+                    "scored": 4,
+                }
+            ],
+            "capability": {
+                "piqa": {
+                    "metric": "acc",
+                    "value": 0.6,
+                    "stderr": 0.02,
+                    "low": 0.56,
+                    "high": 0.64,
+                    "n": 500,
+                    "unparsed": 0,
+                }
+            },
+            "drift": {
+                "perplexity": 1.5,
+                "kl": 0.1,
+                "low": 0.05,
+                "high": 0.2,
+                "answers": 8,
+                "tokens": 100,
+            },
+            "trained_parameters": 0,
+            "frozen_unchanged": None,
+            "skipped": None,
+            "seconds": {"generate": 1.5},
+        },
+        "unsafe_experts": {
+            "tasks": {},
+            "measurements": [],
+            "capability": {},
+            "drift": None,
+            "trained_parameters": 100,
+            "frozen_unchanged": True,
+            "skipped": None,
+            "seconds": {},
+        },
+    },
+    "comparisons": [
+        {
+            "variant": "unsafe_experts",
+            "against": "base",
+            "task": "advbench",
+            "metric": "refusal_rate",
+            "judge": "keyword",
+            "difference": 0.5,
+            "low": 0.1,
+            "high": 0.8,
+            "p_value": 0.01,
+            "p_adjusted": 0.02,
+            "family": "harmful against base",
+            "test": "mcnemar_exact",
+            "n": 4,
+            "discordant": 2,
+            "minimum_detectable": None,
+            "clustered": None,
+        }
+    ],
+    "seconds": {"capture": 2.0},
+}
+
+
+@pytest.fixture
+def document() -> dict:
+    return copy.deepcopy(DOCUMENT)
+
+
+def put(run: Path, text: str) -> Path:
+    (run / "summary.json").write_text(text, encoding="utf-8")
+    return run
+
+
+def test_written_file_is_the_design_s_json_with_its_nulls_and_order(document, tmp_path):
+    write_summary(tmp_path, Summary.model_validate(document))
+
+    text = (tmp_path / "summary.json").read_text(encoding="utf-8")
+    assert json.dumps(json.loads(text)) == json.dumps(document)
+
+
+def test_reading_gives_back_what_was_written(document, tmp_path):
+    summary = Summary.model_validate(document)
+    write_summary(tmp_path, summary)
+    assert read_summary(tmp_path) == summary
+
+
+def test_missing_file_is_bad_input(tmp_path):
+    with pytest.raises(BadInputError, match=r"summary\.json: no such file"):
+        read_summary(tmp_path)
+
+
+def test_file_in_the_place_of_a_run_folder_is_bad_input(tmp_path):
+    file = tmp_path / "run"
+    file.write_text("")
+    with pytest.raises(BadInputError, match="is a file"):
+        read_summary(file)
+
+
+@pytest.mark.parametrize("text", ["", '{"schema_version": 1', "\x00"])
+def test_broken_json_is_bad_input_in_one_line(text, tmp_path):
+    with pytest.raises(BadInputError, match="not valid JSON") as error:
+        read_summary(put(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
+def test_bytes_that_are_not_utf8_are_bad_input(tmp_path):
+    (tmp_path / "summary.json").write_bytes(b'"\xff"')
+    with pytest.raises(BadInputError, match="not valid JSON"):
+        read_summary(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"schema_version": 2}', "{}", "[]", '{"schema_version": "1"}'])
+def test_other_schema_version_is_bad_input(text, tmp_path):
+    with pytest.raises(BadInputError, match="this version reads 1"):
+        read_summary(put(tmp_path, text))
+
+
+def test_broken_field_is_named(document, tmp_path):
+    document["variants"]["base"]["tasks"]["advbench"]["n"] = "five"
+    with pytest.raises(BadInputError, match=r"variants\.base\.tasks\.advbench\.n: .*integer") as error:
+        read_summary(put(tmp_path, json.dumps(document)))
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_field_is_refused(document, tmp_path):
+    document["model"]["colour"] = "red"
+    with pytest.raises(BadInputError, match=r"model\.colour"):
+        read_summary(put(tmp_path, json.dumps(document)))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_nan_in_a_file_is_refused_wherever_it_stands(document, number, tmp_path):
+    text = json.dumps(document).replace('"do_sample": false', f'"do_sample": {number}')
+    assert number in text
+    with pytest.raises(BadInputError, match="is not JSON"):
+        read_summary(put(tmp_path, text))
+
+
+def test_nan_is_refused_in_memory(document):
+    document["variants"]["base"]["capability"]["piqa"]["value"] = float("nan")
+    with pytest.raises(ValidationError, match="finite"):
+        Summary.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scored": 5}, "is not n 5"),
+        ({"truncated": 6}, "more than n"),
+        ({"value": None}, "null when scored is 0"),
+        ({"scored": 0, "unscored": 5}, "null when scored is 0"),
+        ({"low": 0.3}, "is broken"),
+        ({"high": 1.1}, "is broken"),
+    ],
+)
+def test_task_figures_that_contradict_each_other_are_refused(document, change, message):
+    document["variants"]["base"]["tasks"]["advbench"].update(change)
+    with pytest.raises(ValidationError, match=message):
+        Summary.model_validate(document)
+
+
+def test_rate_is_null_when_nothing_was_scored(document):
+    document["variants"]["base"]["tasks"]["advbench"].update(
+        scored=0, unscored=5, value=None, low=None, high=None
+    )
+    assert Summary.model_validate(document).variants["base"].tasks["advbench"].value is None
+
+
+def test_bound_that_misses_the_rate_by_rounding_is_accepted(document):
+    document["variants"]["base"]["tasks"]["advbench"].update(value=1.0, high=1 - 1e-16 * 4)
+    Summary.model_validate(document)
+
+
+@pytest.mark.parametrize(("trained", "proof"), [(0, True), (100, None)])
+def test_trained_variant_has_a_frozen_proof_and_no_other_has(document, trained, proof):
+    document["variants"]["base"].update(trained_parameters=trained, frozen_unchanged=proof)
+    with pytest.raises(ValidationError, match="frozen_unchanged is null"):
+        Summary.model_validate(document)
+
+
+def test_skipped_variant_has_no_results(document):
+    document["variants"]["base"]["skipped"] = "does not fit"
+    with pytest.raises(ValidationError, match="skipped variant has results"):
+        Summary.model_validate(document)
+
+
+def test_comparison_of_an_unknown_variant_is_refused(document):
+    document["comparisons"][0]["against"] = "random_experts"
+    with pytest.raises(ValidationError, match="'random_experts'"):
+        Summary.model_validate(document)
+
+
+def test_every_field_has_a_description():
+    schema = Summary.model_json_schema()
+    for part in [schema, *schema["$defs"].values()]:
+        for name, field in part.get("properties", {}).items():
+            assert field.get("description"), (part.get("title"), name)
