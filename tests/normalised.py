@@ -19,11 +19,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from harness.base.files import read_json, write_json
 from harness.cli.main import main
 from harness.report.conclusion import conclude
-from harness.store.files import read_json, write_json
-from harness.store.run_folder import RunFolder
-from harness.store.summary import read_summary
+from harness.runs.run_folder import RunFolder
+from harness.runs.summary import read_summary
 
 WIDTH = "100"
 _LONG_NUMBER = re.compile(r"(?<![\w.])\d+\.\d{8,}(e-?\d+)?|(?<![\w.])\d(\.\d+)?e-?\d+(?!\w)")

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
 from harness.capability.results import CapabilityResult
 from harness.config import RunConfig
 from harness.interventions.apply import Variant
@@ -23,13 +24,12 @@ from harness.interventions.spec import VariantSpec
 from harness.judges.base import JUDGES, Verdict, judge_all
 from harness.judges.card import Card, Counts, Measured, Partial, write_card
 from harness.metrics.rates import wilson
+from harness.pipeline.clustering import with_clusters
+from harness.pipeline.judging import with_judges
+from harness.pipeline.summarise import Evaluated, summarise
 from harness.report.write import write_reports
-from harness.run.clustering import with_clusters
-from harness.run.judging import with_judges
-from harness.run.summarise import Evaluated, summarise
-from harness.store.files import read_json, read_jsonl, write_json, write_jsonl
-from harness.store.run_folder import RunFolder
-from harness.store.summary import Summary, write_summary
+from harness.runs.run_folder import RunFolder
+from harness.runs.summary import Summary, write_summary
 
 LAYERS, EXPERTS, PER_TOKEN = (1, 2, 3), 8, 2
 CREATED = "2026-01-02T03:04:05+00:00"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from harness.cli.main import main
-from harness.store.integrity import verify_run
+from harness.runs.integrity import verify_run
 
 RUN = Path(__file__).resolve().parents[1] / "fixtures" / "run_v1"
 
