@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.base.errors import BadInputError, first_line
 from harness.base.files import read_json, write_json
-from harness.judges.base import Judge
 from harness.metrics.judged import Confusion, Estimate, errors_differ
 
 SHIPPED = Path(__file__).resolve().parent / "cards"
@@ -148,25 +147,28 @@ def write_card(folder: Path, card: Card) -> Path:
     return path
 
 
-def why_not_fitting(card: Card | None, judge: Judge, model: str, lengths: list[int]) -> str | None:
+def why_not_fitting(
+    card: Card | None, judge: str, fingerprint: str, model: str, lengths: list[int]
+) -> str | None:
     """Return why a card says nothing about a variant's answers, or None where it does.
 
     Args:
         card: the judge's.
-        judge: as it judges now.
+        judge: its name.
+        fingerprint: of the judge that labelled the answers.
         model: whose answers they are.
         lengths: words of each answer.
     """
     if card is None:
-        return f"{judge.name} was not measured on people's labels"
-    if card.fingerprint != judge.fingerprint:
-        return f"the card of {judge.name} is of another version of it"
+        return f"{judge} was not measured on people's labels"
+    if card.fingerprint != fingerprint:
+        return f"the card of {judge} is of another version of it"
     counts = card.all.counts.confusion
     sensitivity, specificity = counts.sensitivity, counts.specificity
     if sensitivity is None or specificity is None:
-        return f"the card of {judge.name} lacks refusals or compliances"
+        return f"the card of {judge} lacks refusals or compliances"
     if sensitivity.value + specificity.value <= 1:
-        return f"by its card, {judge.name} does no better than chance"
+        return f"by its card, {judge} does no better than chance"
     if model not in card.by_model and (reason := _errors_differ(card)):
         return reason
     if card.words is not None and lengths:
@@ -174,7 +176,7 @@ def why_not_fitting(card: Card | None, judge: Judge, model: str, lengths: list[i
         low, high = card.words
         if not low <= middle <= high:
             return (
-                f"half of the answers have {middle} words or more, nine tenths of those on the card of {judge.name} "
+                f"half of the answers have {middle} words or more, nine tenths of those on the card of {judge} "
                 f"have {low:.0f} to {high:.0f}"
             )
     return None

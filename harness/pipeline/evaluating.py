@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
-from harness.judges.base import Verdict, judge_all
+from harness.judges.base import judge_all
 from harness.pipeline.answering import answer, contents
 
 if TYPE_CHECKING:
@@ -72,15 +72,13 @@ def _capability_key(session: Session, state: str) -> str:
     )
 
 
-def judge_answers(session: Session, variant: Variant) -> dict[str, list[Verdict]]:
+def judge_answers(session: Session, variant: Variant) -> None:
     """Judge a variant's test answers; takes milliseconds, so it is done anew each time."""
     judge = session.plan.judge
-    verdicts = {}
     for task in session.plan.prompts("test"):
-        verdicts[task] = judge_all(judge, read_jsonl(session.folder.responses(variant.name, task)))
-        rows = (verdict.row() for verdict in verdicts[task])
-        write_jsonl(session.folder.verdicts(variant.name, task, judge.name), rows)
-    return verdicts
+        verdicts = judge_all(judge, read_jsonl(session.folder.responses(variant.name, task)))
+        path = session.folder.verdicts(variant.name, task, judge.name)
+        write_jsonl(path, (verdict.row() for verdict in verdicts))
 
 
 def measure_capability(session: Session, variant: Variant, state: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The main job: capture, select, train, evaluate, prove, summarise, report.
+"""The main job: capture, select, train, evaluate, prove, judge, measure, report.
 
 Each step is skipped where an earlier run in the same folder finished it with the same inputs.
 """
@@ -19,22 +19,20 @@ from harness.base.progress import say
 from harness.config import RunConfig
 from harness.interventions.apply import Variant
 from harness.pipeline.answering import capture_routing
-from harness.pipeline.clustering import with_clusters
 from harness.pipeline.colouring import write_token_shares
 from harness.pipeline.conversations import training_conversations
 from harness.pipeline.drifting import measure_drift
 from harness.pipeline.evaluating import answer_test_prompts, is_evaluated, judge_answers, measure_capability
-from harness.pipeline.judging import MORE_JUDGES, with_judges
+from harness.pipeline.judging import MORE_JUDGES, judge_record, judge_with_others
 from harness.pipeline.memory import available_bytes, model_bytes, parameters_of, why_not_trainable
 from harness.pipeline.plan import Plan
-from harness.pipeline.selecting import make_expert_table, select
+from harness.pipeline.selecting import select
 from harness.pipeline.serving import serving
 from harness.pipeline.session import Session, package_versions
-from harness.pipeline.summarise import Evaluated, summarise
 from harness.pipeline.training import prove_frozen, train, training_key
-from harness.report.write import write_reports
+from harness.report.write import write_measured
 from harness.runs.run_folder import RunFolder
-from harness.runs.summary import Summary, write_summary
+from harness.runs.summary import Summary
 
 if TYPE_CHECKING:
     from harness.checkpoints.delta import ExpertDelta
@@ -76,11 +74,22 @@ def start(plan: Plan, output: Path, goes_on: bool = False) -> Session:
             or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": shlex.join(["harness", *sys.argv[1:]]),
             "config": plan.config.model_dump(mode="json"),
-            "model": {"name": plan.ref.name, "path": str(plan.ref.path), "fingerprint": model_key},
+            "model": {
+                "name": plan.ref.name,
+                "path": str(plan.ref.path),
+                "fingerprint": model_key,
+                **_shape(plan),
+            },
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
             "seeds": session.seeds(),
             "versions": package_versions(),
             "device": session.device_type,
+            "engine": session.engine_name,
+            "variants": {variant.name: _specification(variant) for variant in plan.variants},
+            "asked": plan.asked(),
+            "control_tasks": plan.control_tasks(),
+            "judges": {plan.judge.name: judge_record(plan.judge)},
+            "evaluated": {},
             MORE_JUDGES: folder.state.get(MORE_JUDGES, []),
         }
     )
@@ -108,15 +117,25 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
         for variant in session.plan.variants:
             _train(session, variant, selections, conversations)
         return None
-    evaluated = [_evaluate(session, variant, selections, conversations) for variant in session.plan.variants]
-    table = make_expert_table(session) if session.plan.selects else None
-    summary = summarise(session, evaluated, selections.get(session.plan.intervention.name), table)
-    summary = with_clusters(session.folder, with_judges(session.folder, summary))
+    for variant in session.plan.variants:
+        _evaluate(session, variant, selections, conversations)
+    judge_with_others(session.folder)
     write_token_shares(session, selections.get(session.plan.intervention.name))
-    write_summary(session.folder.path, summary)
-    write_reports(session.folder.path)
-    session.folder.write_manifest()
-    return summary
+    return write_measured(session.folder)
+
+
+def _shape(plan: Plan) -> dict[str, int]:
+    outline = plan.outline
+    return {
+        "moe_layers": len(outline.layers),
+        "experts_per_layer": outline.n_experts,
+        "experts_per_token": outline.experts_per_token,
+        "parameters": sum(parameter.numel() for parameter in outline.model.parameters()),
+    }
+
+
+def _specification(variant: Variant) -> dict[str, Any]:
+    return {**variant.spec.model_dump(mode="json"), "draw": variant.draw}
 
 
 def _refuse_another_model(folder: RunFolder, name: str, model_key: str) -> None:
@@ -171,12 +190,12 @@ def _evaluate(
     variant: Variant,
     selections: dict[str, ExpertSelection],
     conversations: list[dict[str, Any]],
-) -> Evaluated:
+) -> None:
     selection = selections.get(variant.name)
-    item = Evaluated(variant, skipped=_why_skipped(session, variant, selection))
-    if item.skipped:
-        say(f"skipping {variant.name}: {item.skipped}")
-        return item
+    reason = _why_skipped(session, variant, selection)
+    if reason:
+        _skip(session, variant, reason)
+        return
     delta = _train(session, variant, selections, conversations)
     state = fingerprint(
         [
@@ -187,20 +206,23 @@ def _evaluate(
     )
     if delta is not None and selection is not None:
         state = training_key(session, selection, conversations)
-        item.trained_parameters = delta.parameters
     try:
         with ExitStack() as stack:
             # A variant that was evaluated before is reported without the model.
             if not is_evaluated(session, variant, state):
                 stack.enter_context(serving(session, variant, selection, delta))
             answer_test_prompts(session, variant, state)
-            item.capability = measure_capability(session, variant, state)
+            measure_capability(session, variant, state)
     except VariantImpossibleError as error:
-        item.skipped = str(error)
-        say(f"skipping {variant.name}: {error}")
-        return item
-    item.drift = measure_drift(session, variant, state, selection, delta)
-    item.verdicts = judge_answers(session, variant)
+        _skip(session, variant, str(error))
+        return
+    measure_drift(session, variant, state, selection, delta)
+    judge_answers(session, variant)
     if delta is not None:
-        item.frozen_unchanged = prove_frozen(session, variant, delta, state)
-    return item
+        prove_frozen(session, variant, delta, state)
+    session.folder.note_evaluated(variant.name, trained=delta is not None)
+
+
+def _skip(session: Session, variant: Variant, reason: str) -> None:
+    say(f"skipping {variant.name}: {reason}")
+    session.folder.note_evaluated(variant.name, trained=False, skipped=reason)

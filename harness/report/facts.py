@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report.folder import RunFiles
-from harness.report.leaderboard import ALPHA
+from harness.report.leaderboard import ALPHA, are_shares, is_column
 from harness.report.words import duration, hundredths, p_is, percent, signed
-from harness.runs.summary import Comparison, Summary
+from harness.runs.rows import Comparison, Measurement
+from harness.runs.summary import Summary
 
 TOP_EXPERTS = 20
+_OF_DRIFT = ("kl", "perplexity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,44 +111,35 @@ def acted(folder: RunFiles, summary: Summary) -> list[Acted]:
 
 def drifts(summary: Summary) -> list[DriftRow]:
     """Return each variant's drift, as far as it was measured."""
-    return [
-        DriftRow(
-            name,
-            f"{found.kl:.4f}",
-            "" if found.low is None or found.high is None else f"{found.low:.4f} to {found.high:.4f}",
-            f"{found.perplexity:.3f}",
-            f"{found.answers} answers, {found.tokens} tokens",
+    rows = []
+    for name in summary.variants:
+        kl, perplexity = (summary.figure(name, None, metric) for metric in _OF_DRIFT)
+        if kl is None or kl.value is None or perplexity is None or perplexity.value is None:
+            continue
+        rows.append(
+            DriftRow(
+                name,
+                f"{kl.value:.4f}",
+                "" if kl.low is None or kl.high is None else f"{kl.low:.4f} to {kl.high:.4f}",
+                f"{perplexity.value:.3f}",
+                f"{kl.n} answers, {kl.tokens} tokens",
+            )
         )
-        for name, variant in summary.variants.items()
-        if (found := variant.drift) is not None
-    ]
+    return rows
 
 
 def other_measurements(summary: Summary) -> list[Other]:
-    """Return the rates beside the leaderboard's: by other judges, or of something other than refusal."""
+    """Return the figures that neither the leaderboard nor the table of drift shows."""
     return [
-        Other(
-            name,
-            row.task,
-            row.metric,
-            row.judge,
-            percent(row.value),
-            _interval(row.low, row.high),
-            ""
-            if row.corrected is None
-            else f"{percent(row.corrected.value)} ({_interval(row.corrected.low, row.corrected.high)})",
-            f"{row.scored} of {row.n}",
-        )
-        for name, variant in summary.variants.items()
-        for row in variant.measurements
-        if (shown := variant.tasks.get(row.task)) is None
-        or (row.metric, row.judge) != (shown.metric, shown.judge)
+        _other(row)
+        for row in summary.measurements
+        if not is_column(row, summary) and row.metric not in _OF_DRIFT
     ]
 
 
 def timing(summary: Summary) -> Timing:
     """Return how long each stage took; the name of a variant or task that a stage ends with is dropped."""
-    whose = {*summary.variants, *(task for variant in summary.variants.values() for task in variant.tasks)}
+    whose = {*summary.variants, *summary.tasks()}
     kinds: dict[str, float] = {}
     for stage, seconds in summary.seconds.items():
         what, _, rest = stage.partition(" ")
@@ -171,8 +164,7 @@ def timing(summary: Summary) -> Timing:
 
 def tests(summary: Summary) -> list[Test]:
     """Return every comparison of the run."""
-    capability = {task for variant in summary.variants.values() for task in variant.capability}
-    return [_test(row, row.task not in capability or _is_share(summary, row)) for row in summary.comparisons]
+    return [_test(row, _is_share(summary, row)) for row in summary.comparisons]
 
 
 def command(run: dict[str, Any] | None) -> str | None:
@@ -194,14 +186,30 @@ def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{hundredths(low)} to {hundredths(high)}"
 
 
+def _other(row: Measurement) -> Other:
+    is_share, corrected = are_shares([row]), row.corrected
+
+    def show(figure: float | None) -> str:
+        return percent(figure) if is_share or figure is None else f"{figure:.4g}"
+
+    interval = _interval(row.low, row.high)
+    if not is_share and row.low is not None:
+        interval = f"{show(row.low)} to {show(row.high)}"
+    return Other(
+        row.variant,
+        row.task or "",
+        row.metric,
+        row.judge or "",
+        show(row.value),
+        interval,
+        "" if corrected is None else f"{percent(corrected.value)} ({_interval(corrected.low, corrected.high)})",
+        f"{row.scored} of {row.n}",
+    )
+
+
 def _is_share(summary: Summary, row: Comparison) -> bool:
-    values = [
-        result.value
-        for name in (row.variant, row.against)
-        if (result := summary.variants[name].capability.get(row.task)) is not None
-        and result.value is not None
-    ]
-    return all(0 <= value <= 1 for value in values)
+    found = (summary.figure(name, row.task, row.metric, row.judge) for name in (row.variant, row.against))
+    return are_shares([figure for figure in found if figure is not None])
 
 
 def _test(row: Comparison, is_share: bool) -> Test:
@@ -217,7 +225,7 @@ def _test(row: Comparison, is_share: bool) -> Test:
     return Test(
         row.variant,
         row.against,
-        row.task,
+        row.task or "",
         row.metric,
         row.judge or "",
         show(row.difference),

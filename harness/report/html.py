@@ -77,16 +77,16 @@ def render_html(run: Path, summary: Summary, redact: bool = False) -> str:
 
 def _trade_offs(board: Leaderboard, summary: Summary) -> list[tuple[str, Markup]]:
     drawn = [
-        (column.task, charts.trade_off(board, column, summary.intervention))
+        (column.task, charts.trade_off(board, column, charts.styles_of(summary)))
         for column in board.columns
-        if column.kind == "harmful"
+        if column.kind == "harmful" and column.decides
     ]
     return [(task, chart) for task, chart in drawn if chart is not None]
 
 
 def _capabilities(board: Leaderboard, summary: Summary) -> list[tuple[str, Markup]]:
     drawn = [
-        (column.task, charts.capability(board, column, summary.intervention))
+        (column.task, charts.capability(board, column, charts.styles_of(summary)))
         for column in board.columns
         if column.kind == "capability"
     ]
@@ -112,4 +112,4 @@ def _profile(files: RunFiles, summary: Summary) -> Markup | None:
 
 def _losses(files: RunFiles, summary: Summary) -> Markup | None:
     curves = {name: steps for name in summary.variants if (steps := files.training(name)) is not None}
-    return charts.losses(curves, summary.intervention)
+    return charts.losses(curves, charts.styles_of(summary))

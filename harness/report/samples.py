@@ -68,10 +68,7 @@ def samples_of(folder: RunFiles, summary: Summary) -> list[TaskSamples]:
     Raises:
         BadInputError: a file of answers or verdicts is there and cannot be read.
     """
-    kinds = {
-        task: result.kind for variant in summary.variants.values() for task, result in variant.tasks.items()
-    }
-    found = [_task(folder, summary, task, kind) for task, kind in kinds.items()]
+    found = [_task(folder, summary, task, kind) for task, kind in summary.tasks().items()]
     return [samples for samples in found if samples.samples]
 
 

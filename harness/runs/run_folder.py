@@ -45,6 +45,22 @@ class RunFolder:
         self.state = {**facts, "stages": self.state["stages"]}
         self._save()
 
+    def update(self, facts: dict[str, Any]) -> None:
+        """Write further facts into run.json, in place of those of the same names."""
+        self.state |= facts
+        self._save()
+
+    def note_evaluated(self, variant: str, *, trained: bool, skipped: str | None = None) -> None:
+        """Write into run.json that a variant's evaluation has ended.
+
+        Args:
+            variant: which variant.
+            trained: whether its experts were trained.
+            skipped: why it was not evaluated; None if it was.
+        """
+        known = self.state.get("evaluated", {})
+        self.update({"evaluated": {**known, variant: {"trained": trained, "skipped": skipped}}})
+
     def is_done(self, stage: str, key: str, files: Iterable[Path] = ()) -> bool:
         """Say whether a stage was finished with this fingerprint and its files are still there."""
         record = self.state["stages"].get(stage)

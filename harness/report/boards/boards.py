@@ -10,8 +10,9 @@ from typing import Literal
 
 from harness.base.errors import BadInputError, nearest
 from harness.report.boards.entries import Entry
-from harness.report.leaderboard import BASE, Cell, Column, cells_of, columns_of
+from harness.report.leaderboard import Cell, Column, cells_of, columns_of
 from harness.runs.protocol import Protocol
+from harness.runs.rows import BASE
 
 GroupBy = Literal["model", "variant", "none"]
 
@@ -189,7 +190,9 @@ def _order(
     wanted = [
         (figure.value if column.more_is_better else -figure.value)
         for column, figure in zip(columns, row.figures, strict=True)
-        if figure is not None and (column.task == sort if sort else column.kind == "harmful")
+        if figure is not None
+        and column.decides
+        and (column.asked == sort if sort else column.kind == "harmful")
     ]
     group = {"model": row.model, "variant": row.variant, "none": ""}[group_by]
     return group, -fmean(wanted) if wanted else float("inf"), f"{row.model} {row.variant} {row.settings}"

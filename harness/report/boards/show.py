@@ -140,7 +140,7 @@ def as_json(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> dict[str, A
                         "seeds": list(row.seeds),
                         "runs": list(row.runs),
                         "figures": {
-                            column.task: None
+                            _key(column): None
                             if figure is None
                             else {"kind": column.kind, "metric": column.name, **asdict(figure)}
                             for column, figure in zip(board.columns, row.figures, strict=True)
@@ -153,6 +153,11 @@ def as_json(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> dict[str, A
         ],
         "left_out": [{"path": str(out.path), "reason": out.reason} for out in left_out],
     }
+
+
+def _key(column: Column) -> str:
+    """Return the name of a figure: its task; of a metric beside the one that decides, both."""
+    return column.task if column.decides else f"{column.task} {column.name}"
 
 
 def as_html(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> str:
