@@ -15,7 +15,8 @@ from harness.base.files import read_json
 from harness.report.folder import RunFiles
 from harness.routing.counts import PHASES, Phase, RoutingCounts, join
 from harness.routing.files import load_counts, load_tokens, recorded
-from harness.runs.run_folder import RUN_FILE, RunFolder
+from harness.runs.layout import RUN as RUN_FILE
+from harness.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd

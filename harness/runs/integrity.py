@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.errors import BadInputError
 from harness.base.files import sha256
-from harness.runs.run_folder import MANIFEST, is_unfinished
+from harness.base.schema import validated
+from harness.runs.layout import MANIFEST, Layout, is_unfinished
 
 _REMEDY = "run the command in run.json again on this folder to have it made anew"
 
@@ -46,21 +47,17 @@ def read_manifest(run: Path) -> dict[str, FileRecord]:
     Raises:
         BadInputError: it is missing, or is not exactly what a run writes.
     """
-    path = run / MANIFEST
+    path = Layout(run).manifest
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
-        manifest = _Manifest.model_validate(content)
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file; expected the folder of a finished run") from None
     except NotADirectoryError:
         raise BadInputError(f"{run}: is a file; expected the folder of a finished run") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInputError(f"{path}: {where or 'the file'}: {first['msg']}") from None
     except ValueError as error:
         raise BadInputError(f"{path}: not valid JSON ({error}): it was cut off or changed") from None
+    manifest = validated(content, _Manifest, path)
     # A change that leaves the JSON valid would else go unseen, such as a key given twice.
     if text != json.dumps(content, indent=2, ensure_ascii=False) + "\n":
         raise BadInputError(f"{path}: changed since the run wrote it; {_REMEDY}")
@@ -84,8 +81,11 @@ def verify_run(run: Path) -> dict[str, FileRecord]:
     return listed
 
 
-def verify_files(run: Path, names: Iterable[str]) -> None:
+def verify_files(run: Path, names: Iterable[str]) -> dict[str, FileRecord]:
     """Check some files of a run folder against its manifest; the others are not read.
+
+    Returns:
+        The manifest's files by name.
 
     Raises:
         BadInputError: the manifest is damaged, or one of the files is, or is not listed.
@@ -95,6 +95,7 @@ def verify_files(run: Path, names: Iterable[str]) -> None:
         if name not in listed:
             _refuse(run, [_Damage(name, "is not in manifest.json")])
         _refuse(run, _damages(run, {name: listed[name]}))
+    return listed
 
 
 def _damages(run: Path, listed: Mapping[str, FileRecord]) -> Iterable[_Damage]:

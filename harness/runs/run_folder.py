@@ -14,9 +14,7 @@ from typing import Any
 
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, sha256, write_json
-
-RUN_FILE = "run.json"
-MANIFEST = "manifest.json"
+from harness.runs.layout import MANIFEST, Layout, is_unfinished
 
 
 class RunFolder:
@@ -31,10 +29,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.layout = Layout(path)
         self.state: dict[str, Any] = {"stages": {}}
         self._hashes: dict[str, tuple[int, int, str]] = {}
-        if (path / RUN_FILE).is_file():
-            self.state = _read_state(path / RUN_FILE)
+        if self.layout.run.is_file():
+            self.state = _read_state(self.layout.run)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise BadInputError(
                 f"output {path} holds something that is not a run: expected a new or empty folder"
@@ -96,19 +95,19 @@ class RunFolder:
 
     def variant(self, name: str) -> Path:
         """Return the folder of a variant."""
-        return self.path / "variants" / name
+        return self.layout.variant(name).folder
 
     def responses(self, variant: str, task: str) -> Path:
         """Return the file of a variant's answers to a task."""
-        return self.variant(variant) / "responses" / f"{task}.jsonl"
+        return self.layout.variant(variant).responses(task)
 
     def verdicts(self, variant: str, task: str, judge: str) -> Path:
         """Return the file of a judge's verdicts on them."""
-        return self.variant(variant) / "verdicts" / f"{task}.{judge}.jsonl"
+        return self.layout.variant(variant).verdicts(task, judge)
 
     def routing(self, task: str) -> Path:
         """Return the file of a task's routing counts."""
-        return self.path / "routing" / f"{task}.safetensors"
+        return self.layout.routing(task)
 
     def write_manifest(self) -> None:
         """Write size and sha256 of every whole file; unchanged files are not read again."""
@@ -123,15 +122,10 @@ class RunFolder:
                 known = (stat.st_size, stat.st_mtime_ns, sha256(path))
                 self._hashes[name] = known
             files[name] = {"size": known[0], "sha256": known[2]}
-        write_json(self.path / MANIFEST, {"files": files})
+        write_json(self.layout.manifest, {"files": files})
 
     def _save(self) -> None:
-        write_json(self.path / RUN_FILE, self.state)
-
-
-def is_unfinished(name: str) -> bool:
-    """Say whether a file of a run folder, by its name there, is part of work that is not finished."""
-    return any(part.startswith(".") or part.endswith(".partial") for part in name.split("/"))
+        write_json(self.layout.run, self.state)
 
 
 def _read_state(path: Path) -> dict[str, Any]:

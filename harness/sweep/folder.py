@@ -22,8 +22,8 @@ import harness
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, write_json
 from harness.base.fingerprint import fingerprint
-from harness.runs.run_folder import RUN_FILE, RunFolder
-from harness.runs.summary import FILE_NAME
+from harness.runs.layout import Layout
+from harness.runs.run_folder import RunFolder
 from harness.sweep.schema import Cell, Sweep
 
 SWEEP_FILE = "sweep.json"
@@ -155,14 +155,14 @@ class SweepFolder:
 
     def last_stage(self, name: str) -> str | None:
         """Return the stage that a run ended last, where its folder can be seen from here."""
-        path = self.run(name) / RUN_FILE
+        path = Layout(self.run(name)).run
         stages: dict[str, Any] = read_json(path).get("stages", {}) if path.is_file() else {}
         return next(reversed(stages), None)
 
     def runs(self) -> list[Path]:
         """Return the folders of the listed runs that are finished and can be seen from here."""
         folders = [self.run(name) for name, _ in self.listed() if self.state(name).state == "finished"]
-        return [folder for folder in folders if (folder / FILE_NAME).is_file()]
+        return [folder for folder in folders if Layout(folder).summary.is_file()]
 
 
 def begun(cell: Cell, node: str, attempt: int) -> CellState:
@@ -195,9 +195,9 @@ def lend_base(donor: Path, run: Path) -> list[str]:
     Returns:
         The stages that were lent.
     """
-    if run.exists() or not (donor / RUN_FILE).is_file():
+    if run.exists() or not Layout(donor).run.is_file():
         return []
-    stages: dict[str, Any] = read_json(donor / RUN_FILE)["stages"]
+    stages: dict[str, Any] = read_json(Layout(donor).run)["stages"]
     lent = {
         name: {**record, "seconds": 0.0, "lent_by": donor.name}
         for name, record in stages.items()
@@ -211,7 +211,7 @@ def lend_base(donor: Path, run: Path) -> list[str]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, target)
     # The donor's files are there before run.json says so.
-    write_json(partial / RUN_FILE, {"stages": lent})
+    write_json(Layout(partial).run, {"stages": lent})
     RunFolder(partial).write_manifest()
     run.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(run)

@@ -10,11 +10,11 @@ from typing import Any
 from harness.base.errors import BadInputError
 from harness.base.files import read_json
 from harness.runs.integrity import verify_files
+from harness.runs.layout import MANIFEST, RUN
 from harness.runs.protocol import Protocol, protocols
-from harness.runs.run_folder import MANIFEST, RUN_FILE
 from harness.runs.summary import FILE_NAME, Summary, read_summary
 
-_READ = (FILE_NAME, RUN_FILE, "splits.json")
+_READ = (FILE_NAME, RUN, "splits.json")
 _DEPTH = 3
 # Settings that change no figure of a variant, or that a table tells apart by itself.
 _OF_NO_MATTER = (
@@ -63,7 +63,7 @@ def read_entries(places: Sequence[Path]) -> tuple[list[Entry], list[LeftOut]]:
     entries: list[Entry] = []
     left_out: list[LeftOut] = []
     for place in places:
-        if (place / RUN_FILE).is_file() or (place / FILE_NAME).is_file():
+        if (place / RUN).is_file() or (place / FILE_NAME).is_file():
             entries.append(read_entry(place))
             continue
         found = list(run_folders(place))
@@ -84,7 +84,7 @@ def run_folders(place: Path) -> Iterator[Path]:
         below = sorted(path for folder in level for path in folder.iterdir() if path.is_dir())
         level = []
         for path in below:
-            if (path / RUN_FILE).is_file() or (path / FILE_NAME).is_file():
+            if (path / RUN).is_file() or (path / FILE_NAME).is_file():
                 yield path
             elif not path.name.startswith("."):
                 level.append(path)
@@ -100,7 +100,7 @@ def read_entry(run: Path) -> Entry:
         raise BadInputError(f"{run}: the run is not finished: it has no {FILE_NAME}")
     verify_files(run, _READ)
     summary = read_summary(run)
-    config = read_json(run / RUN_FILE).get("config", {})
+    config = read_json(run / RUN).get("config", {})
     settings = {
         name: value for name, value in _flat(config).items() if name.partition(".")[0] not in _OF_NO_MATTER
     }
