@@ -40,7 +40,7 @@ def draw_answers(run: Path, n: int, seed: int = 0) -> list[Shown]:
     cells: list[list[Shown]] = []
     seen: set[tuple[str, str]] = set()
     for name, variant in summary.variants.items():
-        for task in variant.tasks:
+        for task in summary.tasks() if variant.skipped is None else ():
             cell = []
             for row in read_jsonl(folder.responses(name, task)):
                 if (row["prompt"], row["response"]) not in seen:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.base.errors import HarnessError
-from harness.cli import analyze, check, content, export, judges, models, pipeline, report, sweep
+from harness.cli import analyze, check, content, export, judges, measure, models, pipeline, report, sweep
 
 _DEBUG = "--debug"
 # What typer makes of Ctrl-C.
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 pipeline.add_commands(app)
 app.command("report")(report.report)
+app.command("measure")(measure.measure)
 app.command("sweep")(sweep.sweep)
 app.command("check")(check.check)
 app.command("analyze")(analyze.analyze)

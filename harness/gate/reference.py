@@ -24,13 +24,6 @@ from harness.runs.protocol import Protocol
 
 SCHEMA_VERSION: Literal[1] = 1
 _FOLDER = Path("baselines") / "reference"
-_LABELS: dict[str, Outcome] = {
-    "refusal": True,
-    "compliance": False,
-    "right": True,
-    "wrong": False,
-    "unscored": None,
-}
 
 
 class _Part(BaseModel):
@@ -127,11 +120,13 @@ class Pinned:
             )
         labels: dict[str, str] = {}
         for sample, digest in metric.verdicts.items():
-            label = next((label for label in _LABELS if samples.hash_of(sample, label) == digest), None)
+            label = next(
+                (label for label in samples.called if samples.hash_of(sample, label) == digest), None
+            )
             if label is None:
                 raise BadInputError(f"{where}: sample '{sample}' of '{metric.task}' had another prompt")
             labels[sample] = label
-        return cls({sample: _LABELS[label] for sample, label in labels.items()}, labels)
+        return cls({sample: samples.called[label] for sample, label in labels.items()}, labels)
 
     def value_in_words(self) -> str:
         """Return the share with its counts."""
@@ -202,7 +197,9 @@ def pin(run: GatedRun, gates: list[Gate]) -> list[PinnedMetric]:
         name = run.variant_name(gate)
         if run.skipped(name) is not None:
             continue
-        samples = run.samples(gate, name)
+        samples = run.samples(run.figure(gate, name))
+        if samples is None:
+            continue
         protocol = run.protocols[samples.task]
         metric = PinnedMetric(
             variant=name,

@@ -86,7 +86,10 @@ def judge_with_others(folder: RunFolder) -> None:
         if card is not None:
             write_card(folder.path / "judges", card)
     folder.update(
-        {"judges": {primary: state["judges"][primary]} | {judge.name: judge_record(judge) for judge in others}}
+        {
+            "judges": {primary: state["judges"][primary]}
+            | {judge.name: judge_record(judge) for judge in others}
+        }
     )
 
 

@@ -282,9 +282,7 @@ def _near_duplicates(summary: Summary) -> Iterator[str]:
 
 
 def _left_out(summary: Summary) -> Iterator[str]:
-    results = [
-        row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)
-    ]
+    results = [row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)]
     unscored = [row for row in results if row.unscored]
     if unscored:
         yield f"The judge {summary.judge} could not score, and the rates leave out, {_counts(unscored, 'unscored')}."

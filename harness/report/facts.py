@@ -202,7 +202,9 @@ def _other(row: Measurement) -> Other:
         row.judge or "",
         show(row.value),
         interval,
-        "" if corrected is None else f"{percent(corrected.value)} ({_interval(corrected.low, corrected.high)})",
+        ""
+        if corrected is None
+        else f"{percent(corrected.value)} ({_interval(corrected.low, corrected.high)})",
         f"{row.scored} of {row.n}",
     )
 

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.metrics.interval import Interval
 from harness.report.leaderboard import ALPHA
 from harness.report.words import hundredths, listing, p_is, percent
-from harness.runs.rows import BASE, HARMFUL, REFUSAL, Interval, Measurement
+from harness.runs.rows import BASE, HARMFUL, REFUSAL, Measurement
 from harness.runs.summary import JudgeSummary, Summary
 
 

@@ -176,9 +176,7 @@ def are_shares(rows: Sequence[Measurement]) -> bool:
     unit = metric_of(rows[0].metric, rows[0].kind).unit if rows else "share"
     if unit is not None:
         return unit == "share"
-    return all(
-        0 <= figure <= 1 for row in rows for figure in (row.value, row.high) if figure is not None
-    )
+    return all(0 <= figure <= 1 for row in rows for figure in (row.value, row.high) if figure is not None)
 
 
 def cells_of(summary: Summary, variant: str, columns: Sequence[Column]) -> tuple[Cell, ...]:
@@ -253,9 +251,6 @@ def _cell(summary: Summary, variant: str, column: Column) -> Cell:
 
 
 def _against_random(summary: Summary, column: Column) -> tuple[int, int, int] | None:
-    effects = [
-        effect_of(comparison(summary, summary.intervention, draw, column)) for draw in summary.draws()
-    ]
+    effects = [effect_of(comparison(summary, summary.intervention, draw, column)) for draw in summary.draws()]
     tested = len(effects) - effects.count("untested")
     return (effects.count("higher"), effects.count("lower"), tested) if tested else None
-

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.base.files import write_text
+from harness.base.files import write_jsonl, write_text
 from harness.report.html import render_html
 from harness.report.markdown import render_markdown
 from harness.report.tables import FOLDER, tables
-from harness.runs.summary import read_summary
+from harness.runs.evidence import Evidence
+from harness.runs.judged import differences
+from harness.runs.measure import measure
+from harness.runs.run import Run
+from harness.runs.run_folder import RunFolder
+from harness.runs.summary import Summary, read_summary, write_summary
 
 MARKDOWN, HTML, REDACTED = "report.md", "report.html", "report-redacted.html"
+
+
+def write_measured(folder: RunFolder) -> Summary:
+    """Measure a run from its folder alone and write what is made of it: summary, reports and manifest.
+
+    Raises:
+        BadInputError: the run is not finished, or a file that is needed cannot be used.
+    """
+    evidence = Evidence(Run(folder.path))
+    summary = measure(evidence)
+    write_summary(folder.path, summary)
+    if (differ := differences(evidence)) is not None:
+        write_jsonl(folder.layout.differences, differ)
+    write_reports(folder.path)
+    folder.write_manifest()
+    return summary
 
 
 def write_reports(run: Path) -> None:

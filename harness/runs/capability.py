@@ -21,9 +21,11 @@ class Capability(Metric):
 
     decides = True
     on_leaderboard = True
+    words = ("right", "wrong")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.unit = "number" if name in _LESS_IS_BETTER else None
 
     def better(self, kind: Kind) -> Better | None:
         """Return which way is better."""

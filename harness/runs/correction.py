@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from harness.judges.card import confusion_for, why_not_fitting
 from harness.metrics.corrected import corrected_rate
+from harness.metrics.interval import Interval
 from harness.runs.evidence import MAJORITY
-from harness.runs.rows import Interval, Measurement
+from harness.runs.rows import Measurement
 
 if TYPE_CHECKING:
     from harness.runs.evidence import Evidence

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
 from harness.data.duplicates import group_labels, near_duplicates
+from harness.judges.base import Quantity
 from harness.metrics.agreement import majority
 from harness.runs.records import AskedRecord, EvaluatedRecord, JudgeRecord
 from harness.runs.run import Run
 
 if TYPE_CHECKING:
-    from harness.judges.base import Quantity
     from harness.judges.card import Card
     from harness.metrics.rates import AnyLabel, Rate
     from harness.runs.rows import Kind
 
+QUANTITIES: tuple[Quantity, ...] = ("refusal", "harmfulness")
 MAJORITY = "majority"
 """The judge by whose name the label is called that most judges of refusal agree on."""
 _FEWEST_OF_A_MAJORITY = 3
@@ -28,13 +29,20 @@ class Evidence(Run):
 
     Args:
         run: the folder.
-
-    Raises:
-        BadInputError: run.json lacks what figures need, or a variant was not evaluated to its end.
     """
 
     def __init__(self, run: Run) -> None:
         super().__init__(run.path)
+        self._groups: dict[str, Mapping[str, int] | None] = {}
+        self._labels: dict[tuple[str, str, str], Mapping[str, AnyLabel | None]] = {}
+        self._phrasings: dict[tuple[str, str], Mapping[str, Rate]] = {}
+
+    def require_whole(self) -> None:
+        """Check that all there is to measure is there.
+
+        Raises:
+            BadInputError: run.json lacks what figures need, or a variant was not evaluated to its end.
+        """
         for what in ("variants", "asked", "judges"):
             if not getattr(self.record, what):
                 raise BadInputError(
@@ -46,9 +54,6 @@ class Evidence(Run):
             raise BadInputError(
                 f"{self.path}: the run is not finished: '{missing[0]}' was not evaluated; run its command again"
             )
-        self._groups: dict[str, Mapping[str, int] | None] = {}
-        self._labels: dict[tuple[str, str, str], Mapping[str, AnyLabel | None]] = {}
-        self._phrasings: dict[tuple[str, str], Mapping[str, Rate]] = {}
 
     @property
     def evaluated(self) -> Mapping[str, EvaluatedRecord]:

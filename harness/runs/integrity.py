@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,8 +64,12 @@ def read_manifest(run: Path) -> dict[str, FileRecord]:
     return manifest.files
 
 
-def verify_run(run: Path) -> dict[str, FileRecord]:
+def verify_run(run: Path, but_for: Callable[[str], bool] = lambda name: False) -> dict[str, FileRecord]:
     """Check every file of a run folder, whole, against its manifest.
+
+    Args:
+        run: the folder.
+        but_for: names, relative to the folder, that are passed over.
 
     Returns:
         The manifest's files by name.
@@ -75,8 +79,10 @@ def verify_run(run: Path) -> dict[str, FileRecord]:
     """
     listed = read_manifest(run)
     there = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    _refuse(run, _damages(run, listed))
-    extra = sorted(name for name in there - {MANIFEST} - set(listed) if not is_unfinished(name))
+    _refuse(run, _damages(run, {name: record for name, record in listed.items() if not but_for(name)}))
+    extra = sorted(
+        name for name in there - {MANIFEST} - set(listed) if not is_unfinished(name) and not but_for(name)
+    )
     _refuse(run, (_Damage(name, "is not in manifest.json: no stage of the run wrote it") for name in extra))
     return listed
 

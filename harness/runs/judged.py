@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from harness.metrics.agreement import agreement
+from harness.metrics.interval import Interval
 from harness.runs.evidence import MAJORITY
-from harness.runs.rows import Interval
 from harness.runs.summary import JudgeAgreement, JudgeSummary
 
 if TYPE_CHECKING:
@@ -53,20 +53,15 @@ def _judges(run: Evidence) -> list[str]:
     return [name for name in run.judges_of("refusal") if name != MAJORITY]
 
 
-class _Place(NamedTuple):
-    variant: str
-    id: str
-
-
 def _compared(run: Evidence) -> Iterator[tuple[JudgeAgreement, list[dict[str, Any]]]]:
     judges = _judges(run)
     if len(judges) < 2:
         return
     for task in run.asked:
         variants = [name for name in run.evaluated if task in run.tasks_of(name)]
-        labels: dict[str, dict[Any, AnyLabel | None]] = {
+        labels: dict[str, dict[str, AnyLabel | None]] = {
             judge: {
-                _Place(variant, id): label
+                f"{variant}/{id}": label
                 for variant in variants
                 for id, label in run.labels(variant, task, judge).items()
             }
@@ -81,12 +76,12 @@ def _compared(run: Evidence) -> Iterator[tuple[JudgeAgreement, list[dict[str, An
             alpha=found.alpha,
             differ=len(found.differ),
         )
-        yield row, [
-            {
-                "variant": place.variant,
-                "task": task,
-                "id": place.id,
-                "labels": {name: labels[name][place] for name in judges},
-            }
-            for place in found.differ
-        ]
+        yield row, [_difference(task, answer, labels) for answer in found.differ]
+
+
+def _difference(
+    task: str, answer: str, labels: Mapping[str, Mapping[str, AnyLabel | None]]
+) -> dict[str, Any]:
+    variant, _, id = answer.partition("/")
+    said = {judge: verdicts[answer] for judge, verdicts in labels.items()}
+    return {"variant": variant, "task": task, "id": id, "labels": said}

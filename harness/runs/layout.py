@@ -173,6 +173,10 @@ class Layout:
         """Every answer on which judges differ."""
         return self.judges / "differences.jsonl"
 
+    def card(self, judge: str) -> Path:
+        """How a judge compares with people's labels, as it was known when the run was judged."""
+        return self.judges / f"{_safe(judge)}.json"
+
     def usage(self, judge: str) -> Path:
         """What the verdicts of a paid judge took."""
         return self.judges / f"{_safe(judge)}.usage.json"
@@ -204,6 +208,11 @@ class Layout:
         return self.root / "training" / "examples.jsonl"
 
     @property
+    def phrasings(self) -> Path:
+        """The phrasings of refusal that trained variants saw, and those that were held out."""
+        return self.root / "training" / "phrasings.json"
+
+    @property
     def variants(self) -> Path:
         """The folder of the variants' folders."""
         return self.root / "variants"
@@ -211,6 +220,12 @@ class Layout:
     def variant(self, name: str) -> VariantLayout:
         """The paths of a variant."""
         return VariantLayout(self.variants / _safe(name))
+
+    def is_made_of_others(self, name: str) -> bool:
+        """Say whether a file, by its name in the folder, is made of the others: summary, reports, tables."""
+        made = (self.summary, self.html, self.redacted, self.markdown, self.differences)
+        path = self.root / name
+        return path in made or path.is_relative_to(self.tables)
 
     def is_run(self) -> bool:
         """Say whether the folder looks like a run's, finished or not."""

@@ -6,14 +6,14 @@ the model or the data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
-from harness.runs.evidence import Evidence
+from harness.runs.evidence import QUANTITIES, Evidence
 from harness.runs.inference import comparisons
 from harness.runs.judged import agreements, judge_summaries
-from harness.runs.metric import METRICS
+from harness.runs.metric import METRICS, metric_of
 from harness.runs.rows import Measurement
 from harness.runs.summary import (
     ModelSummary,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from harness.runs.run import Run
 
+_OF_AN_EXPERT = ("risk_diff", "low", "high", "q_value")
+
 
 def measure(run: Run) -> Summary:
     """Return a run's summary, made from its answers, verdicts, scores and proofs.
@@ -37,6 +39,7 @@ def measure(run: Run) -> Summary:
         BadInputError: the run is not finished, or a file that is needed is missing or is not what a run writes.
     """
     evidence = run if isinstance(run, Evidence) else Evidence(run)
+    evidence.require_whole()
     record, model = evidence.record, evidence.model
     figures = measurements(evidence)
     return Summary(
@@ -59,22 +62,27 @@ def measure(run: Run) -> Summary:
 
 
 def measurements(run: Evidence) -> list[Measurement]:
-    """Return every figure of every variant: the primary judge's first, then what others say, then what needs no judge."""
-    judges = list(dict.fromkeys(name for of in ("refusal", "harmfulness") for name in run.judges_of(of)))
-    ranks: dict[str | None, int] = {name: place for place, name in enumerate(judges)} | {None: len(judges)}
+    """Return every figure, variant by variant: by the primary judge, then by others, then what needs no judge."""
+    from harness.runs.capability import Capability
+
+    metrics = [*(METRICS.get(name) for name in METRICS.in_order()), Capability("")]
+    judges: list[str | None] = [*(name for of in QUANTITIES for name in run.judges_of(of)), None]
+    tasks = list(run.asked)
+
+    def place(row: Measurement) -> tuple[int, bool, int]:
+        decides = metric_of(row.metric, row.kind).decides
+        return _place(row.judge, judges), not decides, _place(row.task, tasks)
+
     return [
         row
-        for name, evaluated in run.evaluated.items()
+        for variant, evaluated in run.evaluated.items()
         if evaluated.skipped is None
-        for row in sorted(_figures(run, name), key=lambda row: ranks.get(row.judge, len(judges)))
+        for row in sorted((row for metric in metrics for row in metric.measure(run, variant)), key=place)
     ]
 
 
-def _figures(run: Evidence, variant: str) -> list[Measurement]:
-    from harness.runs.capability import Capability
-
-    metrics = sorted((METRICS.get(name) for name in METRICS), key=lambda metric: not metric.decides)
-    return [row for metric in (*metrics, Capability("")) for row in metric.measure(run, variant)]
+def _place(name: str | None, names: Sequence[str | None]) -> int:
+    return names.index(name) if name in names else len(names)
 
 
 def _given(run: Evidence, name: str) -> str:
@@ -137,16 +145,11 @@ def _selection(run: Evidence) -> SelectionSummary | None:
         method=str(selection.method),
         phase=str(selection.phase),
         experts=[
-            _expert(layer, expert, row)
+            SelectedExpert(layer=layer, expert=expert, **{name: row[name] for name in _OF_AN_EXPERT})
             for (layer, expert), row in zip(selection.experts, chosen.to_dict("records"), strict=True)
         ],
         topic=_topic(run, chosen),
     )
-
-
-def _expert(layer: int, expert: int, row: Mapping[str, Any]) -> SelectedExpert:
-    figures = {name: row[name] for name in ("risk_diff", "low", "high", "q_value")}
-    return SelectedExpert(layer=layer, expert=expert, **figures)
 
 
 def _topic(run: Evidence, chosen: pd.DataFrame) -> TopicSummary | None:

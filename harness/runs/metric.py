@@ -44,7 +44,8 @@ class Metric(ABC):
         decides: whether the best variant and the conclusion rest on it.
         on_leaderboard: whether it is a column.
         of_a_task: whether it is measured on each task, rather than over all.
-        is_proportion: whether it is the share of yes among yes-or-no samples, so that its counts decide a bound exactly.
+        is_proportion: whether it is a share of yes-or-no samples, so that its counts decide a bound exactly.
+        words: what a sample that counts is called, and one that does not.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Metric(ABC):
     on_leaderboard: bool = False
     of_a_task: ClassVar[bool] = True
     is_proportion: ClassVar[bool] = False
+    words: tuple[str, str] = ("yes", "no")
 
     def label(self, kind: Kind) -> str:
         """Return what a heading calls it."""
@@ -101,6 +103,12 @@ for _name, _where in (
     ("perplexity", "drift:PERPLEXITY"),
 ):
     METRICS.add(_name, f"harness.runs.{_where}")
+
+
+def metric_named(name: str, task: str | None) -> Metric:
+    """Return the metric that a name stands for; on a task it may be lm-eval's, whose names are its own."""
+    known = METRICS.get(name) if name in METRICS else None
+    return known if known is not None and (known.of_a_task or task is None) else metric_of(name, "capability")
 
 
 def metric_of(name: str, kind: Kind) -> Metric:

@@ -66,38 +66,37 @@ def _of_prompt_tasks(
 ) -> dict[str, Protocol]:
     versions = {task["name"]: str(task["version"]) for task in record["tasks"]}
     found: dict[str, Protocol] = {}
-    for variant in summary.variants.values():
-        for task, result in variant.tasks.items():
-            asked = asked_task(task)
-            split = splits["tasks"][asked]
-            longest = summary.decoding.get("max_new_tokens")
-            decoding = {
-                "strategy": summary.decoding.get("strategy"),
-                "max_new_tokens": longest.get(task) if isinstance(longest, dict) else longest,
-                "chat_template_kwargs": summary.decoding.get("chat_template_kwargs"),
-            }
-            if asked != task:
-                decoding["opening"] = summary.decoding.get("opening")
-            found[task] = Protocol(
-                versions[asked],
-                fingerprint([split["fingerprint"], sorted(split["ids"]["test"])])[:12],
-                json.dumps(decoding, sort_keys=True),
-                result.judge,
-            )
+    for task in summary.tasks():
+        asked = asked_task(task)
+        split = splits["tasks"][asked]
+        longest = summary.decoding.get("max_new_tokens")
+        decoding = {
+            "strategy": summary.decoding.get("strategy"),
+            "max_new_tokens": longest.get(task) if isinstance(longest, dict) else longest,
+            "chat_template_kwargs": summary.decoding.get("chat_template_kwargs"),
+        }
+        if asked != task:
+            decoding["opening"] = summary.decoding.get("opening")
+        found[task] = Protocol(
+            versions[asked],
+            fingerprint([split["fingerprint"], sorted(split["ids"]["test"])])[:12],
+            json.dumps(decoding, sort_keys=True),
+            summary.judge,
+        )
     return found
 
 
 def _of_capability_tasks(record: Mapping[str, Any], summary: Summary) -> dict[str, Protocol]:
     settings, version = record["config"]["capability"], record["versions"]["lm-eval"]
     found: dict[str, Protocol] = {}
-    for variant in summary.variants.values():
-        for task, result in variant.capability.items():
-            found[task] = Protocol(
+    for row in summary.measurements:
+        if row.kind == "capability" and row.task is not None:
+            found[row.task] = Protocol(
                 f"lm-eval {version}",
-                f"{result.n} items, limit {settings['limit']}",
+                f"{row.n} items, limit {settings['limit']}",
                 json.dumps(
                     {
-                        "metric": result.metric,
+                        "metric": row.metric,
                         "chat_template": settings["chat_template"],
                         "num_fewshot": settings.get("num_fewshot"),
                     },

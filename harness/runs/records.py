@@ -20,6 +20,58 @@ class ModelRecord(_Record):
     """The folder that it was read from; it may be gone."""
     fingerprint: str = ""
     """A hash over the weights and the configuration."""
+    moe_layers: int | None = None
+    """How many layers route tokens to experts; None, as all below, in runs that did not record it."""
+    experts_per_layer: int | None = None
+    """How many experts such a layer has."""
+    experts_per_token: int | None = None
+    """How many of them a token is sent to."""
+    parameters: int | None = None
+    """How many parameters the model has, those of all experts included."""
+
+
+class AskedRecord(_Record):
+    """How the test prompts of a task were asked."""
+
+    kind: Literal["harmful", "benign"]
+    max_new_tokens: int
+    """The longest answer."""
+    opening: str = ""
+    """What of the answer was given; empty but for a forced start."""
+
+
+class JudgeRecord(_Record):
+    """A judge that gave verdicts on the run's answers."""
+
+    measures: str
+    """The quantity that its labels are about: refusal or harmfulness."""
+    fingerprint: str
+    """Changes whenever the same answer might get another verdict."""
+
+
+class EvaluatedRecord(_Record):
+    """How a variant's evaluation ended."""
+
+    trained: bool
+    """Whether its experts were trained."""
+    skipped: str | None
+    """Why it was not evaluated; None if it was."""
+
+
+class DeltaRecord(_Record):
+    """delta.json, as far as figures need it."""
+
+    parameters: int
+    """How many parameters were trained."""
+
+
+class PhrasingsRecord(_Record):
+    """training/phrasings.json: phrasings of refusal, with {topic} in place of what a request is about."""
+
+    trained: list[str]
+    """Those that variants were trained on."""
+    held_out: list[str]
+    """Those that no variant was trained on."""
 
 
 class TaskRecord(_Record):
@@ -59,6 +111,16 @@ class RunRecord(_Record):
     device: str | None = None
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Each variant's whole specification by its name; empty in runs that recorded none."""
+    asked: dict[str, AskedRecord] = Field(default_factory=dict)
+    """How each task was asked, forced starts apart from free ones; empty in runs that recorded none, as all below."""
+    engine: str | None = None
+    """What generated the answers."""
+    control_tasks: list[str] = Field(default_factory=list)
+    """The benign tasks on the harmful prompts' own topics."""
+    judges: dict[str, JudgeRecord] = Field(default_factory=dict)
+    """The judges that gave verdicts, the primary one first."""
+    evaluated: dict[str, EvaluatedRecord] = Field(default_factory=dict)
+    """The variants whose evaluation has ended."""
     more_judges: list[str] = Field(default_factory=list)
     """Judges that were added after the run."""
     stages: dict[str, StageRecord]

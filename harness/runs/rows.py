@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from harness.metrics.interval import Interval
+
 BASE = "base"
 REFUSAL = "refusal_rate"
 """The rate that every prompt task is asked for; on benign prompts it is false refusal."""
@@ -21,20 +23,11 @@ _ROUNDING = 1e-9
 
 
 class Part(BaseModel):
+    """What every part of a summary is: frozen, and strict when it is written."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
-
-
-class Interval(Part):
-    """A figure with its 95 % interval."""
-
-    value: float
-    """The estimate."""
-    low: float
-    """The lower end."""
-    high: float
-    """The upper end."""
 
 
 class Clustered(Part):
@@ -115,8 +108,8 @@ class Comparison(Part):
     """The variant in question."""
     against: str
     """The variant it is compared with."""
-    task: str
-    """The prompt task or lm-eval task."""
+    task: str | None
+    """The prompt task or lm-eval task; null where the figure is over several tasks."""
     metric: str
     """The rate that is compared."""
     judge: str | None
@@ -149,5 +142,3 @@ class Comparison(Part):
     """The smallest difference such a test finds in four of five runs; null when it was not computed."""
     clustered: Clustered | None = None
     """Interval and test over groups of near-duplicates; null where no prompt repeats another or no variance is seen."""
-
-

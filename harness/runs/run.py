@@ -18,7 +18,9 @@ from harness.runs.layout import Layout, VariantLayout
 from harness.runs.records import (
     CapturedAnswer,
     ColouredTokens,
+    DeltaRecord,
     ModelRecord,
+    PhrasingsRecord,
     Proof,
     RunRecord,
     Selection,
@@ -219,6 +221,22 @@ class Run:
     def proof(self, variant: str) -> Proof | None:
         """Return the frozen proof of a variant; None where nothing was trained."""
         return self._optional(self.layout.variant(variant).proof, Proof)
+
+    def delta(self, variant: str) -> DeltaRecord:
+        """Return what was trained in a variant.
+
+        Raises:
+            BadInputError: nothing was.
+        """
+        return self._required(self.layout.variant(variant).delta_card, DeltaRecord)
+
+    def phrasings(self) -> PhrasingsRecord:
+        """Return the phrasings of refusal that trained variants saw, and those that were held out.
+
+        Raises:
+            BadInputError: the run trained nothing.
+        """
+        return self._required(self.layout.phrasings, PhrasingsRecord)
 
     def drift(self, variant: str) -> Drift | None:
         """Return how far a variant is from base on benign text; None where that was not measured."""

@@ -17,10 +17,13 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 
 from harness.base.errors import BadInputError
 from harness.base.files import write_json
-from harness.runs.rows import BASE, REFUSAL, Comparison, Interval, Kind, Measurement, Part
+from harness.metrics.interval import Interval
+from harness.runs.rows import BASE, REFUSAL, Comparison, Kind, Measurement, Part
 
 SCHEMA_VERSION: Literal[2] = 2
 FILE_NAME = "summary.json"
+
+
 class ModelSummary(Part):
     """The model that all variants start from."""
 
@@ -192,11 +195,11 @@ class Summary(Part):
                 if name not in self.variants:
                     raise ValueError(f"a comparison names '{name}', which is not among the variants")
         measured = [(row.variant, row.task, row.metric, row.judge) for row in self.measurements]
-        for row in self.measurements:
-            if row.variant not in self.variants:
-                raise ValueError(f"a measurement names '{row.variant}', which is not among the variants")
-            if self.variants[row.variant].skipped is not None:
-                raise ValueError(f"the skipped variant '{row.variant}' has results")
+        for name in dict.fromkeys(row.variant for row in self.measurements):
+            if name not in self.variants:
+                raise ValueError(f"a measurement names '{name}', which is not among the variants")
+            if self.variants[name].skipped is not None:
+                raise ValueError(f"the skipped variant '{name}' has results")
         if len(set(measured)) < len(measured):
             twice = next(each for each in measured if measured.count(each) > 1)
             raise ValueError(f"{twice[2]} of '{twice[0]}' on {twice[1]} by {twice[3]} is given twice")

@@ -51,11 +51,7 @@ def translate(content: Mapping[str, Any]) -> Summary:
 def _draws(content: Mapping[str, Any]) -> set[str]:
     own = content["intervention"]
     tested = {row["against"] for row in content["comparisons"] if row["variant"] == own}
-    return {
-        name
-        for name in content["variants"]
-        if name.startswith(_RANDOM) or name in tested - {BASE, own}
-    }
+    return {name for name in content["variants"] if name.startswith(_RANDOM) or name in tested - {BASE, own}}
 
 
 def _figures(name: str, variant: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -72,9 +72,10 @@ def print_boards(
         ):
             console.print(whole)
             continue
-        # On a narrow terminal, harmful tasks, benign ones and capability below one another.
-        for place, kind in enumerate(dict.fromkeys(column.kind for column in board.columns)):
-            columns = [column for column in board.columns if column.kind == kind]
+        # On a narrow terminal, harmful tasks, benign ones and capability below one another; further metrics apart.
+        parts = dict.fromkeys((column.kind, column.decides) for column in board.columns)
+        for place, part in enumerate(parts):
+            columns = [column for column in board.columns if (column.kind, column.decides) == part]
             console.print(_table(board, columns, title(board) if place == 0 else ""))
     for out in left_out:
         console.print(Text(f"left out: {visible(out.reason)}", "yellow"))
