@@ -91,11 +91,14 @@ class Measurement(Part):
             raise ValueError(f"scored {self.scored} + unscored {self.unscored} is not n {self.n}")
         if self.truncated is not None and self.truncated > self.n:
             raise ValueError(f"truncated {self.truncated} is more than n {self.n}")
-        if self.value is not None and not self.scored:
-            raise ValueError("value is null when scored is 0")
-        if (self.low is None) != (self.high is None) or (self.value is None and self.low is not None):
+        present = [figure is not None for figure in (self.value, self.low, self.high)]
+        if self.judge is not None and (any(present) != bool(self.scored) or len(set(present)) > 1):
+            raise ValueError("value, low and high are null when scored is 0, and only then")
+        if present[1] != present[2] or present[1] > present[0]:
             raise ValueError("low and high are null together, and where value is")
         ends = [end for end in (self.low, self.value, self.high) if end is not None]
+        if self.metric in (REFUSAL, HARMFUL):
+            ends = [0.0, *ends, 1.0]
         if any(left > right + _ROUNDING for left, right in pairwise(ends)):
             raise ValueError(f"low {self.low} <= value {self.value} <= high {self.high} is broken")
         return self

@@ -17,6 +17,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 
 from harness.base.errors import BadInputError
 from harness.base.files import write_json
+from harness.base.schema import explain
 from harness.metrics.interval import Interval
 from harness.runs.rows import BASE, REFUSAL, Comparison, Kind, Measurement, Part
 
@@ -281,10 +282,9 @@ def read_summary(run: Path) -> Summary:
         return Summary.model_validate(content | {"schema_version": SCHEMA_VERSION}, extra="ignore")
     except ValidationError as error:
         newer = f" (schema_version {version}, this version writes {SCHEMA_VERSION})" if version > 2 else ""
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise BadInputError(f"{path}: {field}: {first['msg']}{more}{newer}") from None
+        raise BadInputError(f"{path}: {explain(error, Summary)}{newer}") from None
+    except (LookupError, TypeError, AttributeError) as error:
+        raise BadInputError(f"{path}: not what a run of schema_version 1 writes ({error!r})") from None
 
 
 def _why_missing(run: Path) -> str:
