@@ -17,6 +17,9 @@ from harness.runs.layout import MANIFEST, Layout, is_unfinished
 _REMEDY = "run the command in run.json again on this folder to have it made anew"
 
 
+_MISSING = "is missing"
+
+
 class FileRecord(BaseModel):
     """One file of the manifest."""
 
@@ -109,7 +112,7 @@ def _damages(run: Path, listed: Mapping[str, FileRecord]) -> Iterable[_Damage]:
     for name, record in listed.items():
         path = run / name
         if not path.is_file():
-            yield _Damage(name, "is missing")
+            yield _Damage(name, _MISSING)
         elif (size := path.stat().st_size) < record.size:
             yield _Damage(name, f"was cut off: it has {size} bytes, the run wrote {record.size}")
         elif size != record.size or sha256(path) != record.sha256:
@@ -121,4 +124,6 @@ def _refuse(run: Path, found: Iterable[_Damage]) -> None:
     if broken:
         first = broken[0]
         more = f" (and {len(broken) - 1} more files)" if len(broken) > 1 else ""
-        raise BadInputError(f"{run}: {first.file} {first.what}{more}; {_REMEDY}")
+        lost = all(each.what == _MISSING and Layout(run).is_made_of_others(each.file) for each in broken)
+        remedy = f"`harness measure {run}` makes it again from the other files" if lost else _REMEDY
+        raise BadInputError(f"{run}: {first.file} {first.what}{more}; {remedy}")
