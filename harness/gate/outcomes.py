@@ -10,28 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import read_json
 from harness.gate.schema import COUNTS, FROZEN, Gate
-from harness.report.folder import RunFiles
-from harness.runs.integrity import FileRecord, verify_run
+from harness.runs.integrity import FileRecord
 from harness.runs.protocol import Protocol, protocols
-from harness.runs.summary import Summary, TaskResult, VariantSummary, read_summary
+from harness.runs.run import Run
+from harness.runs.summary import Summary, TaskResult, VariantSummary
 
 REFUSAL = "refusal_rate"
 _PLACES = 1e-9
 
 Outcome = bool | None
 """Whether a sample counts towards the share; None where it could not be scored."""
-
-
-class _Proof(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    frozen_unchanged: bool
-    violations: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +91,14 @@ class GatedRun:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._listed: Mapping[str, FileRecord] = verify_run(path)
-        self.summary: Summary = read_summary(path)
-        self._files = RunFiles(path)
+        self.run = Run(path)
+        self._listed: Mapping[str, FileRecord] = self.run.verify()
+        self.summary: Summary = self.run.summary
 
     @cached_property
     def protocols(self) -> dict[str, Protocol]:
         """How each task was put."""
-        return protocols(self.path, self.summary)
+        return protocols(self.run)
 
     def variant_name(self, gate: Gate) -> str:
         """Return the variant that a gate is about.
@@ -142,9 +132,9 @@ class GatedRun:
             raise BadInputError(
                 f"gate '{gate.name}': nothing was trained in '{name}', so there is no frozen proof"
             )
-        path = self._require("variants", name, "proof.json")
-        proof = _Proof.model_validate(read_json(path))
-        if proof.frozen_unchanged != said or bool(proof.violations) == said:
+        path = self._require(self.run.layout.variant(name).proof)
+        proof = self.run.proof(name)
+        if proof is None or proof.frozen_unchanged != said or bool(proof.violations) == said:
             raise BadInputError(f"{path}: does not say what summary.json says of the frozen weights")
         return said
 
@@ -173,10 +163,11 @@ class GatedRun:
                 f"{nearest(gate.metric, [REFUSAL, *COUNTS, FROZEN])}"
             )
         task, judge = str(gate.task), gate.judge or result.judge
-        self._require("variants", variant, "responses", f"{task}.jsonl")
-        path = self._require("variants", variant, "verdicts", f"{task}.{judge}.jsonl", gate=gate)
-        prompts = {row.id: row.prompt for row in self._files.responses(variant, task) or ()}
-        rows = self._files.verdicts(variant, task, judge) or ()
+        files = self.run.layout.variant(variant)
+        self._require(files.responses(task))
+        path = self._require(files.verdicts(task, judge), gate)
+        prompts = {row.id: row.prompt for row in self.run.answers(variant, task)}
+        rows = self.run.verdicts(variant, task, judge)
         labels = {row.id: row.label or "unscored" for row in rows}
         outcomes: dict[str, Outcome] = {
             row.id: None if row.label is None else row.label == "refusal" for row in rows
@@ -198,8 +189,9 @@ class GatedRun:
             )
         if gate.judge is not None:
             raise BadInputError(f"gate '{gate.name}': judge: no judge labels the capability task '{task}'")
-        path = self._require("variants", variant, "capability.json")
-        items: dict[str, float] = read_json(path)[task]["items"]
+        path = self._require(self.run.layout.variant(variant).capability)
+        measured = self.run.capability(variant)
+        items = measured[task].items if task in measured else {}
         if not items or not set(items.values()) <= {0.0, 1.0}:
             raise BadInputError(
                 f"gate '{gate.name}': the items of '{task}' are not right or wrong, so there is no exact bound; "
@@ -234,12 +226,12 @@ class GatedRun:
             )
         return name
 
-    def _require(self, *parts: str, gate: Gate | None = None) -> Path:
-        name = "/".join(parts)
+    def _require(self, path: Path, gate: Gate | None = None) -> Path:
+        name = path.relative_to(self.path).as_posix()
         if name not in self._listed:
             where = f"gate '{gate.name}': " if gate else ""
             raise BadInputError(f"{where}{self.path}: the run has no {name}")
-        return self.path / name
+        return path
 
 
 def _check(path: Path, counted: float | None, told: float | None) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from harness.report.folder import TrainingStep
 from harness.report.leaderboard import BASE, RANDOM_PREFIX, Cell, Column, Leaderboard
 from harness.report.words import visible
+from harness.runs.records import TrainingStep
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,12 +16,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 import harness
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, write_json
 from harness.base.fingerprint import fingerprint
+from harness.base.schema import read_json_as
 from harness.runs.layout import Layout
 from harness.runs.run_folder import RunFolder
 from harness.sweep.schema import Cell, Sweep
@@ -135,9 +136,9 @@ class SweepFolder:
         if not path.is_file():
             return CellState()
         try:
-            return CellState.model_validate(read_json(path))
-        except (ValueError, ValidationError) as error:
-            raise BadInputError(f"{path} is damaged: delete it to run {name} again") from error
+            return read_json_as(path, CellState)
+        except BadInputError as error:
+            raise BadInputError(f"{error}; delete it to run {name} again") from None
 
     def keep(self, name: str, state: CellState) -> None:
         """Write down how far a run is."""
