@@ -58,25 +58,27 @@ def protocols(run: Run) -> dict[str, Protocol]:
 def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
     summary, splits = run.summary, run.splits
     versions = {task.name: str(task.version) for task in run.record.tasks}
+    judges = {
+        task: result.judge for variant in summary.variants.values() for task, result in variant.tasks.items()
+    }
     found: dict[str, Protocol] = {}
-    for variant in summary.variants.values():
-        for task, result in variant.tasks.items():
-            asked = asked_task(task)
-            split = splits.tasks[asked]
-            longest = summary.decoding.get("max_new_tokens")
-            decoding = {
-                "strategy": summary.decoding.get("strategy"),
-                "max_new_tokens": longest.get(task) if isinstance(longest, dict) else longest,
-                "chat_template_kwargs": summary.decoding.get("chat_template_kwargs"),
-            }
-            if asked != task:
-                decoding["opening"] = summary.decoding.get("opening")
-            found[task] = Protocol(
-                versions[asked],
-                fingerprint([split.fingerprint, sorted(split.ids["test"])])[:12],
-                json.dumps(decoding, sort_keys=True),
-                result.judge,
-            )
+    for task, judge in judges.items():
+        asked = asked_task(task)
+        split = splits.tasks[asked]
+        longest = summary.decoding.get("max_new_tokens")
+        decoding = {
+            "strategy": summary.decoding.get("strategy"),
+            "max_new_tokens": longest.get(task) if isinstance(longest, dict) else longest,
+            "chat_template_kwargs": summary.decoding.get("chat_template_kwargs"),
+        }
+        if asked != task:
+            decoding["opening"] = summary.decoding.get("opening")
+        found[task] = Protocol(
+            versions[asked],
+            fingerprint([split.fingerprint, sorted(split.ids["test"])])[:12],
+            json.dumps(decoding, sort_keys=True),
+            judge,
+        )
     return found
 
 
