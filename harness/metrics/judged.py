@@ -78,10 +78,7 @@ def confusion(verdicts: Sequence[Label | None], labels: Sequence[Label]) -> Conf
 
 def share(successes: int, n: int) -> Interval | None:
     """Return a share with Wilson's interval; None of nothing."""
-    if not n:
-        return None
-    low, high = wilson(successes, n)
-    return Interval(value=successes / n, low=low, high=high)
+    return wilson(successes, n) if n else None
 
 
 def errors_differ(parts: Sequence[Confusion]) -> float | None:
