@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from harness.routing.counts import Phase, RoutingCounts
 
-FIGURES = "figures"
 PAIR_TABLE = "coactivation.parquet"
 # How many experts count as the top where none or all are selected.
 _TOP = 10

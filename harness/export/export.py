@@ -94,5 +94,7 @@ def export(
         write_whole(target / name, write)
     left_out = {}
     if what.conversations is None:
-        left_out["sft_dataset"] = "the run has no training/examples.jsonl: nothing was trained"
+        left_out["sft_dataset"] = (
+            f"the run has no {source.layout.examples.relative_to(run)}: nothing was trained"
+        )
     return Written([target / name for name in files], left_out)

@@ -212,6 +212,18 @@ class Layout:
         """The paths of a variant."""
         return VariantLayout(self.variants / _safe(name))
 
+    def of_base(self) -> Iterator[Path]:
+        """Yield the files that say something of the base model alone, so that another run may take them."""
+        base = self.variant("base")
+        for folder, pattern in (
+            (self.root / "routing", "*.safetensors"),
+            (self.root / "routing", "*.jsonl"),
+            (self.examples.parent, "*.jsonl"),
+            (base.folder / "responses", "*.jsonl"),
+        ):
+            yield from folder.glob(pattern)
+        yield from (path for path in (base.capability, base.served) if path.is_file())
+
     def is_run(self) -> bool:
         """Say whether the folder looks like a run's, finished or not."""
         return self.run.is_file() or self.summary.is_file()

@@ -30,12 +30,8 @@ from harness.sweep.schema import Cell, Sweep
 SWEEP_FILE = "sweep.json"
 State = Literal["waiting", "running", "finished", "failed"]
 
-# Stages whose results belong to the base model alone, and the files that they leave.
+# Stages whose results belong to the base model alone; `Layout.of_base` has the files that they leave.
 _SHARED_STAGES = ("capture ", "own answers ", "answer base/", "capability base")
-_SHARED_FILES = (
-    *("routing/*.safetensors", "routing/*.jsonl", "training/*.jsonl"),
-    *("variants/base/responses/*.jsonl", "variants/base/capability.json", "variants/base/served.json"),
-)
 
 
 class CellState(BaseModel):
@@ -206,11 +202,10 @@ def lend_base(donor: Path, run: Path) -> list[str]:
     }
     partial = run.with_name(f"{run.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for pattern in _SHARED_FILES:
-        for file in donor.glob(pattern):
-            target = partial / file.relative_to(donor)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, target)
+    for file in Layout(donor).of_base():
+        target = partial / file.relative_to(donor)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, target)
     # The donor's files are there before run.json says so.
     write_json(Layout(partial).run, {"stages": lent})
     RunFolder(partial).write_manifest()
