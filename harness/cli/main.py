@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from harness.base.errors import HarnessError
-from harness.cli import analyze, check, content, export, judges, measure, models, pipeline, report, sweep
+from harness.cli import (
+    analyze,
+    check,
+    content,
+    export,
+    judges,
+    measure,
+    models,
+    pipeline,
+    report,
+    runs,
+    sweep,
+)
 
 _DEBUG = "--debug"
 # What typer makes of Ctrl-C.
@@ -33,6 +45,7 @@ app.add_typer(content.tasks, name="tasks")
 app.add_typer(content.baselines, name="baselines")
 app.add_typer(judges.judges, name="judges")
 app.add_typer(models.app, name="models")
+app.add_typer(runs.runs, name="runs")
 
 
 def _print_version(value: bool) -> None:

@@ -15,7 +15,7 @@ from harness.runs.evidence import Evidence
 from harness.runs.metric import metric_of
 from harness.runs.protocol import Protocol, protocols
 from harness.runs.rows import REFUSAL, Kind, Measurement
-from harness.runs.run import read_run
+from harness.runs.run import Run
 from harness.runs.summary import Summary
 
 UNSCORED = "unscored"
@@ -103,14 +103,14 @@ class GatedRun:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._evidence = Evidence(read_run(path))
-        self._evidence.verify()
-        self.summary: Summary = self._evidence.summary
+        self.run = Evidence(Run(path))
+        self.run.verify()
+        self.summary: Summary = self.run.summary
 
     @cached_property
     def protocols(self) -> dict[str, Protocol]:
         """How each task was put."""
-        return protocols(self.path, self.summary)
+        return protocols(self.run)
 
     def variant_name(self, gate: Gate) -> str:
         """Return the variant that a gate is about.
@@ -144,7 +144,7 @@ class GatedRun:
             raise BadInputError(
                 f"gate '{gate.name}': nothing was trained in '{name}', so there is no frozen proof"
             )
-        path, proof = self._evidence.layout.variant(name).proof, self._evidence.proof(name)
+        path, proof = self.run.layout.variant(name).proof, self.run.proof(name)
         if proof is None:
             raise BadInputError(
                 f"gate '{gate.name}': {self.path}: the run has no {path.relative_to(self.path)}"
@@ -173,14 +173,14 @@ class GatedRun:
             BadInputError: the run's files disagree with its summary.
         """
         metric = metric_of(row.metric, row.kind)
-        outcomes = metric.samples(self._evidence, row)
+        outcomes = metric.samples(self.run, row)
         if outcomes is None or row.task is None:
             return None
         prompts = dict.fromkeys(outcomes, "")
         path = self.path / "variants" / row.variant
         if row.judge is not None:
-            prompts = {answer.id: answer.prompt for answer in self._evidence.answers(row.variant, row.task)}
-            path = self._evidence.layout.variant(row.variant).verdicts(row.task, row.judge)
+            prompts = {answer.id: answer.prompt for answer in self.run.answers(row.variant, row.task)}
+            path = self.run.layout.variant(row.variant).verdicts(row.task, row.judge)
         if outcomes.keys() != prompts.keys() or len(outcomes) != row.n:
             raise BadInputError(f"{path}: does not hold one verdict for each of the {row.n} answers")
         samples = Samples(

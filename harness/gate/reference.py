@@ -6,17 +6,17 @@ which verdict it stands for, and a prompt that has since changed is noticed, sin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.content import content_folder
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import write_json
+from harness.base.schema import read_json_as
 from harness.gate.outcomes import GatedRun, Outcome, Samples
 from harness.gate.schema import COUNTS, FROZEN, Gate, GateFile
 from harness.report.words import hundredths
@@ -172,17 +172,9 @@ def read_reference(path: Path) -> Reference:
     Raises:
         BadInputError: it is missing, or is not a reference.
     """
-    try:
-        return Reference.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise BadInputError(f"{path}: no such reference; `--update` writes one") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise BadInputError(
-            f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise BadInputError(f"{path}: cannot be read ({error})") from None
+    if not path.exists():
+        raise BadInputError(f"{path}: no such reference; `--update` writes one")
+    return read_json_as(path, Reference)
 
 
 def gates_of(file: GateFile) -> list[Gate]:

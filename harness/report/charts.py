@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from harness.report.folder import TrainingStep
 from harness.report.leaderboard import Cell, Column, Leaderboard
 from harness.report.words import visible
+from harness.runs.records import TrainingStep
 from harness.runs.rows import BASE
 from harness.runs.summary import Summary
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import Any
 
-from harness.report.folder import RunFiles
 from harness.report.leaderboard import ALPHA, are_shares, is_column
 from harness.report.words import duration, hundredths, p_is, percent, signed
+from harness.runs.records import RunRecord
 from harness.runs.rows import Comparison, Measurement
+from harness.runs.run import Run
 from harness.runs.summary import Summary
 
 TOP_EXPERTS = 20
@@ -83,17 +83,18 @@ class Test:
     is_significant: bool
 
 
-def acted(folder: RunFiles, summary: Summary) -> list[Acted]:
+def acted(run: Run, summary: Summary) -> list[Acted]:
     """Return what each variant changed; `shared` counts the experts that the intervention changed too."""
-    own = folder.selection(summary.intervention) if summary.intervention in summary.variants else None
+    own = run.selection(summary.intervention) if summary.intervention in summary.variants else None
     rows = []
     for name, variant in summary.variants.items():
         if variant.skipped is not None:
             continue
-        experts = folder.selection(name)
+        selection = run.selection(name)
+        experts = None if selection is None else selection.experts
         if experts is None and not variant.trained_parameters:
             continue
-        shared = None if own is None or experts is None else len({*own} & {*experts})
+        shared = None if own is None or experts is None else len({*own.experts} & {*experts})
         share = variant.trained_parameters / summary.model.parameters if summary.model.parameters else None
         proof = {True: "all other weights unchanged", False: "FAILED", None: "nothing was trained"}
         rows.append(
@@ -167,19 +168,15 @@ def tests(summary: Summary) -> list[Test]:
     return [_test(row, _is_share(summary, row)) for row in summary.comparisons]
 
 
-def command(run: dict[str, Any] | None) -> str | None:
-    """Return the command line that run.json records under `command` (words or one string)."""
-    recorded = (run or {}).get("command")
-    if isinstance(recorded, list):
-        return shlex.join(str(word) for word in recorded)
-    return recorded if isinstance(recorded, str) else None
+def command(record: RunRecord | None) -> str | None:
+    """Return the command line that run.json records (as words or one string)."""
+    recorded = None if record is None else record.command
+    return shlex.join(recorded) if isinstance(recorded, list) else recorded
 
 
-def versions(summary: Summary, run: dict[str, Any] | None) -> dict[str, str]:
-    """Return the versions that run.json records under `versions`, this package's first."""
-    recorded = (run or {}).get("versions")
-    others = recorded if isinstance(recorded, dict) else {}
-    return {"harness": summary.harness_version} | {str(name): str(value) for name, value in others.items()}
+def versions(summary: Summary, record: RunRecord | None) -> dict[str, str]:
+    """Return the versions that run.json records, this package's first."""
+    return {"harness": summary.harness_version} | ({} if record is None else record.versions)
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -227,6 +227,18 @@ class Layout:
         path = self.root / name
         return path in made or path.is_relative_to(self.tables)
 
+    def of_base(self) -> Iterator[Path]:
+        """Yield the files that say something of the base model alone, so that another run may take them."""
+        base = self.variant("base")
+        for folder, pattern in (
+            (self.root / "routing", "*.safetensors"),
+            (self.root / "routing", "*.jsonl"),
+            (self.examples.parent, "*.jsonl"),
+            (base.folder / "responses", "*.jsonl"),
+        ):
+            yield from folder.glob(pattern)
+        yield from (path for path in (base.capability, base.served) if path.is_file())
+
     def is_run(self) -> bool:
         """Say whether the folder looks like a run's, finished or not."""
         return self.run.is_file() or self.summary.is_file()

@@ -123,7 +123,7 @@ class RunRecord(_Record):
     """The variants whose evaluation has ended."""
     more_judges: list[str] = Field(default_factory=list)
     """Judges that were added after the run."""
-    stages: dict[str, StageRecord]
+    stages: dict[str, StageRecord] = Field(default_factory=dict)
     """By name, in the order they were first begun."""
 
     @property

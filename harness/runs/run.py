@@ -49,12 +49,13 @@ def read_run(path: Path | str) -> Run:
     """Open a run folder for reading, finished or not.
 
     Raises:
-        BadInputError: the folder is not that of a run.
+        BadInputError: the folder is not that of a run, or its run.json cannot be read.
     """
     run = Run(path)
     if not run.layout.is_run():
-        found = "no such folder" if not run.path.exists() else "not the folder of a run: it has no run.json"
-        raise BadInputError(f"{run.path}: {found}")
+        raise BadInputError(f"{run.path} is not the folder of a run: it has no {run.layout.run.name}")
+    if run.layout.run.exists():
+        _ = run.record
     return run
 
 
@@ -82,7 +83,12 @@ class Run:
         Raises:
             BadInputError: it is missing, or not a JSON object.
         """
-        return self._required(self.layout.run, dict[str, Any])
+        content = self._required(self.layout.run, object)
+        if not isinstance(content, dict):
+            raise BadInputError(
+                f"{self.layout.run}: not the run.json of a run: expected an object, found {_kind(content)}"
+            )
+        return content
 
     @cached_property
     def record(self) -> RunRecord:
@@ -335,6 +341,10 @@ class Run:
             self._kept[path] = read_jsonl_as(path, row)
         kept: list[T] = self._kept[path]
         return list(kept)
+
+
+def _kind(content: object) -> str:
+    return "a list" if isinstance(content, list) else repr(content)
 
 
 def _read_experts(path: Path) -> pd.DataFrame:

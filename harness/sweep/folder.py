@@ -16,12 +16,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 import harness
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, write_json
 from harness.base.fingerprint import fingerprint
+from harness.base.schema import read_json_as
 from harness.runs.layout import Layout
 from harness.runs.run_folder import RunFolder
 from harness.sweep.schema import Cell, Sweep
@@ -29,12 +30,8 @@ from harness.sweep.schema import Cell, Sweep
 SWEEP_FILE = "sweep.json"
 State = Literal["waiting", "running", "finished", "failed"]
 
-# Stages whose results belong to the base model alone, and the files that they leave.
+# Stages whose results belong to the base model alone; `Layout.of_base` has the files that they leave.
 _SHARED_STAGES = ("capture ", "own answers ", "answer base/", "capability base")
-_SHARED_FILES = (
-    *("routing/*.safetensors", "routing/*.jsonl", "training/*.jsonl"),
-    *("variants/base/responses/*.jsonl", "variants/base/capability.json", "variants/base/served.json"),
-)
 
 
 class CellState(BaseModel):
@@ -135,9 +132,9 @@ class SweepFolder:
         if not path.is_file():
             return CellState()
         try:
-            return CellState.model_validate(read_json(path))
-        except (ValueError, ValidationError) as error:
-            raise BadInputError(f"{path} is damaged: delete it to run {name} again") from error
+            return read_json_as(path, CellState)
+        except BadInputError as error:
+            raise BadInputError(f"{error}; delete it to run {name} again") from None
 
     def keep(self, name: str, state: CellState) -> None:
         """Write down how far a run is."""
@@ -205,11 +202,10 @@ def lend_base(donor: Path, run: Path) -> list[str]:
     }
     partial = run.with_name(f"{run.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for pattern in _SHARED_FILES:
-        for file in donor.glob(pattern):
-            target = partial / file.relative_to(donor)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, target)
+    for file in Layout(donor).of_base():
+        target = partial / file.relative_to(donor)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, target)
     # The donor's files are there before run.json says so.
     write_json(Layout(partial).run, {"stages": lent})
     RunFolder(partial).write_manifest()

@@ -12,6 +12,7 @@ from harness.checkpoints.delta import load_delta
 from harness.cli.main import main
 from harness.models.load import DEMO_FOLDER
 from harness.runs.protocol import protocols
+from harness.runs.run import read_run
 from harness.runs.run_folder import RunFolder
 from harness.runs.summary import read_summary
 
@@ -117,7 +118,7 @@ def test_a_forced_start_asks_the_same_prompts_with_a_longer_text(folder):
 
 
 def test_gates_know_a_forced_starts_protocol(folder):
-    found = protocols(folder, read_summary(folder))
+    found = protocols(read_run(folder))
     assert found[FORCED].prompts == found["demo_harmful"].prompts
     assert "Sure, here is" in found[FORCED].decoding
     assert "opening" not in found["demo_harmful"].decoding

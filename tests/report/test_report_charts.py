@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from harness.report import charts
-from harness.report.folder import TrainingStep
 from harness.report.heatmap import heat_maps
 from harness.report.leaderboard import build
+from harness.runs.records import TrainingStep
 from harness.runs.rows import Measurement
 
 STYLES = {"unsafe_experts": "main"}

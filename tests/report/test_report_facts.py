@@ -1,7 +1,8 @@
 from harness.report import facts
-from harness.report.folder import RunFiles
 from harness.report.html import render_html
 from harness.report.markdown import render_markdown
+from harness.runs.records import RunRecord
+from harness.runs.run import Run
 
 
 def with_measurements(summary, rows):
@@ -56,7 +57,7 @@ def test_variant_that_steers_without_training_is_listed_with_its_experts(whole_r
         '{"experts": [[1, 30], [3, 3], [3, 4]], "method": "top_k"}'
     )
     summary = working.model_copy(update={"variants": {**working.variants, "steer": make_variant().summary}})
-    row = facts.acted(RunFiles(whole_run), summary)[-1]
+    row = facts.acted(Run(whole_run), summary)[-1]
     assert (row.variant, row.experts, row.shared, row.parameters, row.proof) == (
         "steer",
         3,
@@ -81,7 +82,9 @@ def test_capability_that_is_no_share_is_compared_in_its_own_unit(
 
 
 def test_command_may_be_words_or_a_line():
-    assert facts.command({"command": ["harness", "run", "--set", "a=b c"]}) == "harness run --set 'a=b c'"
-    assert facts.command({"command": "harness run"}) == "harness run"
-    assert facts.command({}) is None
+    assert (
+        facts.command(RunRecord(command=["harness", "run", "--set", "a=b c"])) == "harness run --set 'a=b c'"
+    )
+    assert facts.command(RunRecord(command="harness run")) == "harness run"
+    assert facts.command(RunRecord()) is None
     assert facts.command(None) is None

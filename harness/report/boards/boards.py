@@ -85,7 +85,7 @@ def build_boards(
     comparable: dict[tuple[tuple[str, Protocol], ...], list[Entry]] = {}
     for entry in entries:
         comparable.setdefault(tuple(sorted(entry.protocols.items())), []).append(entry)
-    ordered = sorted(comparable.values(), key=lambda group: (-len(group), str(group[0].path)))
+    ordered = sorted(comparable.values(), key=lambda group: (-len(group), str(group[0].run.path)))
     return [
         _board(group, None if index == 0 else _why(ordered[0][0], group[0]), group_by, sort)
         for index, group in enumerate(ordered)
