@@ -146,12 +146,13 @@ def make_plan(config: RunConfig) -> Plan:
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )
     engine = choose_engine(config.engine, gpu=pick_device(config.device).type == "cuda")
+    if engine == "vllm":
+        refuse_unserved(variants, engine)
     ref = resolve_model(config.model)
     load_tokenizer(ref, config.trust_remote_code)
     outline = outline_model(ref, config.trust_remote_code)
     if engine == "vllm":
         check_servable(ref, outline)
-        refuse_unserved(variants, engine)
     sets = tuple(load_task(spec, config.data_dir) for spec in specs)
     splits = make_splits(sets, seed=config.seed_of_splits, limit=config.limit)
     plan = Plan(config, ref, outline, sets, splits, variants, judge, capability)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import yaml
 from pydantic import Field
 
 from harness.base.errors import BadInputError
@@ -19,38 +19,36 @@ from harness.runs.run_folder import RunFolder
 
 
 class Damp(Intervention):
-    """What the last layer's experts say counts for less."""
+    """What the experts say counts for less."""
 
     factor: float = Field(ge=0, le=1)
 
     @contextmanager
     def in_memory(self, moe, made: Prepared) -> Iterator[None]:
-        hook = moe.layers[-1].experts.register_forward_hook(lambda module, args, out: out * self.factor)
+        hooks = [
+            layer.experts.register_forward_hook(lambda module, args, out: out * self.factor)
+            for layer in moe.layers
+        ]
         try:
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
 
 @pytest.fixture(scope="module")
 def include(tmp_path_factory):
     """A folder to include, with a variant of the new kind; the kind is known as long as the tests of this file run."""
     folder = tmp_path_factory.mktemp("mine")
-    write(folder, 0.0)
+    write(folder)
     INTERVENTIONS.add("damp", Damp)
     yield folder
     del INTERVENTIONS._entries["damp"]
 
 
-def write(folder, factor, **more):
-    spec = {
-        "name": "quiet",
-        "description": "Quiet.",
-        "intervention": "damp",
-        "factor": factor,
-        **more,
-    }
-    (folder / "quiet.yaml").write_text(json.dumps(spec))
+def write(folder, **fields):
+    spec = {"name": "quiet", "description": "Quiet.", "intervention": "damp", "factor": 0.0, **fields}
+    (folder / "quiet.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +104,12 @@ def test_it_is_skipped_when_it_is_done_and_a_changed_field_does_it_again(run, in
     first = responses(run, "quiet")
     run()
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    write(include, 0.9)
+    write(include, factor=0.9)
     run()
     assert responses(run, "quiet") != first
     changed = {path.parts[-3] for path in times if path.stat().st_mtime_ns != times[path]}
     assert changed == {"quiet"}
-    write(include, 0.0)
+    write(include)
     run()
     assert responses(run, "quiet") == first
 
@@ -121,11 +119,11 @@ def test_it_is_skipped_when_it_is_done_and_a_changed_field_does_it_again(run, in
     [
         ({"factor": 2}, "factor: Input should be less than or equal to 1, found 2"),
         ({"factr": 0.5}, "factr: unknown key, did you mean 'factor'?"),
-        ({"intervention": "dump"}, "unknown intervention kind 'dump', did you mean 'damp'?"),
+        ({"intervention": "dump"}, "intervention: unknown intervention kind 'dump', did you mean 'damp'?"),
     ],
 )
 def test_its_fields_are_checked_when_its_file_is_read(include, tmp_path, fields, message):
-    write(tmp_path, 0.5, **fields)
+    write(tmp_path, **fields)
     with pytest.raises(BadInputError) as refusal:
         find_variant("quiet", [tmp_path])
     assert str(refusal.value) == f"{tmp_path / 'quiet.yaml'}: {message}"
@@ -147,7 +145,7 @@ def test_vllm_refuses_it_before_anything_is_made(include, tmp_path, monkeypatch,
     monkeypatch.setattr("harness.pipeline.plan.choose_engine", lambda engine, gpu: "vllm")
     command = ["run", "--include", str(include), "--intervention", "quiet", "--engine", "vllm"]
     assert main([*command, "--output", str(tmp_path / "run")]) == 2
-    assert "engine vllm cannot serve variant 'quiet'" in capsys.readouterr().err
+    assert "harness: engine vllm cannot serve variant 'quiet'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
