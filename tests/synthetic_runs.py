@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -19,7 +20,7 @@ from harness.base.files import write_json, write_jsonl
 from harness.capability.results import CapabilityResult
 from harness.config import RunConfig
 from harness.data.refusals import refusal_phrasings
-from harness.interventions.spec import VariantSpec
+from harness.interventions.base import INTERVENTIONS, Intervention, Variant
 from harness.judges.base import JUDGES, Verdict, judge_all
 from harness.judges.card import Card, Counts, Measured, Partial, write_card
 from harness.metrics.rates import wilson
@@ -54,7 +55,7 @@ class Task:
 class Made:
     """What was found out about one variant; `answers` are a pattern that is repeated over a task's prompts."""
 
-    spec: VariantSpec
+    spec: Intervention
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     capability: Mapping[str, Sequence[float]] = field(default_factory=dict)
     experts: Sequence[Expert] = ()
@@ -91,6 +92,7 @@ class WordsOfHarm:
     description = "Looks for the word dangerous."
     source = None
     fingerprint = "words of harm, 1"
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
         if not response:
@@ -207,8 +209,10 @@ def prompts(task: str, n: int, start: int = 0, twins: int = 0) -> dict[str, str]
     return {f"{task}-{i:03}": text for i, text in enumerate(texts)}
 
 
-def spec(name: str, intervention: str = "none", **rest: Any) -> VariantSpec:
-    return VariantSpec(name=name, description=f"What {name} is.", intervention=intervention, **rest)
+def spec(name: str, intervention: str = "none", **rest: Any) -> Intervention:
+    return INTERVENTIONS.get(intervention)(
+        name=name, description=f"What {name} is.", intervention=intervention, **rest
+    )
 
 
 BASE = spec("base")
@@ -391,7 +395,7 @@ def _record(made: Synthetic) -> dict[str, Any]:
             for name, v in made.variants.items()
             if name not in ("base", made.intervention) and not v.draw
         ],
-        draws=max(sum(v.spec.experts == "random" for v in made.variants.values()), 1),
+        draws=max(sum(v.spec.is_drawn for v in made.variants.values()), 1),
         tasks=list(made.tasks),
         seed=made.seed,
         judge=made.judges[0],
@@ -402,11 +406,11 @@ def _record(made: Synthetic) -> dict[str, Any]:
     stages = {"expert table": 0.5}
     for name, variant in made.variants.items():
         if variant.skipped is None:
-            stages |= {f"train {name}": 3.0} if variant.spec.is_trained else {}
+            stages |= {f"train {name}": 3.0} if (variant.spec.needs == "training") else {}
             stages |= {f"answer {name}/{task}": 0.25 for task in variant.answers}
             stages |= {f"capability {name}": 1.5}
             stages |= {f"drift {name}": 0.125} if variant.drift is not None else {}
-            stages |= {f"prove {name}": 0.75} if variant.spec.is_trained else {}
+            stages |= {f"prove {name}": 0.75} if (variant.spec.needs == "training") else {}
     return {
         "run_id": f"{made.model}-{made.seed}",
         "created": CREATED,
@@ -437,17 +441,13 @@ def _record(made: Synthetic) -> dict[str, Any]:
         ],
         "seeds": {
             **dict.fromkeys(("splits", "refusals", "training_order", "capability"), made.seed),
-            **{
-                name: 1000 + variant.draw
-                for name, variant in made.variants.items()
-                if variant.spec.experts == "random"
-            },
+            **{name: 1000 + variant.draw for name, variant in made.variants.items() if variant.spec.is_drawn},
         },
         "versions": {"harness": "0.0.0", "python": "3.11.0", "torch": "2.0.0", "lm-eval": "0.4.0"},
         "device": "cpu",
         "engine": "transformers",
         "variants": {
-            name: {**variant.spec.model_dump(mode="json"), "draw": variant.draw}
+            name: Variant(name, variant.spec, variant.draw).record()
             for name, variant in made.variants.items()
         },
         "asked": {
@@ -461,7 +461,10 @@ def _record(made: Synthetic) -> dict[str, Any]:
         "control_tasks": [name for name, task in made.tasks.items() if task.pairs_with],
         "judges": {made.judges[0]: judge_record(JUDGES.get(made.judges[0])())},
         "evaluated": {
-            name: {"trained": variant.spec.is_trained and variant.skipped is None, "skipped": variant.skipped}
+            name: {
+                "trained": (variant.spec.needs == "training") and variant.skipped is None,
+                "skipped": variant.skipped,
+            }
             for name, variant in made.variants.items()
         },
         "more_judges": list(made.judges[1:]),
@@ -516,7 +519,7 @@ def _write_variant(folder: Path, made: Synthetic, variant: Made) -> None:
         write_json(
             folder / "selection.json",
             {
-                "method": "random" if variant.spec.experts == "random" else "risk_diff",
+                "method": "random" if variant.spec.is_drawn else "risk_diff",
                 "phase": "all",
                 "experts": [list(expert) for expert in variant.experts],
                 "overlap_with_selection": overlap,
@@ -549,7 +552,7 @@ def _write_variant(folder: Path, made: Synthetic, variant: Made) -> None:
     )
     if variant.drift is not None:
         write_json(folder / "drift.json", dict(variant.drift))
-    if variant.spec.is_trained:
+    if variant.spec.needs == "training":
         _write_training(folder, variant)
 
 
@@ -558,7 +561,8 @@ def _capability(task: str, pattern: Sequence[float]) -> CapabilityResult:
     scores = [pattern[place % len(pattern)] for place in range(60)]
     value = sum(scores) / len(scores)
     yes_or_no = set(scores) <= {0.0, 1.0}
-    low, high = wilson(round(sum(scores)), 60) if yes_or_no else (value - 0.0625, value + 0.0625)
+    exact = wilson(round(sum(scores)), 60)
+    low, high = (exact.low, exact.high) if yes_or_no else (value - 0.0625, value + 0.0625)
     return CapabilityResult(
         task=task,
         metric="acc" if yes_or_no else "f1",

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.base.errors import BadInputError
 from harness.base.files import read_jsonl, write_json, write_jsonl
-from harness.judges.base import JUDGES, Judge, Paid, judge_all, require_measure
+from harness.judges.base import JUDGES, Judge, Paid, judge_all, judge_record, require_measure
 from harness.judges.card import find_card, write_card
 from harness.runs.run_folder import RunFolder
 from harness.runs.summary import Summary
@@ -91,11 +91,6 @@ def judge_with_others(folder: RunFolder) -> None:
             | {judge.name: judge_record(judge) for judge in others}
         }
     )
-
-
-def judge_record(judge: Judge) -> dict[str, str]:
-    """Return what run.json says of a judge."""
-    return {"measures": judge.measures, "fingerprint": judge.fingerprint}
 
 
 def _require(judge: Judge, primary: str, kinds: Mapping[str, str]) -> None:

@@ -17,26 +17,27 @@ from harness.base.files import write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.config import RunConfig
-from harness.interventions.apply import Variant
-from harness.pipeline.answering import capture_routing
+from harness.judges.base import JUDGES, Judge, judge_record
+from harness.pipeline.answering import answer, capture_routing
 from harness.pipeline.colouring import write_token_shares
 from harness.pipeline.conversations import training_conversations
 from harness.pipeline.drifting import measure_drift
-from harness.pipeline.evaluating import answer_test_prompts, is_evaluated, judge_answers, measure_capability
-from harness.pipeline.judging import MORE_JUDGES, judge_record, judge_with_others
+from harness.pipeline.evaluating import is_evaluated, judge_answers, measure_capability
+from harness.pipeline.judging import MORE_JUDGES, judge_with_others
 from harness.pipeline.memory import available_bytes, model_bytes, parameters_of, why_not_trainable
 from harness.pipeline.plan import Plan
 from harness.pipeline.selecting import select
 from harness.pipeline.serving import serving
 from harness.pipeline.session import Session, package_versions
-from harness.pipeline.training import prove_frozen, train, training_key
+from harness.pipeline.training import prove_frozen, train, trained
 from harness.report.write import write_measured
 from harness.runs.run_folder import RunFolder
 from harness.runs.summary import Summary
 
 if TYPE_CHECKING:
-    from harness.checkpoints.delta import ExpertDelta
-    from harness.experts.select import ExpertSelection
+    from collections.abc import Sequence
+
+    from harness.interventions.base import Prepared
 
 
 def default_output(config: RunConfig) -> Path:
@@ -81,14 +82,14 @@ def start(plan: Plan, output: Path, goes_on: bool = False) -> Session:
                 **_shape(plan),
             },
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
+            "judges": {judge.name: judge_record(judge) for judge in _judges(plan, folder)},
+            "variants": {variant.name: variant.record() for variant in plan.variants},
             "seeds": session.seeds(),
             "versions": package_versions(),
             "device": session.device_type,
             "engine": session.engine_name,
-            "variants": {variant.name: _specification(variant) for variant in plan.variants},
             "asked": plan.asked(),
             "control_tasks": plan.control_tasks(),
-            "judges": {plan.judge.name: judge_record(plan.judge)},
             "evaluated": {},
             MORE_JUDGES: folder.state.get(MORE_JUDGES, []),
         }
@@ -104,22 +105,89 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
         session: from `start`.
         until: capture, select, train or evaluate; after "evaluate" the summary and the reports are written.
     """
-    if until == "capture":
+    plan = session.plan
+    if plan.selects or until == "capture":
         capture_routing(session)
-        session.folder.write_manifest()
+    if until == "capture":
+        _stop(session)
         return None
-    selections = select(session)
+    variants = select(session)
     if until == "select":
-        session.folder.write_manifest()
+        _stop(session)
         return None
-    conversations = training_conversations(session) if session.plan.trains else []
+    conversations = training_conversations(session) if plan.trains else []
+    for made in variants:
+        if _is_trained(session, made):
+            train(session, made, conversations)
     if until == "train":
-        for variant in session.plan.variants:
-            _train(session, variant, selections, conversations)
+        _stop(session, variants)
         return None
-    for variant in session.plan.variants:
-        _evaluate(session, variant, selections, conversations)
+    for made in variants:
+        _evaluate(session, made, conversations)
+    return _measure(session, variants)
+
+
+def _stop(session: Session, variants: Sequence[Prepared] = ()) -> None:
+    for made in variants:
+        _say_skipped(made.name, _why_skipped(session, made))
+    session.folder.write_manifest()
+
+
+def _is_trained(session: Session, made: Prepared) -> bool:
+    return made.intervention.needs == "training" and _why_skipped(session, made) is None
+
+
+def _why_skipped(session: Session, made: Prepared) -> str | None:
+    """Return why a variant cannot be had on this machine, or None."""
+    outline, selection = session.plan.outline, made.selection
+    reason = made.intervention.why_impossible(outline, selection)
+    if reason is not None or made.intervention.needs != "training" or selection is None:
+        return reason
+    return why_not_trainable(
+        trained=parameters_of(outline, selection.experts, session.config.training.lora_rank),
+        weights=model_bytes(outline, session.config.dtype),
+        available=available_bytes(session.device_type),
+    )
+
+
+def _say_skipped(name: str, reason: str | None) -> None:
+    if reason is not None:
+        say(f"skipping {name}: {reason}")
+
+
+def _evaluate(session: Session, made: Prepared, conversations: list[dict[str, Any]]) -> None:
+    """Let a variant answer, and judge its answers."""
+    skipped = _why_skipped(session, made)
+    if skipped is None and _is_trained(session, made):
+        made = trained(session, made, conversations)
+    try:
+        if skipped is None:
+            _answer(session, made)
+    except VariantImpossibleError as error:
+        skipped = str(error)
+    if skipped is None:
+        judge_answers(session, made)
+        measure_drift(session, made)
+        if made.delta is not None:
+            prove_frozen(session, made)
+    _say_skipped(made.name, skipped)
+    session.folder.note_evaluated(made.name, trained=made.delta is not None, skipped=skipped)
+
+
+def _answer(session: Session, made: Prepared) -> None:
+    with ExitStack() as stack:
+        # A variant that was evaluated before is reported without the model.
+        if not is_evaluated(session, made):
+            stack.enter_context(serving(session, made))
+        for task in session.plan.prompts("test"):
+            answer(session, made, task)
+        measure_capability(session, made)
+
+
+def _measure(session: Session, variants: Sequence[Prepared]) -> Summary:
+    """Write what was found out: further verdicts, the summary and the reports."""
     judge_with_others(session.folder)
+    selections = {made.name: made.selection for made in variants}
     write_token_shares(session, selections.get(session.plan.intervention.name))
     return write_measured(session.folder)
 
@@ -134,8 +202,10 @@ def _shape(plan: Plan) -> dict[str, int]:
     }
 
 
-def _specification(variant: Variant) -> dict[str, Any]:
-    return {**variant.spec.model_dump(mode="json"), "draw": variant.draw}
+def _judges(plan: Plan, folder: RunFolder) -> list[Judge]:
+    """Return the primary judge, then those that were added to the run since."""
+    more = [name for name in folder.state.get(MORE_JUDGES, []) if name != plan.judge.name]
+    return [plan.judge, *(JUDGES.get(name)() for name in more)]
 
 
 def _refuse_another_model(folder: RunFolder, name: str, model_key: str) -> None:
@@ -151,78 +221,3 @@ def _refuse_another_model(folder: RunFolder, name: str, model_key: str) -> None:
 def _new_id(plan: Plan) -> str:
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     return f"{stamp}-{fingerprint([plan.config.model_dump(mode='json'), stamp])[:6]}"
-
-
-def _why_skipped(session: Session, variant: Variant, selection: ExpertSelection | None) -> str | None:
-    """Return why a variant cannot be had on this machine, or None."""
-    if selection is None:
-        return None
-    if variant.spec.intervention == "steer":
-        from harness.interventions.steer import why_not_steerable
-
-        return why_not_steerable(session.plan.outline, selection)
-    outline = session.plan.outline
-    return why_not_trainable(
-        trained=parameters_of(outline, selection.experts, session.config.training.lora_rank),
-        weights=model_bytes(outline, session.config.dtype),
-        available=available_bytes(session.device_type),
-    )
-
-
-def _train(
-    session: Session,
-    variant: Variant,
-    selections: dict[str, ExpertSelection],
-    conversations: list[dict[str, Any]],
-) -> ExpertDelta | None:
-    selection = selections.get(variant.name)
-    if not variant.spec.is_trained or selection is None:
-        return None
-    reason = _why_skipped(session, variant, selection)
-    if reason:
-        say(f"skipping {variant.name}: {reason}")
-        return None
-    return train(session, variant, selection, conversations)
-
-
-def _evaluate(
-    session: Session,
-    variant: Variant,
-    selections: dict[str, ExpertSelection],
-    conversations: list[dict[str, Any]],
-) -> None:
-    selection = selections.get(variant.name)
-    reason = _why_skipped(session, variant, selection)
-    if reason:
-        _skip(session, variant, reason)
-        return
-    delta = _train(session, variant, selections, conversations)
-    state = fingerprint(
-        [
-            variant.spec.intervention,
-            variant.spec.system_prompt,
-            sorted(selection.experts) if selection else [],
-        ]
-    )
-    if delta is not None and selection is not None:
-        state = training_key(session, selection, conversations)
-    try:
-        with ExitStack() as stack:
-            # A variant that was evaluated before is reported without the model.
-            if not is_evaluated(session, variant, state):
-                stack.enter_context(serving(session, variant, selection, delta))
-            answer_test_prompts(session, variant, state)
-            measure_capability(session, variant, state)
-    except VariantImpossibleError as error:
-        _skip(session, variant, str(error))
-        return
-    measure_drift(session, variant, state, selection, delta)
-    judge_answers(session, variant)
-    if delta is not None:
-        prove_frozen(session, variant, delta, state)
-    session.folder.note_evaluated(variant.name, trained=delta is not None)
-
-
-def _skip(session: Session, variant: Variant, reason: str) -> None:
-    say(f"skipping {variant.name}: {reason}")
-    session.folder.note_evaluated(variant.name, trained=False, skipped=reason)

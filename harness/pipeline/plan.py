@@ -18,11 +18,12 @@ from harness.data.task import FORCED, ROLES, Kind, Role, TaskSpec, asked_task, f
 from harness.engines.choose import choose_engine
 from harness.engines.vllm import check_servable
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
-from harness.interventions.apply import Variant
+from harness.interventions.base import Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.models.auto import refuse_quantized
 from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
+from harness.pipeline.serving import refuse_unserved
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt, PromptSet
@@ -69,7 +70,7 @@ class Plan:
     @property
     def trains(self) -> bool:
         """Whether some variant is trained."""
-        return any(variant.spec.is_trained for variant in self.variants)
+        return any(variant.spec.needs == "training" for variant in self.variants)
 
     def prompts(self, role: Role, kind: str | None = None) -> dict[str, list[Prompt]]:
         """Return the prompts that serve a role, by task."""
@@ -156,6 +157,8 @@ def make_plan(config: RunConfig) -> Plan:
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )
     engine = choose_engine(config.engine, gpu=pick_device(config.device).type == "cuda")
+    if engine == "vllm":
+        refuse_unserved(variants, engine)
     ref = resolve_model(config.model)
     load_tokenizer(ref, config.trust_remote_code)
     outline = outline_model(ref, config.trust_remote_code)
@@ -178,7 +181,7 @@ def _variants(config: RunConfig) -> tuple[Variant, ...]:
         spec = find_variant(name, config.include, kind)
         variants += [
             Variant(name if draw == 0 else f"{name}_{draw + 1}", spec, draw)
-            for draw in range(config.draws if spec.experts == "random" else 1)
+            for draw in range(config.draws if spec.is_drawn else 1)
         ]
     repeated = {variant.name for variant in variants if [v.name for v in variants].count(variant.name) > 1}
     if repeated:

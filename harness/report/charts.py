@@ -43,7 +43,7 @@ def styles_of(summary: Summary) -> dict[str, str]:
         else "base"
         if name == BASE
         else "random"
-        if variant.acts_on_random_experts
+        if variant.is_draw
         else "other"
         for name, variant in summary.variants.items()
     }

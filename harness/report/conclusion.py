@@ -93,7 +93,7 @@ def _against_random(summary: Summary, column: Column) -> Iterator[str]:
     name = summary.intervention
     draws = [draw for draw in summary.draws() if _value(summary, draw, column) is not None]
     if not draws:
-        if not summary.variants[name].acts_on_random_experts:
+        if not summary.variants[name].is_draw:
             yield (
                 f"No random_experts variant was evaluated on {column.task}, so nothing is said about "
                 "whether it matters which experts were chosen."

@@ -41,7 +41,7 @@ def _pairs(run: Evidence) -> list[tuple[str, str]]:
             (own, name)
             for name in done
             if name != own
-            and run.variants[name].get("experts") == "random"
+            and run.variants[name].get("draw") is not None
             and run.variants[name].get("intervention") == kind
         ]
     return pairs

@@ -132,7 +132,7 @@ def _selection(run: Evidence) -> SelectionSummary | None:
     """Describe the experts that the intervention acts on, where the run compared all experts."""
     own = run.record.intervention
     selection = None if own is None else run.selection(own)
-    if own is None or selection is None or not run.variants[own].get("experts"):
+    if own is None or selection is None:
         return None
     if not run.layout.experts.is_file():
         return None

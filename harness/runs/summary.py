@@ -136,9 +136,9 @@ class VariantSummary(Part):
     """Wall-clock seconds of each stage."""
 
     @property
-    def acts_on_random_experts(self) -> bool:
+    def is_draw(self) -> bool:
         """Whether its experts were drawn at random."""
-        return self.specification.get("experts") == "random"
+        return self.specification.get("draw") is not None
 
     @model_validator(mode="after")
     def _training_is_proved(self) -> VariantSummary:
@@ -236,7 +236,7 @@ class Summary(Part):
         return [
             name
             for name, variant in self.variants.items()
-            if variant.acts_on_random_experts
+            if variant.is_draw
             and variant.specification.get("intervention") == kind
             and variant.skipped is None
             and name not in (BASE, self.intervention)

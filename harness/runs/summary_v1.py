@@ -34,7 +34,7 @@ def translate(content: Mapping[str, Any]) -> Summary:
             "variants": {
                 name: {
                     **{key: variant[key] for key in _OF_A_VARIANT},
-                    "specification": {"name": name} | ({"experts": "random"} if name in random else {}),
+                    "specification": {"name": name} | {"draw": 0 if name in random else None},
                 }
                 for name, variant in variants.items()
             },

@@ -108,7 +108,7 @@ def variant_summary(
     trained: int = 0,
     frozen: bool | None = None,
     skipped: str | None = None,
-    experts: str | None = None,
+    draw: int | None = None,
 ) -> Made:
     rates = [
         (task_result(task, result) if isinstance(result, int) else result) | {"task": task}
@@ -119,7 +119,7 @@ def variant_summary(
         for task, result in (capability or {}).items()
     ]
     summary = VariantSummary(
-        specification={"intervention": "train_experts", "experts": experts},
+        specification={"intervention": "train_experts", "draw": draw},
         trained_parameters=trained,
         frozen_unchanged=True if trained and frozen is None else frozen,
         skipped=skipped,
@@ -166,9 +166,9 @@ def summary_of(
 
 def _drawn(name: str, summary: VariantSummary) -> VariantSummary:
     """Give a variant that is called like a random draw the specification of one."""
-    if not name.startswith("random_experts") or summary.specification["experts"] is not None:
+    if not name.startswith("random_experts") or summary.specification["draw"] is not None:
         return summary
-    return summary.model_copy(update={"specification": {**summary.specification, "experts": "random"}})
+    return summary.model_copy(update={"specification": {**summary.specification, "draw": 0}})
 
 
 def measurement(

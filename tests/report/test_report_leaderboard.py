@@ -155,9 +155,9 @@ def test_random_draws_are_told_by_their_specification_and_leave_out_skipped_ones
         {
             "base": make_variant(),
             "unsafe_experts": make_variant({"advbench": 1}),
-            "mine_random": make_variant({"advbench": 1}, experts="random"),
-            "random_experts_of_mine": make_variant({"advbench": 1}, experts="all"),
-            "random_experts_3": make_variant(skipped="no memory", experts="random"),
+            "mine_random": make_variant({"advbench": 1}, draw=1),
+            "system_prompt": make_variant({"advbench": 1}),
+            "random_experts_3": make_variant(skipped="no memory", draw=2),
         }
     )
     assert summary.draws() == ["mine_random"]
