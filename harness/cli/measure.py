@@ -19,10 +19,13 @@ def measure(
     from harness.runs.integrity import verify_run
     from harness.runs.run import read_run
     from harness.runs.run_folder import RunFolder
+    from harness.runs.upgrade import upgrade
 
     # The manifest is renewed, which must not take in an answer or a verdict that someone changed.
     verify_run(run, but_for=read_run(run).layout.is_made_of_others)
-    summary = write_measured(RunFolder(run))
+    folder = RunFolder(run)
+    upgrade(folder)
+    summary = write_measured(folder)
     if as_json:
         typer.echo(json.dumps(summary.to_json(), ensure_ascii=False))
     else:

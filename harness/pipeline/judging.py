@@ -37,23 +37,21 @@ def judge_again(run: Path, name: str) -> Summary:
     """
     from harness.report.write import write_measured
     from harness.runs.integrity import verify_run
-    from harness.runs.run import Run
+    from harness.runs.run import read_run
+    from harness.runs.upgrade import upgrade
 
     judge = JUDGES.get(name)()
-    record = Run(run).record
-    if not record.judges:
-        raise BadInputError(
-            f"{run}: a run of an earlier version takes no further judge; run its command again on its folder first"
-        )
-    primary = next(iter(record.judges))
-    if record.judges[primary].fingerprint != JUDGES.get(primary)().fingerprint:
+    judged = read_run(run).summary
+    primary = judged.judge
+    if primary in judged.judges and judged.judges[primary].fingerprint != JUDGES.get(primary)().fingerprint:
         raise BadInputError(
             f"judge '{primary}' of {run} has changed since: run `harness evaluate {run}` to judge anew"
         )
-    _require(judge, primary, {task: asked.kind for task, asked in record.asked.items()})
+    _require(judge, primary, judged.tasks())
     verify_run(run)
     folder = RunFolder(run)
-    more = [*dict.fromkeys([*record.more_judges, *([name] if name != primary else [])])]
+    upgrade(folder)
+    more = [*dict.fromkeys([*folder.state[MORE_JUDGES], *([name] if name != primary else [])])]
     folder.update({MORE_JUDGES: more})
     judge_with_others(folder)
     return write_measured(folder)

@@ -46,8 +46,7 @@ class Evidence(Run):
         for what in ("variants", "asked", "judges"):
             if not getattr(self.record, what):
                 raise BadInputError(
-                    f"{self.layout.run}: {what}: missing; a run of an earlier version is measured by "
-                    "running its command again on its folder"
+                    f"{self.layout.run}: {what}: missing; running its command again on this folder writes it"
                 )
         missing = [name for name in self.record.variants if name not in self.record.evaluated]
         if missing:

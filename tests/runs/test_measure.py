@@ -116,11 +116,41 @@ def test_a_folder_that_lacks_something_is_refused_in_one_line(run, capsys, chang
     assert error.count("\n") == 1
 
 
-def test_a_run_of_version_1_cannot_be_measured_and_keeps_its_summary(tmp_path, capsys):
+def figures(summary):
+    """Every figure and test of a summary by what it is of."""
+    rows = [*summary.measurements, *summary.comparisons]
+    found = {
+        (type(row), row.variant, row.task, row.metric, row.judge, getattr(row, "against", "")): row
+        for row in rows
+    }
+    assert len(found) == len(rows)
+    return found
+
+
+def test_a_run_of_version_1_measured_anew_has_the_figures_it_had(tmp_path):
     run = shutil.copytree(V1, tmp_path / "run")
-    assert main(["measure", str(run)]) == 2
-    assert "a run of an earlier version" in capsys.readouterr().err
-    assert read_json(run / "summary.json")["schema_version"] == 1
+    before = read_run(run).summary
+    assert main(["measure", str(run)]) == 0
+    after = read_run(run).summary
+    assert read_json(run / "summary.json")["schema_version"] == 2
+    assert figures(after) == figures(before)
+    assert (after.selection, after.seconds, after.decoding) == (
+        before.selection,
+        before.seconds,
+        before.decoding,
+    )
+    assert (after.judges, after.variants) == (before.judges, before.variants)
+    verify_run(run)
+
+
+def test_a_judge_is_added_to_a_run_of_version_1(tmp_path):
+    run = shutil.copytree(V1, tmp_path / "run")
+    before = figures(read_run(run).summary)
+    assert main(["evaluate", str(run), "--judge", "keyword_gcg"]) == 0
+    after = figures(read_run(run).summary)
+    added = {where: row for where, row in after.items() if where not in before}
+    assert {row.judge for row in added.values()} == {"keyword_gcg"}
+    assert all(after[where] == row for where, row in before.items())
 
 
 def test_a_summary_of_version_1_says_the_same_as_one_of_today(made):
