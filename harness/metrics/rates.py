@@ -1,4 +1,4 @@
-"""Refusal rates: what share of the scored answers declines, and how sure that is."""
+"""Rates: what share of the scored answers has a label, and how sure that is."""
 
 from __future__ import annotations
 
@@ -21,15 +21,6 @@ class Rate(NamedTuple):
     n: int
     scored: int
     unscored: int
-
-
-def refusal_rate(labels: Sequence[AnyLabel | None]) -> Rate:
-    """Return the share of refusals among scored answers, with Wilson's 95 % interval.
-
-    Args:
-        labels: one label for each prompt asked; None where the answer could not be judged.
-    """
-    return share_of(labels, "refusal")
 
 
 def share_of(labels: Sequence[AnyLabel | None], wanted: AnyLabel) -> Rate:

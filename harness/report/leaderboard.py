@@ -181,7 +181,11 @@ def are_shares(rows: Sequence[Measurement]) -> bool:
 
 def cells_of(summary: Summary, variant: str, columns: Sequence[Column]) -> tuple[Cell, ...]:
     """Return one variant's figures."""
-    return tuple(_cell(summary, variant, column) for column in columns)
+    figures = {(row.task, row.metric, row.judge): row for row in summary.of(variant)}
+    return tuple(
+        _cell(summary, variant, column, figures.get((column.asked, column.metric, column.judge)))
+        for column in columns
+    )
 
 
 def comparison(summary: Summary, variant: str, against: str, column: Column) -> Comparison | None:
@@ -240,8 +244,7 @@ def _value(summary: Summary, variant: str, column: Column) -> float | None:
     return None if result is None else result.value
 
 
-def _cell(summary: Summary, variant: str, column: Column) -> Cell:
-    result = figure(summary, variant, column)
+def _cell(summary: Summary, variant: str, column: Column, result: Measurement | None) -> Cell:
     effect = effect_of(comparison(summary, variant, BASE, column))
     better = effect == column.better if effect in ("higher", "lower") and column.better else None
     if result is None:

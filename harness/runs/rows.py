@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -91,16 +90,21 @@ class Measurement(Part):
             raise ValueError(f"scored {self.scored} + unscored {self.unscored} is not n {self.n}")
         if self.truncated is not None and self.truncated > self.n:
             raise ValueError(f"truncated {self.truncated} is more than n {self.n}")
-        present = [figure is not None for figure in (self.value, self.low, self.high)]
-        if self.judge is not None and (any(present) != bool(self.scored) or len(set(present)) > 1):
+        value, low, high = self.value, self.low, self.high
+        if self.judge is not None and (
+            (value is None) != (self.scored == 0) or (low is None) != (value is None)
+        ):
             raise ValueError("value, low and high are null when scored is 0, and only then")
-        if present[1] != present[2] or present[1] > present[0]:
+        if (low is None) != (high is None) or (value is None and low is not None):
             raise ValueError("low and high are null together, and where value is")
-        ends = [end for end in (self.low, self.value, self.high) if end is not None]
-        if self.metric in (REFUSAL, HARMFUL):
-            ends = [0.0, *ends, 1.0]
-        if any(left > right + _ROUNDING for left, right in pairwise(ends)):
-            raise ValueError(f"low {self.low} <= value {self.value} <= high {self.high} is broken")
+        if value is not None and low is not None and high is not None:
+            floor, ceiling = (0.0, 1.0) if self.metric in (REFUSAL, HARMFUL) else (low, high)
+            if not floor <= low + _ROUNDING or not low <= value + _ROUNDING:
+                raise ValueError(f"low {low} <= value {value} is broken, or low is less than a rate can be")
+            if not value <= high + _ROUNDING or not high <= ceiling + _ROUNDING:
+                raise ValueError(
+                    f"value {value} <= high {high} is broken, or high is more than a rate can be"
+                )
         return self
 
 

@@ -107,15 +107,6 @@ class RunFolder:
             self._save()
         self.write_manifest()
 
-    def seconds(self, prefix: str = "") -> dict[str, float]:
-        """Return the seconds of the finished stages whose name starts with `prefix`, by the rest of the name."""
-        stages: dict[str, dict[str, Any]] = self.state["stages"]
-        return {
-            name.removeprefix(prefix): row["seconds"]
-            for name, row in stages.items()
-            if name.startswith(prefix)
-        }
-
     def variant(self, name: str) -> Path:
         """Return the folder of a variant."""
         return self.layout.variant(name).folder
