@@ -127,19 +127,15 @@ def copying(folder: Path) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def whole_folder(out: Path, replace: bool = False) -> Iterator[Path]:
+def whole_folder(out: Path) -> Iterator[Path]:
     """Let the block fill OUT.partial, which becomes OUT when it is done and goes away when it fails."""
-    partial, before = (out.with_name(f"{out.name}.{end}") for end in ("partial", "before"))
+    partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
-        if replace:
-            out.rename(before)
-        elif out.exists():
+        if out.exists():
             out.rmdir()
         partial.rename(out)
-        if replace:
-            shutil.rmtree(before)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -170,4 +170,3 @@ def upcycle(
 
 app.command("apply")(deltas.apply)
 app.command("diff")(deltas.diff)
-app.command("revert")(deltas.revert)
