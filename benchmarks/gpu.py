@@ -131,7 +131,9 @@ def installed(name: str) -> str:
 
 
 def commit() -> str:
-    """Return the checkout's commit, or what the environment says of it."""
+    """Return the commit that the environment names, or the checkout's: a copy elsewhere may not have its own."""
+    if named := os.environ.get("COMMIT"):
+        return named
     try:
         found = subprocess.run(
             ["git", "rev-parse", "HEAD"],
@@ -141,7 +143,7 @@ def commit() -> str:
             cwd=Path(__file__).parent,
         )
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("COMMIT", "unknown")
+        return "unknown"
     return found.stdout.strip()
 
 
