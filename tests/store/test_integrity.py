@@ -16,10 +16,11 @@ from harness.store.run_folder import MANIFEST, RunFolder
 
 @pytest.fixture(scope="module")
 def folder(small_run, tmp_path_factory):
-    # Without the checkpoints that were saved, which are large and files like any other.
-    copy = shutil.copytree(small_run, tmp_path_factory.mktemp("damaged") / "run")
-    for model in copy.glob("variants/*/model"):
-        shutil.rmtree(model)
+    # Without what is large and a file like any other: the checkpoints that were saved, and all deltas but one.
+    large = shutil.ignore_patterns("model")
+    copy = shutil.copytree(small_run, tmp_path_factory.mktemp("damaged") / "run", ignore=large)
+    for name in ("all_experts", "random_experts"):
+        (copy / "variants" / name / "delta.safetensors").unlink()
     RunFolder(copy).write_manifest()
     return copy
 
