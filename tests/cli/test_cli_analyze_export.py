@@ -140,6 +140,7 @@ def test_an_id_that_looks_like_a_path_stays_inside_the_folder(own_run, tmp_path)
     before = {file for file in tmp_path.rglob("*") if file.is_file()}
     assert main(["analyze", str(own_run), "--sample", f"demo_harmful/{ids[0]}"]) == 0
     written = {file for file in tmp_path.rglob("*") if file.is_file()} - before
+    assert written
     assert all(file.is_relative_to(own_run / "figures") for file in written)
     (page,) = (own_run / "figures" / "tokens" / "demo_harmful").glob("*.html")
     text = page.read_text(encoding="utf-8")
