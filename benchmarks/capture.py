@@ -64,7 +64,7 @@ def qwen3_30b(device: str) -> LoadedModel:
     finally:
         torch.set_default_dtype(before)
     # The demo's tokenizer makes the prompts; no answer may end before its length.
-    model.generation_config.eos_token_id = None
+    model.generation_config.eos_token_id = [-1]
     model.eval().requires_grad_(False)
     return LoadedModel(
         ModelRef("qwen3-30b", Path()), find_moe(model), tokenizer, torch.device(device), torch.bfloat16
@@ -112,7 +112,7 @@ def main() -> None:
         loaded = qwen3_30b("cuda" if arguments.device == "auto" else arguments.device)
     else:
         loaded = load_model(resolve_model(arguments.model), arguments.dtype, arguments.device)
-        loaded.moe.model.generation_config.eos_token_id = None
+        loaded.moe.model.generation_config.eos_token_id = [-1]
     engine = TransformersEngine(loaded, arguments.batch)
     batch = prompts(arguments.batch, arguments.words)
     for capture in (None, arguments.record):

@@ -200,7 +200,8 @@ def test_phases_share_out_the_routed_positions(prompts, data):
     generated = data.draw(st.lists(st.integers(1, 9), min_size=len(prompts), max_size=len(prompts)))
     mask = torch.tensor([[0] * (width - n) + [1] * n for n in prompts])
     columns = width + max(generated) - 1
-    phases = phase_masks(mask, torch.tensor(generated), columns)
+    phases = phase_masks(mask, torch.tensor(generated))
+    assert phases.shape[2] == columns
     assert phases.shape == (3, len(prompts), columns)
     prompt, answer, decision = phases
     assert not (prompt & answer).any()
