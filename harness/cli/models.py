@@ -115,8 +115,8 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
         "norm behind each expert": "yes" if layout["normed"] else "no",
         **{f"  {name}": " x ".join(map(str, shape)) for name, shape in layout["tensors"].items()},
         "quantization": facts["quantization"] or "none",
-        "parameters": f"{facts['parameters']:,}",
         "settings set aside": in_words(facts["set_aside"]) or "none",
+        "parameters": f"{facts['parameters']:,}",
         "one expert": f"{one:,}{share}" if isinstance(one, int) else str(one),
     }
     table = Table("model type", facts["model_type"], box=None, padding=(0, 2, 0, 0), pad_edge=False)
