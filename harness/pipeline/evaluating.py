@@ -95,12 +95,9 @@ def measure_capability(session: Session, variant: Variant, state: str) -> dict[s
         from harness.capability.lm_eval import run_capability
 
         with session.folder.stage(stage, key):
-            vllm = session.vllm if session.engine_name == "vllm" else None
             results = run_capability(
-                None if vllm else session.loaded.moe.model,
-                vllm.tokenizer if vllm else session.loaded.tokenizer,
+                session.engine,
                 settings.tasks,
-                vllm=vllm,
                 include=session.config.include,
                 data_dirs=session.config.data_dir,
                 limit=settings.limit,
@@ -108,7 +105,6 @@ def measure_capability(session: Session, variant: Variant, state: str) -> dict[s
                 seed=session.config.seed,
                 num_fewshot=settings.num_fewshot,
                 apply_chat_template=settings.chat_template,
-                chat_template_kwargs=session.config.generation.chat_template_kwargs,
                 system_prompt=variant.spec.system_prompt,
                 description=stage,
             )

@@ -16,7 +16,6 @@ from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
 from harness.data.task import FORCED, ROLES, Kind, Role, TaskSpec, asked_task, find_task
 from harness.engines.choose import choose_engine
-from harness.engines.vllm import check_servable
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.apply import Variant
 from harness.interventions.spec import BASE, find_variant
@@ -26,6 +25,7 @@ from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_de
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt, PromptSet
+    from harness.engines.base import EngineKind
     from harness.models.moe import MoEModel
 
 # Fewer than this many prompts of a kind say nothing; `--limit` may ask for less, for a try-out.
@@ -45,6 +45,7 @@ class Plan:
         variants: base first, then the intervention, then the baselines.
         judge: the primary judge.
         capability: fingerprint of each capability task, by its own name.
+        engine: what answers; `auto` is decided.
     """
 
     config: RunConfig
@@ -55,6 +56,7 @@ class Plan:
     variants: tuple[Variant, ...]
     judge: Judge
     capability: Mapping[str, str]
+    engine: EngineKind
 
     @property
     def intervention(self) -> Variant:
@@ -144,15 +146,14 @@ def make_plan(config: RunConfig) -> Plan:
     capability = check_capability_tasks(
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )
-    engine = choose_engine(config.engine, gpu=pick_device(config.device).type == "cuda")
+    engine = choose_engine(config, pick_device(config.device).type)
     ref = resolve_model(config.model)
     load_tokenizer(ref, config.trust_remote_code)
     outline = outline_model(ref, config.trust_remote_code)
-    if engine == "vllm":
-        check_servable(ref, outline)
+    engine.check_model(ref, outline)
     sets = tuple(load_task(spec, config.data_dir) for spec in specs)
     splits = make_splits(sets, seed=config.seed_of_splits, limit=config.limit)
-    plan = Plan(config, ref, outline, sets, splits, variants, judge, capability)
+    plan = Plan(config, ref, outline, sets, splits, variants, judge, capability, engine)
     _check_splits(plan)
     _check_selection(plan)
     _check_training(plan)

@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import HarnessError
 from harness.base.files import read_json, write_json, write_jsonl
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress, say
@@ -167,11 +166,11 @@ def prove_frozen(session: Session, variant: Variant, delta: ExpertDelta, train_k
 
 
 def _prove(session: Session, trained: list[Expert], delta: ExpertDelta, proof: Path, model: Path) -> None:
-    from harness.checkpoints.merge import write_merged
+    from harness.checkpoints.merge import check_disk, write_merged
 
     partial = model.with_name("model.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    check_disk(session, partial.parent)
+    check_disk(session.plan.ref, partial.parent)
     write_merged(session.plan.ref, delta, partial, session.config.trust_remote_code)
     result = frozen_unchanged(session.plan.ref.path, partial, set(trained))
     if session.config.save_model:
@@ -190,18 +189,3 @@ def _prove(session: Session, trained: list[Expert], delta: ExpertDelta, proof: P
             "unmoved_experts": [list(expert) for expert in result.unmoved_experts],
         },
     )
-
-
-def check_disk(session: Session, place: Path) -> None:
-    """Make sure that a merged checkpoint has room in a folder.
-
-    Raises:
-        HarnessError: it has not.
-    """
-    needed = sum(file.stat().st_size for file in session.plan.ref.path.glob("*.safetensors"))
-    free = shutil.disk_usage(place).free
-    if free < 1.05 * needed:
-        raise HarnessError(
-            f"the merged checkpoint takes {needed / 1e9:.1f} GB, {place} has {free / 1e9:.1f} GB free: "
-            "make room or choose another --output"
-        )
