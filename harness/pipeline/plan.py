@@ -17,7 +17,7 @@ from harness.data.splits import Splits, make_splits
 from harness.data.task import FORCED, ROLES, Kind, Role, TaskSpec, asked_task, find_task
 from harness.engines.choose import choose_engine
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
-from harness.interventions.apply import Variant
+from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.models.auto import refuse_quantized
@@ -71,7 +71,7 @@ class Plan:
     @property
     def trains(self) -> bool:
         """Whether some variant is trained."""
-        return any(variant.spec.is_trained for variant in self.variants)
+        return any(variant.spec.needs == "training" for variant in self.variants)
 
     def prompts(self, role: Role, kind: str | None = None) -> dict[str, list[Prompt]]:
         """Return the prompts that serve a role, by task."""
@@ -147,6 +147,7 @@ def make_plan(config: RunConfig) -> Plan:
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )
     engine = choose_engine(config, pick_device(config.device).type)
+    _check_served(variants, engine)
     ref = resolve_model(config.model)
     load_tokenizer(ref, config.trust_remote_code)
     outline = outline_model(ref, config.trust_remote_code)
@@ -168,12 +169,22 @@ def _variants(config: RunConfig) -> tuple[Variant, ...]:
         spec = find_variant(name, config.include, kind)
         variants += [
             Variant(name if draw == 0 else f"{name}_{draw + 1}", spec, draw)
-            for draw in range(config.draws if spec.experts == "random" else 1)
+            for draw in range(config.draws if spec.is_drawn else 1)
         ]
     repeated = {variant.name for variant in variants if [v.name for v in variants].count(variant.name) > 1}
     if repeated:
         raise BadInputError(f"two variants would be called '{min(repeated)}': rename the baseline")
     return tuple(variants)
+
+
+def _check_served(variants: Sequence[Variant], engine: EngineKind) -> None:
+    for variant in variants:
+        reason = engine.why_not_servable(Prepared(variant))
+        if reason is not None:
+            raise BadInputError(
+                f"engine {engine.name} cannot serve variant '{variant.name}' (intervention "
+                f"'{variant.spec.intervention}'): {reason}"
+            )
 
 
 def _distinct(names: Sequence[str], setting: str) -> list[str]:

@@ -108,7 +108,7 @@ class Session:
             "training_order": seed,
             "capability": seed,
         }
-        draws = [variant for variant in self.plan.variants if variant.spec.experts == "random"]
+        draws = [variant for variant in self.plan.variants if variant.spec.is_drawn]
         return seeds | {variant.name: random_draw_seed(seed, variant.draw) for variant in draws}
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.task import asked_task
 from harness.base.errors import BadInputError
 from harness.base.files import read_json
 from harness.base.fingerprint import fingerprint
+from harness.data.task import asked_task
 from harness.runs.summary import Summary
 
 

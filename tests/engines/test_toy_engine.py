@@ -162,9 +162,7 @@ def test_the_run_is_reported_ranked_and_gated(run, tmp_path, capsys):
 def test_a_finished_run_asks_nothing_until_the_engines_identity_changes(run, parrot, monkeypatch):
     assert again(run) == 0
     monkeypatch.setattr(parrot, "complies", COMPLIES.replace("first", "second"))
-    prompts = sum(
-        len(read_jsonl(path)) for path in run.glob("variants/*/responses/*.jsonl")
-    )
+    prompts = sum(len(read_jsonl(path)) for path in run.glob("variants/*/responses/*.jsonl"))
     assert again(run) == prompts > 0
 
 

@@ -8,8 +8,8 @@ import shutil
 import pytest
 import yaml
 
-from harness.cli.main import main
 from harness.base.errors import BadInputError
+from harness.cli.main import main
 from harness.runs.integrity import verify_run
 from harness.runs.run_folder import MANIFEST, RunFolder
 

@@ -157,7 +157,7 @@ class VllmEngine:
         """
         served = made.intervention.served(made)
         if served is None:
-            raise BadInputError(f"engine = vllm: {why_not_servable(made)}")
+            raise BadInputError(f"variant '{made.name}': {why_not_servable(made)}")
         checkpoint = None
         if served.delta is not None:
             checkpoint = scratch
@@ -472,10 +472,7 @@ def why_not_servable(made: Prepared) -> str | None:
     """Return why vLLM cannot answer as a variant, or None: it loads weights by itself, from a checkpoint."""
     if made.intervention.served(made) is not None:
         return None
-    return (
-        f"variant '{made.name}' changes the model in memory (intervention '{made.intervention.intervention}'), and "
-        "vLLM serves checkpoints and masked experts only: use --engine transformers"
-    )
+    return "vLLM serves checkpoints and masked experts, not changes to a model in memory: use --engine transformers"
 
 
 def longest_text(outline: MoEModel, settings: VllmConfig) -> int:
