@@ -17,6 +17,7 @@ from harness.base.files import write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.config import RunConfig
+from harness.judges.base import JUDGES, Judge, judge_record
 from harness.pipeline.answering import answer, capture_routing
 from harness.pipeline.clustering import with_clusters
 from harness.pipeline.colouring import write_token_shares
@@ -77,6 +78,7 @@ def start(plan: Plan, output: Path, goes_on: bool = False) -> Session:
             "config": plan.config.model_dump(mode="json"),
             "model": {"name": plan.ref.name, "path": str(plan.ref.path), "fingerprint": model_key},
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
+            "judges": {judge.name: judge_record(judge) for judge in _judges(plan, folder)},
             "variants": {variant.name: variant.record() for variant in plan.variants},
             "seeds": session.seeds(),
             "versions": package_versions(),
@@ -197,6 +199,12 @@ def _measure(session: Session, variants: Sequence[Prepared], evaluated: list[Eva
     write_reports(session.folder.path)
     session.folder.write_manifest()
     return summary
+
+
+def _judges(plan: Plan, folder: RunFolder) -> list[Judge]:
+    """Return the primary judge, then those that were added to the run since."""
+    more = [name for name in folder.state.get(MORE_JUDGES, []) if name != plan.judge.name]
+    return [plan.judge, *(JUDGES.get(name)() for name in more)]
 
 
 def _refuse_another_model(folder: RunFolder, name: str, model_key: str) -> None:

