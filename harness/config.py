@@ -256,9 +256,10 @@ class RunConfig(Settings):
         description="how much routing to keep of the identify prompts: counts; also each token's experts and gate "
         "weights; also the router's logits",
     )
-    engine: Literal["transformers", "vllm", "auto"] = Field(
+    engine: str = Field(
         "transformers",
-        description="what generates the answers; auto is vLLM where it is installed and a GPU is there",
+        description="what generates the answers: transformers, vllm, or auto, which is vLLM where it is installed and "
+        "a GPU is there",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the model in memory; auto is the checkpoint's"

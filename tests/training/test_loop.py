@@ -13,7 +13,7 @@ from torch.nn import functional
 from harness.base.errors import BadInputError, HarnessError
 from harness.config import TrainingConfig
 from harness.experts.select import ExpertSelection
-from harness.interventions.steer import steered
+from harness.interventions.masking import steered
 from harness.models.moe import Expert
 from harness.training.bank import ExpertBank
 from harness.training.batches import count_steps
