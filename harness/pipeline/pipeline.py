@@ -124,7 +124,8 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
 
 def _stop(session: Session, variants: Sequence[Prepared] = ()) -> None:
     for made in variants:
-        _say_skipped(made.name, _why_skipped(session, made))
+        if reason := _why_skipped(session, made):
+            say(f"skipping {made.name}: {reason}")
     session.folder.write_manifest()
 
 
@@ -145,28 +146,23 @@ def _why_skipped(session: Session, made: Prepared) -> str | None:
     )
 
 
-def _say_skipped(name: str, reason: str | None) -> None:
-    if reason is not None:
-        say(f"skipping {name}: {reason}")
-
-
 def _evaluate(session: Session, made: Prepared, conversations: list[dict[str, Any]]) -> Evaluated:
     """Let a variant answer, and judge and measure its answers."""
     item = Evaluated(made.variant, skipped=_why_skipped(session, made))
     if item.skipped is None and _is_trained(session, made):
         made = trained(session, made, conversations)
+        item.trained_parameters = made.delta.parameters if made.delta else 0
     try:
         if item.skipped is None:
             _answer(session, made, item)
     except VariantImpossibleError as error:
         item.skipped = str(error)
     if item.skipped is not None:
-        _say_skipped(made.name, item.skipped)
+        say(f"skipping {made.name}: {item.skipped}")
         return item
     item.verdicts = judge_answers(session, made)
     item.drift = measure_drift(session, made)
     if made.delta is not None:
-        item.trained_parameters = made.delta.parameters
         item.frozen_unchanged = prove_frozen(session, made)
     return item
 
