@@ -69,7 +69,7 @@ def parse(words: list[str]) -> None:
     command = typer.main.get_command(app)
     words = list(words)
     while hasattr(command, "commands"):
-        if not words or words[0] in ("--help", "--version"):
+        if not words or words[0] in ("--help", "--version", "--install-completion"):
             return
         name = words.pop(0)
         if name not in command.commands:
