@@ -80,7 +80,7 @@ def comparison_row(
         p_value=p,
         p_adjusted=p,
         family=f"against {against}",
-        test="mcnemar_exact",
+        test="exact McNemar",
         n=N,
         discordant=10,
         minimum_detectable=detectable,

@@ -129,7 +129,7 @@ DOCUMENT = {
             "p_value": 0.01,
             "p_adjusted": 0.02,
             "family": "harmful against base",
-            "test": "mcnemar_exact",
+            "test": "exact McNemar",
             "n": 4,
             "discordant": 2,
             "minimum_detectable": None,
