@@ -2,8 +2,8 @@
 
     python benchmarks/start_up.py [--pairs 20]
 
-Both are started in turn, pair by pair, so that what else the machine does touches both alike. Printed is the median of the
-pairs' ratios, by the clock and by CPU time, with its quartiles and the machine.
+Both are started in turn, pair by pair, so that what else the machine does touches both alike. Printed is the median of
+the ratios of pairs, by the clock and by CPU time, with its quartiles and the machine.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def seconds(arguments: list[str]) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=20)
     pairs = parser.parse_args().pairs
