@@ -78,7 +78,7 @@ def random_qwen3(name: str, device: str, **sizes: int) -> LoadedModel:
     finally:
         torch.set_default_dtype(before)
     # The demo's tokenizer makes the prompts; no answer may end before its length.
-    model.generation_config.eos_token_id = None
+    model.generation_config.eos_token_id = [-1]
     model.eval().requires_grad_(False)
     return LoadedModel(
         ModelRef(name, Path()), find_moe(model), tokenizer, torch.device(device), torch.bfloat16
@@ -126,7 +126,7 @@ def main() -> None:
         loaded = qwen3_30b("cuda" if arguments.device == "auto" else arguments.device)
     else:
         loaded = load_model(resolve_model(arguments.model), arguments.dtype, arguments.device)
-        loaded.moe.model.generation_config.eos_token_id = None
+        loaded.moe.model.generation_config.eos_token_id = [-1]
     engine = TransformersEngine(loaded, arguments.batch)
     batch = prompts(arguments.batch, arguments.words)
     for capture in (None, arguments.record):

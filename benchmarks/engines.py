@@ -27,7 +27,7 @@ from harness.config import VllmConfig
 from harness.data.prompts import Prompt
 from harness.engines.choose import choose_engine, versions_of
 from harness.engines.transformers import TransformersEngine
-from harness.engines.vllm import Decoding, VllmEngine
+from harness.engines.vllm import VllmEngine
 from harness.models.load import load_model, load_tokenizer, outline_model, quiet_transformers, resolve_model
 
 Engines = dict[str, TransformersEngine | VllmEngine]
@@ -46,7 +46,7 @@ def start(arguments: argparse.Namespace) -> tuple[Engines, dict[str, float]]:
             ref, outline_model(ref), load_tokenizer(ref), arguments.dtype, arguments.batch, settings
         )
         # No answer may end before its length.
-        engine.decoding = Decoding((), 1.0)
+        engine.ends = ()
         engine.running(eager=True)
         engines["vllm"], seconds["vllm"] = engine, time.perf_counter() - began
     if "transformers" in arguments.engines:

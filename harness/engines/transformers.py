@@ -14,6 +14,7 @@ from harness.base.errors import HarnessError
 from harness.base.fingerprint import fingerprint
 from harness.engines.base import BatchResult, Response, Sampling, answer_ids, longest_first, make_responses
 from harness.engines.chat import ChatTemplate
+from harness.models.decoding import decoding_by, greedy
 from harness.routing.capture import RoutingCapture, count, phase_masks, routed_tokens
 from harness.routing.counts import Record
 
@@ -103,7 +104,7 @@ class TransformersEngine:
                 if recorder is None:
                     return BatchResult(responses)
                 captured = recorder.take(len(asked))
-                masks = phase_masks(mask, self._lengths(new), columns=captured.experts.shape[2])
+                masks = phase_masks(mask, self._lengths(new))
                 counts = count(captured, masks, self.loaded.moe, ids)
                 if capture == "counts":
                     return BatchResult(responses, counts)
@@ -122,27 +123,24 @@ class TransformersEngine:
         import torch
 
         model: Any = self.loaded.moe.model
-        # A checkpoint's own sampling settings would only draw warnings under greedy decoding.
-        how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        rules = greedy(self._end_tokens(), self.loaded.tokenizer.pad_token_id, max_new_tokens)
         if sampling is not None:
-            how = {
-                "do_sample": True,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": 0,
-                "num_return_sequences": sampling.answers,
-            }
+            rules.update(
+                do_sample=True,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=0,
+                num_return_sequences=sampling.answers,
+            )
         devices = [self.loaded.device] if self.loaded.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices, enabled=sampling is not None):
+        with (
+            torch.random.fork_rng(devices=devices, enabled=sampling is not None),
+            decoding_by(model, rules),
+        ):
             if sampling is not None:
                 # By the batch, so that a resumed run draws what an uninterrupted one would.
                 torch.manual_seed(int(fingerprint([sampling.seed, list(ids)])[:15], 16))
-            output: torch.Tensor = model.generate(
-                **encoded,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=self.loaded.tokenizer.pad_token_id,
-                **how,
-            )
+            output: torch.Tensor = model.generate(**encoded, generation_config=rules)
         return output
 
     def _end_tokens(self) -> list[int]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, HarnessError, VariantImpossibleError, first_line
 from harness.base.fingerprint import fingerprint
@@ -24,6 +24,7 @@ from harness.engines.chat import ChatTemplate
 from harness.engines.vllm_rows import padded, request_rows
 from harness.engines.witness import Agreement, Witness, agreement
 from harness.models.auto import read_config_file
+from harness.models.decoding import end_tokens
 from harness.routing.capture import count, phase_masks, routed_tokens
 from harness.routing.counts import Record
 
@@ -43,24 +44,6 @@ _CPU_CACHE_GIB = 1.0
 _EXTENSION = "harness.engines.vllm_worker.RoutingExtension"
 # vLLM's id of a request: which of several answers, our number, what makes it unique.
 _REQUEST = re.compile(r"(?:(\d+)_)?(\d+)(?:-[0-9a-f]+)?")
-# What else a generation_config.json may ask of greedy decoding, which would have to be done by vLLM likewise.
-_OTHER_RULES = (
-    *("no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias"),
-    *("forced_bos_token_id", "forced_eos_token_id", "min_length", "min_new_tokens", "guidance_scale"),
-    *("exponential_decay_length_penalty",),
-)
-
-
-class Decoding(NamedTuple):
-    """What decides a greedy answer besides the model.
-
-    Attributes:
-        ends: tokens that end an answer.
-        repetition_penalty: of tokens that stand in the prompt or answer already.
-    """
-
-    ends: tuple[int, ...]
-    repetition_penalty: float
 
 
 class VllmEngine:
@@ -106,7 +89,7 @@ class VllmEngine:
         self.settings = settings
         self.trust_remote_code = trust_remote_code
         self.chat = ChatTemplate(tokenizer, chat_template_kwargs)
-        self.decoding = decoding_of(ref.path, outline, tokenizer)
+        self.ends = end_tokens(ref.path, outline.model.config, tokenizer)
         self.checkpoint = ref.path
         self._masked: dict[int, list[int]] = {}
         self._llm: Any = None
@@ -225,7 +208,7 @@ class VllmEngine:
         answers = [list(answer.token_ids) for output in outputs for answer in output.outputs]
         read = [ids for ids in tokens for _ in range(len(asked) // len(batch))]
         responses = make_responses(
-            asked, names, [len(ids) for ids in read], answers, set(self.decoding.ends), self.tokenizer
+            asked, names, [len(ids) for ids in read], answers, set(self.ends), self.tokenizer
         )
         if capture is None:
             return BatchResult(responses)
@@ -247,13 +230,12 @@ class VllmEngine:
         whole = [ids + answer[:-1] for ids, answer in zip(read, answers, strict=True)]
         rows = request_rows(steps, {name: len(ids) for name, ids in zip(requests, whole, strict=True)})
         captured, mask = padded([rows[name] for name in requests], [len(ids) for ids in read])
-        columns = captured.experts.shape[2]
-        masks = phase_masks(mask, torch.tensor([len(answer) for answer in answers]), columns)
+        masks = phase_masks(mask, torch.tensor([len(answer) for answer in answers]))
         names = [response.id for response in responses]
         counts = count(captured, masks, self.moe, names)
         if capture == "counts":
             return BatchResult(responses, counts)
-        token_ids = torch.zeros(len(whole), columns, dtype=torch.long)
+        token_ids = torch.zeros(len(whole), masks.shape[2], dtype=torch.long)
         for row, ids, prompt in zip(token_ids, whole, read, strict=True):
             start = mask.shape[1] - len(prompt)
             row[start : start + len(ids)] = torch.tensor(ids)
@@ -264,10 +246,9 @@ class VllmEngine:
 
         rules: dict[str, Any] = {
             "max_tokens": max_new_tokens,
-            "stop_token_ids": list(self.decoding.ends),
+            "stop_token_ids": list(self.ends),
             # Only those end an answer: what else the tokenizer calls its end does not.
             "ignore_eos": True,
-            "repetition_penalty": self.decoding.repetition_penalty,
             "detokenize": False,
         }
         if sampling is None:
@@ -376,8 +357,9 @@ class VllmEngine:
             "worker_extension_cls": _EXTENSION,
             # Its own models alone: the fallback on transformers' code has no routers to listen to.
             "model_impl": "vllm",
-            # Stop and decoding rules are given with each question.
+            # Stop and decoding rules are given with each question, nothing comes from the checkpoint.
             "generation_config": "vllm",
+            "load_format": "safetensors",
             "async_scheduling": False,
             "use_tqdm_on_load": False,
             "trust_remote_code": self.trust_remote_code,
@@ -455,36 +437,6 @@ def check_servable(ref: ModelRef, outline: MoEModel) -> None:
             f"engine = vllm: vLLM {vllm.__version__} has no model '{', '.join(architectures) or 'unnamed'}', which "
             f"'{ref.name}' is: use --engine transformers"
         )
-    decoding_of(ref.path, outline)
-
-
-def decoding_of(
-    folder: Path, outline: MoEModel, tokenizer: PreTrainedTokenizerBase | None = None
-) -> Decoding:
-    """Return the stop and decoding rules that transformers would follow for a checkpoint.
-
-    Raises:
-        BadInputError: its generation_config.json sets a rule that is not carried over to vLLM.
-    """
-    from transformers import GenerationConfig
-
-    rules = outline.model.generation_config
-    if (folder / "generation_config.json").is_file():
-        rules = GenerationConfig.from_pretrained(folder)
-    for name in _OTHER_RULES:
-        value = getattr(rules, name, None)
-        if value not in (None, 0, 1, [], {}):
-            raise BadInputError(
-                f"engine = vllm: {folder / 'generation_config.json'} sets {name} = {value}, which is followed with "
-                "--engine transformers only"
-            )
-    ends = rules.eos_token_id if rules is not None else None
-    if ends is None and tokenizer is not None:
-        ends = tokenizer.eos_token_id
-    listed = list(ends) if isinstance(ends, (list, tuple)) else [ends] if ends is not None else []
-    return Decoding(
-        tuple(int(end) for end in listed), float(getattr(rules, "repetition_penalty", None) or 1.0)
-    )
 
 
 def _renamed(steps: list[Step]) -> list[Step]:

@@ -42,7 +42,7 @@ def request_rows(steps: Sequence[Step], routed: Mapping[str, int]) -> dict[str, 
         routed: how many tokens of each request went through the model.
 
     Raises:
-        HarnessError: a position has no row, or rows are of no request that was asked for.
+        HarnessError: a position has no row, or rows are of no request that was asked for or beyond its end.
     """
     places = {name: place for place, name in enumerate(routed)}
     strange = {name for step in steps for name in step.requests} - places.keys()
@@ -59,6 +59,12 @@ def request_rows(steps: Sequence[Step], routed: Mapping[str, int]) -> dict[str, 
         position = rows + np.repeat(step.starts - (np.cumsum(step.lengths) - step.lengths), step.lengths)
         # vLLM may run one token beyond the last one that counts.
         counts = position < totals[place]
+        for late in np.flatnonzero(position > totals[place])[:1]:
+            name = list(routed)[place[late]]
+            raise HarnessError(
+                f"vLLM routed position {position[late]} of request {name}, expected at most {routed[name]} (prompt + "
+                "answer - 1): capture cannot be trusted"
+            )
         last[(ends[place] - totals[place] + position)[counts]] = seen + rows[counts]
         seen += len(rows)
     missing = [int((part < 0).sum()) for part in np.split(last, ends[:-1])]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, HarnessError, first_line
-from harness.models.auto import auto_class, outline, read_config_file
+from harness.models.auto import auto_class, config_of, load_whole, outline, read_config_file
+from harness.models.decoding import end_tokens, greedy
 from harness.models.moe import MoEModel, find_moe
 
 if TYPE_CHECKING:
@@ -146,32 +148,35 @@ def load_model(
         HarnessError: it does not fit into memory.
     """
     import torch
-    from transformers import AutoConfig
 
     # Before the weights: cheap, and the likelier mistake.
     tokenizer = load_tokenizer(ref, trust_remote_code)
-    config = read_config_file(ref.path)
-    stored = (
-        (config.get("text_config") or config).get("dtype") or config.get("dtype") or config.get("torch_dtype")
-    )
+    stored = _stored_dtype(read_config_file(ref.path))
+    config = config_of(ref.path, trust_remote_code)
+    ends = end_tokens(ref.path, config, tokenizer)
     target = pick_device(device)
     try:
-        kind = auto_class(AutoConfig.from_pretrained(ref.path, trust_remote_code=trust_remote_code))
-        model = kind.from_pretrained(
+        model: Any = load_whole(
+            auto_class(config),
             ref.path,
+            config=config,
+            generation_config=greedy(ends, tokenizer.pad_token_id),
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
             trust_remote_code=trust_remote_code,
         )
         model.to(target)
     except torch.OutOfMemoryError as error:
         raise HarnessError(f"model '{ref.name}' does not fit on {target}: {first_line(error)}") from error
-    except (ValueError, KeyError, OSError) as error:
-        raise BadInputError(
-            f"transformers cannot load '{ref.name}' as a language model: {first_line(error)}"
-        ) from error
     model.eval().requires_grad_(False)
-    checkpoint_dtype = getattr(torch, str(stored)) if stored else next(model.parameters()).dtype
+    checkpoint_dtype = getattr(torch, stored) if stored else next(model.parameters()).dtype
     return LoadedModel(ref, find_moe(model), tokenizer, target, checkpoint_dtype)
+
+
+def _stored_dtype(config: Mapping[str, Any]) -> str | None:
+    text = config.get("text_config")
+    nested = text.get("dtype") if isinstance(text, dict) else None
+    stored = nested or config.get("dtype") or config.get("torch_dtype")
+    return None if stored is None else str(stored)
 
 
 def outline_model(ref: ModelRef, trust_remote_code: bool = False) -> MoEModel:

@@ -18,6 +18,7 @@ from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.config import RunConfig
 from harness.interventions.apply import Variant
+from harness.models.decoding import in_words, set_aside
 from harness.pipeline.answering import capture_routing
 from harness.pipeline.clustering import with_clusters
 from harness.pipeline.colouring import write_token_shares
@@ -67,6 +68,9 @@ def start(plan: Plan, output: Path, goes_on: bool = False) -> Session:
     session = Session(plan, folder)
     # This reads the checkpoint, which may be unusable: nothing is written before it.
     model_key = session.model_key
+    aside = set_aside(plan.ref.path)
+    if aside:
+        say(f"generation settings of the checkpoint that are set aside: {in_words(aside)}")
     if goes_on:
         _refuse_another_model(folder, plan.ref.name, model_key)
     folder.describe(

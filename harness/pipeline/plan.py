@@ -21,7 +21,8 @@ from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.apply import Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
-from harness.models.auto import refuse_quantized
+from harness.models.auto import check_weights, refuse_quantized
+from harness.models.decoding import end_tokens
 from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
 
 if TYPE_CHECKING:
@@ -146,8 +147,10 @@ def make_plan(config: RunConfig) -> Plan:
     )
     engine = choose_engine(config.engine, gpu=pick_device(config.device).type == "cuda")
     ref = resolve_model(config.model)
-    load_tokenizer(ref, config.trust_remote_code)
+    tokenizer = load_tokenizer(ref, config.trust_remote_code)
     outline = outline_model(ref, config.trust_remote_code)
+    end_tokens(ref.path, outline.model.config, tokenizer)
+    check_weights(outline.model, ref.path)
     if engine == "vllm":
         check_servable(ref, outline)
     sets = tuple(load_task(spec, config.data_dir) for spec in specs)

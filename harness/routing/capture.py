@@ -93,27 +93,29 @@ class RoutingCapture:
                 )
             layers.append(torch.cat([rows.view(batch, -1, rows.shape[-1]) for rows in kept], dim=1))
             kept.clear()
-        if len({rows.shape for rows in layers}) > 1:
-            raise HarnessError(
-                "MoE layers saw different numbers of tokens: capture is not possible for this model"
-            )
+        for layer, rows in zip(self.moe.layers, layers, strict=True):
+            if rows.shape != layers[0].shape:
+                raise HarnessError(
+                    f"layer {layer.index} routed {rows.shape[1]} positions per row, layer {self.moe.layers[0].index} "
+                    f"{layers[0].shape[1]}: capture is not possible for this model"
+                )
         return torch.stack(layers)
 
 
-def phase_masks(prompt_mask: torch.Tensor, generated: torch.Tensor, columns: int) -> torch.Tensor:
+def phase_masks(prompt_mask: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
     """Say which routed positions belong to which phase.
 
     Args:
         prompt_mask: attention mask of the left-padded prompts, [B, P].
         generated: tokens of each answer, its end token included, [B].
-        columns: routed positions of the batch, P plus the decoding steps.
 
     Returns:
-        bool [stored phases, B, columns].
+        bool [stored phases, B, columns]; the columns are P + the longest answer - 1.
     """
     import torch
 
     batch, width = prompt_mask.shape
+    columns = width + int(generated.max()) - 1
     step = torch.arange(columns, device=prompt_mask.device).expand(batch, columns)
     prompt = torch.zeros(batch, columns, dtype=torch.bool, device=prompt_mask.device)
     prompt[:, :width] = prompt_mask.bool()
@@ -134,11 +136,12 @@ def count(captured: Captured, masks: torch.Tensor, moe: MoEModel, prompts: Seque
         prompts: the prompts' ids, B of them.
 
     Raises:
-        HarnessError: a token that counts has an expert out of range, the same expert twice, or a gate weight
-            that is not a number.
+        HarnessError: what was captured is not one column per position, or a token that counts has an expert out of
+            range, the same expert twice, or a gate weight that is not a number.
     """
     import torch
 
+    _check_columns(captured, masks)
     layers, batch, _, k = captured.experts.shape
     phases, experts, device = masks.shape[0], moe.n_experts, captured.experts.device
     counts = torch.zeros(batch, phases, layers, experts, dtype=torch.int32, device=device)
@@ -175,9 +178,13 @@ def routed_tokens(
         masks: which positions belong to which phase, bool [phases, B, T].
         token_ids: what stood at each position, [B, T].
         prompts: the prompts' ids, B of them.
+
+    Raises:
+        HarnessError: what was captured is not one column per position.
     """
     import torch
 
+    _check_columns(captured, masks)
     prompt, answer = masks[STORED_PHASES.index("prompt")], masks[STORED_PHASES.index("generation")]
     routed = prompt | answer
     lengths = routed.sum(dim=1).cpu().numpy()
@@ -199,6 +206,17 @@ def routed_tokens(
 
 def _unsigned(experts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return experts if experts.dtype == np.uint8 else experts.astype(np.uint16)
+
+
+def _check_columns(captured: Captured, masks: torch.Tensor) -> None:
+    """Refuse anything but one column per position: rows of other positions would be counted in their place."""
+    expected = masks.shape[2]
+    for what, values in zip(Captured._fields, captured, strict=True):
+        if values is not None and values.shape[2] != expected:
+            raise HarnessError(
+                f"{values.shape[2]} columns of {what} were captured per layer, expected {expected} (prompt + longest "
+                "answer - 1): capture cannot be trusted for this model"
+            )
 
 
 def _check_ids(chosen: torch.Tensor, routed: torch.Tensor, layer: MoELayer) -> None:
