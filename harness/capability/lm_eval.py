@@ -283,7 +283,7 @@ def _served_model(engine: VllmEngine, chat_template_kwargs: dict[str, Any], desc
         return WithProgress(
             pretrained=str(engine.checkpoint),
             tokenizer=str(engine.ref.path),
-            trust_remote_code=engine.trust_remote_code,
+            trust_remote_code=engine.ref.trust_remote_code,
             max_model_len=engine.max_model_len,
             chat_template_args=chat_template_kwargs,
         )

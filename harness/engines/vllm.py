@@ -57,7 +57,6 @@ class VllmEngine:
         batch_size: prompts of one batch; vLLM is handed eight batches at a time.
         settings: how vLLM is started.
         chat_template_kwargs: passed on to the chat template.
-        trust_remote_code: let the checkpoint's own Python code run.
         make_room: frees memory that vLLM is going to need; called before each start.
         witness: says, before each start, what the weights that are to be served must answer; see `Witness`.
 
@@ -76,7 +75,6 @@ class VllmEngine:
         batch_size: int,
         settings: VllmConfig,
         chat_template_kwargs: dict[str, Any] | None = None,
-        trust_remote_code: bool = False,
         make_room: Callable[[], None] = lambda: None,
         witness: Callable[[], Witness] | None = None,
     ) -> None:
@@ -87,7 +85,6 @@ class VllmEngine:
         self.dtype = dtype
         self.batch_size = batch_size
         self.settings = settings
-        self.trust_remote_code = trust_remote_code
         self.chat = ChatTemplate(tokenizer, chat_template_kwargs)
         self.ends = end_tokens(ref.path, outline.model.config, tokenizer)
         self.checkpoint = ref.path
@@ -362,7 +359,7 @@ class VllmEngine:
             "load_format": "safetensors",
             "async_scheduling": False,
             "use_tqdm_on_load": False,
-            "trust_remote_code": self.trust_remote_code,
+            "trust_remote_code": self.ref.trust_remote_code,
             "seed": 0,
             **({"kv_cache_memory_bytes": int(cache * 2**30)} if cache else {}),
             **({"max_num_batched_tokens": chunk} if chunk else {}),

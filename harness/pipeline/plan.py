@@ -146,9 +146,9 @@ def make_plan(config: RunConfig) -> Plan:
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )
     engine = choose_engine(config.engine, gpu=pick_device(config.device).type == "cuda")
-    ref = resolve_model(config.model)
-    tokenizer = load_tokenizer(ref, config.trust_remote_code)
-    outline = outline_model(ref, config.trust_remote_code)
+    ref = resolve_model(config.model, config.trust_remote_code)
+    tokenizer = load_tokenizer(ref)
+    outline = outline_model(ref)
     end_tokens(ref.path, outline.model.config, tokenizer)
     check_weights(outline.model, ref.path)
     if engine == "vllm":

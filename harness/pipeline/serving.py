@@ -48,7 +48,7 @@ def serving(
 
         shutil.rmtree(checkpoint, ignore_errors=True)
         check_disk(session, folder)
-        write_merged(session.plan.ref, trained, checkpoint, session.config.trust_remote_code)
+        write_merged(session.plan.ref, trained, checkpoint)
 
     def witness() -> Witness:
         base = session.witness()

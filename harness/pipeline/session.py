@@ -101,7 +101,7 @@ class Session:
             self.vllm.close()
         say(f"loading {self.plan.ref.name}")
         device = self.device_of_loaded
-        return load_model(self.plan.ref, self.config.dtype, device, self.config.trust_remote_code)
+        return load_model(self.plan.ref, self.config.dtype, device)
 
     @property
     def device_of_loaded(self) -> str:
@@ -142,12 +142,11 @@ class Session:
         return VllmEngine(
             self.plan.ref,
             self.plan.outline,
-            load_tokenizer(self.plan.ref, config.trust_remote_code),
+            load_tokenizer(self.plan.ref),
             config.dtype,
             generation.batch_size,
             config.vllm,
             generation.chat_template_kwargs,
-            config.trust_remote_code,
             make_room=self.unload,
             witness=self.witness if config.vllm.check_weights else None,
         )

@@ -106,7 +106,6 @@ def _train(
                 dtype=config.dtype,
                 device=session.device_type,
                 shared=folder / "job.partial",
-                trust_remote_code=config.trust_remote_code,
                 checkpoints=checkpoints,
             )
     if result.without_gradient:
@@ -128,7 +127,6 @@ def _train(
             "early_stopping": _early_stopping(session, result.log) if evaluate else None,
             "seed": config.seed,
         },
-        config.trust_remote_code,
     )
     checkpoints.remove()
 
@@ -172,7 +170,7 @@ def _prove(session: Session, trained: list[Expert], delta: ExpertDelta, proof: P
     partial = model.with_name("model.partial")
     shutil.rmtree(partial, ignore_errors=True)
     check_disk(session, partial.parent)
-    write_merged(session.plan.ref, delta, partial, session.config.trust_remote_code)
+    write_merged(session.plan.ref, delta, partial)
     result = frozen_unchanged(session.plan.ref.path, partial, set(trained))
     if session.config.save_model:
         shutil.rmtree(model, ignore_errors=True)
