@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 _CHUNK = 16 << 20
 
 
-def check_is_delta(
-    base: ModelRef, model: ModelRef, delta: Path, trust_remote_code: bool = False
-) -> list[Expert]:
+def check_is_delta(base: ModelRef, model: ModelRef, delta: Path) -> list[Expert]:
     """Compare a model with its base and a delta: the delta's experts with the delta, everything else with the base.
 
     Args:
         base: the delta's base.
         model: the base with the delta in it.
         delta: folder of the delta.
-        trust_remote_code: let the checkpoint's own Python code run.
 
     Returns:
         The delta's experts.
@@ -39,10 +36,10 @@ def check_is_delta(
         BadInputError: the base is not the delta's, or the model is not base and delta, to the last bit.
     """
     card, values = read_delta(delta)
-    check_base(base, card, values, trust_remote_code)
+    check_base(base, card, values)
     old, new = places(base.path), places(model.path)
     _must_be_alike(old, new, model, base)
-    spots = _check_experts(model, base, values, new, model.path.absolute().parent, trust_remote_code)
+    spots = _check_experts(model, base, values, new, model.path.absolute().parent)
     _check_frozen(model, base, old, new, spots)
     return values.selected()
 
@@ -53,11 +50,10 @@ def _check_experts(
     delta: ExpertDelta,
     new: Mapping[str, Place],
     room: Path,
-    trust_remote_code: bool,
 ) -> dict[tuple[str, int | None], None]:
     """Make sure that the model's selected experts are the delta's; returns where they lie."""
     spots: dict[tuple[str, int | None], None] = {}
-    with pieces_of(base.path, delta, room, trust_remote_code) as (_, pieces):
+    with pieces_of(base, delta, room) as (_, pieces):
         for piece in pieces:
             if piece.place(new).read_bytes() != bytes_of(piece.value):
                 raise BadInputError(f"{_not(model, base)}: {piece.tensor} holds other values than the delta")

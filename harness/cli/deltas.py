@@ -40,8 +40,8 @@ def apply(
     from harness.models.load import quiet_transformers, resolve_model
 
     quiet_transformers()
-    ref = resolve_model(model)
-    result = apply_delta(ref, delta, out, trust_remote_code, dry_run)
+    ref = resolve_model(model, trust_remote_code)
+    result = apply_delta(ref, delta, out, dry_run)
     merged = result.merged
     if as_json:
         facts: dict[str, Any] = {
@@ -82,9 +82,9 @@ def diff(
     from harness.models.load import quiet_transformers, resolve_model
 
     quiet_transformers()
-    one, other = resolve_model(first), resolve_model(second)
+    one, other = (resolve_model(name, trust_remote_code) for name in (first, second))
     if delta is not None:
-        check_is_delta(one, other, delta, trust_remote_code)
+        check_is_delta(one, other, delta)
     found = compare_checkpoints(one.path, other.path)
     experts = sorted(found.experts.items())
     if as_json:

@@ -23,20 +23,16 @@ class ModelInMemory:
         outline: the model without weights.
         dtype: of its weights in memory, "auto" for the checkpoint's own.
         device: where it goes.
-        trust_remote_code: let the checkpoint's own Python code run.
 
     Attributes:
         make_room: called before the model is loaded; an engine that holds weights of its own frees them here.
     """
 
-    def __init__(
-        self, ref: ModelRef, outline: MoEModel, dtype: str, device: str, trust_remote_code: bool = False
-    ) -> None:
+    def __init__(self, ref: ModelRef, outline: MoEModel, dtype: str, device: str) -> None:
         self.ref = ref
         self.outline = outline
         self.dtype = dtype
         self.device = device
-        self.trust_remote_code = trust_remote_code
         self.make_room: Callable[[], None] = lambda: None
 
     @cached_property
@@ -50,7 +46,7 @@ class ModelInMemory:
         quiet_transformers()
         self.make_room()
         say(f"loading {self.ref.name}")
-        return load_model(self.ref, self.dtype, self.device, self.trust_remote_code)
+        return load_model(self.ref, self.dtype, self.device)
 
     def unload(self) -> None:
         """Free the model's memory; whoever needs it next loads it again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,11 @@ DEMO_FOLDER = Path(__file__).resolve().parent / "demo"
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model that is on disk."""
+    """A model that is on disk, and whether its own Python code may run."""
 
     name: str
     path: Path
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,20 @@ class LoadedModel:
         return int(token if token is not None else self.tokenizer.eos_token_id)
 
 
-def resolve_model(name: str) -> ModelRef:
+def resolve_model(name: str, trust_remote_code: bool = False) -> ModelRef:
     """Find a model on disk, downloading it if it is a hub id.
+
+    Args:
+        name: demo, smol-moe, a checkpoint folder or a hub id.
+        trust_remote_code: let the checkpoint's own Python code run.
 
     Raises:
         BadInputError: there is no such model, or it was not built yet.
     """
+    return replace(_find(name), trust_remote_code=trust_remote_code)
+
+
+def _find(name: str) -> ModelRef:
     if name == "demo":
         return _local(name, DEMO_FOLDER)
     if name == "smol-moe":
@@ -91,7 +100,7 @@ def _from_hub(name: str) -> ModelRef:
     return ModelRef(name, Path(folder))
 
 
-def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
     """Load the tokenizer, with left padding and a padding token.
 
     Raises:
@@ -100,7 +109,7 @@ def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrained
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(ref.path, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(ref.path, trust_remote_code=ref.trust_remote_code)
     except (OSError, ValueError) as error:
         raise BadInputError(
             f"{ref.path} holds no tokenizer that transformers can load: {first_line(error)}"
@@ -132,16 +141,13 @@ def pick_device(device: str) -> torch.device:
         raise BadInputError(f"device '{device}': expected auto, cpu, cuda or cuda:N") from error
 
 
-def load_model(
-    ref: ModelRef, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
-) -> LoadedModel:
+def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> LoadedModel:
     """Load a model for evaluation.
 
     Args:
         ref: what `resolve_model` found.
         dtype: "auto" for the checkpoint's own, or float32, bfloat16, float16.
         device: "auto", "cpu", "cuda", "cuda:1".
-        trust_remote_code: let the checkpoint's own Python code run.
 
     Raises:
         BadInputError: a dense model, no chat template, or not a causal language model.
@@ -150,9 +156,9 @@ def load_model(
     import torch
 
     # Before the weights: cheap, and the likelier mistake.
-    tokenizer = load_tokenizer(ref, trust_remote_code)
+    tokenizer = load_tokenizer(ref)
     stored = _stored_dtype(read_config_file(ref.path))
-    config = config_of(ref.path, trust_remote_code)
+    config = config_of(ref.path, ref.trust_remote_code)
     ends = end_tokens(ref.path, config, tokenizer)
     target = pick_device(device)
     try:
@@ -162,7 +168,7 @@ def load_model(
             config=config,
             generation_config=greedy(ends, tokenizer.pad_token_id),
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=ref.trust_remote_code,
         )
         model.to(target)
     except torch.OutOfMemoryError as error:
@@ -179,13 +185,13 @@ def _stored_dtype(config: Mapping[str, Any]) -> str | None:
     return None if stored is None else str(stored)
 
 
-def outline_model(ref: ModelRef, trust_remote_code: bool = False) -> MoEModel:
+def outline_model(ref: ModelRef) -> MoEModel:
     """Build a model without weights (on the meta device), to see its MoE layers and sizes.
 
     Raises:
         BadInputError: a dense model, or one that transformers does not know.
     """
-    return find_moe(outline(ref.path, trust_remote_code))
+    return find_moe(outline(ref.path, ref.trust_remote_code))
 
 
 def quiet_transformers() -> None:

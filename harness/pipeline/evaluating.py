@@ -54,7 +54,7 @@ def judge_answers(session: Session, made: Prepared) -> dict[str, list[Verdict]]:
 def _capability_key(session: Session, made: Prepared) -> str:
     return session.key(
         made=made.fingerprint,
-        capability=session.config.capability.model_dump(),
+        capability=session.config.capability.deciding("measures"),
         tasks=session.plan.capability,
         seed=session.config.seed,
     )

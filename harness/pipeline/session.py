@@ -58,7 +58,7 @@ class Session:
             "dtype": self.config.dtype,
             "device": self.device_type,
             "engine": kind.name,
-            "generation": self.config.generation.model_dump(),
+            "generation": self.config.generation.deciding("answers"),
             "versions": {name: versions[name] for name in ("harness", "torch", "transformers")},
             **({kind.name: identity} if identity else {}),
         }
@@ -80,7 +80,7 @@ class Session:
         """The base model in the memory of this process, whichever engine answers."""
         plan, config = self.plan, self.config
         device = plan.engine.device_of_model(config)
-        return ModelInMemory(plan.ref, plan.outline, config.dtype, device, config.trust_remote_code)
+        return ModelInMemory(plan.ref, plan.outline, config.dtype, device)
 
     @property
     def loaded(self) -> LoadedModel:

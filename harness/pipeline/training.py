@@ -34,7 +34,7 @@ def _train_key(session: Session, made: Prepared, conversations: Rows) -> str:
     return session.key(
         made=made.fingerprint,
         conversations=fingerprint(conversations),
-        training=session.config.training.model_dump(exclude={"checkpoint_every"}),
+        training=session.config.training.deciding("training"),
         seed=session.config.seed,
         **looked_at,
     )
@@ -98,7 +98,6 @@ def train(session: Session, made: Prepared, conversations: Rows) -> None:
                 dtype=config.dtype,
                 device=session.device_type,
                 shared=folder / "job.partial",
-                trust_remote_code=config.trust_remote_code,
                 checkpoints=checkpoints,
             )
     if result.without_gradient:
@@ -120,7 +119,6 @@ def train(session: Session, made: Prepared, conversations: Rows) -> None:
             "early_stopping": _early_stopping(session, result.log) if evaluate else None,
             "seed": config.seed,
         },
-        config.trust_remote_code,
     )
 
 
@@ -177,7 +175,7 @@ def _prove(session: Session, made: Prepared) -> None:
     trained_experts, model, partial = delta.selected(), folder / "model", folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     check_disk(session.plan.ref, folder)
-    write_merged(session.plan.ref, delta, partial, session.config.trust_remote_code)
+    write_merged(session.plan.ref, delta, partial)
     result = frozen_unchanged(session.plan.ref.path, partial, set(trained_experts))
     if session.config.save_model:
         shutil.rmtree(model, ignore_errors=True)

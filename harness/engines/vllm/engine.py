@@ -144,7 +144,7 @@ class VllmEngine:
             checkpoint = scratch
             shutil.rmtree(checkpoint, ignore_errors=True)
             check_disk(self.ref, checkpoint.parent)
-            write_merged(self.ref, served.delta, checkpoint, self.model.trust_remote_code)
+            write_merged(self.ref, served.delta, checkpoint)
         witness = base = self._witnesses.base if self._witnesses else None
         if self._witnesses and (checkpoint or served.masked):
             witness = partial(self._witnesses.of, made)
@@ -404,7 +404,7 @@ class VllmEngine:
             "load_format": "safetensors",
             "async_scheduling": False,
             "use_tqdm_on_load": False,
-            "trust_remote_code": self.model.trust_remote_code,
+            "trust_remote_code": self.ref.trust_remote_code,
             "seed": 0,
             **({"kv_cache_memory_bytes": int(cache * 2**30)} if cache else {}),
             **({"max_num_batched_tokens": chunk} if chunk else {}),

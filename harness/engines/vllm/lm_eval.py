@@ -41,7 +41,7 @@ def served_model(engine: VllmEngine, description: str) -> Any:
         return WithProgress(
             pretrained=str(engine.checkpoint),
             tokenizer=str(engine.ref.path),
-            trust_remote_code=engine.model.trust_remote_code,
+            trust_remote_code=engine.ref.trust_remote_code,
             max_model_len=engine.max_model_len,
             chat_template_args=engine.chat.arguments,
         )

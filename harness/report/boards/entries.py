@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.base.errors import BadInputError
 from harness.base.files import read_json
+from harness.config import RunConfig, whole_settings
 from harness.runs.integrity import verify_files
 from harness.runs.protocol import Protocol, protocols
 from harness.runs.run_folder import MANIFEST, RUN_FILE
@@ -16,13 +17,8 @@ from harness.runs.summary import FILE_NAME, Summary, read_summary
 
 _READ = (FILE_NAME, RUN_FILE, "splits.json")
 _DEPTH = 3
-# Settings that change no figure of a variant, or that a table tells apart by itself.
-_OF_NO_MATTER = (
-    *("seed", "split_seed", "model", "draws", "baselines", "tasks", "data_dir", "include", "limit"),
-    *("device", "save_model", "intervention", "judge", "record", "capability"),
-)
-# Settings that are one thing, though they have parts.
-_WHOLE = ("objectives",)
+# A table has columns for these; prompts and measures that differ make tables of their own.
+_COLUMNS = {"model", "seed"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class Entry:
         summary: what it found.
         protocols: how each task was put.
         seed: of the run.
-        settings: dotted names of settings to their values, without those that change no figure.
+        settings: dotted names of settings to their values, of those that change a variant's figures.
     """
 
     path: Path
@@ -101,17 +97,16 @@ def read_entry(run: Path) -> Entry:
     verify_files(run, _READ)
     summary = read_summary(run)
     config = read_json(run / RUN_FILE).get("config", {})
-    settings = {
-        name: value for name, value in _flat(config).items() if name.partition(".")[0] not in _OF_NO_MATTER
-    }
+    decisive = RunConfig.names_deciding("answers", "experts", "training") - _COLUMNS
+    settings = {name: value for name, value in _flat(config, whole_settings()).items() if name in decisive}
     return Entry(run, summary, protocols(run, summary), int(config.get("seed", 0)), settings)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(settings: Mapping[str, Any], whole: frozenset[str], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, dict) and value and name not in _WHOLE:
-            found |= _flat(value, f"{prefix}{name}.")
+        if isinstance(value, dict) and value and f"{prefix}{name}" not in whole:
+            found |= _flat(value, whole, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found
