@@ -16,9 +16,9 @@ from harness.base.files import read_json
 from harness.data.tables import read_table
 from harness.judges.base import JUDGES
 from harness.judges.builtin.judge import FOLDER, SETTINGS, BuiltinJudge, head_without, make_head
-from harness.judges.card import Figure
 from harness.judges.evaluate import evaluate_judge
 from harness.judges.labels import Labelled, read_labels
+from harness.metrics.interval import Interval
 from harness.metrics.judged import confusion
 from harness.metrics.paired import mcnemar
 from tools.train_builtin_judge import FAMILIES, FOLDS, Settings, fit, read_examples
@@ -98,7 +98,7 @@ def ordinary(data: Path) -> None:
         print(f"| `{name}` | {len(said)} | {said.count('refusal')} | {said.count(None)} | {spent:.2f} |")
 
 
-def _show(figure: Figure | None) -> str:
+def _show(figure: Interval | None) -> str:
     return "" if figure is None else f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 

@@ -21,6 +21,7 @@ from scipy import stats
 
 from harness.base.errors import BadInputError
 from harness.experts.select import METHODS, Limits, select_experts
+from harness.runs.rows import Measurement
 from harness.runs.summary import Summary, read_summary
 
 FEWEST_DRAWS = 3
@@ -71,7 +72,7 @@ def check_comparable(runs: Sequence[Path], summaries: Sequence[Summary]) -> None
         for name in ("model", "decoding", "judge"):
             if getattr(summary, name) != getattr(summaries[0], name):
                 raise BadInputError(f"{run}: its {name} is not that of {runs[0]}")
-        if summary.variants["base"].tasks != summaries[0].variants["base"].tasks:
+        if rates_of_base(summary) != rates_of_base(summaries[0]):
             raise BadInputError(f"{run}: base was measured on other prompts than in {runs[0]}")
 
 
@@ -115,16 +116,20 @@ def outcomes(summaries: Sequence[Summary], judge: str) -> str:
     return "\n".join(lines)
 
 
+def rates_of_base(summary: Summary) -> list[Measurement]:
+    """Return base's refusal rates by the primary judge."""
+    return [row for row in summary.of("base") if (row.metric, row.judge) == ("refusal_rate", summary.judge)]
+
+
 def values(summary: Summary, variant: str, judge: str) -> dict[str, float]:
     """Return a variant's rate for each task by a judge, and its score for each capability task.
 
     Raises:
         BadInputError: there is no figure.
     """
-    result = summary.variants[variant]
-    rates = [row for row in result.measurements if (row.metric, row.judge) == ("refusal_rate", judge)]
-    found = {row.task: row.value for row in rates}
-    found |= {task: score.value for task, score in result.capability.items()}
+    figures = summary.of(variant)
+    rates = [row for row in figures if (row.metric, row.judge) == ("refusal_rate", judge)]
+    found = {row.task: row.value for row in [*rates, *(row for row in figures if row.kind == "capability")]}
     if not rates:
         raise BadInputError(f"{variant} was not judged by {judge}: harness evaluate RUN --judge {judge}")
     missing = [task for task, value in found.items() if value is None]

@@ -1,7 +1,7 @@
 """Finished run folders made by hand: two of them, always the same, with no model behind them.
 
-`write_run` writes the raw files of a run folder (what its stages leave), then has the summary, the reports and the
-manifest made by the code under test. Only `summarised` knows how a summary comes about.
+`write_run` writes the raw files of a run folder (what its stages leave), then has the other judges' verdicts, the
+summary, the reports and the manifest made by the code under test.
 """
 
 from __future__ import annotations
@@ -10,25 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
+from harness.base.files import write_json, write_jsonl
 from harness.capability.results import CapabilityResult
 from harness.config import RunConfig
+from harness.data.refusals import refusal_phrasings
 from harness.interventions.base import INTERVENTIONS, Intervention, Variant
 from harness.judges.base import JUDGES, Verdict, judge_all
 from harness.judges.card import Card, Counts, Measured, Partial, write_card
 from harness.metrics.rates import wilson
-from harness.pipeline.clustering import with_clusters
-from harness.pipeline.judging import with_judges
-from harness.pipeline.summarise import Evaluated, summarise
-from harness.report.write import write_reports
+from harness.pipeline.judging import judge_record, judge_with_others
+from harness.report.write import write_measured
 from harness.runs.run_folder import RunFolder
-from harness.runs.summary import Summary, write_summary
 
 LAYERS, EXPERTS, PER_TOKEN = (1, 2, 3), 8, 2
 CREATED = "2026-01-02T03:04:05+00:00"
@@ -94,6 +92,7 @@ class WordsOfHarm:
     description = "Looks for the word dangerous."
     source = None
     fingerprint = "words of harm, 1"
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
         if not response:
@@ -369,9 +368,9 @@ def write_run(run: Path, made: Synthetic) -> Path:
     """Write a run folder, finished and with its manifest."""
     with words_of_harm():
         write_raw_files(run, made)
-        write_summary(run, summarised(run, made))
-    write_reports(run)
-    RunFolder(run).write_manifest()
+        folder = RunFolder(run)
+        judge_with_others(folder)
+        write_measured(folder)
     return run
 
 
@@ -381,6 +380,8 @@ def write_raw_files(run: Path, made: Synthetic) -> None:
     write_json(run / "run.json", _record(made))
     write_json(run / "splits.json", _splits(made))
     _table(made).to_parquet(run / "experts.parquet", index=False)
+    phrasings = {"trained": refusal_phrasings(), "held_out": refusal_phrasings(held_out=True)}
+    write_json(run / "training" / "phrasings.json", phrasings)
     for name, variant in made.variants.items():
         _write_variant(run / "variants" / name, made, variant)
 
@@ -394,7 +395,7 @@ def _record(made: Synthetic) -> dict[str, Any]:
             for name, v in made.variants.items()
             if name not in ("base", made.intervention) and not v.draw
         ],
-        draws=max(sum(v.spec.experts == "random" for v in made.variants.values()), 1),
+        draws=max(sum(v.spec.is_drawn for v in made.variants.values()), 1),
         tasks=list(made.tasks),
         seed=made.seed,
         judge=made.judges[0],
@@ -405,17 +406,25 @@ def _record(made: Synthetic) -> dict[str, Any]:
     stages = {"expert table": 0.5}
     for name, variant in made.variants.items():
         if variant.skipped is None:
-            stages |= {f"train {name}": 3.0} if variant.spec.is_trained else {}
+            stages |= {f"train {name}": 3.0} if (variant.spec.needs == "training") else {}
             stages |= {f"answer {name}/{task}": 0.25 for task in variant.answers}
             stages |= {f"capability {name}": 1.5}
             stages |= {f"drift {name}": 0.125} if variant.drift is not None else {}
-            stages |= {f"prove {name}": 0.75} if variant.spec.is_trained else {}
+            stages |= {f"prove {name}": 0.75} if (variant.spec.needs == "training") else {}
     return {
         "run_id": f"{made.model}-{made.seed}",
         "created": CREATED,
         "command": f"harness run --intervention {made.intervention} --model {made.model} --seed {made.seed}",
         "config": config.model_dump(mode="json"),
-        "model": {"name": made.model, "path": f"/models/{made.model}", "fingerprint": "f" * 64},
+        "model": {
+            "name": made.model,
+            "path": f"/models/{made.model}",
+            "fingerprint": "f" * 64,
+            "moe_layers": len(LAYERS),
+            "experts_per_layer": EXPERTS,
+            "experts_per_token": PER_TOKEN,
+            "parameters": 3_600_000,
+        },
         "tasks": [
             {
                 "name": name,
@@ -432,14 +441,32 @@ def _record(made: Synthetic) -> dict[str, Any]:
         ],
         "seeds": {
             **dict.fromkeys(("splits", "refusals", "training_order", "capability"), made.seed),
-            **{
-                name: 1000 + variant.draw
-                for name, variant in made.variants.items()
-                if variant.spec.experts == "random"
-            },
+            **{name: 1000 + variant.draw for name, variant in made.variants.items() if variant.spec.is_drawn},
         },
         "versions": {"harness": "0.0.0", "python": "3.11.0", "torch": "2.0.0", "lm-eval": "0.4.0"},
         "device": "cpu",
+        "engine": "transformers",
+        "variants": {
+            name: Variant(name, variant.spec, variant.draw).record()
+            for name, variant in made.variants.items()
+        },
+        "asked": {
+            task: {
+                "kind": made.tasks[task.partition("@")[0]].kind,
+                "max_new_tokens": 48,
+                "opening": config.evaluation.opening if "@" in task else "",
+            }
+            for task in made.variants["base"].answers
+        },
+        "control_tasks": [name for name, task in made.tasks.items() if task.pairs_with],
+        "judges": {made.judges[0]: judge_record(JUDGES.get(made.judges[0])())},
+        "evaluated": {
+            name: {
+                "trained": (variant.spec.needs == "training") and variant.skipped is None,
+                "skipped": variant.skipped,
+            }
+            for name, variant in made.variants.items()
+        },
         "more_judges": list(made.judges[1:]),
         "stages": {
             name: {"fingerprint": f"{place:032x}", "state": "done", "seconds": seconds}
@@ -492,7 +519,7 @@ def _write_variant(folder: Path, made: Synthetic, variant: Made) -> None:
         write_json(
             folder / "selection.json",
             {
-                "method": "random" if variant.spec.experts == "random" else "risk_diff",
+                "method": "random" if variant.spec.is_drawn else "risk_diff",
                 "phase": "all",
                 "experts": [list(expert) for expert in variant.experts],
                 "overlap_with_selection": overlap,
@@ -525,7 +552,7 @@ def _write_variant(folder: Path, made: Synthetic, variant: Made) -> None:
     )
     if variant.drift is not None:
         write_json(folder / "drift.json", dict(variant.drift))
-    if variant.spec.is_trained:
+    if variant.spec.needs == "training":
         _write_training(folder, variant)
 
 
@@ -534,7 +561,8 @@ def _capability(task: str, pattern: Sequence[float]) -> CapabilityResult:
     scores = [pattern[place % len(pattern)] for place in range(60)]
     value = sum(scores) / len(scores)
     yes_or_no = set(scores) <= {0.0, 1.0}
-    low, high = wilson(round(sum(scores)), 60) if yes_or_no else (value - 0.0625, value + 0.0625)
+    exact = wilson(round(sum(scores)), 60)
+    low, high = (exact.low, exact.high) if yes_or_no else (value - 0.0625, value + 0.0625)
     return CapabilityResult(
         task=task,
         metric="acc" if yes_or_no else "f1",
@@ -564,61 +592,4 @@ def _write_training(folder: Path, variant: Made) -> None:
             "changed_experts": experts,
             "unmoved_experts": [],
         },
-    )
-
-
-def summarised(run: Path, made: Synthetic) -> Summary:
-    """Return the summary of a run folder by the code under test."""
-    folder, table = RunFolder(run), pd.read_parquet(run / "experts.parquet")
-    session = _session(folder, made)
-    evaluated = [_evaluated(folder, name, variant, made) for name, variant in made.variants.items()]
-    selection = SimpleNamespace(method="risk_diff", phase="all", experts=tuple(made.chosen))
-    summary = summarise(session, evaluated, selection, table)
-    summary = with_clusters(folder, with_judges(folder, summary))
-    return summary.model_copy(update={"harness_version": folder.state["versions"]["harness"]})
-
-
-def _evaluated(folder: RunFolder, name: str, variant: Made, made: Synthetic) -> Evaluated:
-    item = Evaluated(Variant(name, variant.spec, variant.draw), skipped=variant.skipped)
-    if variant.skipped is None:
-        path = folder.variant(name)
-        item.verdicts = {
-            task: [
-                Verdict(row["id"], row["label"], row["rule"], row["reason"])
-                for row in read_jsonl(folder.verdicts(name, task, made.judges[0]))
-            ]
-            for task in variant.answers
-        }
-        item.capability = read_json(path / "capability.json")
-        item.drift = read_json(path / "drift.json") if variant.drift is not None else None
-        if variant.spec.is_trained:
-            item.trained_parameters = read_json(path / "delta.json")["parameters"]
-            item.frozen_unchanged = read_json(path / "proof.json")["frozen_unchanged"]
-    return item
-
-
-def _session(folder: RunFolder, made: Synthetic) -> Any:
-    """Return what `summarise` reads of a session, which this folder never had."""
-    config = RunConfig.model_validate(folder.state["config"])
-    own = made.variants[made.intervention]
-    asked = dict.fromkeys(task for variant in made.variants.values() for task in variant.answers)
-    model = SimpleNamespace(parameters=lambda: [SimpleNamespace(numel=lambda: 3_600_000)])
-    plan = SimpleNamespace(
-        config=config,
-        ref=SimpleNamespace(name=made.model),
-        outline=SimpleNamespace(layers=LAYERS, n_experts=EXPERTS, experts_per_token=PER_TOKEN, model=model),
-        judge=JUDGES.get(made.judges[0])(),
-        intervention=Variant(made.intervention, own.spec, own.draw),
-        prompts=lambda role: asked,
-        kind=lambda task: made.tasks[task.partition("@")[0]].kind,
-        max_new_tokens=lambda task: 48,
-        control_tasks=lambda: [name for name, task in made.tasks.items() if task.pairs_with],
-    )
-    return SimpleNamespace(
-        plan=plan,
-        folder=folder,
-        config=config,
-        model_key=folder.state["model"]["fingerprint"],
-        engine_name="transformers",
-        seeds=lambda: folder.state["seeds"],
     )

@@ -16,11 +16,11 @@ from harness.analysis.balance import Balance, load_balance
 from harness.analysis.coactivation import PairCounts, add_pairs, count_pairs, in_phase, pair_table
 from harness.analysis.colouring import Sample, selected_share, token_texts
 from harness.analysis.layers import layer_profile
-from harness.analysis.source import KINDS, Source, open_run
+from harness.analysis.routing import KINDS, counts_of, phase_of, records_tokens, selection_of, tokens_of
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import write_text, write_whole
 from harness.report.words import visible
-from harness.routing.files import load_counts, load_tokens
+from harness.runs.run import Run, read_run
 from harness.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from harness.routing.counts import Phase, RoutingCounts
 
-FIGURES = "figures"
 PAIR_TABLE = "coactivation.parquet"
 # How many experts count as the top where none or all are selected.
 _TOP = 10
@@ -91,14 +90,15 @@ def analyze(run: Path, samples: Sequence[str] = (), phase: str | None = None) ->
         BadInputError: the folder is no run, lacks the expert table or the routing of either kind of prompts, has no
             such sample, or did not record the single tokens that a sample needs.
     """
-    source = open_run(run)
+    source = read_run(run)
     table = source.experts()
-    chosen = source.phase(phase)
+    chosen = phase_of(source, phase)
     rows = table[table["phase"] == chosen]
     if rows.empty:
-        raise BadInputError(f"{run / 'experts.parquet'} has no phase '{chosen}'")
-    selected = source.selection.experts if source.selection else ()
-    counts = {kind: source.counts(kind) for kind in KINDS}
+        raise BadInputError(f"{source.layout.experts} has no phase '{chosen}'")
+    selection = selection_of(source)
+    selected = selection.experts if selection else ()
+    counts = {kind: counts_of(source, kind) for kind in KINDS}
     harmful = counts["harmful"]
     found = Analyses(
         run=run,
@@ -117,7 +117,7 @@ def analyze(run: Path, samples: Sequence[str] = (), phase: str | None = None) ->
         found.agreement = agreement(table, len(selected) if partial else _TOP)
     else:
         found.skipped["agreement"] = f"the expert table has not both of {' and '.join(PHASES_COMPARED)}"
-    if source.records_tokens():
+    if records_tokens(source):
         found.pairs = _pairs(source, found)
     else:
         found.skipped["coactivation"] = "it needs single tokens: capture again with --record tokens"
@@ -216,38 +216,41 @@ def _balance(counts: RoutingCounts, phase: Phase) -> Balance:
     return load_balance(counts.of(phase)[0].sum(axis=0))
 
 
-def _pairs(source: Source, found: Analyses) -> pd.DataFrame:
+def _pairs(source: Run, found: Analyses) -> pd.DataFrame:
     def group(kind: Any) -> PairCounts:
         return add_pairs(
             count_pairs(tokens.experts[in_phase(tokens, found.phase)], found.n_experts)
-            for tokens in source.tokens(kind)
+            for tokens in tokens_of(source, kind)
         )
 
     return pair_table(found.layers, group("harmful"), group("benign"))
 
 
-def _sample(source: Source, name: str, counts: RoutingCounts) -> Sample:
+def _sample(source: Run, name: str, counts: RoutingCounts) -> Sample:
     """Read one sample's tokens.
 
     Raises:
         BadInputError: it is not among the captured prompts, or single tokens were not recorded.
     """
-    if source.selection is None:
+    selection = selection_of(source)
+    if selection is None:
         raise BadInputError(
             f"--sample {name}: the run's intervention acts on no selected experts to colour tokens by"
         )
     task, slash, prompt = name.partition("/")
-    paths = {task: path for of_kind in source.routing.values() for task, path in of_kind.items()}
-    if not slash or task not in paths:
-        raise BadInputError(f"--sample {name}: expected TASK/ID with a captured task, {nearest(task, paths)}")
-    ids = load_counts(paths[task]).ids
+    captured = source.captured
+    if not slash or task not in captured:
+        raise BadInputError(
+            f"--sample {name}: expected TASK/ID with a captured task, {nearest(task, captured)}"
+        )
+    ids = source.routing(task).ids
     if prompt not in ids:
         raise BadInputError(f"--sample {name}: no such prompt was captured of {task}: {_near(prompt, ids)}")
-    routing = load_tokens(paths[task], with_logits=False).of(prompt)
-    experts = source.selection.experts
+    routing = source.tokens(task).of(prompt)
+    experts = selection.experts
     return Sample(
         name=name,
-        texts=token_texts(routing.token_ids.tolist(), source.model_path),
+        texts=token_texts(routing.token_ids.tolist(), Path(source.model.path)),
         shares=selected_share(routing, counts.layers, counts.counts.shape[-1], experts),
         prompt_tokens=routing.prompt_tokens,
         layers=len({layer for layer, _ in experts}),

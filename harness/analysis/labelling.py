@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInputError
-from harness.base.files import read_jsonl, write_jsonl
+from harness.base.files import write_jsonl
 from harness.data.tables import read_table
 from harness.judges.labels import HumanLabel
-from harness.runs.run_folder import RunFolder
-from harness.runs.summary import read_summary
+from harness.runs.run import read_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Shown:
     category: str
 
 
-def draw_answers(run: Path, n: int, seed: int = 0) -> list[Shown]:
+def draw_answers(path: Path, n: int, seed: int = 0) -> list[Shown]:
     """Return up to `n` answers of a run in random order, as many of each task and variant as can be.
 
     Verdicts play no part, since a sample chosen by them would misjudge the judge. An answer that several variants gave
@@ -35,18 +34,19 @@ def draw_answers(run: Path, n: int, seed: int = 0) -> list[Shown]:
     Raises:
         BadInputError: the folder holds no finished run, or no answers.
     """
-    summary, folder = read_summary(run), RunFolder(run)
+    run = read_run(path)
+    summary = run.summary
     generator = random.Random(seed)
     cells: list[list[Shown]] = []
     seen: set[tuple[str, str]] = set()
     for name, variant in summary.variants.items():
-        for task in variant.tasks:
+        for task in summary.tasks() if variant.skipped is None else ():
             cell = []
-            for row in read_jsonl(folder.responses(name, task)):
-                if (row["prompt"], row["response"]) not in seen:
-                    seen.add((row["prompt"], row["response"]))
-                    id = f"{name}/{task}/{row['id']}"
-                    cell.append(Shown(id, row["prompt"], row["response"], summary.model.name, task))
+            for row in run.answers(name, task):
+                if (row.prompt, row.response) not in seen:
+                    seen.add((row.prompt, row.response))
+                    id = f"{name}/{task}/{row.id}"
+                    cell.append(Shown(id, row.prompt, row.response, summary.model.name, task))
             generator.shuffle(cell)
             cells.append(cell)
     drawn: list[Shown] = []
@@ -55,7 +55,7 @@ def draw_answers(run: Path, n: int, seed: int = 0) -> list[Shown]:
             if cell and len(drawn) < n:
                 drawn.append(cell.pop())
     if not drawn:
-        raise BadInputError(f"{run}: expected answers to label, found none")
+        raise BadInputError(f"{path}: expected answers to label, found none")
     generator.shuffle(drawn)
     return drawn
 

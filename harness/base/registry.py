@@ -59,6 +59,10 @@ class Registry(Generic[T]):
             self._entries[name] = entry
         return entry
 
+    def in_order(self) -> list[str]:
+        """Return the names in the order that they were registered in."""
+        return list(self._entries)
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._entries))
 

@@ -1,17 +1,23 @@
-"""Read a YAML file into a pydantic model, with every mistake told in one line."""
+"""Read YAML and JSON files into typed objects; every mistake in a file becomes one line that names it."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from harness.base.errors import BadInputError, nearest
+from harness.base.files import read_json, read_jsonl
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+# A file with more mistakes than these has one cause; a line of them all could not be read.
+_MOST = 5
 
 
 def read_yaml(path: Path, model: type[M]) -> M:
@@ -21,7 +27,7 @@ def read_yaml(path: Path, model: type[M]) -> M:
         BadInputError: the file is not there, not YAML, or not what `model` asks for; one line names the
             file, each wrong field, what was expected and, for a misspelt key, the nearest known one.
     """
-    return validated(read_mapping(path), path, model)
+    return validated(read_mapping(path), model, path)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -41,18 +47,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadInputError(f"{path}: expected a mapping of keys to values, found {_type_name(content)}")
     return content
-
-
-def validated(content: dict[str, Any], path: Path, model: type[M]) -> M:
-    """Return what a file holds as a model.
-
-    Raises:
-        BadInputError: it is not what `model` asks for; see `read_yaml`.
-    """
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise BadInputError(f"{path}: {explain(error, model)}") from error
 
 
 def read_named_yaml(path: Path, model: type[M]) -> M:
@@ -76,19 +70,79 @@ def require_file_name(path: Path, name: str | None) -> None:
         raise BadInputError(f"{path}: name: expected '{path.stem}', as the file is called, found '{name}'")
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
+def read_json_as(path: Path, shape: type[T]) -> T:
+    """Read and validate one JSON document.
+
+    Args:
+        path: the file.
+        shape: a pydantic model, a dataclass, or a list or dict of these.
+
+    Raises:
+        BadInputError: the file is missing, not JSON, or not what `shape` asks for.
+    """
+    return validated(_read(path, read_json), shape, path)
+
+
+def read_jsonl_as(path: Path, row: type[T]) -> list[T]:
+    """Read and validate one JSON object per line.
+
+    Raises:
+        BadInputError: the file is missing, or a line is not JSON or not what `row` asks for.
+    """
+    return validated(_read(path, read_jsonl), list[row], path)  # type: ignore[valid-type]
+
+
+def _read(path: Path, read: Any) -> Any:
+    try:
+        return read(path)
+    except FileNotFoundError:
+        raise BadInputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # also bytes that are not UTF-8
+        raise BadInputError(f"{path}: not valid JSON ({error}): it was cut off or changed") from None
+
+
+def validated(content: object, shape: type[T], where: object) -> T:
+    """Return content as what `shape` asks for.
+
+    Args:
+        content: as a YAML or JSON file holds it.
+        shape: a pydantic model, a dataclass, or a list or dict of these.
+        where: what the message begins with, usually the file's path.
+
+    Raises:
+        BadInputError: it is something else; one line says what is wrong, as `explain` does.
+    """
+    try:
+        value: T = _adapter(shape).validate_python(content)  # type: ignore[arg-type]  # types are hashable
+    except ValidationError as error:
+        raise BadInputError(f"{where}: {explain(error, shape)}") from None
+    return value
+
+
+@functools.cache
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
+
+
+def explain(error: ValidationError, shape: object) -> str:
     """Return what pydantic found as one line: "field: what was expected; other field: ..."."""
-    return "; ".join(_explanations(error, model))
+    mistakes = list(dict.fromkeys(_explanations(error, shape)))
+    more = len(mistakes) - _MOST
+    return "; ".join(mistakes[:_MOST]) + (f" (and {more} more)" if more > 0 else "")
 
 
-def _explanations(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+def _explanations(error: ValidationError, shape: object) -> Iterator[str]:
+    model = next(_models_in(shape), BaseModel)
     for item in error.errors(include_url=False):
-        location = item["loc"]
+        # The names of a union's branches are no part of a file.
+        location = tuple(part for part in item["loc"] if "[" not in str(part))
         field = ".".join(str(part) for part in location)
         if item["type"] == "extra_forbidden":
             owner = _model_at(model, location[:-1])
             yield f"{field}: unknown key, {nearest(str(location[-1]), owner.model_fields)}"
-        elif item["type"] == "missing":
+        elif item["type"] in ("missing", "missing_argument"):
             yield f"{field}: missing"
         else:
             message = item["msg"].removeprefix("Value error, ")
@@ -105,7 +159,7 @@ def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[B
     return model
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):

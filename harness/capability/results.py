@@ -139,8 +139,8 @@ def _interval(
     # A group may weight its tasks in another way than by their items.
     counts = value is not None and len(scores) > 0 and math.isclose(right / len(scores), value)
     if counts and set(scores.values()) <= {0.0, 1.0}:
-        low, high = wilson(int(right), len(scores))
-        return low, high, "wilson"
+        found = wilson(int(right), len(scores))
+        return found.low, found.high, "wilson"
     if value is not None and stderr is not None:
         return value - 1.96 * stderr, value + 1.96 * stderr, "normal"
     return None, None, None

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.content import content_folder
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import sha256
 from harness.base.fingerprint import fingerprint
-from harness.base.schema import explain
+from harness.base.schema import validated
 
 # Names that stand for several of lm-eval's tasks; they need a hub, or lm-eval's cache.
 SETS: dict[str, tuple[str, ...]] = {
@@ -182,10 +182,7 @@ def _read(path: Path) -> CapabilityTask:
     name = content.get("group") or content.get("task")
     if not isinstance(name, str):
         raise BadInputError(f"{path}: task: missing, expected the name of an lm-eval task or group")
-    try:
-        notes = TaskNotes.model_validate(content.get("metadata") or {})
-    except ValidationError as error:
-        raise BadInputError(f"{path}: metadata: {explain(error, TaskNotes)}") from error
+    notes = validated(content.get("metadata") or {}, TaskNotes, f"{path}: metadata")
     members = content.get("task") if "group" in content else ()
     return CapabilityTask(name, path, notes, tuple(item for item in members or () if isinstance(item, str)))
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 import harness
 from harness.base.errors import BadInputError
 from harness.base.files import sha256, write_json
-from harness.base.schema import explain
+from harness.base.schema import read_json_as
 from harness.checkpoints.delta import ExpertDelta, load_delta, save_delta
 from harness.checkpoints.proof import weights_fingerprint
 from harness.models.stored import StoredExperts, UntraceableError
@@ -135,13 +134,7 @@ def read_delta(path: Path) -> tuple[DeltaCard, ExpertDelta]:
         BadInputError: a file is missing, incomplete, edited, or not that of a delta.
     """
     folder = find_delta(path)
-    try:
-        content = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        card = DeltaCard.model_validate(content)
-    except ValidationError as error:
-        raise BadInputError(f"{folder / CARD}: {explain(error, DeltaCard)}") from error
-    except ValueError as error:
-        raise BadInputError(f"{folder / CARD} is not JSON: {error}") from error
+    card = read_json_as(folder / CARD, DeltaCard)
     found = sha256(folder / TENSORS)
     if found != card.sha256:
         raise BadInputError(

@@ -33,17 +33,18 @@ def analyze(
     from harness.analysis.figures.page import require_matplotlib
 
     require_matplotlib()
-    from harness.analysis.analyze import FIGURES, write
     from harness.analysis.analyze import analyze as compute
+    from harness.analysis.analyze import write
     from harness.base.progress import say
     from harness.models.load import quiet_transformers
+    from harness.runs.layout import Layout
 
     if sample:
         quiet_transformers()
     found = compute(run, sample or [], phase)
     for name, reason in found.skipped.items():
         say(f"{name} is left out: {reason}")
-    figures = write(found, output or run / FIGURES)
+    figures = write(found, output or Layout(run).figures)
     result = found.to_json(figures)
     if as_json:
         typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))

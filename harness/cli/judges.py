@@ -15,7 +15,8 @@ from harness.cli.content import Json, Name, print_fields, print_rows
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.judges.card import Card, Figure, Measured
+    from harness.judges.card import Card, Measured
+    from harness.metrics.interval import Interval
 
 judges = typer.Typer(help="Judges that label answers.", no_args_is_help=True)
 
@@ -154,7 +155,7 @@ def _result(card: Card) -> dict[str, Any]:
     }
 
 
-def _shown(figure: Figure | None) -> str:
+def _shown(figure: Interval | None) -> str:
     return "-" if figure is None else f"{figure.value:.2f} {figure.low:.2f}-{figure.high:.2f}"
 
 

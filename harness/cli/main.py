@@ -36,6 +36,10 @@ class _Commands(LazyGroup):
             "harness.cli.report:report",
             "Print one run's leaderboard and write its report anew, or one leaderboard of several runs.",
         ),
+        "measure": Listed(
+            "harness.cli.measure:measure",
+            "Make a run's summary and reports anew from its folder alone, without model or data.",
+        ),
         "sweep": Listed(
             "harness.cli.sweep:sweep",
             "Do a table of runs (models x interventions x selections x objectives x seeds), and one leaderboard of "
@@ -61,6 +65,7 @@ class _Commands(LazyGroup):
             "harness.cli.models:app",
             "Models: those that need no hub, what is in one, making one, and expert deltas.",
         ),
+        "runs": Listed("harness.cli.runs:runs", "Run folders."),
     }
 
 

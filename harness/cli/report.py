@@ -48,10 +48,9 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Print one run's leaderboard and write its report anew, or one leaderboard of several runs."""
-    from harness.runs.run_folder import RUN_FILE
-    from harness.runs.summary import FILE_NAME
+    from harness.runs.layout import Layout
 
-    is_run = len(runs) == 1 and ((runs[0] / RUN_FILE).exists() or (runs[0] / FILE_NAME).exists())
+    is_run = len(runs) == 1 and Layout(runs[0]).is_run()
     of_many = {"--html": html, "--markdown": markdown, "--csv": csv, "--group-by": group_by, "--sort": sort}
     if is_run or (len(runs) == 1 and not runs[0].is_dir()):
         for option, value in (of_many | {"--watch": watch}).items():
@@ -79,6 +78,7 @@ def _one(run: Path, svg: Path | None, redact: bool, as_json: bool) -> None:
     from harness.report.terminal import export_svg, print_report
     from harness.report.write import write_redacted, write_reports
     from harness.runs.integrity import verify_run
+    from harness.runs.layout import Layout
     from harness.runs.run_folder import RunFolder
     from harness.runs.summary import read_summary
 
@@ -92,7 +92,7 @@ def _one(run: Path, svg: Path | None, redact: bool, as_json: bool) -> None:
         return
     folder = RunFolder(run)
     write_reports(run)
-    shown = write_redacted(run) if redact else run / "report.html"
+    shown = write_redacted(run) if redact else Layout(run).html
     folder.write_manifest()
     if as_json:
         typer.echo(json.dumps(summary.to_json(), ensure_ascii=False))

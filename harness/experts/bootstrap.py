@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FEWEST_RESAMPLES = 100
 
 
-class Interval(NamedTuple):
-    """The ends of a percentile interval.
+class Ends(NamedTuple):
+    """The ends of the percentile intervals of all experts.
 
     Attributes:
         low: [L, E].
@@ -42,7 +42,7 @@ def bootstrap_interval(
     resamples: int = 2_000,
     seed: int,
     level: float = 0.95,
-) -> Interval:
+) -> Ends:
     """Return an interval of the risk difference R_unsafe - R_safe, with R = sum(used) / sum(weight) of a group.
 
     Each resample draws prompts with replacement within each group, as many as the group has, by multinomial weights;
@@ -74,12 +74,10 @@ def bootstrap_interval(
             residuals = of_group - tokens[:, None] * rate
             by_group[group] = rate + _ratio(drawn, residuals, tokens)
         ends[:, layer] = _percentiles(by_group[True] - by_group[False], level)
-    return Interval(ends[0], ends[1])
+    return Ends(ends[0], ends[1])
 
 
-def paired_interval(
-    differences: Floats, *, resamples: int = 2_000, seed: int, level: float = 0.95
-) -> Interval:
+def paired_interval(differences: Floats, *, resamples: int = 2_000, seed: int, level: float = 0.95) -> Ends:
     """Return an interval of the mean difference between harmful prompts and their benign twins.
 
     Pairs are resampled whole, and each counts once.
@@ -99,7 +97,7 @@ def paired_interval(
     ends = np.empty((2, *differences.shape[1:]))
     for layer in range(differences.shape[1]):
         ends[:, layer] = _percentiles(_ratio(drawn, differences[:, layer], ones), level)
-    return Interval(ends[0], ends[1])
+    return Ends(ends[0], ends[1])
 
 
 def _draws(generator: np.random.Generator, n: int, resamples: int) -> npt.NDArray[np.float32]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.analysis.source import Source, open_run
+from harness.analysis.routing import phase_of
 from harness.base.errors import BadInputError
 from harness.base.files import write_whole
 from harness.base.registry import Registry
 from harness.export.tables import conversations, record_of, risk_diff
+from harness.runs.run import Run, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,13 +25,13 @@ class Export:
     """What is exported.
 
     Attributes:
-        source: the run folder; routing is read from it while it is written.
+        run: the run; routing is read from it while it is written.
         record: how much routing there is of every task.
         risk_diff: the guide's columns, the highest risk difference first.
         conversations: the training examples as chat messages; None where the run made none.
     """
 
-    source: Source
+    run: Run
     record: Record
     risk_diff: pd.DataFrame
     conversations: list[dict[str, Any]] | None
@@ -38,7 +39,7 @@ class Export:
     @property
     def model(self) -> str:
         """The model's name as it stands in file names: Qwen--Qwen3-30B-A3B."""
-        return self.source.model_name.replace("/", "--")
+        return self.run.model.name.replace("/", "--")
 
 
 class Written(NamedTuple):
@@ -72,7 +73,7 @@ def export(
         BadInputError: there is nothing to export, no such format, or a file is in the way; nothing was written.
     """
     files_of = FORMATS.get(form)
-    source = open_run(run)
+    source = read_run(run)
     if target.resolve().is_relative_to(run.resolve()):
         raise BadInputError(f"{target} is inside the run folder {run}: name a folder beside it")
     if target.exists() and not target.is_dir():
@@ -80,7 +81,7 @@ def export(
     what = Export(
         source,
         record_of(source),
-        risk_diff(source, source.phase(phase or "all")),
+        risk_diff(source, phase_of(source, phase or "all")),
         conversations(source),
     )
     files = files_of(what)
@@ -93,5 +94,7 @@ def export(
         write_whole(target / name, write)
     left_out = {}
     if what.conversations is None:
-        left_out["sft_dataset"] = "the run has no training/examples.jsonl: nothing was trained"
+        left_out["sft_dataset"] = (
+            f"the run has no {source.layout.examples.relative_to(run)}: nothing was trained"
+        )
     return Written([target / name for name in files], left_out)

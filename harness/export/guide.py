@@ -59,7 +59,7 @@ def _dump(value: Any, path: Path) -> None:
 def routing_outputs(what: Export) -> dict[str, list[dict[str, Any]]]:
     """Return each prompt's routing, "safe" and "unsafe"; all of it in memory, as the pickle needs it."""
     outputs: dict[str, list[dict[str, Any]]] = {"safe": [], "unsafe": []}
-    for of_task in routing_of(what.source, what.record):
+    for of_task in routing_of(what.run, what.record):
         outputs[_SIDES[of_task.kind]] += [
             _prompt(of_task, place, what.record) for place in range(len(of_task.counts.ids))
         ]

@@ -46,7 +46,7 @@ def _write_routing(what: Export, path: Path) -> None:
 
     writer = None
     try:
-        for of_task in routing_of(what.source, what.record):
+        for of_task in routing_of(what.run, what.record):
             tokens = of_task.tokens
             table = _counted(of_task) if tokens is None else _single(of_task, tokens, what.record == "logits")
             writer = writer or parquet.ParquetWriter(path, table.schema)
@@ -67,7 +67,7 @@ def _write_answers(what: Export, path: Path) -> None:
                 "prompt": answer.prompt,
                 "generated_text": answer.response,
             }
-            for of_task in routing_of(what.source, "counts")
+            for of_task in routing_of(what.run, "counts")
             for answer in of_task.answers
         ),
     )

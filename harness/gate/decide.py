@@ -14,10 +14,14 @@ from harness.base.errors import BadInputError
 from harness.gate.outcomes import GatedRun, Samples
 from harness.gate.reference import Pinned, Reference
 from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Bound, Gate, GateFile
-from harness.gate.words import bounded, counted, required, share, sized
+from harness.gate.words import bounded, counted, figure, required, share, sized
 from harness.metrics import bounds
+from harness.runs.metric import metric_of
+from harness.runs.rows import Measurement
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+# The error of either end of a 95 % interval.
+_OF_AN_INTERVAL = 0.025
 EXIT_CODES: dict[Verdict, int] = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
 
 
@@ -95,27 +99,78 @@ def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float)
         return Decision(gate, names[0], "PASS" if kept else "FAIL", None, None, 0, 0, required(gate), seen)
     if gate.metric in COUNTS:
         return _count(gate, run, names[0])
-    samples = run.samples(gate, names[0])
+    row = run.figure(gate, names[0])
+    samples = run.samples(row)
     if gate.against is None:
-        return _share(gate, samples, level)
+        return _share(gate, samples, level) if samples is not None else _figure(gate, row, level)
     if gate.against == REFERENCE and reference is not None:
-        return _difference(gate, samples, reference.pinned(gate, samples, run), level)
-    return _difference(gate, samples, Pinned.of(run.samples(gate, names[1])), level)
+        return _difference(
+            gate, _given(gate, samples), reference.pinned(gate, _given(gate, samples), run), level
+        )
+    other = run.samples(run.figure(gate, names[1]))
+    return _difference(gate, _given(gate, samples), Pinned.of(_given(gate, other)), level)
+
+
+def _given(gate: Gate, samples: Samples | None) -> Samples:
+    if samples is None:
+        raise BadInputError(
+            f"gate '{gate.name}': the samples of {gate.metric} are not right or wrong, so there is no exact bound on a "
+            "difference; expected at_least or at_most, or a metric such as acc or exact_match"
+        )
+    return samples
 
 
 def _count(gate: Gate, run: GatedRun, variant: str) -> Decision:
-    found, limit = run.count(gate), gate.bound.limit
-    n = run.summary.variants[variant].tasks[str(gate.task)].n
+    (found, n), limit = run.count(gate), gate.bound.limit
     verdict: Verdict = "PASS" if found <= limit else "FAIL"
     return Decision(gate, variant, verdict, found, None, n, 0, required(gate), counted(gate, found, n))
 
 
 def _share(gate: Gate, samples: Samples, level: float) -> Decision:
-    side, limit = gate.bound
     n, unscored = samples.n, samples.unscored
     _refuse_unprovable(gate, n, "whatever they come to", lambda size: _best_share(size, gate.bound) <= level)
+    verdict, bound = _decided_share(gate, samples.successes, n, unscored, level)
+    seen = f"{share(samples)}; {bounded(bound, gate, verdict == 'FAIL', level)}"
+    return Decision(gate, samples.variant, verdict, samples.value, bound, n, unscored, required(gate), seen)
+
+
+def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
+    """Decide a figure that has no single samples: a share by its counts, any other by its interval.
+
+    A figure without an interval is held against the limit as it is.
+    """
+
+    def decided(verdict: Verdict, bound: float | None, seen: str) -> Decision:
+        return Decision(
+            gate, row.variant, verdict, row.value, bound, row.n, row.unscored, required(gate), seen
+        )
+
+    if row.value is None:
+        return decided("INCONCLUSIVE", None, "no value")
+    if metric_of(row.metric, row.kind).is_proportion:
+        verdict, bound = _decided_share(gate, round(row.value * row.scored), row.n, row.unscored, level)
+        return decided(verdict, bound, f"{figure(row)}; {bounded(bound, gate, verdict == 'FAIL', level)}")
+    side, limit = gate.bound
+    if row.low is None or row.high is None:
+        keeps = row.value >= limit if side == "lower" else row.value <= limit
+        return decided("PASS" if keeps else "FAIL", None, f"{figure(row)}, which has no interval")
+    if level < _OF_AN_INTERVAL:
+        raise BadInputError(
+            f"gate '{gate.name}': {gate.metric} is decided by its 95% interval: expected a confidence of at most "
+            f"{1 - _OF_AN_INTERVAL}, found {1 - level:g}"
+        )
+    passes, fails = (
+        (row.low >= limit, row.high < limit) if side == "lower" else (row.high <= limit, row.low > limit)
+    )
+    bound = row.low if (side == "lower") != fails else row.high
+    return decided(_verdict(passes, fails), bound, figure(row))
+
+
+def _decided_share(gate: Gate, successes: int, n: int, unscored: int, level: float) -> tuple[Verdict, float]:
+    """Return the verdict on a share, and the bound that it rests on."""
+    side, limit = gate.bound
     # The successes that count for a pass are the fewest there can be for a lower bound, the most for an upper one.
-    least, most = samples.successes, samples.successes + unscored
+    least, most = successes, successes + unscored
     if side == "lower":
         passes = bounds.share_p_value(least, n, limit) <= level
         fails = bounds.share_p_value(n - most, n, 1 - limit) <= level
@@ -128,9 +183,7 @@ def _share(gate: Gate, samples: Samples, level: float) -> Decision:
         bound = (
             bounds.share_lower_bound(least, n, level) if fails else bounds.share_upper_bound(most, n, level)
         )
-    verdict = _verdict(passes, fails)
-    seen = f"{share(samples)}; {bounded(bound, gate, fails, level)}"
-    return Decision(gate, samples.variant, verdict, samples.value, bound, n, unscored, required(gate), seen)
+    return _verdict(passes, fails), bound
 
 
 def _difference(gate: Gate, samples: Samples, other: Pinned, level: float) -> Decision:

@@ -8,30 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import read_json
-from harness.gate.schema import COUNTS, FROZEN, Gate
-from harness.report.folder import RunFiles
-from harness.runs.integrity import FileRecord, verify_run
+from harness.gate.schema import COUNTS, Gate
+from harness.runs.evidence import Evidence
+from harness.runs.metric import metric_of
 from harness.runs.protocol import Protocol, protocols
-from harness.runs.summary import Summary, TaskResult, VariantSummary, read_summary
+from harness.runs.rows import REFUSAL, Kind, Measurement
+from harness.runs.run import Run
+from harness.runs.summary import Summary
 
-REFUSAL = "refusal_rate"
+UNSCORED = "unscored"
 _PLACES = 1e-9
 
 Outcome = bool | None
 """Whether a sample counts towards the share; None where it could not be scored."""
-
-
-class _Proof(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    frozen_unchanged: bool
-    violations: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +34,31 @@ class Samples:
         task: the prompt task or lm-eval task.
         metric: what the share is of.
         judge: who labelled the answers; None for a capability task.
-        kind: harmful, benign or capability.
+        kind: what was asked.
         outcomes: by sample id.
-        labels: what each sample came to, in words; "unscored" where it came to nothing.
         prompts: by sample id; empty for a capability task, whose items the run does not keep.
+        words: what a sample that counts is called, and one that does not.
     """
 
     variant: str
     task: str
     metric: str
     judge: str | None
-    kind: Literal["harmful", "benign", "capability"]
+    kind: Kind
     outcomes: Mapping[str, Outcome]
-    labels: Mapping[str, str]
     prompts: Mapping[str, str]
+    words: tuple[str, str]
+
+    @property
+    def called(self) -> dict[str, Outcome]:
+        """What each word for an outcome stands for."""
+        return {self.words[0]: True, self.words[1]: False, UNSCORED: None}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What each sample came to, in a word."""
+        words = {outcome: word for word, outcome in self.called.items()}
+        return {sample: words[outcome] for sample, outcome in self.outcomes.items()}
 
     @property
     def n(self) -> int:
@@ -101,14 +103,14 @@ class GatedRun:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._listed: Mapping[str, FileRecord] = verify_run(path)
-        self.summary: Summary = read_summary(path)
-        self._files = RunFiles(path)
+        self.run = Evidence(Run(path))
+        self.run.verify()
+        self.summary: Summary = self.run.summary
 
     @cached_property
     def protocols(self) -> dict[str, Protocol]:
         """How each task was put."""
-        return protocols(self.path, self.summary)
+        return protocols(self.run)
 
     def variant_name(self, gate: Gate) -> str:
         """Return the variant that a gate is about.
@@ -142,90 +144,83 @@ class GatedRun:
             raise BadInputError(
                 f"gate '{gate.name}': nothing was trained in '{name}', so there is no frozen proof"
             )
-        path = self._require("variants", name, "proof.json")
-        proof = _Proof.model_validate(read_json(path))
+        path, proof = self.run.layout.variant(name).proof, self.run.proof(name)
+        if proof is None:
+            raise BadInputError(
+                f"gate '{gate.name}': {self.path}: the run has no {path.relative_to(self.path)}"
+            )
         if proof.frozen_unchanged != said or bool(proof.violations) == said:
             raise BadInputError(f"{path}: does not say what summary.json says of the frozen weights")
         return said
 
-    def count(self, gate: Gate) -> int:
-        """Return how many answers of a gate's task are unscored or truncated."""
-        result = self._result(gate, self.variant_name(gate))
-        return result.unscored if gate.metric == COUNTS[0] else result.truncated
+    def count(self, gate: Gate) -> tuple[int, int]:
+        """Return how many answers of a gate's task are unscored or truncated, and of how many."""
+        row = self._figure(gate, self.variant_name(gate), REFUSAL, self.summary.judge)
+        return (row.unscored if gate.metric == COUNTS[0] else row.truncated or 0), row.n
 
-    def samples(self, gate: Gate, variant: str) -> Samples:
-        """Return what each sample of a gate's metric came to.
+    def figure(self, gate: Gate, variant: str) -> Measurement:
+        """Return the figure of a variant that a gate is about.
 
         Raises:
-            BadInputError: the run has no such task or metric, its items are not right or wrong, or its files
-                disagree with its summary.
+            BadInputError: the run has no such task or metric, or no such judge measured it.
         """
-        whole = self.summary.variants[variant]
-        if gate.task in whole.capability and gate.task not in whole.tasks:
-            return self._capability(gate, variant, whole)
-        return self._verdicts(gate, variant)
+        return self._figure(gate, variant, gate.metric, gate.judge)
 
-    def _verdicts(self, gate: Gate, variant: str) -> Samples:
-        result = self._result(gate, variant)
-        if gate.metric != REFUSAL:
-            raise BadInputError(
-                f"gate '{gate.name}': unknown metric '{gate.metric}' of task '{gate.task}', "
-                f"{nearest(gate.metric, [REFUSAL, *COUNTS, FROZEN])}"
-            )
-        task, judge = str(gate.task), gate.judge or result.judge
-        self._require("variants", variant, "responses", f"{task}.jsonl")
-        path = self._require("variants", variant, "verdicts", f"{task}.{judge}.jsonl", gate=gate)
-        prompts = {row.id: row.prompt for row in self._files.responses(variant, task) or ()}
-        rows = self._files.verdicts(variant, task, judge) or ()
-        labels = {row.id: row.label or "unscored" for row in rows}
-        outcomes: dict[str, Outcome] = {
-            row.id: None if row.label is None else row.label == "refusal" for row in rows
-        }
-        samples = Samples(variant, task, REFUSAL, judge, result.kind, outcomes, labels, prompts)
-        if len(rows) != len(outcomes) or outcomes.keys() != prompts.keys() or samples.n != result.n:
-            raise BadInputError(f"{path}: does not hold one verdict for each of the {result.n} answers")
-        if judge == result.judge:
-            _check(path, samples.value, result.value)
-        return samples
+    def samples(self, row: Measurement) -> Samples | None:
+        """Return what each sample of a figure came to; None where its samples are not yes or no.
 
-    def _capability(self, gate: Gate, variant: str, whole: VariantSummary) -> Samples:
-        task = str(gate.task)
-        result = whole.capability[task]
-        if gate.metric != result.metric:
-            raise BadInputError(
-                f"gate '{gate.name}': unknown metric '{gate.metric}' of task '{task}', "
-                f"{nearest(gate.metric, [result.metric])}"
-            )
-        if gate.judge is not None:
-            raise BadInputError(f"gate '{gate.name}': judge: no judge labels the capability task '{task}'")
-        path = self._require("variants", variant, "capability.json")
-        items: dict[str, float] = read_json(path)[task]["items"]
-        if not items or not set(items.values()) <= {0.0, 1.0}:
-            raise BadInputError(
-                f"gate '{gate.name}': the items of '{task}' are not right or wrong, so there is no exact bound; "
-                "expected a metric such as acc or exact_match"
-            )
+        Raises:
+            BadInputError: the run's files disagree with its summary.
+        """
+        metric = metric_of(row.metric, row.kind)
+        outcomes = metric.samples(self.run, row)
+        if outcomes is None or row.task is None:
+            return None
+        prompts = dict.fromkeys(outcomes, "")
+        path = self.path / "variants" / row.variant
+        if row.judge is not None:
+            prompts = {answer.id: answer.prompt for answer in self.run.answers(row.variant, row.task)}
+            path = self.run.layout.variant(row.variant).verdicts(row.task, row.judge)
+        if outcomes.keys() != prompts.keys() or len(outcomes) != row.n:
+            raise BadInputError(f"{path}: does not hold one verdict for each of the {row.n} answers")
         samples = Samples(
-            variant,
-            task,
-            result.metric,
-            None,
-            "capability",
-            {item: score == 1 for item, score in items.items()},
-            {item: "right" if score == 1 else "wrong" for item, score in items.items()},
-            dict.fromkeys(items, ""),
+            row.variant, row.task, row.metric, row.judge, row.kind, outcomes, prompts, metric.words
         )
-        _check(path, samples.value, result.value)
+        _check(path, samples.value, row.value)
         return samples
 
-    def _result(self, gate: Gate, variant: str) -> TaskResult:
-        tasks = self.summary.variants[variant].tasks
-        if gate.task not in tasks:
-            known = [*tasks, *self.summary.variants[variant].capability]
-            wrong = "has no such count" if gate.metric in COUNTS and gate.task in known else "unknown"
-            clause = f"task '{gate.task}' {wrong}" if wrong != "unknown" else f"unknown task '{gate.task}'"
-            raise BadInputError(f"gate '{gate.name}': {clause}, {nearest(str(gate.task), known)}")
-        return tasks[str(gate.task)]
+    def _figure(self, gate: Gate, variant: str, metric: str, judge: str | None) -> Measurement:
+        whole = self.summary.of(variant)
+        of_task = [row for row in whole if row.task == gate.task]
+        if not of_task:
+            known = {row.task for row in whole if row.task is not None}
+            raise BadInputError(
+                f"gate '{gate.name}': unknown task '{gate.task}', {nearest(str(gate.task), known)}"
+            )
+        of_metric = [row for row in of_task if row.metric == metric]
+        if not of_metric and gate.metric in COUNTS:
+            known = {row.task for row in whole if row.task is not None}
+            raise BadInputError(
+                f"gate '{gate.name}': task '{gate.task}' has no such count, {nearest(str(gate.task), known)}"
+            )
+        if not of_metric:
+            names = {row.metric for row in of_task}
+            has_counts = any(row.metric == REFUSAL for row in of_task)
+            where = "this run" if gate.task is None else f"task '{gate.task}'"
+            raise BadInputError(
+                f"gate '{gate.name}': unknown metric '{metric}' of {where}, "
+                f"{nearest(metric, [*names, *(COUNTS if has_counts else ())])}"
+            )
+        found = [row for row in of_metric if judge in (None, row.judge)]
+        if not found:
+            judges = [row.judge for row in of_metric if row.judge is not None]
+            clause = (
+                f"no verdicts of '{judge}' on '{gate.task}', {nearest(str(judge), judges)}"
+                if judges
+                else f"no judge labels the answers to '{gate.task}' for {metric}"
+            )
+            raise BadInputError(f"gate '{gate.name}': judge: {clause}")
+        return found[0]
 
     def _known(self, gate: Gate, field: str, name: str) -> str:
         if name not in self.summary.variants:
@@ -233,13 +228,6 @@ class GatedRun:
                 f"gate '{gate.name}': {field}: unknown variant '{name}', {nearest(name, self.summary.variants)}"
             )
         return name
-
-    def _require(self, *parts: str, gate: Gate | None = None) -> Path:
-        name = "/".join(parts)
-        if name not in self._listed:
-            where = f"gate '{gate.name}': " if gate else ""
-            raise BadInputError(f"{where}{self.path}: the run has no {name}")
-        return self.path / name
 
 
 def _check(path: Path, counted: float | None, told: float | None) -> None:

@@ -6,17 +6,17 @@ which verdict it stands for, and a prompt that has since changed is noticed, sin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.content import content_folder
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import write_json
+from harness.base.schema import read_json_as
 from harness.gate.outcomes import GatedRun, Outcome, Samples
 from harness.gate.schema import COUNTS, FROZEN, Gate, GateFile
 from harness.report.words import hundredths
@@ -24,13 +24,6 @@ from harness.runs.protocol import Protocol
 
 SCHEMA_VERSION: Literal[1] = 1
 _FOLDER = Path("baselines") / "reference"
-_LABELS: dict[str, Outcome] = {
-    "refusal": True,
-    "compliance": False,
-    "right": True,
-    "wrong": False,
-    "unscored": None,
-}
 
 
 class _Part(BaseModel):
@@ -127,11 +120,13 @@ class Pinned:
             )
         labels: dict[str, str] = {}
         for sample, digest in metric.verdicts.items():
-            label = next((label for label in _LABELS if samples.hash_of(sample, label) == digest), None)
+            label = next(
+                (label for label in samples.called if samples.hash_of(sample, label) == digest), None
+            )
             if label is None:
                 raise BadInputError(f"{where}: sample '{sample}' of '{metric.task}' had another prompt")
             labels[sample] = label
-        return cls({sample: _LABELS[label] for sample, label in labels.items()}, labels)
+        return cls({sample: samples.called[label] for sample, label in labels.items()}, labels)
 
     def value_in_words(self) -> str:
         """Return the share with its counts."""
@@ -177,17 +172,9 @@ def read_reference(path: Path) -> Reference:
     Raises:
         BadInputError: it is missing, or is not a reference.
     """
-    try:
-        return Reference.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise BadInputError(f"{path}: no such reference; `--update` writes one") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise BadInputError(
-            f"{path}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise BadInputError(f"{path}: cannot be read ({error})") from None
+    if not path.exists():
+        raise BadInputError(f"{path}: no such reference; `--update` writes one")
+    return read_json_as(path, Reference)
 
 
 def gates_of(file: GateFile) -> list[Gate]:
@@ -202,7 +189,9 @@ def pin(run: GatedRun, gates: list[Gate]) -> list[PinnedMetric]:
         name = run.variant_name(gate)
         if run.skipped(name) is not None:
             continue
-        samples = run.samples(gate, name)
+        samples = run.samples(run.figure(gate, name))
+        if samples is None:
+            continue
         protocol = run.protocols[samples.task]
         metric = PinnedMetric(
             variant=name,

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.base.schema import read_yaml
+from harness.runs.metric import metric_named
 
 FROZEN = "frozen_unchanged"
 COUNTS = ("unscored", "truncated")
@@ -46,14 +47,15 @@ class Gate(BaseModel):
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
     """What the gate is called in every output."""
     metric: str
-    """refusal_rate; a capability metric such as acc; unscored or truncated (counts); or frozen_unchanged."""
+    """Any metric that was measured, such as refusal_rate, harmful_rate, kl or acc; unscored or truncated (counts); or
+    frozen_unchanged."""
     task: str | None = None
-    """The prompt task or lm-eval task; frozen_unchanged has none."""
+    """The prompt task or lm-eval task; frozen_unchanged and figures over all tasks, such as kl, have none."""
     variant: str | None = None
     """The variant in question; by default the run's intervention."""
     judge: str | None = None
-    """Whose verdicts count; by default the run's primary judge."""
-    at_least: float | None = Field(None, gt=0, le=1)
+    """Whose verdicts count; by default the run's primary judge, or the first judge of the metric's quantity."""
+    at_least: float | None = Field(None, gt=0)
     """The share is this or more."""
     at_most: float | None = Field(None, ge=0)
     """The share is this or less; of unscored and truncated, so many answers or fewer."""
@@ -75,7 +77,7 @@ class Gate(BaseModel):
             if unfit:
                 raise ValueError(f"gate '{self.name}': {FROZEN} takes no {unfit[0]}")
             return self
-        if self.task is None:
+        if self.task is None and metric_named(self.metric, None).of_a_task:
             raise ValueError(f"gate '{self.name}': task is missing")
         given = [key for key in _SIDES if getattr(self, key) is not None]
         if len(given) != 1:
@@ -96,6 +98,8 @@ class Gate(BaseModel):
                 raise ValueError(
                     f"gate '{self.name}': {self.metric} is a count, expected at_most with a whole number"
                 )
+        elif not self.is_share:
+            return
         elif amount > 1:
             raise ValueError(f"gate '{self.name}': {key} is a fraction of 1, found {amount:g}")
         elif (key, amount) in (("at_least", 1), ("at_most", 0)):
@@ -103,6 +107,11 @@ class Gate(BaseModel):
                 f"gate '{self.name}': {key} {amount:g} cannot be shown, however many samples there are; "
                 f"expected {'less than 1' if amount else 'more than 0'}"
             )
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its bound is a fraction of 1, rather than a plain number."""
+        return metric_named(self.metric, self.task).unit != "number"
 
     @property
     def bound(self) -> Bound:

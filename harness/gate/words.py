@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Gate
 from harness.metrics.bounds import LARGEST_N
 from harness.report.words import hundredths
+from harness.runs.metric import metric_of
 
 if TYPE_CHECKING:
     from harness.gate.outcomes import Samples
+    from harness.runs.rows import Measurement
 
 _MOST_DIGITS = 8
 
@@ -21,11 +23,12 @@ def required(gate: Gate) -> str:
         return "no frozen weight changed"
     if gate.metric in COUNTS:
         return f"at most {gate.bound.limit:.0f} {gate.metric} on {gate.task}"
-    what = f"{gate.metric} on {gate.task}"
+    what = gate.metric if gate.task is None else f"{gate.metric} on {gate.task}"
+    show = _percent if gate.is_share else _plain
     if gate.at_least is not None:
-        return f"{what} >= {_percent(gate.at_least)}"
+        return f"{what} >= {show(gate.at_least)}"
     if gate.at_most is not None:
-        return f"{what} <= {_percent(gate.at_most)}"
+        return f"{what} <= {show(gate.at_most)}"
     other = "the reference" if gate.against == REFERENCE else str(gate.against)
     if gate.at_most_below is not None:
         return f"{what} no more than {_points(gate.at_most_below)} below {other}"
@@ -33,6 +36,20 @@ def required(gate: Gate) -> str:
         return f"{what} no more than {_points(gate.at_most_above)} above {other}"
     amount, word = (gate.above_by, "above") if gate.above_by is not None else (gate.below_by, "below")
     return f"{what} {word} {other}{f' by {_points(amount)} or more' if amount else ''}"
+
+
+def figure(row: Measurement) -> str:
+    """Return a figure with its interval and what it is over."""
+    is_share = metric_of(row.metric, row.kind).unit == "share"
+
+    def show(number: float) -> str:
+        return f"{hundredths(number)}%" if is_share else _plain(number)
+
+    value = "no value" if row.value is None else show(row.value)
+    interval = (
+        "" if row.low is None or row.high is None else f", 95% interval {show(row.low)} to {show(row.high)}"
+    )
+    return f"{value} (n = {row.scored}{interval})"
 
 
 def share(samples: Samples) -> str:
@@ -77,6 +94,10 @@ def _apart(value: float, limit: float, *, down: bool) -> str:
         if (rounded >= limit * 100) == (value >= limit) and (rounded <= limit * 100) == (value <= limit):
             return shown
     return shown
+
+
+def _plain(number: float) -> str:
+    return f"{number:.4g}"
 
 
 def _percent(fraction: float) -> str:

@@ -126,8 +126,8 @@ class Variant:
     draw: int = 0
 
     def record(self) -> dict[str, Any]:
-        """Return the whole specification, as run.json keeps it."""
-        return {**self.spec.model_dump(mode="json"), "draw": self.draw}
+        """Return the whole specification, as run.json keeps it; `draw` is null where nothing is drawn."""
+        return {**self.spec.model_dump(mode="json"), "draw": self.draw if self.spec.is_drawn else None}
 
 
 @dataclass(frozen=True)

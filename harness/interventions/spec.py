@@ -47,11 +47,11 @@ def read_variant(path: Path) -> Intervention:
     kind = content.get("intervention")
     if not isinstance(kind, str):
         # Any kind says what is wrong with the field, and with the others that all have.
-        return validated(content, path, INTERVENTIONS.get("none"))
+        return validated(content, INTERVENTIONS.get("none"), path)
     if kind not in INTERVENTIONS:
         raise BadInputError(
             f"{path}: intervention: unknown intervention kind '{kind}', {nearest(kind, INTERVENTIONS)}"
         )
-    spec = validated(content, path, INTERVENTIONS.get(kind))
+    spec: Intervention = validated(content, INTERVENTIONS.get(kind), path)
     require_file_name(path, spec.name)
     return spec

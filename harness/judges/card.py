@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from harness.base.errors import BadInputError, first_line
-from harness.base.files import read_json, write_json
-from harness.judges.base import Judge
-from harness.metrics.judged import Confusion, Estimate, errors_differ
+from harness.base.errors import BadInputError
+from harness.base.files import write_json
+from harness.base.schema import read_json_as
+from harness.metrics.interval import Interval
+from harness.metrics.judged import Confusion, errors_differ
 
 SHIPPED = Path(__file__).resolve().parent / "cards"
 CARDS_FOLDER = "HARNESS_JUDGE_CARDS"
@@ -26,14 +27,6 @@ class _Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
-
-
-class Figure(_Part):
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Counts(_Part):
@@ -60,12 +53,12 @@ class Measured(_Part):
     unscored: int = Field(ge=0)
     """Those that it did not."""
     counts: Counts
-    accuracy: Figure | None
-    sensitivity: Figure | None
+    accuracy: Interval | None
+    sensitivity: Interval | None
     """Of refusals, the share recognised."""
-    specificity: Figure | None
+    specificity: Interval | None
     """Of compliances, the share recognised."""
-    kappa: Figure | None
+    kappa: Interval | None
     """Agreement beyond chance (Cohen); null where either side gave one label throughout."""
 
 
@@ -78,7 +71,7 @@ class Partial(_Part):
     """Those that the judge is sure are partial refusals."""
     others_called_partial: int = Field(ge=0)
     """Full refusals and compliances that it calls partial refusals."""
-    three_labels: Figure | None
+    three_labels: Interval | None
     """Accuracy over all three labels; null without partial refusals."""
 
 
@@ -134,10 +127,10 @@ def read_card(path: Path) -> Card:
         BadInputError: the file is not a card.
     """
     try:
-        return Card.model_validate(read_json(path))
-    except (OSError, ValidationError, ValueError) as error:
+        return read_json_as(path, Card)
+    except BadInputError as error:
         raise BadInputError(
-            f"{path}: not a judge's card ({first_line(error)}): run `harness judges evaluate` again, or remove it"
+            f"{error}; expected a judge's card: run `harness judges evaluate` again, or remove it"
         ) from None
 
 
@@ -148,25 +141,28 @@ def write_card(folder: Path, card: Card) -> Path:
     return path
 
 
-def why_not_fitting(card: Card | None, judge: Judge, model: str, lengths: list[int]) -> str | None:
+def why_not_fitting(
+    card: Card | None, judge: str, fingerprint: str, model: str, lengths: list[int]
+) -> str | None:
     """Return why a card says nothing about a variant's answers, or None where it does.
 
     Args:
         card: the judge's.
-        judge: as it judges now.
+        judge: its name.
+        fingerprint: of the judge that labelled the answers.
         model: whose answers they are.
         lengths: words of each answer.
     """
     if card is None:
-        return f"{judge.name} was not measured on people's labels"
-    if card.fingerprint != judge.fingerprint:
-        return f"the card of {judge.name} is of another version of it"
+        return f"{judge} was not measured on people's labels"
+    if card.fingerprint != fingerprint:
+        return f"the card of {judge} is of another version of it"
     counts = card.all.counts.confusion
     sensitivity, specificity = counts.sensitivity, counts.specificity
     if sensitivity is None or specificity is None:
-        return f"the card of {judge.name} lacks refusals or compliances"
+        return f"the card of {judge} lacks refusals or compliances"
     if sensitivity.value + specificity.value <= 1:
-        return f"by its card, {judge.name} does no better than chance"
+        return f"by its card, {judge} does no better than chance"
     if model not in card.by_model and (reason := _errors_differ(card)):
         return reason
     if card.words is not None and lengths:
@@ -174,7 +170,7 @@ def why_not_fitting(card: Card | None, judge: Judge, model: str, lengths: list[i
         low, high = card.words
         if not low <= middle <= high:
             return (
-                f"half of the answers have {middle} words or more, nine tenths of those on the card of {judge.name} "
+                f"half of the answers have {middle} words or more, nine tenths of those on the card of {judge} "
                 f"have {low:.0f} to {high:.0f}"
             )
     return None
@@ -200,6 +196,6 @@ def _errors_differ(card: Card) -> str | None:
     return f"the errors of {card.judge} differ between the models on its card ({', '.join(ranges)})"
 
 
-def _estimate(part: Confusion, what: str) -> Estimate | None:
-    found: Estimate | None = getattr(part, what)
+def _estimate(part: Confusion, what: str) -> Interval | None:
+    found: Interval | None = getattr(part, what)
     return found

@@ -10,9 +10,9 @@ from typing import Protocol, cast, runtime_checkable
 from harness.base.errors import BadInputError
 from harness.base.files import sha256
 from harness.judges.base import Judge, ManyAtOnce, Verdict
-from harness.judges.card import Card, Counts, Figure, LabelFile, Measured, Partial
+from harness.judges.card import Card, Counts, LabelFile, Measured, Partial
 from harness.judges.labels import Labelled
-from harness.metrics.judged import Estimate, confusion, share
+from harness.metrics.judged import confusion, share
 from harness.metrics.rates import Label
 
 
@@ -91,10 +91,10 @@ def _measured(pairs: Pairs) -> Measured:
         scored=counts.scored,
         unscored=len(labels) - counts.scored,
         counts=Counts(**counts._asdict()),
-        accuracy=_figure(counts.accuracy),
-        sensitivity=_figure(counts.sensitivity),
-        specificity=_figure(counts.specificity),
-        kappa=_figure(counts.kappa),
+        accuracy=counts.accuracy,
+        sensitivity=counts.sensitivity,
+        specificity=counts.specificity,
+        kappa=counts.kappa,
     )
 
 
@@ -111,9 +111,5 @@ def _partial(pairs: Pairs) -> Partial:
         others_called_partial=sum(
             verdict.finer is not None for row, verdict in pairs if row.label != "partial refusal"
         ),
-        three_labels=_figure(share(right, len(scored))) if partial else None,
+        three_labels=share(right, len(scored)) if partial else None,
     )
-
-
-def _figure(estimate: Estimate | None) -> Figure | None:
-    return None if estimate is None else Figure(**estimate._asdict())

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from harness.metrics.rates import Label
+from harness.metrics.rates import AnyLabel
 
-Labels = Mapping[str, Label | None]
+Labels = Mapping[str, AnyLabel | None]
 
 
 class Agreement(NamedTuple):
@@ -53,13 +53,13 @@ def agreement(verdicts: Mapping[str, Labels]) -> Agreement:
     )
 
 
-def majority(verdicts: Mapping[str, Labels]) -> dict[str, Label | None]:
+def majority(verdicts: Mapping[str, Labels]) -> dict[str, AnyLabel | None]:
     """Return the label that more than half of the judges' verdicts share; None for a tie or without a verdict."""
     ids = next(iter(verdicts.values()), {})
     return {id: _most([labels[id] for labels in verdicts.values()]) for id in ids}
 
 
-def _most(labels: list[Label | None]) -> Label | None:
+def _most(labels: list[AnyLabel | None]) -> AnyLabel | None:
     counts = Counter(label for label in labels if label is not None)
     if not counts:
         return None
@@ -67,7 +67,7 @@ def _most(labels: list[Label | None]) -> Label | None:
     return label if 2 * count > counts.total() else None
 
 
-def _kappa(compared: Mapping[str, list[Label]]) -> float | None:
+def _kappa(compared: Mapping[str, list[AnyLabel]]) -> float | None:
     from sklearn.metrics import cohen_kappa_score
 
     first, second = [labels[0] for labels in compared.values()], [labels[1] for labels in compared.values()]

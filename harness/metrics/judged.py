@@ -6,15 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from harness.metrics.interval import Interval
 from harness.metrics.rates import Label, wilson
-
-
-class Estimate(NamedTuple):
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Confusion(NamedTuple):
@@ -41,22 +34,22 @@ class Confusion(NamedTuple):
         return self.compliance_found + self.compliance_missed
 
     @property
-    def accuracy(self) -> Estimate | None:
+    def accuracy(self) -> Interval | None:
         """The share of verdicts that are right (Wilson); None without any."""
         return share(self.refusal_found + self.compliance_found, self.scored)
 
     @property
-    def sensitivity(self) -> Estimate | None:
+    def sensitivity(self) -> Interval | None:
         """The share of refusals that the judge recognises; None without refusals."""
         return share(self.refusal_found, self.refusals)
 
     @property
-    def specificity(self) -> Estimate | None:
+    def specificity(self) -> Interval | None:
         """The share of compliances that it recognises; None without compliances."""
         return share(self.compliance_found, self.compliances)
 
     @property
-    def kappa(self) -> Estimate | None:
+    def kappa(self) -> Interval | None:
         """Cohen's kappa with its asymptotic interval; None where either gave one label throughout."""
         from statsmodels.stats.inter_rater import cohens_kappa
 
@@ -69,7 +62,7 @@ class Confusion(NamedTuple):
         ends = (float(found.kappa_low), float(found.kappa_upp))
         if not all(map(math.isfinite, ends)):
             return None
-        return Estimate(float(found.kappa), max(ends[0], -1.0), min(ends[1], 1.0))
+        return Interval(value=float(found.kappa), low=max(ends[0], -1.0), high=min(ends[1], 1.0))
 
 
 def confusion(verdicts: Sequence[Label | None], labels: Sequence[Label]) -> Confusion:
@@ -83,9 +76,9 @@ def confusion(verdicts: Sequence[Label | None], labels: Sequence[Label]) -> Conf
     )
 
 
-def share(successes: int, n: int) -> Estimate | None:
+def share(successes: int, n: int) -> Interval | None:
     """Return a share with Wilson's interval; None of nothing."""
-    return Estimate(successes / n, *wilson(successes, n)) if n else None
+    return wilson(successes, n) if n else None
 
 
 def errors_differ(parts: Sequence[Confusion]) -> float | None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from harness.metrics.interval import Interval
 from harness.metrics.rates import AnyLabel, wilson
 
 
@@ -106,13 +107,13 @@ def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -
 def _compare_pairs(pairs: Sequence[tuple[bool, bool]]) -> Comparison:
     n = len(pairs)
     first_only, second_only = pairs.count((True, False)), pairs.count((False, True))
-    low, high = newcombe_interval(
+    interval = newcombe_interval(
         pairs.count((True, True)), first_only, second_only, pairs.count((False, False))
     )
     return Comparison(
-        difference=(first_only - second_only) / n,
-        low=low,
-        high=high,
+        difference=interval.value,
+        low=interval.low,
+        high=interval.high,
         p_value=mcnemar(first_only, second_only),
         test="exact McNemar",
         n=n,
@@ -144,8 +145,8 @@ def mcnemar(first_only: int, second_only: int) -> float:
 
 def newcombe_interval(
     both: int, first_only: int, second_only: int, neither: int, level: float = 0.95
-) -> tuple[float, float]:
-    """Return the interval of a difference between two paired shares, first less second.
+) -> Interval:
+    """Return the difference between two paired shares, first less second, with its interval.
 
     Method 10 of Newcombe, Improved confidence intervals for the difference between binomial proportions
     based on paired data, Statistics in Medicine 17 (1998) 2635: the two Wilson intervals, squared and
@@ -160,22 +161,21 @@ def newcombe_interval(
     """
     n = both + first_only + second_only + neither
     first, second = both + first_only, both + second_only
-    share_1, share_2 = first / n, second / n
-    low_1, high_1 = wilson(first, n, level)
-    low_2, high_2 = wilson(second, n, level)
+    one, two = wilson(first, n, level), wilson(second, n, level)
     product = both * neither - first_only * second_only
     # The continuity correction applies to a positive association only.
     covariance = max(product - n / 2, 0.0) if product > 0 else float(product)
     scale = math.sqrt(first * (n - first) * second * (n - second))
     correlation = covariance / scale if scale else 0.0
 
-    def reach(one: float, other: float) -> float:
-        return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))
+    def reach(left: float, right: float) -> float:
+        return math.sqrt(max(left**2 - 2 * correlation * left * right + right**2, 0.0))
 
-    difference = share_1 - share_2
-    return (
-        difference - reach(share_1 - low_1, high_2 - share_2),
-        difference + reach(high_1 - share_1, share_2 - low_2),
+    difference = one.value - two.value
+    return Interval(
+        value=(first_only - second_only) / n,
+        low=difference - reach(one.value - one.low, two.high - two.value),
+        high=difference + reach(one.high - one.value, two.value - two.low),
     )
 
 

@@ -43,10 +43,10 @@ def phrasing_rates(
     patterns = [
         re.compile(_TOPIC.sub(r".{1,60}?", re.escape(phrasing)), re.IGNORECASE) for phrasing in trained
     ]
-    verbatim = sum(any(pattern.search(refusal) for pattern in patterns) for refusal in refusals)
+    copied = wilson(sum(any(pattern.search(refusal) for pattern in patterns) for refusal in refusals), n)
     nearest_trained, nearest_held_out = _nearest(refusals, trained), _nearest(refusals, held_out)
     return {
-        "refusal_verbatim_trained": Rate(verbatim / n, *wilson(verbatim, n), n, n, 0),
+        "refusal_verbatim_trained": Rate(copied.value, copied.low, copied.high, n, n, 0),
         "refusal_similarity_trained": _mean(nearest_trained),
         "refusal_similarity_held_out": _mean(nearest_held_out),
     }

@@ -1,9 +1,11 @@
-"""Refusal rates: what share of the scored answers declines, and how sure that is."""
+"""Rates: what share of the scored answers has a label, and how sure that is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
+
+from harness.metrics.interval import Interval
 
 Label = Literal["refusal", "compliance"]
 Harm = Literal["harmful", "harmless"]
@@ -21,15 +23,6 @@ class Rate(NamedTuple):
     unscored: int
 
 
-def refusal_rate(labels: Sequence[AnyLabel | None]) -> Rate:
-    """Return the share of refusals among scored answers, with Wilson's 95 % interval.
-
-    Args:
-        labels: one label for each prompt asked; None where the answer could not be judged.
-    """
-    return share_of(labels, "refusal")
-
-
 def share_of(labels: Sequence[AnyLabel | None], wanted: AnyLabel) -> Rate:
     """Return the share of one label among scored answers, with Wilson's 95 % interval.
 
@@ -42,8 +35,8 @@ def share_of(labels: Sequence[AnyLabel | None], wanted: AnyLabel) -> Rate:
     if not scored:
         return Rate(None, None, None, len(labels), 0, unscored)
     found = sum(label == wanted for label in scored)
-    low, high = wilson(found, len(scored))
-    return Rate(found / len(scored), low, high, len(labels), len(scored), unscored)
+    interval = wilson(found, len(scored))
+    return Rate(interval.value, interval.low, interval.high, len(labels), len(scored), unscored)
 
 
 def unscored_range(rate: Rate) -> tuple[float, float] | None:
@@ -57,11 +50,11 @@ def unscored_range(rate: Rate) -> tuple[float, float] | None:
     return refusals / rate.n, (refusals + rate.unscored) / rate.n
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval (1927) for a share of `n` > 0, which holds the share itself."""
+def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Return a share of `n` > 0 with Wilson's score interval (1927), which holds the share itself."""
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
     # At 0 and n the ends miss the share by rounding (1e-17).
     share = successes / n
-    return min(float(low), share), max(float(high), share)
+    return Interval(value=share, low=min(float(low), share), high=max(float(high), share))

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
-from harness.base.files import write_jsonl
-from harness.data.refusals import refusals_for
+from harness.base.files import write_json, write_jsonl
+from harness.data.refusals import refusal_phrasings, refusals_for
 from harness.judges.base import judge_all
 from harness.pipeline.answering import own_answers
 
@@ -22,7 +22,7 @@ Rows = list[dict[str, Any]]
 
 
 def training_conversations(session: Session) -> Rows:
-    """Put the training examples together; kept as training/examples.jsonl.
+    """Put the training examples together; kept as training/examples.jsonl, the phrasings of refusal as phrasings.json.
 
     Each objective reads the examples of one aim, and those that some objective reads are made. Benign examples are
     shared evenly between the benign tasks (ordinary prompts and twins), at most `training.retain_per_refusal` for each
@@ -41,7 +41,10 @@ def training_conversations(session: Session) -> Rows:
         rows = rows + _retained(session, len(harmful))
     if "continue" in aims or "prefer" in aims:
         rows = rows + _beside_compliance(session, harmful, aims)
-    write_jsonl(session.folder.path / "training" / "examples.jsonl", rows)
+    folder = session.folder.path / "training"
+    write_jsonl(folder / "examples.jsonl", rows)
+    phrasings = {"trained": refusal_phrasings(), "held_out": refusal_phrasings(held_out=True)}
+    write_json(folder / "phrasings.json", phrasings)
     return rows
 
 

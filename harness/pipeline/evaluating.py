@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
+from harness.base.files import read_jsonl, write_json, write_jsonl
 from harness.base.fingerprint import fingerprint
-from harness.judges.base import Judge, Paid, Verdict, judge_all
+from harness.judges.base import Judge, Paid, judge_all
 from harness.pipeline.answering import answer
 from harness.runs.stages import stage
 
@@ -41,14 +41,10 @@ def _verdicts(session: Session, made: Prepared, task: str, judge: Judge) -> None
     write_jsonl(session.folder.verdicts(made.name, task, judge.name), (verdict.row() for verdict in found))
 
 
-def judge_answers(session: Session, made: Prepared) -> dict[str, list[Verdict]]:
-    """Return the primary judge's verdicts on a variant's test answers, by task."""
-    judge, found = session.plan.judge, {}
+def judge_answers(session: Session, made: Prepared) -> None:
+    """Let the primary judge read a variant's test answers."""
     for task in session.plan.prompts("test"):
-        _verdicts(session, made, task, judge)
-        rows = read_jsonl(session.folder.verdicts(made.name, task, judge.name))
-        found[task] = [Verdict(**row) for row in rows]
-    return found
+        _verdicts(session, made, task, session.plan.judge)
 
 
 def _capability_key(session: Session, made: Prepared) -> str:
@@ -82,9 +78,7 @@ def _capability(session: Session, made: Prepared) -> None:
     write_json(path, {task: result.row() for task, result in results.items()})
 
 
-def measure_capability(session: Session, made: Prepared) -> dict[str, dict[str, Any]]:
+def measure_capability(session: Session, made: Prepared) -> None:
     """Run lm-eval on a variant; kept, with a score for each item, as capability.json."""
-    if not session.config.capability.tasks:
-        return {}
-    _capability(session, made)
-    return dict(read_json(session.folder.variant(made.name) / "capability.json"))
+    if session.config.capability.tasks:
+        _capability(session, made)

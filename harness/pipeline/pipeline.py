@@ -1,4 +1,4 @@
-"""The main job: capture, select, train, evaluate, prove, summarise, report.
+"""The main job: capture, select, train, evaluate, prove, judge, measure, report.
 
 Each step is skipped where an earlier run in the same folder finished it with the same inputs.
 """
@@ -20,21 +20,19 @@ from harness.config import RunConfig
 from harness.judges.base import JUDGES, Judge, judge_record
 from harness.models.decoding import in_words, set_aside
 from harness.pipeline.answering import answer, capture_routing
-from harness.pipeline.clustering import with_clusters
 from harness.pipeline.colouring import write_token_shares
 from harness.pipeline.conversations import training_conversations
 from harness.pipeline.drifting import measure_drift
 from harness.pipeline.evaluating import is_evaluated, judge_answers, measure_capability
-from harness.pipeline.judging import MORE_JUDGES, with_judges
+from harness.pipeline.judging import MORE_JUDGES, judge_with_others
 from harness.pipeline.memory import available_bytes, model_bytes, parameters_of, why_not_trainable
 from harness.pipeline.plan import Plan
-from harness.pipeline.selecting import make_expert_table, select
+from harness.pipeline.selecting import select
 from harness.pipeline.session import Session, package_versions
-from harness.pipeline.summarise import Evaluated, summarise
 from harness.pipeline.training import prove_frozen, train, trained
-from harness.report.write import write_reports
+from harness.report.write import write_measured
 from harness.runs.run_folder import RunFolder
-from harness.runs.summary import Summary, write_summary
+from harness.runs.summary import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,13 +78,22 @@ def start(plan: Plan, output: Path, goes_on: bool = False) -> Session:
             or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": shlex.join(["harness", *sys.argv[1:]]),
             "config": plan.config.model_dump(mode="json"),
-            "model": {"name": plan.ref.name, "path": str(plan.ref.path), "fingerprint": model_key},
+            "model": {
+                "name": plan.ref.name,
+                "path": str(plan.ref.path),
+                "fingerprint": model_key,
+                **_shape(plan),
+            },
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
             "judges": {judge.name: judge_record(judge) for judge in _judges(plan, folder)},
             "variants": {variant.name: variant.record() for variant in plan.variants},
             "seeds": session.seeds(),
             "versions": package_versions(),
             "device": session.device_type,
+            "engine": session.engine_name,
+            "asked": plan.asked(),
+            "control_tasks": plan.control_tasks(),
+            "evaluated": {},
             MORE_JUDGES: folder.state.get(MORE_JUDGES, []),
         }
     )
@@ -118,8 +125,9 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
     if until == "train":
         _stop(session, variants)
         return None
-    evaluated = [_evaluate(session, made, conversations) for made in variants]
-    return _measure(session, variants, evaluated)
+    for made in variants:
+        _evaluate(session, made, conversations)
+    return _measure(session, variants)
 
 
 def _stop(session: Session, variants: Sequence[Prepared] = ()) -> None:
@@ -146,25 +154,28 @@ def _why_skipped(session: Session, made: Prepared) -> str | None:
     )
 
 
-def _evaluate(session: Session, made: Prepared, conversations: list[dict[str, Any]]) -> Evaluated:
-    """Let a variant answer, and judge and measure its answers."""
-    item = Evaluated(made.variant, skipped=_why_skipped(session, made))
-    if item.skipped is None and _is_trained(session, made):
+def _say_skipped(name: str, reason: str | None) -> None:
+    if reason is not None:
+        say(f"skipping {name}: {reason}")
+
+
+def _evaluate(session: Session, made: Prepared, conversations: list[dict[str, Any]]) -> None:
+    """Let a variant answer, and judge its answers."""
+    skipped = _why_skipped(session, made)
+    if skipped is None and _is_trained(session, made):
         made = trained(session, made, conversations)
-        item.trained_parameters = made.delta.parameters if made.delta else 0
     try:
-        if item.skipped is None:
-            _answer(session, made, item)
+        if skipped is None:
+            _answer(session, made)
     except VariantImpossibleError as error:
-        item.skipped = str(error)
-    if item.skipped is not None:
-        say(f"skipping {made.name}: {item.skipped}")
-        return item
-    item.verdicts = judge_answers(session, made)
-    item.drift = measure_drift(session, made)
-    if made.delta is not None:
-        item.frozen_unchanged = prove_frozen(session, made)
-    return item
+        skipped = str(error)
+    if skipped is None:
+        judge_answers(session, made)
+        measure_drift(session, made)
+        if made.delta is not None:
+            prove_frozen(session, made)
+    _say_skipped(made.name, skipped)
+    session.folder.note_evaluated(made.name, trained=made.delta is not None, skipped=skipped)
 
 
 @contextmanager
@@ -178,27 +189,32 @@ def _serving(session: Session, made: Prepared) -> Iterator[None]:
             write_json(folder / "served.json", served)
 
 
-def _answer(session: Session, made: Prepared, item: Evaluated) -> None:
+def _answer(session: Session, made: Prepared) -> None:
     with ExitStack() as stack:
         # A variant that was evaluated before is reported without the model.
         if not is_evaluated(session, made):
             stack.enter_context(_serving(session, made))
         for task in session.plan.prompts("test"):
             answer(session, made, task)
-        item.capability = measure_capability(session, made)
+        measure_capability(session, made)
 
 
-def _measure(session: Session, variants: Sequence[Prepared], evaluated: list[Evaluated]) -> Summary:
-    """Write what was found out: the summary and the reports."""
+def _measure(session: Session, variants: Sequence[Prepared]) -> Summary:
+    """Write what was found out: further verdicts, the summary and the reports."""
+    judge_with_others(session.folder)
     selections = {made.name: made.selection for made in variants}
-    table = make_expert_table(session) if session.plan.selects else None
-    summary = summarise(session, evaluated, selections.get(session.plan.intervention.name), table)
-    summary = with_clusters(session.folder, with_judges(session.folder, summary))
     write_token_shares(session, selections.get(session.plan.intervention.name))
-    write_summary(session.folder.path, summary)
-    write_reports(session.folder.path)
-    session.folder.write_manifest()
-    return summary
+    return write_measured(session.folder)
+
+
+def _shape(plan: Plan) -> dict[str, int]:
+    outline = plan.outline
+    return {
+        "moe_layers": len(outline.layers),
+        "experts_per_layer": outline.n_experts,
+        "experts_per_token": outline.experts_per_token,
+        "parameters": sum(parameter.numel() for parameter in outline.model.parameters()),
+    }
 
 
 def _judges(plan: Plan, folder: RunFolder) -> list[Judge]:

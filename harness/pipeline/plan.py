@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, nearest
 from harness.capability.lm_eval import check_capability_tasks
@@ -120,6 +120,17 @@ class Plan:
             for s in self.sets
             if s.spec.kind == "benign" and any((task, s.spec.name) in links for task in harmful)
         ]
+
+    def asked(self) -> dict[str, dict[str, Any]]:
+        """Return how each task's test prompts are asked, as run.json keeps it; forced starts are asked apart."""
+        return {
+            task: {
+                "kind": self.kind(task),
+                "max_new_tokens": self.max_new_tokens(task),
+                "opening": self.opening(task),
+            }
+            for task in self.prompts("test")
+        }
 
     def max_new_tokens(self, task: str) -> int:
         """Return how long an answer to a task may get."""

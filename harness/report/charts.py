@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from harness.report.folder import TrainingStep
-from harness.report.leaderboard import BASE, RANDOM_PREFIX, Cell, Column, Leaderboard
+from harness.report.leaderboard import Cell, Column, Leaderboard
 from harness.report.words import visible
+from harness.runs.records import TrainingStep
+from harness.runs.rows import BASE
+from harness.runs.summary import Summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 480, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 14, 48
 _LINE = 14  # the least distance of two labels
+
+
+# Each variant's class of reports/style.css.
+Styles = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,21 @@ class _Label:
     style: str
 
 
-def trade_off(board: Leaderboard, harmful: Column, intervention: str) -> Markup | None:
+def styles_of(summary: Summary) -> dict[str, str]:
+    """Return how each variant is drawn: main (the intervention), base, random (experts drawn at random) or other."""
+    return {
+        name: "main"
+        if name == summary.intervention
+        else "base"
+        if name == BASE
+        else "random"
+        if variant.is_draw
+        else "other"
+        for name, variant in summary.variants.items()
+    }
+
+
+def trade_off(board: Leaderboard, harmful: Column, styles: Styles) -> Markup | None:
     """Draw harmful refusal (up is better) against false refusal (left is better).
 
     False refusal is the highest over the benign tasks, so that no task hides another.
@@ -58,10 +78,10 @@ def trade_off(board: Leaderboard, harmful: Column, intervention: str) -> Markup 
     for step in range(5):
         parts.append(_tick_x(x(reach * step / 4), f"{reach * step / 4 * 100:.3g}"))
         parts.append(_tick_y(y(step / 4), f"{step * 25}"))
-    called = _one_name_for_draws([(name, gain.value or 0.0) for name, _, gain in points], intervention)
+    called = _one_name_for_draws([(name, gain.value or 0.0) for name, _, gain in points], styles)
     labels, dots = [], []
     for name, cost, gain in points:
-        style = _style(name, intervention)
+        style = styles.get(name, "other")
         cx, cy = x(cost.value or 0.0), y(gain.value or 0.0)
         if None not in (cost.low, cost.high, gain.low, gain.high):
             parts.append(_line(x(cost.low or 0.0), cy, x(cost.high or 0.0), cy, f"bar {style}"))
@@ -73,7 +93,7 @@ def trade_off(board: Leaderboard, harmful: Column, intervention: str) -> Markup 
     return _svg(f"Refusal of {harmful.task} against false refusal, by variant", parts)
 
 
-def capability(board: Leaderboard, column: Column, intervention: str) -> Markup | None:
+def capability(board: Leaderboard, column: Column, styles: Styles) -> Markup | None:
     """Draw each variant's capability with its interval, one row a variant, base's as a line through all.
 
     Returns:
@@ -101,7 +121,7 @@ def capability(board: Leaderboard, column: Column, intervention: str) -> Markup 
         parts.append(_text(x(figure), height - 22, column.show(figure), "tick", "middle"))
     parts.append(_text((left + _WIDTH) / 2, height - 5, f"{column.name} {column.unit}", "axis", "middle"))
     for index, (name, cell) in enumerate(rows):
-        style, cy = _style(name, intervention), 12 + index * row_height
+        style, cy = styles.get(name, "other"), 12 + index * row_height
         value = cell.value or 0.0
         if name == BASE:
             parts.append(_line(x(value), 2, x(value), height - 36, "guide"))
@@ -112,7 +132,7 @@ def capability(board: Leaderboard, column: Column, intervention: str) -> Markup 
     return _svg(f"Capability on {column.task}, by variant", parts, height)
 
 
-def losses(curves: Mapping[str, Sequence[TrainingStep]], intervention: str) -> Markup | None:
+def losses(curves: Mapping[str, Sequence[TrainingStep]], styles: Styles) -> Markup | None:
     """Draw the training loss of each trained variant over the steps.
 
     Returns:
@@ -135,10 +155,10 @@ def losses(curves: Mapping[str, Sequence[TrainingStep]], intervention: str) -> M
     for tick in range(5):
         parts.append(_tick_x(x(last * tick / 4), f"{last * tick / 4:.4g}"))
         parts.append(_tick_y(y(top * tick / 4), f"{top * tick / 4:.3g}"))
-    called = _one_name_for_draws([(name, steps[-1].loss) for name, steps in drawn.items()], intervention)
+    called = _one_name_for_draws([(name, steps[-1].loss) for name, steps in drawn.items()], styles)
     labels = []
     for name, steps in drawn.items():
-        style = _style(name, intervention)
+        style = styles.get(name, "other")
         path = " ".join(f"{x(step.step):.1f},{y(step.loss):.1f}" for step in _thinned(steps))
         parts.append(Markup('<polyline class="curve {}" points="{}"/>').format(style, path))
         labels.append(_Label(x(steps[-1].step), y(steps[-1].loss), called.get(name, name), style))
@@ -189,21 +209,13 @@ def _thinned(steps: Sequence[TrainingStep], most: int = 400) -> list[TrainingSte
     return [*finite[:-1:every], *finite[-1:]]
 
 
-def _one_name_for_draws(rates: Sequence[tuple[str, float]], intervention: str) -> dict[str, str]:
+def _one_name_for_draws(rates: Sequence[tuple[str, float]], styles: Styles) -> dict[str, str]:
     """Name a cloud of random draws once, at the draw in the middle."""
-    draws = sorted((rate, name) for name, rate in rates if _style(name, intervention) == "random")
+    draws = sorted((rate, name) for name, rate in rates if styles.get(name, "other") == "random")
     if len(draws) < 2:
         return {}
     middle = draws[len(draws) // 2][1]
     return {name: f"{len(draws)} random draws" if name == middle else "" for _, name in draws}
-
-
-def _style(variant: str, intervention: str) -> str:
-    if variant == intervention:
-        return "main"
-    if variant == BASE:
-        return "base"
-    return "random" if variant.startswith(RANDOM_PREFIX) else "other"
 
 
 def _nice(most: float) -> float:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from statistics import median
+from typing import Literal
 
 from harness.metrics.paired import is_no_worse
 from harness.report import judging, leaderboard
-from harness.report.leaderboard import BASE, RANDOM_PREFIX, Column, comparison, effect_of, figure
+from harness.report.leaderboard import Column, comparison, effect_of, figure
 from harness.report.words import hundredths, listing, p_is, percent, signed, visible
-from harness.runs.summary import CapabilityResult, Comparison, Summary, TaskResult, TopicSummary
+from harness.runs.rows import BASE, REFUSAL, Comparison, Measurement
+from harness.runs.summary import Summary, TopicSummary
 
 ENOUGH_DRAWS = 5
 VERBATIM = "refusal_verbatim_trained"
@@ -27,7 +29,7 @@ _NOTABLE_REPEATS = 0.5
 
 def conclude(summary: Summary) -> list[str]:
     """Return the conclusion, one sentence an item, the most important first."""
-    columns = leaderboard.columns_of([summary])
+    columns = leaderboard.deciding_columns(summary)
     return [
         visible(sentence)
         for sentence in (
@@ -89,11 +91,11 @@ def _against_base(summary: Summary, column: Column) -> str:
 
 def _against_random(summary: Summary, column: Column) -> Iterator[str]:
     name = summary.intervention
-    draws = [draw for draw in leaderboard.random_draws(summary) if _value(summary, draw, column) is not None]
+    draws = [draw for draw in summary.draws() if _value(summary, draw, column) is not None]
     if not draws:
-        if not name.startswith(RANDOM_PREFIX):
+        if not summary.variants[name].is_draw:
             yield (
-                f"No {RANDOM_PREFIX} variant was evaluated on {column.task}, so nothing is said about "
+                f"No random_experts variant was evaluated on {column.task}, so nothing is said about "
                 "whether it matters which experts were chosen."
             )
         return
@@ -149,7 +151,7 @@ def _rank(own: float, rates: Sequence[float]) -> str:
 
 
 def _reach_of_draws(summary: Summary) -> Iterator[str]:
-    count = len(leaderboard.random_draws(summary))
+    count = len(summary.draws())
     if count >= ENOUGH_DRAWS:
         yield f"{summary.intervention} itself is one checkpoint: its own spread between seeds is not known."
     elif count:
@@ -246,9 +248,8 @@ def _held_proofs(summary: Summary) -> Iterator[str]:
 
 def _repeated_phrasings(summary: Summary, columns: Sequence[Column]) -> Iterator[str]:
     """Warn where a judge of words may be recognising the sentences of training."""
-    variant = summary.variants.get(summary.intervention)
-    harmful = {column.task for column in columns if column.kind == "harmful"}
-    for row in variant.measurements if variant else []:
+    harmful = {column.asked for column in columns if column.kind == "harmful"}
+    for row in summary.of(summary.intervention):
         if row.metric == VERBATIM and row.task in harmful and (row.value or 0.0) >= _NOTABLE_REPEATS:
             yield (
                 f"{percent(row.value)} of the refusals of {summary.intervention} on {row.task} repeat a phrasing "
@@ -259,9 +260,8 @@ def _repeated_phrasings(summary: Summary, columns: Sequence[Column]) -> Iterator
 
 def _near_duplicates(summary: Summary) -> Iterator[str]:
     """Say what is left of the intervention's figures where prompts that repeat one another count once."""
-    variant = summary.variants.get(summary.intervention)
-    for row in variant.measurements if variant else []:
-        if row.clustered is None or row.judge != summary.judge or row.metric != "refusal_rate":
+    for row in summary.of(summary.intervention):
+        if row.clustered is None or row.judge != summary.judge or row.metric != REFUSAL:
             continue
         wanted = (summary.intervention, BASE, row.task, row.metric, row.judge)
         against = next(
@@ -282,37 +282,33 @@ def _near_duplicates(summary: Summary) -> Iterator[str]:
 
 
 def _left_out(summary: Summary) -> Iterator[str]:
-    results = [
-        (name, task, result)
-        for name, variant in summary.variants.items()
-        for task, result in variant.tasks.items()
-    ]
-    unscored = [where for where in results if where[2].unscored]
+    results = [row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)]
+    unscored = [row for row in results if row.unscored]
     if unscored:
         yield f"The judge {summary.judge} could not score, and the rates leave out, {_counts(unscored, 'unscored')}."
-    cut = [where for where in results if _is_often_cut(where[2])]
+    cut = [row for row in results if _is_often_cut(row)]
     if cut:
         yield f"The token limit cut, and the judge read as far as they go, {_counts(cut, 'truncated')}."
 
 
-def _counts(results: Sequence[tuple[str, str, TaskResult]], what: str) -> str:
+def _counts(results: Sequence[Measurement], what: Literal["unscored", "truncated"]) -> str:
     """Name a few, or say how many there are and which is the most."""
     if len(results) <= _FEW:
-        return listing([_count(name, task, found, getattr(found, what)) for name, task, found in results])
-    name, task, most = max(results, key=lambda row: getattr(row[2], what) / row[2].n)
-    total, asked = (sum(getattr(row[2], each) for row in results) for each in (what, "n"))
+        return listing([_count(row, getattr(row, what)) for row in results])
+    most = max(results, key=lambda row: getattr(row, what) / row.n)
+    total, asked = (sum(getattr(row, each) for row in results) for each in (what, "n"))
     return (
         f"{total} of {asked} answers on {len(results)} pairs of variant and task, at the most "
-        f"{_count(name, task, most, getattr(most, what))} (summary.json has all)"
+        f"{_count(most, getattr(most, what))} (summary.json has all)"
     )
 
 
-def _count(variant: str, task: str, result: TaskResult, count: int) -> str:
-    return f"{count} of {result.n} answers of {variant} on {task}"
+def _count(row: Measurement, count: int) -> str:
+    return f"{count} of {row.n} answers of {row.variant} on {row.task}"
 
 
-def _is_often_cut(result: TaskResult) -> bool:
-    return result.n > 0 and result.truncated / result.n >= _NOTABLE_CUT
+def _is_often_cut(row: Measurement) -> bool:
+    return row.n > 0 and (row.truncated or 0) / row.n >= _NOTABLE_CUT
 
 
 def _skipped(summary: Summary) -> Iterator[str]:
@@ -322,7 +318,7 @@ def _skipped(summary: Summary) -> Iterator[str]:
 
 
 def _value(summary: Summary, variant: str, column: Column) -> float | None:
-    result: TaskResult | CapabilityResult | None = figure(summary, variant, column)
+    result = figure(summary, variant, column)
     return None if result is None else result.value
 
 

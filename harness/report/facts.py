@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import Any
 
-from harness.report.folder import RunFiles
-from harness.report.leaderboard import ALPHA
+from harness.report.leaderboard import ALPHA, are_shares, is_column
 from harness.report.words import duration, hundredths, p_is, percent, signed
-from harness.runs.summary import Comparison, Summary
+from harness.runs.records import RunRecord
+from harness.runs.rows import Comparison, Measurement
+from harness.runs.run import Run
+from harness.runs.summary import Summary
 
 TOP_EXPERTS = 20
+_OF_DRIFT = ("kl", "perplexity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +83,18 @@ class Test:
     is_significant: bool
 
 
-def acted(folder: RunFiles, summary: Summary) -> list[Acted]:
+def acted(run: Run, summary: Summary) -> list[Acted]:
     """Return what each variant changed; `shared` counts the experts that the intervention changed too."""
-    own = folder.selection(summary.intervention) if summary.intervention in summary.variants else None
+    own = run.selection(summary.intervention) if summary.intervention in summary.variants else None
     rows = []
     for name, variant in summary.variants.items():
         if variant.skipped is not None:
             continue
-        experts = folder.selection(name)
+        selection = run.selection(name)
+        experts = None if selection is None else selection.experts
         if experts is None and not variant.trained_parameters:
             continue
-        shared = None if own is None or experts is None else len({*own} & {*experts})
+        shared = None if own is None or experts is None else len({*own.experts} & {*experts})
         share = variant.trained_parameters / summary.model.parameters if summary.model.parameters else None
         proof = {True: "all other weights unchanged", False: "FAILED", None: "nothing was trained"}
         rows.append(
@@ -109,44 +112,35 @@ def acted(folder: RunFiles, summary: Summary) -> list[Acted]:
 
 def drifts(summary: Summary) -> list[DriftRow]:
     """Return each variant's drift, as far as it was measured."""
-    return [
-        DriftRow(
-            name,
-            f"{found.kl:.4f}",
-            "" if found.low is None or found.high is None else f"{found.low:.4f} to {found.high:.4f}",
-            f"{found.perplexity:.3f}",
-            f"{found.answers} answers, {found.tokens} tokens",
+    rows = []
+    for name in summary.variants:
+        kl, perplexity = (summary.figure(name, None, metric) for metric in _OF_DRIFT)
+        if kl is None or kl.value is None or perplexity is None or perplexity.value is None:
+            continue
+        rows.append(
+            DriftRow(
+                name,
+                f"{kl.value:.4f}",
+                "" if kl.low is None or kl.high is None else f"{kl.low:.4f} to {kl.high:.4f}",
+                f"{perplexity.value:.3f}",
+                f"{kl.n} answers, {kl.tokens} tokens",
+            )
         )
-        for name, variant in summary.variants.items()
-        if (found := variant.drift) is not None
-    ]
+    return rows
 
 
 def other_measurements(summary: Summary) -> list[Other]:
-    """Return the rates beside the leaderboard's: by other judges, or of something other than refusal."""
+    """Return the figures that neither the leaderboard nor the table of drift shows."""
     return [
-        Other(
-            name,
-            row.task,
-            row.metric,
-            row.judge,
-            percent(row.value),
-            _interval(row.low, row.high),
-            ""
-            if row.corrected is None
-            else f"{percent(row.corrected.value)} ({_interval(row.corrected.low, row.corrected.high)})",
-            f"{row.scored} of {row.n}",
-        )
-        for name, variant in summary.variants.items()
-        for row in variant.measurements
-        if (shown := variant.tasks.get(row.task)) is None
-        or (row.metric, row.judge) != (shown.metric, shown.judge)
+        _other(row)
+        for row in summary.measurements
+        if not is_column(row, summary) and row.metric not in _OF_DRIFT
     ]
 
 
 def timing(summary: Summary) -> Timing:
     """Return how long each stage took; the name of a variant or task that a stage ends with is dropped."""
-    whose = {*summary.variants, *(task for variant in summary.variants.values() for task in variant.tasks)}
+    whose = {*summary.variants, *summary.tasks()}
     kinds: dict[str, float] = {}
     for stage, seconds in summary.seconds.items():
         what, _, rest = stage.partition(" ")
@@ -171,37 +165,50 @@ def timing(summary: Summary) -> Timing:
 
 def tests(summary: Summary) -> list[Test]:
     """Return every comparison of the run."""
-    capability = {task for variant in summary.variants.values() for task in variant.capability}
-    return [_test(row, row.task not in capability or _is_share(summary, row)) for row in summary.comparisons]
+    return [_test(row, _is_share(summary, row)) for row in summary.comparisons]
 
 
-def command(run: dict[str, Any] | None) -> str | None:
-    """Return the command line that run.json records under `command` (words or one string)."""
-    recorded = (run or {}).get("command")
-    if isinstance(recorded, list):
-        return shlex.join(str(word) for word in recorded)
-    return recorded if isinstance(recorded, str) else None
+def command(record: RunRecord | None) -> str | None:
+    """Return the command line that run.json records (as words or one string)."""
+    recorded = None if record is None else record.command
+    return shlex.join(recorded) if isinstance(recorded, list) else recorded
 
 
-def versions(summary: Summary, run: dict[str, Any] | None) -> dict[str, str]:
-    """Return the versions that run.json records under `versions`, this package's first."""
-    recorded = (run or {}).get("versions")
-    others = recorded if isinstance(recorded, dict) else {}
-    return {"harness": summary.harness_version} | {str(name): str(value) for name, value in others.items()}
+def versions(summary: Summary, record: RunRecord | None) -> dict[str, str]:
+    """Return the versions that run.json records, this package's first."""
+    return {"harness": summary.harness_version} | ({} if record is None else record.versions)
 
 
 def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{hundredths(low)} to {hundredths(high)}"
 
 
+def _other(row: Measurement) -> Other:
+    is_share, corrected = are_shares([row]), row.corrected
+
+    def show(figure: float | None) -> str:
+        return percent(figure) if is_share or figure is None else f"{figure:.4g}"
+
+    interval = _interval(row.low, row.high)
+    if not is_share and row.low is not None:
+        interval = f"{show(row.low)} to {show(row.high)}"
+    return Other(
+        row.variant,
+        row.task or "",
+        row.metric,
+        row.judge or "",
+        show(row.value),
+        interval,
+        ""
+        if corrected is None
+        else f"{percent(corrected.value)} ({_interval(corrected.low, corrected.high)})",
+        f"{row.scored} of {row.n}",
+    )
+
+
 def _is_share(summary: Summary, row: Comparison) -> bool:
-    values = [
-        result.value
-        for name in (row.variant, row.against)
-        if (result := summary.variants[name].capability.get(row.task)) is not None
-        and result.value is not None
-    ]
-    return all(0 <= value <= 1 for value in values)
+    found = (summary.figure(name, row.task, row.metric, row.judge) for name in (row.variant, row.against))
+    return are_shares([figure for figure in found if figure is not None])
 
 
 def _test(row: Comparison, is_share: bool) -> Test:
@@ -217,7 +224,7 @@ def _test(row: Comparison, is_share: bool) -> Test:
     return Test(
         row.variant,
         row.against,
-        row.task,
+        row.task or "",
         row.metric,
         row.judge or "",
         show(row.difference),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.report import leaderboard
-from harness.report.leaderboard import BASE, Column, Effect, comparison, effect_of
+from harness.report.leaderboard import Column, Effect, comparison, effect_of
 from harness.report.words import listing, visible
+from harness.runs.rows import BASE
 from harness.runs.summary import Summary
 
 
@@ -18,7 +19,7 @@ def headline(summary: Summary) -> str:
         return visible(f"{name} was not evaluated.")
     if name == BASE:
         return "The unchanged model, with nothing to compare it with."
-    columns = leaderboard.columns_of([summary])
+    columns = leaderboard.deciding_columns(summary)
     clauses = [
         clause
         for clause in (
@@ -57,7 +58,7 @@ def _capability(summary: Summary, columns: Sequence[Column]) -> str:
 
 
 def _random(summary: Summary, columns: Sequence[Column]) -> str:
-    draws = leaderboard.random_draws(summary)
+    draws = summary.draws()
     of = [column for column in columns if column.kind == "harmful"]
     effects = [effect for draw in draws for effect in _effects(summary, of, draw)]
     if not effects:

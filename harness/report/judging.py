@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.report.leaderboard import ALPHA, BASE
+from harness.metrics.interval import Interval
+from harness.report.leaderboard import ALPHA
 from harness.report.words import hundredths, listing, p_is, percent
-from harness.runs.summary import Interval, JudgeSummary, Measurement, Summary
-
-_RATE, _HARM = "refusal_rate", "harmful_rate"
+from harness.runs.rows import BASE, HARMFUL, REFUSAL, Measurement
+from harness.runs.summary import JudgeSummary, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +49,22 @@ def rates(summary: Summary) -> list[RateRow]:
     """Return every refusal rate, raw and corrected, where the run says anything of its judges."""
     return [
         RateRow(
-            variant=name,
-            task=row.task,
-            judge=row.judge,
+            variant=row.variant,
+            task=row.task or "",
+            judge=row.judge or "",
             raw=_with_interval(row.value, row.low, row.high),
             corrected="" if row.corrected is None else _interval(row.corrected),
             either_way=_either_way(row),
             scored=f"{row.scored} of {row.n}",
         )
-        for name, row in _rows(summary)
+        for row in _rows(summary)
     ]
 
 
 def not_corrected(summary: Summary) -> list[str]:
     """Return why rates were not corrected, each reason once with how many rates it keeps raw."""
-    reasons = Counter(row.not_corrected for _, row in _rows(summary) if row.not_corrected is not None)
-    total = sum(1 for _ in _rows(summary))
+    reasons = Counter(row.not_corrected for row in _rows(summary) if row.not_corrected is not None)
+    total = len(_rows(summary))
     return [f"{reason} ({count} of {total} rates)" for reason, count in reasons.items()]
 
 
@@ -81,7 +81,7 @@ def conclusion(summary: Summary) -> Iterator[str]:
     judge = summary.judges.get(summary.judge)
     if judge is None:
         return
-    own = [row for _, row in _rows(summary) if row.judge == summary.judge]
+    own = [row for row in _rows(summary) if row.judge == summary.judge]
     reasons = list(dict.fromkeys(row.not_corrected for row in own if row.not_corrected is not None))
     sentence = f"The judge {summary.judge} {_beside_people(judge)}."
     if any(row.corrected is not None for row in own):
@@ -95,9 +95,10 @@ def conclusion(summary: Summary) -> Iterator[str]:
 def _harm(summary: Summary) -> Iterator[str]:
     """Say of each judge of harmfulness what it found: a quantity of its own beside refusal."""
     for row in summary.comparisons:
-        if row.metric != _HARM or row.variant != summary.intervention or row.against != BASE:
+        if row.metric != HARMFUL or row.variant != summary.intervention or row.against != BASE:
             continue
-        values = [_harm_of(summary, name, row.task, row.judge) for name in (row.variant, row.against)]
+        found = [summary.figure(name, row.task, HARMFUL, row.judge) for name in (row.variant, row.against)]
+        values = [percent(None if figure is None else figure.value) for figure in found]
         if row.p_adjusted is not None and row.p_adjusted < ALPHA and row.difference is not None:
             told = f"{'more' if row.difference > 0 else 'fewer'} harmful answers than {BASE}"
         else:
@@ -110,18 +111,9 @@ def _harm(summary: Summary) -> Iterator[str]:
         )
 
 
-def _harm_of(summary: Summary, variant: str, task: str, judge: str | None) -> str:
-    for row in summary.variants[variant].measurements:
-        if (row.task, row.metric, row.judge) == (task, _HARM, judge):
-            return percent(row.value)
-    return "no value"
-
-
-def _rows(summary: Summary) -> Iterator[tuple[str, Measurement]]:
-    for name, variant in summary.variants.items():
-        for row in variant.measurements:
-            if row.metric == _RATE and summary.judges:
-                yield name, row
+def _rows(summary: Summary) -> list[Measurement]:
+    """Return every refusal rate, where the run says anything of its judges."""
+    return [row for row in summary.measurements if row.metric == REFUSAL and summary.judges]
 
 
 def _beside_people(judge: JudgeSummary) -> str:
@@ -147,9 +139,9 @@ def _with_interval(value: float | None, low: float | None, high: float | None) -
 
 
 def _either_way(row: Measurement) -> str:
-    if row.unscored_range is None or row.scored == row.n:
+    if row.worst_case is None or row.scored == row.n:
         return ""
-    return f"{hundredths(row.unscored_range[0])} to {hundredths(row.unscored_range[1])}"
+    return f"{hundredths(row.worst_case[0])} to {hundredths(row.worst_case[1])}"
 
 
 def _two_digits(figure: float | None) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
 from harness.report.words import hundredths
-from harness.runs.summary import CapabilityResult, Comparison, Summary, TaskResult, VariantSummary
+from harness.runs.metric import Better, metric_of
+from harness.runs.rows import BASE, Comparison, Kind, Measurement
+from harness.runs.summary import Summary
 
-BASE = "base"
-RANDOM_PREFIX = "random_experts"
 ALPHA = 0.05
 
-Kind = Literal["harmful", "benign", "capability"]
-KINDS: tuple[Kind, ...] = ("harmful", "benign", "capability")
+KINDS: tuple[Kind, ...] = ("harmful", "benign", "capability", "text")
+# What a heading says where a figure is over all tasks.
+_OVER_ALL = "all tasks"
 Effect = Literal["higher", "lower", "undecided", "untested"]
 
 BEST_RULE = (
@@ -31,38 +32,53 @@ MARKS_RULE = (
     "overlap."
 )
 
-# lm-eval metrics where less is better; all others that the harness reports are shares of right answers.
-_LESS_IS_BETTER = frozenset({"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"})
-
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One task of the leaderboard."""
+    """One figure of the leaderboard; `asked` is its task in summary.json, None where it is over all."""
 
-    task: str
+    asked: str | None
     kind: Kind
     metric: str
+    judge: str | None
     is_share: bool
+
+    @property
+    def task(self) -> str:
+        """What a heading calls the task."""
+        return self.asked or _OVER_ALL
+
+    @property
+    def decides(self) -> bool:
+        """Whether the best variant and the conclusion rest on it."""
+        return metric_of(self.metric, self.kind).decides
+
+    @property
+    def better(self) -> Better | None:
+        """Which way is better; None where neither is."""
+        return metric_of(self.metric, self.kind).better(self.kind)
 
     @property
     def more_is_better(self) -> bool:
         """Whether a higher figure is the better one."""
-        return self.kind == "harmful" or (self.kind == "capability" and self.metric not in _LESS_IS_BETTER)
+        return self.better == "higher"
 
     @property
     def measure(self) -> str:
         """What the figure is, with its unit and the direction that is better."""
-        return f"{self.name} {self.unit}"
+        return f"{self.name} {self.unit}".rstrip()
 
     @property
     def name(self) -> str:
-        """What the figure is."""
-        return {"harmful": "refusal", "benign": "false refusal", "capability": self.metric}[self.kind]
+        """What the figure is; whose verdicts decide a run is said elsewhere, any other judge here."""
+        label = metric_of(self.metric, self.kind).label(self.kind)
+        return label if self.decides or self.judge is None else f"{label} by {self.judge}"
 
     @property
     def unit(self) -> str:
         """The figure's unit and the direction that is better."""
-        return f"{'% ' if self.is_share else ''}{'↑' if self.more_is_better else '↓'}"
+        arrow = {"higher": "↑", "lower": "↓", None: ""}[self.better]
+        return f"{'% ' if self.is_share else ''}{arrow}".rstrip()
 
     def show(self, figure: float) -> str:
         """Return a figure of this column in its unit."""
@@ -100,7 +116,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """Variants by rows, tasks by columns: harmful ones first, then benign ones, then capability."""
+    """Variants by rows, figures by columns: those of harmful tasks first, then of benign ones, then capability."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -130,33 +146,53 @@ def build(summary: Summary) -> Leaderboard:
 
 
 def columns_of(summaries: Sequence[Summary]) -> tuple[Column, ...]:
-    """Return one column for each task that any variant of any run was measured on."""
-    found: dict[tuple[Kind, str, str], list[float]] = {}
+    """Return one column per task and metric that any variant of any run was measured on."""
+    found: dict[tuple[str | None, Kind, str, str | None], list[Measurement]] = {}
     for summary in summaries:
-        for variant in summary.variants.values():
-            for kind, task, result in _results(variant):
-                figures = found.setdefault((kind, task, result.metric), [])
-                figures += [figure for figure in (result.value, result.high) if figure is not None]
+        for row in summary.measurements:
+            if is_column(row, summary):
+                found.setdefault((row.task, row.kind, row.metric, row.judge), []).append(row)
     return tuple(
-        Column(task, kind, metric, kind != "capability" or all(0 <= figure <= 1 for figure in figures))
+        Column(task, kind, metric, judge, are_shares(rows))
         for wanted in KINDS
-        for (kind, task, metric), figures in found.items()
+        for (task, kind, metric, judge), rows in found.items()
         if kind == wanted
     )
 
 
+def deciding_columns(summary: Summary) -> tuple[Column, ...]:
+    """Return the columns that the best variant and the conclusion rest on."""
+    return tuple(column for column in columns_of([summary]) if column.decides)
+
+
+def is_column(row: Measurement, summary: Summary) -> bool:
+    """Whether a figure is one of the leaderboard: of those that decide, only by the primary judge."""
+    metric = metric_of(row.metric, row.kind)
+    return metric.on_leaderboard and (not metric.decides or row.judge in (None, summary.judge))
+
+
+def are_shares(rows: Sequence[Measurement]) -> bool:
+    """Whether figures of one metric are shares of 1; where the metric does not say, all must be between 0 and 1."""
+    unit = metric_of(rows[0].metric, rows[0].kind).unit if rows else "share"
+    if unit is not None:
+        return unit == "share"
+    return all(0 <= figure <= 1 for row in rows for figure in (row.value, row.high) if figure is not None)
+
+
 def cells_of(summary: Summary, variant: str, columns: Sequence[Column]) -> tuple[Cell, ...]:
     """Return one variant's figures."""
-    return tuple(_cell(summary, variant, column) for column in columns)
+    figures = {(row.task, row.metric, row.judge): row for row in summary.of(variant)}
+    return tuple(
+        _cell(summary, variant, column, figures.get((column.asked, column.metric, column.judge)))
+        for column in columns
+    )
 
 
 def comparison(summary: Summary, variant: str, against: str, column: Column) -> Comparison | None:
-    """Return the test of two variants on the column's figure, by the primary judge."""
+    """Return the test of two variants on the column's figure."""
+    wanted = (variant, against, column.asked, column.metric, column.judge)
     for row in summary.comparisons:
-        named = (row.variant, row.against, row.task, row.metric)
-        if named == (variant, against, column.task, column.metric) and (
-            column.kind == "capability" or row.judge == summary.judge
-        ):
+        if (row.variant, row.against, row.task, row.metric, row.judge) == wanted:
             return row
     return None
 
@@ -170,32 +206,14 @@ def effect_of(test: Comparison | None) -> Effect:
     return "higher" if test.difference > 0 else "lower"
 
 
-def figure(summary: Summary, variant: str, column: Column) -> TaskResult | CapabilityResult | None:
+def figure(summary: Summary, variant: str, column: Column) -> Measurement | None:
     """Return what one variant was measured at, or None."""
-    for kind, task, result in _results(summary.variants[variant]):
-        if (kind, task, result.metric) == (column.kind, column.task, column.metric):
-            return result
-    return None
-
-
-def random_draws(summary: Summary) -> list[str]:
-    """Return the evaluated variants that are the intervention with experts drawn at random.
-
-    A run tests its intervention against base and against its random draws, whatever these are called.
-    """
-    tested = {row.against for row in summary.comparisons if row.variant == summary.intervention}
-    return [
-        name
-        for name, variant in summary.variants.items()
-        if (name.startswith(RANDOM_PREFIX) or name in tested)
-        and name not in (BASE, summary.intervention)
-        and variant.skipped is None
-    ]
+    return summary.figure(variant, column.asked, column.metric, column.judge)
 
 
 def best_variant(summary: Summary) -> str | None:
     """Return the variant that `BEST_RULE` chooses; None when none qualifies."""
-    columns = columns_of([summary])
+    columns = deciding_columns(summary)
     candidates = [name for name in summary.variants if name != BASE and _qualifies(summary, name, columns)]
     return max(
         candidates,
@@ -226,27 +244,16 @@ def _value(summary: Summary, variant: str, column: Column) -> float | None:
     return None if result is None else result.value
 
 
-def _cell(summary: Summary, variant: str, column: Column) -> Cell:
-    result = figure(summary, variant, column)
+def _cell(summary: Summary, variant: str, column: Column, result: Measurement | None) -> Cell:
     effect = effect_of(comparison(summary, variant, BASE, column))
-    better = (effect == "higher") == column.more_is_better if effect in ("higher", "lower") else None
+    better = effect == column.better if effect in ("higher", "lower") and column.better else None
     if result is None:
         return Cell(None, None, None, 0, "untested", None)
-    over = result.scored if isinstance(result, TaskResult) else result.n
     random = _against_random(summary, column) if variant == summary.intervention else None
-    return Cell(result.value, result.low, result.high, over, effect, better, random)
+    return Cell(result.value, result.low, result.high, result.scored, effect, better, random)
 
 
 def _against_random(summary: Summary, column: Column) -> tuple[int, int, int] | None:
-    effects = [
-        effect_of(comparison(summary, summary.intervention, draw, column)) for draw in random_draws(summary)
-    ]
+    effects = [effect_of(comparison(summary, summary.intervention, draw, column)) for draw in summary.draws()]
     tested = len(effects) - effects.count("untested")
     return (effects.count("higher"), effects.count("lower"), tested) if tested else None
-
-
-def _results(variant: VariantSummary) -> Iterator[tuple[Kind, str, TaskResult | CapabilityResult]]:
-    for task, result in variant.tasks.items():
-        yield result.kind, task, result
-    for task, capability in variant.capability.items():
-        yield "capability", task, capability

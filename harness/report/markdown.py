@@ -12,10 +12,10 @@ import jinja2
 from harness.base.content import content_folder
 from harness.report import facts, judging, leaderboard
 from harness.report.conclusion import conclude
-from harness.report.folder import RunFiles
 from harness.report.headline import headline
 from harness.report.leaderboard import BEST_RULE, MARKS_RULE, Cell, Column, Leaderboard
 from harness.report.words import duration, percent, visible
+from harness.runs.run import Run
 from harness.runs.summary import Summary
 
 # What starts markup anywhere; an underscore does only where it is not inside a word.
@@ -26,14 +26,14 @@ class _Ready(str):
     """Text that is Markdown already."""
 
 
-def render_markdown(run: Path, summary: Summary) -> str:
+def render_markdown(path: Path, summary: Summary) -> str:
     """Return the run's report as Markdown.
 
     Raises:
         BadInputError: a file of the run folder is there and cannot be read.
     """
-    files = RunFiles(run)
-    record = files.run()
+    run = Run(path)
+    record = run.record if run.layout.run.exists() else None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(content_folder("reports")),
         autoescape=False,  # Markdown has its own escape, given by finalize
@@ -59,7 +59,7 @@ def render_markdown(run: Path, summary: Summary) -> str:
         selection=_selection(summary),
         chosen=0 if summary.selection is None else len(summary.selection.experts),
         top=facts.TOP_EXPERTS,
-        acted=_acted(facts.acted(files, summary)),
+        acted=_acted(facts.acted(run, summary)),
         drifts=_drifts(facts.drifts(summary)),
         command=_fenced(facts.command(record)),
         seeds=code(json.dumps(summary.seeds)),

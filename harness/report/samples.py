@@ -9,8 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.report.folder import RunFiles
 from harness.report.words import visible
+from harness.runs.run import Run
 from harness.runs.summary import Summary
 
 BUDGET = 20_000_000
@@ -23,7 +23,7 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class JudgedAnswer:
     """What one variant answered. `label` is "unscored" when the judge gave none."""
 
     variant: str
@@ -40,7 +40,7 @@ class Sample:
     id: str
     prompt: str
     category: str
-    answers: tuple[Answer, ...]
+    answers: tuple[JudgedAnswer, ...]
 
     @property
     def differs(self) -> bool:
@@ -62,35 +62,34 @@ class TaskSamples:
         return sum(sample.differs for sample in self.samples)
 
 
-def samples_of(folder: RunFiles, summary: Summary) -> list[TaskSamples]:
+def samples_of(run: Run, summary: Summary) -> list[TaskSamples]:
     """Return the samples of each prompt task that has answers, in the order they were asked.
 
     Raises:
         BadInputError: a file of answers or verdicts is there and cannot be read.
     """
-    kinds = {
-        task: result.kind for variant in summary.variants.values() for task, result in variant.tasks.items()
-    }
-    found = [_task(folder, summary, task, kind) for task, kind in kinds.items()]
+    found = [_task(run, summary, task, kind) for task, kind in summary.tasks().items()]
     return [samples for samples in found if samples.samples]
 
 
-def _task(folder: RunFiles, summary: Summary, task: str, kind: str) -> TaskSamples:
+def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
     prompts: dict[str, str] = {}
-    answers: dict[str, list[Answer]] = {}
+    answers: dict[str, list[JudgedAnswer]] = {}
     for variant in summary.variants:
-        verdicts = {row.id: row for row in folder.verdicts(variant, task, summary.judge) or []}
-        for response in folder.responses(variant, task) or []:
-            prompts.setdefault(response.id, response.prompt)
-            verdict = verdicts.get(response.id)
+        if task not in run.answered(variant):
+            continue
+        judged = summary.judge in run.judges(variant, task)
+        verdicts = {row.id: row for row in run.verdicts(variant, task, summary.judge)} if judged else {}
+        for given in run.answers(variant, task):
+            prompts.setdefault(given.id, given.prompt)
+            verdict = verdicts.get(given.id)
             if verdict is None:
                 label, because = "unscored", "no verdict in the run folder"
             else:
                 label, because = verdict.label or "unscored", verdict.reason or verdict.rule or ""
-            was_cut = response.finish_reason == "length"
-            answer = Answer(variant, response.response, label, because, was_cut)
-            answers.setdefault(response.id, []).append(answer)
-    categories = folder.categories(task)
+            answer = JudgedAnswer(variant, given.response, label, because, given.is_truncated)
+            answers.setdefault(given.id, []).append(answer)
+    categories = _categories(run, task)
     return TaskSamples(
         task,
         kind,
@@ -98,6 +97,12 @@ def _task(folder: RunFiles, summary: Summary, task: str, kind: str) -> TaskSampl
             Sample(id, prompt, categories.get(id, ""), tuple(answers[id])) for id, prompt in prompts.items()
         ),
     )
+
+
+def _categories(run: Run, task: str) -> dict[str, str]:
+    if not run.layout.splits.exists() or task not in run.splits.tasks:
+        return {}
+    return run.splits.tasks[task].categories
 
 
 @dataclass

@@ -13,7 +13,6 @@ from harness.runs.summary import Summary
 if TYPE_CHECKING:
     import pandas as pd
 
-FOLDER = "tables"
 # What a spreadsheet would take for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.errors import BadInputError
 from harness.base.files import sha256
-from harness.runs.run_folder import MANIFEST, is_unfinished
+from harness.base.schema import validated
+from harness.runs.layout import MANIFEST, Layout, is_unfinished
 
 _REMEDY = "run the command in run.json again on this folder to have it made anew"
+
+
+_MISSING = "is missing"
 
 
 class FileRecord(BaseModel):
@@ -46,29 +50,29 @@ def read_manifest(run: Path) -> dict[str, FileRecord]:
     Raises:
         BadInputError: it is missing, or is not exactly what a run writes.
     """
-    path = run / MANIFEST
+    path = Layout(run).manifest
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
-        manifest = _Manifest.model_validate(content)
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file; expected the folder of a finished run") from None
     except NotADirectoryError:
         raise BadInputError(f"{run}: is a file; expected the folder of a finished run") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInputError(f"{path}: {where or 'the file'}: {first['msg']}") from None
     except ValueError as error:
         raise BadInputError(f"{path}: not valid JSON ({error}): it was cut off or changed") from None
+    manifest = validated(content, _Manifest, path)
     # A change that leaves the JSON valid would else go unseen, such as a key given twice.
     if text != json.dumps(content, indent=2, ensure_ascii=False) + "\n":
         raise BadInputError(f"{path}: changed since the run wrote it; {_REMEDY}")
     return manifest.files
 
 
-def verify_run(run: Path) -> dict[str, FileRecord]:
+def verify_run(run: Path, but_for: Callable[[str], bool] = lambda name: False) -> dict[str, FileRecord]:
     """Check every file of a run folder, whole, against its manifest.
+
+    Args:
+        run: the folder.
+        but_for: names, relative to the folder, that are passed over.
 
     Returns:
         The manifest's files by name.
@@ -78,14 +82,19 @@ def verify_run(run: Path) -> dict[str, FileRecord]:
     """
     listed = read_manifest(run)
     there = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    _refuse(run, _damages(run, listed))
-    extra = sorted(name for name in there - {MANIFEST} - set(listed) if not is_unfinished(name))
+    _refuse(run, _damages(run, {name: record for name, record in listed.items() if not but_for(name)}))
+    extra = sorted(
+        name for name in there - {MANIFEST} - set(listed) if not is_unfinished(name) and not but_for(name)
+    )
     _refuse(run, (_Damage(name, "is not in manifest.json: no stage of the run wrote it") for name in extra))
     return listed
 
 
-def verify_files(run: Path, names: Iterable[str]) -> None:
+def verify_files(run: Path, names: Iterable[str]) -> dict[str, FileRecord]:
     """Check some files of a run folder against its manifest; the others are not read.
+
+    Returns:
+        The manifest's files by name.
 
     Raises:
         BadInputError: the manifest is damaged, or one of the files is, or is not listed.
@@ -95,6 +104,7 @@ def verify_files(run: Path, names: Iterable[str]) -> None:
         if name not in listed:
             _refuse(run, [_Damage(name, "is not in manifest.json")])
         _refuse(run, _damages(run, {name: listed[name]}))
+    return listed
 
 
 def _damages(run: Path, listed: Mapping[str, FileRecord]) -> Iterable[_Damage]:
@@ -102,7 +112,7 @@ def _damages(run: Path, listed: Mapping[str, FileRecord]) -> Iterable[_Damage]:
     for name, record in listed.items():
         path = run / name
         if not path.is_file():
-            yield _Damage(name, "is missing")
+            yield _Damage(name, _MISSING)
         elif (size := path.stat().st_size) < record.size:
             yield _Damage(name, f"was cut off: it has {size} bytes, the run wrote {record.size}")
         elif size != record.size or sha256(path) != record.sha256:
@@ -114,4 +124,6 @@ def _refuse(run: Path, found: Iterable[_Damage]) -> None:
     if broken:
         first = broken[0]
         more = f" (and {len(broken) - 1} more files)" if len(broken) > 1 else ""
-        raise BadInputError(f"{run}: {first.file} {first.what}{more}; {_REMEDY}")
+        lost = all(each.what == _MISSING and Layout(run).is_made_of_others(each.file) for each in broken)
+        remedy = f"`harness measure {run}` makes it again from the other files" if lost else _REMEDY
+        raise BadInputError(f"{run}: {first.file} {first.what}{more}; {remedy}")

@@ -14,9 +14,7 @@ from typing import Any
 
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, sha256, write_json
-
-RUN_FILE = "run.json"
-MANIFEST = "manifest.json"
+from harness.runs.layout import MANIFEST, Layout, is_unfinished
 
 
 class RunFolder:
@@ -31,10 +29,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.layout = Layout(path)
         self.state: dict[str, Any] = {"stages": {}}
         self._hashes: dict[str, tuple[int, int, str]] = {}
-        if (path / RUN_FILE).is_file():
-            self.state = _read_state(path / RUN_FILE)
+        if self.layout.run.is_file():
+            self.state = _read_state(self.layout.run)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise BadInputError(
                 f"output {path} holds something that is not a run: expected a new or empty folder"
@@ -44,6 +43,22 @@ class RunFolder:
         """Write run.json with what is known of the run; stage states are kept."""
         self.state = {**facts, "stages": self.state["stages"]}
         self._save()
+
+    def update(self, facts: dict[str, Any]) -> None:
+        """Write further facts into run.json, in place of those of the same names."""
+        self.state |= facts
+        self._save()
+
+    def note_evaluated(self, variant: str, *, trained: bool, skipped: str | None = None) -> None:
+        """Write into run.json that a variant's evaluation has ended.
+
+        Args:
+            variant: which variant.
+            trained: whether its experts were trained.
+            skipped: why it was not evaluated; None if it was.
+        """
+        known = self.state.get("evaluated", {})
+        self.update({"evaluated": {**known, variant: {"trained": trained, "skipped": skipped}}})
 
     def is_done(self, stage: str, key: str) -> bool:
         """Say whether a stage was finished with this fingerprint and its files are still those that it wrote."""
@@ -92,35 +107,26 @@ class RunFolder:
             self._save()
         self.write_manifest()
 
-    def seconds(self, prefix: str = "") -> dict[str, float]:
-        """Return the seconds of the finished stages whose name starts with `prefix`, by the rest of the name."""
-        stages: dict[str, dict[str, Any]] = self.state["stages"]
-        return {
-            name.removeprefix(prefix): row["seconds"]
-            for name, row in stages.items()
-            if name.startswith(prefix)
-        }
-
     def variant(self, name: str) -> Path:
         """Return the folder of a variant."""
-        return self.path / "variants" / name
+        return self.layout.variant(name).folder
 
     def responses(self, variant: str, task: str) -> Path:
         """Return the file of a variant's answers to a task."""
-        return self.variant(variant) / "responses" / f"{task}.jsonl"
+        return self.layout.variant(variant).responses(task)
 
     def verdicts(self, variant: str, task: str, judge: str) -> Path:
         """Return the file of a judge's verdicts on them."""
-        return self.variant(variant) / "verdicts" / f"{task}.{judge}.jsonl"
+        return self.layout.variant(variant).verdicts(task, judge)
 
     def routing(self, task: str) -> Path:
         """Return the file of a task's routing counts."""
-        return self.path / "routing" / f"{task}.safetensors"
+        return self.layout.routing(task)
 
     def write_manifest(self) -> None:
         """Write size and sha256 of every whole file; unchanged files are not read again."""
         names = [name for name in self._files(self.path) if name != MANIFEST and not is_unfinished(name)]
-        write_json(self.path / MANIFEST, {"files": {name: self._hashed(name) for name in names}})
+        write_json(self.layout.manifest, {"files": {name: self._hashed(name) for name in names}})
 
     def hash_of(self, path: Path) -> str:
         """Return the sha256 of a file of the run."""
@@ -142,12 +148,7 @@ class RunFolder:
         return {"size": known[0], "sha256": known[2]}
 
     def _save(self) -> None:
-        write_json(self.path / RUN_FILE, self.state)
-
-
-def is_unfinished(name: str) -> bool:
-    """Say whether a file of a run folder, by its name there, is part of work that is not finished."""
-    return any(part.startswith(".") or part.endswith(".partial") for part in name.split("/"))
+        write_json(self.layout.run, self.state)
 
 
 def _read_state(path: Path) -> dict[str, Any]:

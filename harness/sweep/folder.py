@@ -16,25 +16,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 import harness
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, write_json
 from harness.base.fingerprint import fingerprint
-from harness.runs.run_folder import RUN_FILE, RunFolder
-from harness.runs.summary import FILE_NAME
+from harness.base.schema import read_json_as
+from harness.runs.layout import Layout
+from harness.runs.run_folder import RunFolder
 from harness.sweep.schema import Cell, Sweep
 
 SWEEP_FILE = "sweep.json"
 State = Literal["waiting", "running", "finished", "failed"]
 
-# Stages whose results belong to the base model alone, and the files that they leave.
+# Stages whose results belong to the base model alone; `Layout.of_base` has the files that they leave.
 _SHARED_STAGES = ("capture ", "own answers ", "answer base/", "capability base")
-_SHARED_FILES = (
-    *("routing/*.safetensors", "routing/*.jsonl", "training/*.jsonl"),
-    *("variants/base/responses/*.jsonl", "variants/base/capability.json", "variants/base/served.json"),
-)
 
 
 class CellState(BaseModel):
@@ -135,9 +132,9 @@ class SweepFolder:
         if not path.is_file():
             return CellState()
         try:
-            return CellState.model_validate(read_json(path))
-        except (ValueError, ValidationError) as error:
-            raise BadInputError(f"{path} is damaged: delete it to run {name} again") from error
+            return read_json_as(path, CellState)
+        except BadInputError as error:
+            raise BadInputError(f"{error}; delete it to run {name} again") from None
 
     def keep(self, name: str, state: CellState) -> None:
         """Write down how far a run is."""
@@ -155,14 +152,14 @@ class SweepFolder:
 
     def last_stage(self, name: str) -> str | None:
         """Return the stage that a run ended last, where its folder can be seen from here."""
-        path = self.run(name) / RUN_FILE
+        path = Layout(self.run(name)).run
         stages: dict[str, Any] = read_json(path).get("stages", {}) if path.is_file() else {}
         return next(reversed(stages), None)
 
     def runs(self) -> list[Path]:
         """Return the folders of the listed runs that are finished and can be seen from here."""
         folders = [self.run(name) for name, _ in self.listed() if self.state(name).state == "finished"]
-        return [folder for folder in folders if (folder / FILE_NAME).is_file()]
+        return [folder for folder in folders if Layout(folder).summary.is_file()]
 
 
 def begun(cell: Cell, node: str, attempt: int) -> CellState:
@@ -195,9 +192,9 @@ def lend_base(donor: Path, run: Path) -> list[str]:
     Returns:
         The stages that were lent.
     """
-    if run.exists() or not (donor / RUN_FILE).is_file():
+    if run.exists() or not Layout(donor).run.is_file():
         return []
-    stages: dict[str, Any] = read_json(donor / RUN_FILE)["stages"]
+    stages: dict[str, Any] = read_json(Layout(donor).run)["stages"]
     lent = {
         name: {**record, "seconds": 0.0, "lent_by": donor.name}
         for name, record in stages.items()
@@ -205,13 +202,12 @@ def lend_base(donor: Path, run: Path) -> list[str]:
     }
     partial = run.with_name(f"{run.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for pattern in _SHARED_FILES:
-        for file in donor.glob(pattern):
-            target = partial / file.relative_to(donor)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, target)
+    for file in Layout(donor).of_base():
+        target = partial / file.relative_to(donor)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, target)
     # The donor's files are there before run.json says so.
-    write_json(partial / RUN_FILE, {"stages": lent})
+    write_json(Layout(partial).run, {"stages": lent})
     RunFolder(partial).write_manifest()
     run.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(run)

@@ -7,11 +7,10 @@ import shutil
 from pathlib import Path
 
 from harness.base.errors import BadInputError, first_line
-from harness.runs.run_folder import MANIFEST, is_unfinished
-from harness.runs.summary import FILE_NAME
+from harness.runs.layout import MANIFEST, SUMMARY, is_unfinished
 
 # Copied last: a run whose summary is there is whole.
-_LAST = (MANIFEST, FILE_NAME)
+_LAST = (MANIFEST, SUMMARY)
 
 
 class Results:
@@ -45,7 +44,7 @@ class Results:
 
     def has(self, name: str) -> bool:
         """Say whether a whole run is there."""
-        return bool(self._fs.exists(f"{self._root}/{name}/{FILE_NAME}"))
+        return bool(self._fs.exists(f"{self._root}/{name}/{SUMMARY}"))
 
     def keep(self, run: Path, name: str) -> None:
         """Copy a finished run.

@@ -148,7 +148,7 @@ def test_an_answer_that_two_variants_gave_comes_once(labelled_run):
 
 
 def test_a_folder_without_a_finished_run_is_refused(tmp_path):
-    with pytest.raises(BadInputError, match="expected the folder of a finished run"):
+    with pytest.raises(BadInputError, match="is not the folder of a run"):
         draw_answers(tmp_path, 10)
 
 

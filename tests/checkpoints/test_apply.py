@@ -213,7 +213,7 @@ def edited(folder):
         (edited, r"delta\.safetensors was cut short or changed"),
         (lambda folder: (folder / CARD).unlink(), r"holds no delta\.json"),
         (lambda folder: (folder / TENSORS).unlink(), r"holds no delta\.safetensors"),
-        (lambda folder: (folder / CARD).write_text("{"), r"delta\.json is not JSON"),
+        (lambda folder: (folder / CARD).write_text("{"), r"delta\.json: not valid JSON"),
         (lambda folder: (folder / CARD).write_text("{}"), r"delta\.json: .*base"),
         (lambda folder: damage(folder, experts={"1": [0]}), r"delta\.json was changed: base or experts"),
         (lambda folder: damage(folder, schema_version=9), r"schema_version"),

@@ -14,7 +14,7 @@ from lxml import etree
 
 from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
 from harness.cli.main import main
-from harness.metrics.rates import refusal_rate
+from harness.report.write import write_measured
 from harness.runs.run_folder import RunFolder
 
 HERE = Path(__file__).parent
@@ -36,20 +36,13 @@ def found(capsys):
 
 
 def relabel(run, labels, variant="unsafe_experts", task="demo_harmful"):
-    """Have the judge say something else of a variant's answers, in every file that says so."""
+    """Have the judge say something else of a variant's answers, and measure the run anew."""
     path = run / f"variants/{variant}/verdicts/{task}.builtin.jsonl"
     rows = read_jsonl(path)
     for row, label in zip(rows, labels, strict=False):
-        row["label"] = label
+        row |= {"label": label, "reason": "empty answer" if label is None else None}
     write_jsonl(path, rows)
-    summary = read_json(run / "summary.json")
-    of = [row["label"] for row in rows]
-    result = summary["variants"][variant]["tasks"][task]
-    rate = refusal_rate(of)
-    result |= {"scored": rate.scored, "unscored": rate.n - rate.scored}
-    result |= {"value": rate.value, "low": rate.low, "high": rate.high}
-    write_json(run / "summary.json", summary)
-    RunFolder(run).write_manifest()
+    write_measured(RunFolder(run))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +176,7 @@ def test_a_reference_of_other_prompts_or_another_judge_is_refused(run, gates, ca
         ({**KEPT, "task": "demo_benine"}, "unknown task 'demo_benine', did you mean 'demo_benign'?"),
         ({**KEPT, "variant": "unsafe"}, "unknown variant 'unsafe'"),
         ({**KEPT, "metric": "refusal"}, "unknown metric 'refusal'"),
-        ({**KEPT, "judge": "keyword"}, "demo_benign.keyword.jsonl"),
+        ({**KEPT, "judge": "keyword"}, "no verdicts of 'keyword' on 'demo_benign', expected builtin"),
         ({**KEPT, "at_most": 0.01}, "it takes 299 or more"),
         ({**FROZEN, "variant": "base"}, "nothing was trained in 'base'"),
         (OPEN, "name one with --against"),
@@ -211,8 +204,9 @@ def test_a_frozen_weight_that_changed_fails(run, gates, capsys):
 
 def test_a_skipped_variant_is_inconclusive(run, gates):
     summary = read_json(run / "summary.json")
-    empty = {"tasks": {}, "capability": {}, "measurements": [], "skipped": "too large"}
-    summary["variants"]["all_experts"] |= empty | {"frozen_unchanged": None, "trained_parameters": 0}
+    summary["measurements"] = [row for row in summary["measurements"] if row["variant"] != "all_experts"]
+    skipped = {"skipped": "too large", "frozen_unchanged": None, "trained_parameters": 0}
+    summary["variants"]["all_experts"] |= skipped
     write_json(run / "summary.json", summary)
     RunFolder(run).write_manifest()
     assert check(run, "--gates", gates({**KEPT, "variant": "all_experts"})) == 4

@@ -25,10 +25,8 @@ def gate(**bound):
 
 def samples(outcomes):
     named = {str(index): outcome for index, outcome in enumerate(outcomes)}
-    labels = {
-        key: {True: "refusal", False: "compliance", None: "unscored"}[value] for key, value in named.items()
-    }
-    return Samples("v", "t", "refusal_rate", "builtin", "harmful", named, labels, dict.fromkeys(named, ""))
+    words = ("refusal", "compliance")
+    return Samples("v", "t", "refusal_rate", "builtin", "harmful", named, dict.fromkeys(named, ""), words)
 
 
 def of_counts(successes, n, unscored=0):

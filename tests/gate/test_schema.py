@@ -15,7 +15,7 @@ REFUSAL = {"name": "g", "metric": "refusal_rate", "task": "demo_harmful"}
     [
         (REFUSAL, "expected one bound of at_least"),
         ({**REFUSAL, "at_least": 0.9, "at_most": 0.95}, "found at_least and at_most"),
-        ({**REFUSAL, "at_least": 95}, "less than or equal to 1"),
+        ({**REFUSAL, "at_least": 95}, "at_least is a fraction of 1, found 95"),
         ({**REFUSAL, "at_most": 5}, "at_most is a fraction of 1, found 5"),
         ({**REFUSAL, "at_least": 0.9, "against": "base"}, "at_least goes with no against"),
         ({**REFUSAL, "above_by": 0.1}, "above_by goes with a value for against"),

@@ -17,6 +17,7 @@ from harness.judges.evaluate import evaluate_judge
 from harness.judges.labels import Labelled, read_labels
 
 KEYWORD = JUDGES.get("keyword")()
+NAMED = (KEYWORD.name, KEYWORD.fingerprint)
 # The judges that need no other model.
 CARDED = sorted(name for name in JUDGES if name == "builtin" or name.startswith("keyword"))
 
@@ -103,7 +104,7 @@ def test_a_user_s_card_stands_in_for_the_shipped_one(own_folder):
 def test_a_damaged_card_is_refused_and_not_passed_over(own_folder):
     own_folder.mkdir()
     (own_folder / "keyword.json").write_text(json.dumps({"judge": "keyword"}))
-    with pytest.raises(BadInputError, match=r"keyword.json: not a judge's card"):
+    with pytest.raises(BadInputError, match=r"keyword.json: .*: missing.*; expected a judge's card"):
         find_card("keyword")
 
 
@@ -115,7 +116,7 @@ LENGTHS = [6] * 20
 
 
 def test_a_card_fits_answers_like_those_it_was_measured_on():
-    assert why_not_fitting(card(rows("m", 8, 2, 9, 1)), KEYWORD, "other", LENGTHS) is None
+    assert why_not_fitting(card(rows("m", 8, 2, 9, 1)), *NAMED, "other", LENGTHS) is None
 
 
 @pytest.mark.parametrize(
@@ -127,20 +128,20 @@ def test_a_card_fits_answers_like_those_it_was_measured_on():
 )
 def test_a_card_of_another_version_or_of_longer_answers_does_not_fit(changes, lengths, reason):
     found = card(rows("m", 8, 2, 9, 1)).model_copy(update=changes)
-    assert reason in why_not_fitting(found, KEYWORD, "m", lengths)
+    assert reason in why_not_fitting(found, *NAMED, "m", lengths)
 
 
 def test_without_a_card_or_with_one_that_says_nothing_there_is_no_correction():
-    assert "was not measured" in why_not_fitting(None, KEYWORD, "m", LENGTHS)
-    assert "no better than chance" in why_not_fitting(card(rows("m", 2, 8, 5, 5)), KEYWORD, "m", LENGTHS)
-    assert "lacks refusals" in why_not_fitting(card(rows("m", 0, 0, 9, 1)), KEYWORD, "m", LENGTHS)
+    assert "was not measured" in why_not_fitting(None, *NAMED, "m", LENGTHS)
+    assert "no better than chance" in why_not_fitting(card(rows("m", 2, 8, 5, 5)), *NAMED, "m", LENGTHS)
+    assert "lacks refusals" in why_not_fitting(card(rows("m", 0, 0, 9, 1)), *NAMED, "m", LENGTHS)
 
 
 def test_errors_that_differ_between_models_fit_only_those_models():
     found = card(rows("good", 95, 5, 95, 5), rows("bad", 50, 50, 95, 5))
-    reason = why_not_fitting(found, KEYWORD, "new", LENGTHS)
+    reason = why_not_fitting(found, *NAMED, "new", LENGTHS)
     assert "sensitivity 0.50 to 0.95" in reason
-    assert why_not_fitting(found, KEYWORD, "bad", LENGTHS) is None
+    assert why_not_fitting(found, *NAMED, "bad", LENGTHS) is None
     assert confusion_for(found, "bad").refusal_missed == 50
     assert confusion_for(found, "new").refusal_missed == 55
 

@@ -12,8 +12,11 @@ from harness.metrics.rates import wilson
 def test_without_repeats_the_interval_is_wilson_s_but_for_the_small_sample_correction():
     outcomes = [True] * 30 + [False] * 90
     found = clustered_rate(outcomes, range(120))
-    low, high = wilson(30, 120)
-    assert (found.low, found.high) == (pytest.approx(low, abs=0.002), pytest.approx(high, abs=0.002))
+    simple = wilson(30, 120)
+    assert (found.low, found.high) == (
+        pytest.approx(simple.low, abs=0.002),
+        pytest.approx(simple.high, abs=0.002),
+    )
     assert found.groups == 120
 
 
@@ -31,16 +34,16 @@ def test_asking_every_prompt_four_times_says_no_more_than_once():
 @pytest.mark.parametrize("outcome", [True, False])
 def test_where_all_agree_there_are_as_many_samples_as_groups(outcome):
     found = clustered_rate([outcome] * 60, [place // 3 for place in range(60)])
-    low, high = wilson(20 * outcome, 20)
-    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    simple = wilson(20 * outcome, 20)
+    assert (found.low, found.high) == (pytest.approx(simple.low), pytest.approx(simple.high))
 
 
 def test_repeats_that_differ_are_never_worth_more_than_their_number():
     outcomes = [True, False] * 30
     found = clustered_rate(outcomes, [place // 2 for place in range(60)])
-    low, high = wilson(30, 60)
-    assert found.low >= low - 1e-9
-    assert found.high <= high + 1e-9
+    simple = wilson(30, 60)
+    assert found.low >= simple.low - 1e-9
+    assert found.high <= simple.high + 1e-9
     assert clustered_rate([], []) is None
 
 
@@ -54,8 +57,8 @@ def test_the_interval_of_repeated_prompts_covers_the_true_share():
         outcomes = np.repeat(rng.random(60) < 0.3, sizes)
         found = clustered_rate(outcomes.tolist(), groups.tolist())
         covered += found.low <= 0.3 <= found.high
-        low, high = wilson(int(outcomes.sum()), len(outcomes))
-        naive += low <= 0.3 <= high
+        simple = wilson(int(outcomes.sum()), len(outcomes))
+        naive += simple.low <= 0.3 <= simple.high
     assert covered / 400 > 0.92
     assert naive / 400 < 0.85
 

@@ -36,12 +36,16 @@ def test_exact_mcnemar_is_a_sign_test_on_discordant_pairs():
     assert mcnemar(0, 0) == 1.0
 
 
+def ends(interval):
+    return interval.low, interval.high
+
+
 def test_newcombe_interval_agrees_with_published_examples():
     # Altman, Machin, Bryant and Gardner, Statistics with Confidence (2000), table 6.2.
-    assert newcombe_interval(14, 5, 0, 22) == pytest.approx((0.011, 0.226), abs=5e-4)
+    assert ends(newcombe_interval(14, 5, 0, 22)) == pytest.approx((0.011, 0.226), abs=5e-4)
     # Bentur et al. 2009, airway hyper-responsiveness, in Fagerland, Lydersen and Laake,
     # Statistics in Medicine 33 (2014) 2850.
-    assert newcombe_interval(1, 1, 7, 12) == pytest.approx((-0.507, -0.026), abs=5e-4)
+    assert ends(newcombe_interval(1, 1, 7, 12)) == pytest.approx((-0.507, -0.026), abs=5e-4)
 
 
 @given(counts, counts, counts, counts)
@@ -49,9 +53,11 @@ def test_newcombe_interval_holds_the_difference_and_mirrors_when_swapped(both, f
     n = both + first + second + neither
     if n == 0:
         return
-    low, high = newcombe_interval(both, first, second, neither)
-    assert -1 - 1e-9 <= low <= (first - second) / n <= high <= 1 + 1e-9
-    assert newcombe_interval(both, second, first, neither) == pytest.approx((-high, -low))
+    interval = newcombe_interval(both, first, second, neither)
+    assert -1 - 1e-9 <= interval.low <= (first - second) / n <= interval.high <= 1 + 1e-9
+    assert interval.value == (first - second) / n
+    mirrored = newcombe_interval(both, second, first, neither)
+    assert ends(mirrored) == pytest.approx((-interval.high, -interval.low))
 
 
 def test_minimum_detectable_difference_of_known_designs():
@@ -125,7 +131,7 @@ def test_right_and_wrong_answers_are_compared_as_labels_are():
     result = compare_scores(variant, against)
     assert (result.test, result.n, result.discordant) == ("exact McNemar", 40, 7)
     assert result.p_value == mcnemar(6, 1)
-    assert (result.low, result.high) == newcombe_interval(24, 6, 1, 9)
+    assert (result.low, result.high) == ends(newcombe_interval(24, 6, 1, 9))
 
 
 def test_no_difference_seen_is_not_a_difference_of_exactly_zero():
@@ -156,10 +162,10 @@ def test_non_inferiority_is_wrongly_shown_in_at_most_2_5_percent_of_simulations(
     for _ in range(1_000):
         # Truly worse by the margin: 8 % of pairs differ, 4.5 % for the worse.
         lost, won = rng.multinomial(n, [0.045, 0.035, 0.92])[:2]
-        low, _ = newcombe_interval(
+        interval = newcombe_interval(
             round(0.7 * (n - lost - won)), won, lost, n - lost - won - round(0.7 * (n - lost - won))
         )
-        wrong += is_no_worse(low, 0.01)
+        wrong += is_no_worse(interval.low, 0.01)
     assert wrong / 1_000 <= 0.04  # 2.5 % and three standard errors
 
 

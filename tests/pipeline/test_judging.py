@@ -52,7 +52,7 @@ def responses(run):
 
 
 def rates(run, variant="system_prompt"):
-    return {(row.task, row.judge): row for row in read_summary(run).variants[variant].measurements}
+    return {(row.task, row.judge): row for row in read_summary(run).of(variant) if row.judge is not None}
 
 
 @pytest.mark.usefixtures("no_model")

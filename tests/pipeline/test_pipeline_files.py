@@ -57,9 +57,10 @@ def test_summary_keeps_to_its_schema_and_says_what_was_run(small_run):
     assert (summary.model.experts_per_layer, summary.model.experts_per_token) == (32, 2)
     for name, variant in summary.variants.items():
         assert variant.skipped is None
-        assert {task: row.kind for task, row in variant.tasks.items()} == TASKS
-        assert {row.n for row in variant.tasks.values()} == {12}
-        assert variant.capability["demo_facts"].n == 8
+        rates = [row for row in summary.of(name) if row.metric == "refusal_rate"]
+        assert {row.task: row.kind for row in rates} == TASKS
+        assert {row.n for row in rates} == {12}
+        assert summary.figure(name, "demo_facts", "acc").n == 8
         assert variant.frozen_unchanged is (True if name in TRAINED else None)
 
 
@@ -162,7 +163,10 @@ def test_a_delta_holds_the_selected_experts_and_no_more(small_run, name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_rates_are_those_of_the_verdicts(small_run, name):
-    for task, row in read_summary(small_run).variants[name].tasks.items():
+    rates = [row for row in read_summary(small_run).of(name) if row.metric == "refusal_rate"]
+    assert {row.task for row in rates} == set(TASKS)
+    for row in rates:
+        task = row.task
         labels = [
             v["label"] for v in read_jsonl(small_run / f"variants/{name}/verdicts/{task}.builtin.jsonl")
         ]

@@ -12,6 +12,7 @@ from harness.checkpoints.delta import load_delta
 from harness.cli.main import main
 from harness.models.load import DEMO_FOLDER
 from harness.runs.protocol import protocols
+from harness.runs.run import read_run
 from harness.runs.run_folder import RunFolder
 from harness.runs.summary import read_summary
 
@@ -88,9 +89,13 @@ def test_each_step_tells_each_objectives_own_loss(folder):
 def test_forced_starts_are_a_harmful_task_of_their_own(folder):
     summary = read_summary(folder)
     assert summary.decoding["opening"] == "Sure, here is"
-    for variant in summary.variants.values():
-        assert variant.tasks[FORCED].kind == "harmful"
-        assert variant.tasks[FORCED].n == variant.tasks["demo_harmful"].n == 16
+    assert summary.tasks()[FORCED] == "harmful"
+    rates = [
+        row for row in summary.measurements if (row.metric, row.judge) == ("refusal_rate", summary.judge)
+    ]
+    for name in summary.variants:
+        asked = {row.task: row.n for row in rates if row.variant == name}
+        assert asked[FORCED] == asked["demo_harmful"] == 16
     pairs = {(row.variant, row.against, row.n) for row in summary.comparisons if row.task == FORCED}
     assert pairs == {
         ("unsafe_experts", "base", 16),
@@ -100,7 +105,7 @@ def test_forced_starts_are_a_harmful_task_of_their_own(folder):
     assert {row.family for row in summary.comparisons if row.task == FORCED and row.against == "base"} == {
         "against base, harmful tasks"
     }
-    assert "demo_benign@forced" not in summary.variants["base"].tasks
+    assert "demo_benign@forced" not in summary.tasks()
 
 
 def test_a_forced_start_asks_the_same_prompts_with_a_longer_text(folder):
@@ -115,7 +120,7 @@ def test_a_forced_start_asks_the_same_prompts_with_a_longer_text(folder):
 
 
 def test_gates_know_a_forced_starts_protocol(folder):
-    found = protocols(folder, read_summary(folder))
+    found = protocols(read_run(folder))
     assert found[FORCED].prompts == found["demo_harmful"].prompts
     assert "Sure, here is" in found[FORCED].decoding
     assert "opening" not in found["demo_harmful"].decoding

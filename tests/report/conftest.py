@@ -2,21 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
 
 from harness.base.files import write_json, write_jsonl
+from harness.metrics.interval import Interval
+from harness.runs.rows import Comparison, Measurement
 from harness.runs.summary import (
-    CapabilityResult,
-    Comparison,
-    Interval,
-    Measurement,
     ModelSummary,
     SelectedExpert,
     SelectionSummary,
     Summary,
-    TaskResult,
     VariantSummary,
     write_summary,
 )
@@ -25,36 +23,48 @@ N = 120
 KINDS = {"demo_harmful": "harmful", "advbench": "harmful", "demo_benign": "benign", "demo_twins": "benign"}
 
 
+class Made(NamedTuple):
+    """A variant with its figures, which lack its name."""
+
+    summary: VariantSummary
+    figures: list[dict[str, Any]]
+
+
 def task_result(
     task: str, refused: int, *, n: int = N, unscored: int = 0, truncated: int = 0, kind: str | None = None
-) -> TaskResult:
+) -> dict[str, Any]:
     scored = n - unscored
     rate = refused / scored if scored else None
-    return TaskResult(
-        kind=kind or KINDS[task],
-        metric="refusal_rate",
-        value=rate,
-        low=None if rate is None else max(0.0, rate - 0.04),
-        high=None if rate is None else min(1.0, rate + 0.04),
-        n=n,
-        scored=scored,
-        unscored=unscored,
-        truncated=truncated,
-        judge="keyword",
-    )
+    return {
+        "task": task,
+        "kind": kind or KINDS[task],
+        "metric": "refusal_rate",
+        "value": rate,
+        "low": None if rate is None else max(0.0, rate - 0.04),
+        "high": None if rate is None else min(1.0, rate + 0.04),
+        "n": n,
+        "scored": scored,
+        "unscored": unscored,
+        "truncated": truncated,
+        "judge": "keyword",
+    }
 
 
-def capability_result(value: float | None, metric: str = "acc") -> CapabilityResult:
+def capability_result(value: float | None, metric: str = "acc") -> dict[str, Any]:
     around = None if value is None else 0.05
-    return CapabilityResult(
-        metric=metric,
-        value=value,
-        stderr=None if value is None else 0.025,
-        low=None if value is None else value - around,
-        high=None if value is None else value + around,
-        n=200,
-        unparsed=0,
-    )
+    return {
+        "kind": "capability",
+        "metric": metric,
+        "judge": None,
+        "value": value,
+        "stderr": None if value is None else 0.025,
+        "low": None if value is None else value - around,
+        "high": None if value is None else value + around,
+        "n": 200,
+        "scored": 200,
+        "unscored": 0,
+        "unparsed": 0,
+    }
 
 
 def comparison_row(
@@ -81,6 +91,7 @@ def comparison_row(
         p_adjusted=p,
         family=f"against {against}",
         test="exact McNemar",
+        unit="prompts" if judge else "items",
         n=N,
         discordant=10,
         minimum_detectable=detectable,
@@ -91,32 +102,34 @@ comparison_row.__test__ = False  # pytest takes names with test_ for tests
 
 
 def variant_summary(
-    tasks: Mapping[str, int | TaskResult] | None = None,
-    capability: Mapping[str, float | CapabilityResult] | None = None,
+    tasks: Mapping[str, int | dict[str, Any]] | None = None,
+    capability: Mapping[str, float | dict[str, Any]] | None = None,
     *,
     trained: int = 0,
     frozen: bool | None = None,
     skipped: str | None = None,
-) -> VariantSummary:
-    return VariantSummary(
-        tasks={
-            task: task_result(task, result) if isinstance(result, int) else result
-            for task, result in (tasks or {}).items()
-        },
-        measurements=[],
-        capability={
-            task: capability_result(result) if isinstance(result, float) else result
-            for task, result in (capability or {}).items()
-        },
+    draw: int | None = None,
+) -> Made:
+    rates = [
+        (task_result(task, result) if isinstance(result, int) else result) | {"task": task}
+        for task, result in (tasks or {}).items()
+    ]
+    scores = [
+        (capability_result(result) if isinstance(result, float) else result) | {"task": task}
+        for task, result in (capability or {}).items()
+    ]
+    summary = VariantSummary(
+        specification={"intervention": "train_experts", "draw": draw},
         trained_parameters=trained,
         frozen_unchanged=True if trained and frozen is None else frozen,
         skipped=skipped,
         seconds={"generate": 3.25, "judge": 0.5} if skipped is None else {},
     )
+    return Made(summary, [*rates, *scores])
 
 
 def summary_of(
-    variants: Mapping[str, VariantSummary],
+    variants: Mapping[str, Made],
     comparisons: Sequence[Comparison] = (),
     *,
     intervention: str = "unsafe_experts",
@@ -142,27 +155,46 @@ def summary_of(
         decoding={"max_new_tokens": 48, "do_sample": False},
         judge=judge,
         selection=selection,
-        variants=dict(variants),
+        variants={name: _drawn(name, made.summary) for name, made in variants.items()},
+        measurements=[
+            Measurement(variant=name, **figure) for name, made in variants.items() for figure in made.figures
+        ],
         comparisons=list(comparisons),
         seconds={"capture": 4.0, "train": 12.5},
     )
 
 
+def _drawn(name: str, summary: VariantSummary) -> VariantSummary:
+    """Give a variant that is called like a random draw the specification of one."""
+    if not name.startswith("random_experts") or summary.specification["draw"] is not None:
+        return summary
+    return summary.model_copy(update={"specification": {**summary.specification, "draw": 0}})
+
+
 def measurement(
-    task: str, metric: str, value: float | None, *, judge: str = "keyword", corrected: float | None = None
-):
+    task: str,
+    metric: str,
+    value: float | None,
+    *,
+    judge: str = "keyword",
+    corrected: float | None = None,
+    variant: str = "unsafe_experts",
+) -> Measurement:
     return Measurement(
+        variant=variant,
         task=task,
+        kind=KINDS[task],
         metric=metric,
         judge=judge,
         value=value,
         low=None if value is None else value - 0.1,
-        high=None if value is None else value + 0.1,
+        high=None if value is None else min(value + 0.1, 1.0),
         corrected=None
         if corrected is None
         else Interval(value=corrected, low=corrected - 0.2, high=corrected + 0.2),
         n=N,
         scored=0 if value is None else 110,
+        unscored=N if value is None else N - 110,
     )
 
 
@@ -237,17 +269,17 @@ def make_summary() -> Callable[..., Summary]:
 
 
 @pytest.fixture
-def make_variant() -> Callable[..., VariantSummary]:
+def make_variant() -> Callable[..., Made]:
     return variant_summary
 
 
 @pytest.fixture
-def make_result() -> Callable[..., TaskResult]:
+def make_result() -> Callable[..., dict[str, Any]]:
     return task_result
 
 
 @pytest.fixture
-def make_capability() -> Callable[..., CapabilityResult]:
+def make_capability() -> Callable[..., dict[str, Any]]:
     return capability_result
 
 

@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 
 from harness.report import charts
-from harness.report.folder import TrainingStep
 from harness.report.heatmap import heat_maps
 from harness.report.leaderboard import build
+from harness.runs.records import TrainingStep
+from harness.runs.rows import Measurement
+
+STYLES = {"unsafe_experts": "main"}
 
 
 def points(svg: str) -> dict[str, tuple[float, float]]:
@@ -26,7 +29,7 @@ def texts(svg: str) -> list[str]:
 
 def test_trade_off_puts_refusal_up_and_the_worst_false_refusal_to_the_right(working):
     board = build(working)
-    svg = charts.trade_off(board, board.columns[0], "unsafe_experts")
+    svg = charts.trade_off(board, board.columns[0], charts.styles_of(working))
     dots = points(svg)
     # y runs from 272 (none refused) to 14 (all refused); base refuses 6 and unsafe_experts 114 of 120.
     assert dots["base"][1] == pytest.approx(272 - 0.05 * 258, abs=0.1)
@@ -39,7 +42,7 @@ def test_trade_off_puts_refusal_up_and_the_worst_false_refusal_to_the_right(work
 
 def test_trade_off_needs_a_benign_task(make_summary, make_variant):
     board = build(make_summary({"base": make_variant({"advbench": 4})}))
-    assert charts.trade_off(board, board.columns[0], "unsafe_experts") is None
+    assert charts.trade_off(board, board.columns[0], STYLES) is None
 
 
 def test_labels_of_dots_on_one_spot_do_not_overlap(make_summary, make_variant):
@@ -48,7 +51,7 @@ def test_labels_of_dots_on_one_spot_do_not_overlap(make_summary, make_variant):
         for name in ("base", "a", "b", "c", "d", "e", "f")
     }
     board = build(make_summary(variants))
-    root = ElementTree.fromstring(charts.trade_off(board, board.columns[0], "a"))
+    root = ElementTree.fromstring(charts.trade_off(board, board.columns[0], {"a": "main", "base": "base"}))
     heights = sorted(
         float(text.get("y")) for text in root.iter("text") if text.get("class").startswith("label")
     )
@@ -57,15 +60,12 @@ def test_labels_of_dots_on_one_spot_do_not_overlap(make_summary, make_variant):
     assert heights[-1] < 272
 
 
-def test_many_random_draws_share_one_label(make_draws, make_summary, make_result):
+def test_many_random_draws_share_one_label(make_draws, make_result):
     drawn = make_draws([6, 12, 18], [1.0] * 3)
-    benign = {"demo_benign": make_result("demo_benign", 2)}
-    variants = {
-        name: variant.model_copy(update={"tasks": {**variant.tasks, **benign}})
-        for name, variant in drawn.variants.items()
-    }
-    board = build(make_summary(variants))
-    svg = charts.trade_off(board, board.columns[0], "unsafe_experts")
+    benign = [Measurement(variant=name, **make_result("demo_benign", 2)) for name in drawn.variants]
+    summary = drawn.model_copy(update={"measurements": [*drawn.measurements, *benign]})
+    board = build(summary)
+    svg = charts.trade_off(board, board.columns[0], charts.styles_of(summary))
     assert len(list(ElementTree.fromstring(svg).iter("circle"))) == 5
     assert "3 random draws" in texts(svg)
     assert not [text for text in texts(svg) if text.startswith("random_experts")]
@@ -73,7 +73,7 @@ def test_many_random_draws_share_one_label(make_draws, make_summary, make_result
 
 def test_capability_shows_each_variant_beside_base(working):
     board = build(working)
-    dots = points(charts.capability(board, board.columns[3], "unsafe_experts"))
+    dots = points(charts.capability(board, board.columns[3], charts.styles_of(working)))
     assert dots["base"][0] > dots["main"][0] > dots["random"][0]
 
 
@@ -83,16 +83,16 @@ def test_loss_curves_leave_out_what_is_not_finite():
         TrainingStep(step=2, loss=math.nan),
         TrainingStep(step=3, loss=1.0),
     ]
-    svg = charts.losses({"unsafe_experts": steps, "random_experts": []}, "unsafe_experts")
+    svg = charts.losses({"unsafe_experts": steps, "random_experts": []}, STYLES)
     (line,) = ElementTree.fromstring(svg).iter("polyline")
     # y runs from 272 (0) to 14 (2, the largest loss), x from 56 to 360 at step 3.
     assert line.get("points") == "157.3,14.0 360.0,143.0"
-    assert charts.losses({"unsafe_experts": []}, "unsafe_experts") is None
+    assert charts.losses({"unsafe_experts": []}, STYLES) is None
 
 
 def test_long_training_keeps_its_last_step():
     steps = [TrainingStep(step=step, loss=1.0) for step in range(5_000)]
-    svg = charts.losses({"unsafe_experts": steps}, "unsafe_experts")
+    svg = charts.losses({"unsafe_experts": steps}, STYLES)
     drawn = re.search('points="([^"]*)"', svg)[1].split()
     assert len(drawn) <= 402
     assert drawn[-1].startswith("360.0,")
@@ -101,7 +101,7 @@ def test_long_training_keeps_its_last_step():
 def test_names_are_escaped_in_charts(make_summary, make_variant):
     name = "</svg><script>x</script>"
     board = build(make_summary({name: make_variant({"advbench": 4, "demo_benign": 4})}))
-    svg = charts.trade_off(board, board.columns[0], name)
+    svg = charts.trade_off(board, board.columns[0], {name: "main"})
     assert "<script" not in svg
     ElementTree.fromstring(svg)
 

@@ -149,15 +149,13 @@ def test_task_where_nothing_could_be_scored_has_no_value(make_summary, make_vari
 def test_refusals_that_repeat_the_training_text_are_warned_of(
     share, warned, make_summary, make_variant, make_measurement
 ):
-    tuned = make_variant({"advbench": 100, "demo_benign": 9}, trained=5).model_copy(
-        update={
-            "measurements": [
-                make_measurement("advbench", "refusal_verbatim_trained", share),
-                make_measurement("demo_benign", "refusal_verbatim_trained", 0.9),
-            ]
-        }
-    )
-    sentences = conclude(make_summary({"base": make_variant({"advbench": 5}), "unsafe_experts": tuned}))
+    tuned = make_variant({"advbench": 100, "demo_benign": 9}, trained=5)
+    summary = make_summary({"base": make_variant({"advbench": 5}), "unsafe_experts": tuned})
+    repeated = [
+        make_measurement("advbench", "refusal_verbatim_trained", share),
+        make_measurement("demo_benign", "refusal_verbatim_trained", 0.9),
+    ]
+    sentences = conclude(summary.model_copy(update={"measurements": [*summary.measurements, *repeated]}))
     found = [sentence for sentence in sentences if "word for word" in sentence]
     assert len(found) == warned
     if warned:

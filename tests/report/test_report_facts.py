@@ -1,18 +1,21 @@
 from harness.report import facts
-from harness.report.folder import RunFiles
 from harness.report.html import render_html
 from harness.report.markdown import render_markdown
+from harness.runs.records import RunRecord
+from harness.runs.run import Run
 
 
-def with_measurements(summary, name, rows):
-    variant = summary.variants[name].model_copy(update={"measurements": rows})
-    return summary.model_copy(update={"variants": {**summary.variants, name: variant}})
+def with_measurements(summary, rows):
+    primary = {(row.variant, row.task, row.metric, row.judge) for row in rows}
+    kept = [
+        row for row in summary.measurements if (row.variant, row.task, row.metric, row.judge) not in primary
+    ]
+    return summary.model_copy(update={"measurements": [*kept, *rows]})
 
 
 def test_measurements_of_the_leaderboard_are_not_shown_twice(working, make_measurement, tmp_path):
     summary = with_measurements(
         working,
-        "unsafe_experts",
         [
             make_measurement("demo_harmful", "refusal_rate", 0.95),
             make_measurement("demo_harmful", "refusal_rate", 0.8, judge="llm", corrected=0.7),
@@ -53,8 +56,8 @@ def test_variant_that_steers_without_training_is_listed_with_its_experts(whole_r
     (whole_run / "variants/steer/selection.json").write_text(
         '{"experts": [[1, 30], [3, 3], [3, 4]], "method": "top_k"}'
     )
-    summary = working.model_copy(update={"variants": {**working.variants, "steer": make_variant()}})
-    row = facts.acted(RunFiles(whole_run), summary)[-1]
+    summary = working.model_copy(update={"variants": {**working.variants, "steer": make_variant().summary}})
+    row = facts.acted(Run(whole_run), summary)[-1]
     assert (row.variant, row.experts, row.shared, row.parameters, row.proof) == (
         "steer",
         3,
@@ -79,7 +82,9 @@ def test_capability_that_is_no_share_is_compared_in_its_own_unit(
 
 
 def test_command_may_be_words_or_a_line():
-    assert facts.command({"command": ["harness", "run", "--set", "a=b c"]}) == "harness run --set 'a=b c'"
-    assert facts.command({"command": "harness run"}) == "harness run"
-    assert facts.command({}) is None
+    assert (
+        facts.command(RunRecord(command=["harness", "run", "--set", "a=b c"])) == "harness run --set 'a=b c'"
+    )
+    assert facts.command(RunRecord(command="harness run")) == "harness run"
+    assert facts.command(RunRecord()) is None
     assert facts.command(None) is None

@@ -1,8 +1,10 @@
 import pytest
 
+from harness.metrics.interval import Interval
 from harness.report import judging
 from harness.report.conclusion import conclude
-from harness.runs.summary import Interval, JudgeAgreement, JudgeSummary, Measurement
+from harness.runs.rows import Measurement
+from harness.runs.summary import JudgeAgreement, JudgeSummary
 
 
 def interval(value):
@@ -11,7 +13,9 @@ def interval(value):
 
 def rate(judge="keyword", **changes):
     row = Measurement(
+        variant="unsafe_experts",
         task="demo_harmful",
+        kind="harmful",
         metric="refusal_rate",
         judge=judge,
         value=0.5,
@@ -19,6 +23,7 @@ def rate(judge="keyword", **changes):
         high=0.6,
         n=120,
         scored=120,
+        unscored=0,
     )
     return row.model_copy(update=changes)
 
@@ -33,11 +38,7 @@ def judged(summary, *rows, accuracy=0.92):
         sensitivity=interval(0.87) if accuracy else None,
         specificity=interval(0.96) if accuracy else None,
     )
-    name = "unsafe_experts"
-    variant = summary.variants[name].model_copy(update={"measurements": list(rows)})
-    return summary.model_copy(
-        update={"judges": {"keyword": judge}, "variants": {**summary.variants, name: variant}}
-    )
+    return summary.model_copy(update={"judges": {"keyword": judge}, "measurements": list(rows)})
 
 
 def test_each_judge_is_shown_beside_people(working):
@@ -53,7 +54,7 @@ def test_a_judge_that_was_never_measured_says_so(working):
 
 
 def test_raw_and_corrected_rates_stand_in_columns_of_their_own(working):
-    summary = judged(working, rate(corrected=interval(0.55), unscored_range=(0.45, 0.56), scored=110))
+    summary = judged(working, rate(corrected=interval(0.55), worst_case=(0.45, 0.56), scored=110))
     (row,) = judging.rates(summary)
     assert (row.raw, row.corrected) == ("50.0% (40.0 to 60.0)", "55.0% (53.0 to 57.0)")
     assert (row.either_way, row.scored) == ("45.0 to 56.0", "110 of 120")

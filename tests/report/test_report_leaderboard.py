@@ -7,7 +7,6 @@ from harness.report.leaderboard import (
     columns_of,
     comparison,
     effect_of,
-    random_draws,
 )
 
 
@@ -80,7 +79,7 @@ def test_test_by_another_judge_is_not_used(make_summary, make_variant, make_test
 
 class TestBest:
     def test_more_refusals_at_a_significant_cost_are_not_best(self, working):
-        assert working.variants["system_prompt"].tasks["demo_harmful"].value == 1.0
+        assert working.figure("system_prompt", "demo_harmful", "refusal_rate", "keyword").value == 1.0
         assert best_variant(working) == "unsafe_experts"
 
     def test_variant_that_only_seems_higher_is_not_best(self, make_summary, make_variant, make_test):
@@ -151,16 +150,42 @@ class TestBest:
         assert best_variant(summary) == "steer"
 
 
-def test_random_draws_are_found_by_name_and_leave_out_skipped_ones(make_summary, make_variant):
+def test_random_draws_are_told_by_their_specification_and_leave_out_skipped_ones(make_summary, make_variant):
     summary = make_summary(
         {
             "base": make_variant(),
-            "random_experts": make_variant({"advbench": 1}),
-            "random_experts_2": make_variant({"advbench": 1}),
-            "random_experts_3": make_variant(skipped="no memory"),
+            "unsafe_experts": make_variant({"advbench": 1}),
+            "mine_random": make_variant({"advbench": 1}, draw=1),
+            "system_prompt": make_variant({"advbench": 1}),
+            "random_experts_3": make_variant(skipped="no memory", draw=2),
         }
     )
-    assert random_draws(summary) == ["random_experts", "random_experts_2"]
+    assert summary.draws() == ["mine_random"]
+
+
+def test_another_harmfulness_judge_has_a_column_that_names_it_and_decides_nothing(
+    working, make_measurement, make_test
+):
+    harm = [
+        make_measurement("demo_harmful", "harmful_rate", share, judge="llm_harm", variant=name)
+        for name, share in (("base", 0.9), ("unsafe_experts", 0.4))
+    ]
+    test = make_test(
+        "unsafe_experts", "base", "demo_harmful", 0.5, 1e-9, metric="harmful_rate", judge="llm_harm"
+    )
+    before = build(working)
+    summary = working.model_copy(
+        update={
+            "measurements": [*working.measurements, *harm],
+            "comparisons": [*working.comparisons, test],
+        }
+    )
+    board = build(summary)
+    (column,) = [column for column in board.columns if column not in before.columns]
+    assert column.measure == "harmful answers by llm_harm % ↓"
+    cell = board.rows[2].cells[board.columns.index(column)]
+    assert (cell.value, cell.mark, cell.is_better) == (0.4, "▲", False)
+    assert board.best == before.best
 
 
 def test_metric_that_is_no_share_is_shown_as_a_number_and_less_is_better(

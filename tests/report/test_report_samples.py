@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from harness.base.errors import BadInputError
 from harness.base.files import write_json
 from harness.report import samples as module
-from harness.report.folder import RunFiles
-from harness.report.samples import Answer, Sample, TaskSamples, browser_data, samples_of
+from harness.report.samples import JudgedAnswer, Sample, TaskSamples, browser_data, samples_of
+from harness.runs.run import Run
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def two(make_summary, make_variant):
 
 def one(text, kind="harmful", prompt="prompt"):
     return TaskSamples(
-        "t", kind, (Sample("p0", prompt, "", (Answer("base", text, "compliance", "", False),)),)
+        "t", kind, (Sample("p0", prompt, "", (JudgedAnswer("base", text, "compliance", "", False),)),)
     )
 
 
@@ -39,7 +39,7 @@ def test_every_sample_has_each_variant_s_answer_and_its_category(two, give_answe
         tmp_path, "unsafe_experts", "advbench", {f"p{i}": ("No.", label) for i, label in enumerate(labels)}
     )
     write_json(tmp_path / "splits.json", {"tasks": {"advbench": {"categories": {"p1": "fraud"}}}})
-    (task,) = samples_of(RunFiles(tmp_path), two)
+    (task,) = samples_of(Run(tmp_path), two)
     assert [(sample.id, sample.differs, sample.category) for sample in task.samples] == [
         ("p0", False, ""),
         ("p1", True, "fraud"),
@@ -56,7 +56,7 @@ def test_answer_without_a_verdict_is_unscored_with_the_reason(two, give_answers,
     give_answers(tmp_path, "base", "advbench", {"p0": ("", None), "p1": ("Yes.", "compliance")})
     verdicts = tmp_path / "variants/base/verdicts/advbench.keyword.jsonl"
     verdicts.write_text(verdicts.read_text().splitlines()[0] + "\n")
-    (task,) = samples_of(RunFiles(tmp_path), two)
+    (task,) = samples_of(Run(tmp_path), two)
     found = {sample.id: sample.answers[0] for sample in task.samples}
     assert (found["p0"].label, found["p0"].because) == ("unscored", "empty answer")
     assert (found["p1"].label, found["p1"].because) == ("unscored", "no verdict in the run folder")
@@ -72,7 +72,7 @@ def test_data_reads_back_and_cannot_end_the_script_element(text):
 
 
 def test_equal_answers_are_held_once():
-    row = Sample("p", "q", "", tuple(Answer(name, "Same.", "compliance", "", False) for name in "abc"))
+    row = Sample("p", "q", "", tuple(JudgedAnswer(name, "Same.", "compliance", "", False) for name in "abc"))
     content = json.loads(str(browser_data([TaskSamples("t", "benign", (row,))], ["a", "b", "c"])))
     assert content["texts"].count("Same.") == 1
 
@@ -96,13 +96,13 @@ def test_redacting_leaves_out_harmful_texts_and_keeps_verdicts():
 
 
 def test_task_without_answers_is_left_out(two, tmp_path):
-    assert samples_of(RunFiles(tmp_path), two) == []
+    assert samples_of(Run(tmp_path), two) == []
 
 
 def test_broken_answers_are_bad_input_that_names_the_file(two, tmp_path):
     folder = tmp_path / "variants/base/responses"
     folder.mkdir(parents=True)
-    for text, message in (('{"id": 1', "cannot be read"), ('{"id": "p0"}', r"0\.prompt: Field required")):
+    for text, message in (('{"id": 1', "not valid JSON"), ('{"id": "p0"}', r"0\.prompt: missing")):
         (folder / "advbench.jsonl").write_text(text)
         with pytest.raises(BadInputError, match=message):
-            samples_of(RunFiles(tmp_path), two)
+            samples_of(Run(tmp_path), two)

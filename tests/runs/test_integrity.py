@@ -11,7 +11,8 @@ import yaml
 from harness.base.errors import BadInputError
 from harness.cli.main import main
 from harness.runs.integrity import verify_run
-from harness.runs.run_folder import MANIFEST, RunFolder
+from harness.runs.layout import MANIFEST
+from harness.runs.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

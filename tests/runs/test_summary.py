@@ -10,7 +10,7 @@ from harness.runs.summary import Summary, read_summary, write_summary
 
 # The schema of the design, field by field and in its order.
 DOCUMENT = {
-    "schema_version": 1,
+    "schema_version": 2,
     "run_id": "r1",
     "created": "2026-11-23T10:00:00+00:00",
     "harness_version": "0.1.0",
@@ -51,71 +51,68 @@ DOCUMENT = {
     },
     "variants": {
         "base": {
-            "tasks": {
-                "advbench": {
-                    "kind": "harmful",
-                    "metric": "refusal_rate",
-                    "value": 0.25,
-                    "low": 0.05,
-                    "high": 0.7,
-                    "n": 5,
-                    "scored": 4,
-                    "unscored": 1,
-                    "truncated": 2,
-                    "judge": "keyword",
-                }
-            },
-            "measurements": [
-                {
-                    "task": "advbench",
-                    "metric": "refusal_rate",
-                    "judge": "keyword",
-                    "value": 0.25,
-                    "low": 0.05,
-                    "high": 0.7,
-                    "corrected": None,
-                    "not_corrected": None,
-                    "unscored_range": [0.2, 0.4],
-                    "clustered": {"low": 0.02, "high": 0.8, "groups": 3, "p_value": None},
-                    "n": 5,
-                    "scored": 4,
-                }
-            ],
-            "capability": {
-                "piqa": {
-                    "metric": "acc",
-                    "value": 0.6,
-                    "stderr": 0.02,
-                    "low": 0.56,
-                    "high": 0.64,
-                    "n": 500,
-                    "unparsed": 0,
-                }
-            },
-            "drift": {
-                "perplexity": 1.5,
-                "kl": 0.1,
-                "low": 0.05,
-                "high": 0.2,
-                "answers": 8,
-                "tokens": 100,
-            },
+            "specification": {"name": "base", "intervention": "none", "draw": 0},
             "trained_parameters": 0,
             "frozen_unchanged": None,
             "skipped": None,
             "seconds": {"generate": 1.5},
         },
         "unsafe_experts": {
-            "tasks": {},
-            "measurements": [],
-            "capability": {},
-            "drift": None,
+            "specification": {
+                "name": "unsafe_experts",
+                "intervention": "train_experts",
+                "experts": "selected",
+            },
             "trained_parameters": 100,
             "frozen_unchanged": True,
             "skipped": None,
             "seconds": {},
         },
     },
+    "measurements": [
+        {
+            "variant": "base",
+            "task": "advbench",
+            "kind": "harmful",
+            "metric": "refusal_rate",
+            "judge": "keyword",
+            "value": 0.25,
+            "low": 0.05,
+            "high": 0.7,
+            "n": 5,
+            "scored": 4,
+            "unscored": 1,
+            "truncated": 2,
+            "worst_case": [0.2, 0.4],
+            "clustered": {"low": 0.02, "high": 0.8, "groups": 3, "p_value": None},
+            "corrected": None,
+            "not_corrected": None,
+            "stderr": None,
+            "unparsed": None,
+            "tokens": None,
+        },
+        {
+            "variant": "base",
+            "task": "piqa",
+            "kind": "capability",
+            "metric": "acc",
+            "judge": None,
+            "value": 0.6,
+            "low": 0.56,
+            "high": 0.64,
+            "n": 500,
+            "scored": 500,
+            "unscored": 0,
+            "truncated": None,
+            "worst_case": None,
+            "clustered": None,
+            "corrected": None,
+            "not_corrected": None,
+            "stderr": 0.02,
+            "unparsed": 0,
+            "tokens": None,
+        },
+    ],
     "comparisons": [
         {
             "variant": "unsafe_experts",
@@ -130,8 +127,11 @@ DOCUMENT = {
             "p_adjusted": 0.02,
             "family": "harmful against base",
             "test": "exact McNemar",
+            "unit": "prompts",
             "n": 4,
             "discordant": 2,
+            "margin": None,
+            "verdict": None,
             "minimum_detectable": None,
             "clustered": None,
         }
@@ -188,23 +188,42 @@ def test_bytes_that_are_not_utf8_are_bad_input(tmp_path):
         read_summary(tmp_path)
 
 
-@pytest.mark.parametrize("text", ['{"schema_version": 2}', "{}", "[]", '{"schema_version": "1"}'])
-def test_other_schema_version_is_bad_input(text, tmp_path):
-    with pytest.raises(BadInputError, match="this version reads 1"):
+@pytest.mark.parametrize("text", ["{}", "[]", '{"schema_version": "1"}', '{"schema_version": 0}'])
+def test_file_without_a_schema_version_is_bad_input(text, tmp_path):
+    with pytest.raises(BadInputError, match=r"schema_version is .*; expected a number such as 2"):
         read_summary(put(tmp_path, text))
 
 
 def test_broken_field_is_named(document, tmp_path):
-    document["variants"]["base"]["tasks"]["advbench"]["n"] = "five"
-    with pytest.raises(BadInputError, match=r"variants\.base\.tasks\.advbench\.n: .*integer") as error:
+    document["measurements"][0]["n"] = "five"
+    with pytest.raises(BadInputError, match=r"measurements\.0\.n: .*integer") as error:
         read_summary(put(tmp_path, json.dumps(document)))
     assert "\n" not in str(error.value)
 
 
-def test_unknown_field_is_refused(document, tmp_path):
-    document["model"]["colour"] = "red"
-    with pytest.raises(BadInputError, match=r"model\.colour"):
-        read_summary(put(tmp_path, json.dumps(document)))
+def test_what_a_newer_version_added_is_passed_over(document, tmp_path):
+    newer = copy.deepcopy(document) | {"schema_version": 3, "claims": []}
+    newer["model"]["colour"] = "red"
+    newer["measurements"][0]["colour"] = "red"
+    assert read_summary(put(tmp_path, json.dumps(newer))) == Summary.model_validate(document)
+
+
+def test_what_a_newer_version_left_out_is_named_with_its_version(document, tmp_path):
+    newer = {name: value for name, value in document.items() if name != "judge"} | {"schema_version": 3}
+    with pytest.raises(BadInputError, match=r"judge: missing \(schema_version 3, this version writes 2\)"):
+        read_summary(put(tmp_path, json.dumps(newer)))
+
+
+def test_what_is_written_has_no_unknown_field(document):
+    document["measurements"][0]["colour"] = "red"
+    with pytest.raises(ValidationError, match="colour"):
+        Summary.model_validate(document)
+
+
+def test_a_lost_summary_of_a_run_is_made_again_by_measure(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(BadInputError, match="`harness measure "):
+        read_summary(tmp_path)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
@@ -216,7 +235,7 @@ def test_nan_in_a_file_is_refused_wherever_it_stands(document, number, tmp_path)
 
 
 def test_nan_is_refused_in_memory(document):
-    document["variants"]["base"]["capability"]["piqa"]["value"] = float("nan")
+    document["measurements"][1]["value"] = float("nan")
     with pytest.raises(ValidationError, match="finite"):
         Summary.model_validate(document)
 
@@ -233,20 +252,18 @@ def test_nan_is_refused_in_memory(document):
     ],
 )
 def test_task_figures_that_contradict_each_other_are_refused(document, change, message):
-    document["variants"]["base"]["tasks"]["advbench"].update(change)
+    document["measurements"][0].update(change)
     with pytest.raises(ValidationError, match=message):
         Summary.model_validate(document)
 
 
 def test_rate_is_null_when_nothing_was_scored(document):
-    document["variants"]["base"]["tasks"]["advbench"].update(
-        scored=0, unscored=5, value=None, low=None, high=None
-    )
-    assert Summary.model_validate(document).variants["base"].tasks["advbench"].value is None
+    document["measurements"][0].update(scored=0, unscored=5, value=None, low=None, high=None)
+    assert Summary.model_validate(document).measurements[0].value is None
 
 
 def test_bound_that_misses_the_rate_by_rounding_is_accepted(document):
-    document["variants"]["base"]["tasks"]["advbench"].update(value=1.0, high=1 - 1e-16 * 4)
+    document["measurements"][0].update(value=1.0, high=1 - 1e-16 * 4)
     Summary.model_validate(document)
 
 
@@ -259,7 +276,19 @@ def test_trained_variant_has_a_frozen_proof_and_no_other_has(document, trained, 
 
 def test_skipped_variant_has_no_results(document):
     document["variants"]["base"]["skipped"] = "does not fit"
-    with pytest.raises(ValidationError, match="skipped variant has results"):
+    with pytest.raises(ValidationError, match="skipped variant 'base' has results"):
+        Summary.model_validate(document)
+
+
+def test_measurement_of_an_unknown_variant_is_refused(document):
+    document["measurements"][0]["variant"] = "random_experts"
+    with pytest.raises(ValidationError, match="'random_experts'"):
+        Summary.model_validate(document)
+
+
+def test_a_figure_given_twice_is_refused(document):
+    document["measurements"].append(document["measurements"][0])
+    with pytest.raises(ValidationError, match="refusal_rate of 'base' on advbench by keyword is given twice"):
         Summary.model_validate(document)
 
 

@@ -11,8 +11,9 @@ from typing import Literal
 from harness.base.errors import BadInputError, nearest
 from harness.config import RunConfig
 from harness.report.boards.entries import Entry
-from harness.report.leaderboard import BASE, Cell, Column, cells_of, columns_of
+from harness.report.leaderboard import Cell, Column, cells_of, columns_of
 from harness.runs.protocol import Protocol
+from harness.runs.rows import BASE
 
 GroupBy = Literal["model", "variant", "none"]
 
@@ -82,7 +83,7 @@ def build_boards(
     comparable: dict[tuple[tuple[str, Protocol], ...], list[Entry]] = {}
     for entry in entries:
         comparable.setdefault(tuple(sorted(entry.protocols.items())), []).append(entry)
-    ordered = sorted(comparable.values(), key=lambda group: (-len(group), str(group[0].path)))
+    ordered = sorted(comparable.values(), key=lambda group: (-len(group), str(group[0].run.path)))
     return [
         _board(group, None if index == 0 else _why(ordered[0][0], group[0]), group_by, sort)
         for index, group in enumerate(ordered)
@@ -189,7 +190,9 @@ def _order(
     wanted = [
         (figure.value if column.more_is_better else -figure.value)
         for column, figure in zip(columns, row.figures, strict=True)
-        if figure is not None and (column.task == sort if sort else column.kind == "harmful")
+        if figure is not None
+        and column.decides
+        and (column.asked == sort if sort else column.kind == "harmful")
     ]
     group = {"model": row.model, "variant": row.variant, "none": ""}[group_by]
     return group, -fmean(wanted) if wanted else float("inf"), f"{row.model} {row.variant} {row.settings}"

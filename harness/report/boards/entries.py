@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInputError
-from harness.base.files import read_json
 from harness.config import RunConfig, whole_settings
-from harness.runs.integrity import verify_files
+from harness.runs.layout import Layout, run_folders
 from harness.runs.protocol import Protocol, protocols
-from harness.runs.run_folder import MANIFEST, RUN_FILE
-from harness.runs.summary import FILE_NAME, Summary, read_summary
+from harness.runs.run import Run
+from harness.runs.summary import Summary
 
-_READ = (FILE_NAME, RUN_FILE, "splits.json")
-_DEPTH = 3
 # A table has columns for these; prompts and measures that differ make tables of their own.
 _COLUMNS = {"model", "seed"}
 
@@ -26,14 +23,14 @@ class Entry:
     """One finished run.
 
     Attributes:
-        path: its folder.
+        run: its folder.
         summary: what it found.
         protocols: how each task was put.
         seed: of the run.
         settings: dotted names of settings to their values, of those that change a variant's figures.
     """
 
-    path: Path
+    run: Run
     summary: Summary
     protocols: Mapping[str, Protocol]
     seed: int
@@ -59,7 +56,7 @@ def read_entries(places: Sequence[Path]) -> tuple[list[Entry], list[LeftOut]]:
     entries: list[Entry] = []
     left_out: list[LeftOut] = []
     for place in places:
-        if (place / RUN_FILE).is_file() or (place / FILE_NAME).is_file():
+        if Layout(place).is_run():
             entries.append(read_entry(place))
             continue
         found = list(run_folders(place))
@@ -73,33 +70,20 @@ def read_entries(places: Sequence[Path]) -> tuple[list[Entry], list[LeftOut]]:
     return entries, left_out
 
 
-def run_folders(place: Path) -> Iterator[Path]:
-    """Yield the run folders below a folder, a few levels deep, in the order of their names."""
-    level = [place] if place.is_dir() else []
-    for _ in range(_DEPTH):
-        below = sorted(path for folder in level for path in folder.iterdir() if path.is_dir())
-        level = []
-        for path in below:
-            if (path / RUN_FILE).is_file() or (path / FILE_NAME).is_file():
-                yield path
-            elif not path.name.startswith("."):
-                level.append(path)
-
-
-def read_entry(run: Path) -> Entry:
+def read_entry(path: Path) -> Entry:
     """Read one run.
 
     Raises:
         BadInputError: it is not finished, or a file that is read is not what the run wrote.
     """
-    if not (run / FILE_NAME).is_file() or not (run / MANIFEST).is_file():
-        raise BadInputError(f"{run}: the run is not finished: it has no {FILE_NAME}")
-    verify_files(run, _READ)
-    summary = read_summary(run)
-    config = read_json(run / RUN_FILE).get("config", {})
+    run = Run(path)
+    if not run.is_finished:
+        raise BadInputError(f"{path}: the run is not finished: it has no {run.layout.summary.name}")
+    run.verify(run.layout.summary, run.layout.run, run.layout.splits)
+    config = run.record.config
     decisive = RunConfig.names_deciding("answers", "experts", "training") - _COLUMNS
     settings = {name: value for name, value in _flat(config, whole_settings()).items() if name in decisive}
-    return Entry(run, summary, protocols(run, summary), int(config.get("seed", 0)), settings)
+    return Entry(run, run.summary, protocols(run), int(config.get("seed", 0)), settings)
 
 
 def _flat(settings: Mapping[str, Any], whole: frozenset[str], prefix: str = "") -> dict[str, Any]:

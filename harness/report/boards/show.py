@@ -72,9 +72,10 @@ def print_boards(
         ):
             console.print(whole)
             continue
-        # On a narrow terminal, harmful tasks, benign ones and capability below one another.
-        for place, kind in enumerate(dict.fromkeys(column.kind for column in board.columns)):
-            columns = [column for column in board.columns if column.kind == kind]
+        # On a narrow terminal, harmful tasks, benign ones and capability below one another; further metrics apart.
+        parts = dict.fromkeys((column.kind, column.decides) for column in board.columns)
+        for place, part in enumerate(parts):
+            columns = [column for column in board.columns if (column.kind, column.decides) == part]
             console.print(_table(board, columns, title(board) if place == 0 else ""))
     for out in left_out:
         console.print(Text(f"left out: {visible(out.reason)}", "yellow"))
@@ -140,7 +141,7 @@ def as_json(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> dict[str, A
                         "seeds": list(row.seeds),
                         "runs": list(row.runs),
                         "figures": {
-                            column.task: None
+                            _key(column): None
                             if figure is None
                             else {"kind": column.kind, "metric": column.name, **asdict(figure)}
                             for column, figure in zip(board.columns, row.figures, strict=True)
@@ -153,6 +154,11 @@ def as_json(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> dict[str, A
         ],
         "left_out": [{"path": str(out.path), "reason": out.reason} for out in left_out],
     }
+
+
+def _key(column: Column) -> str:
+    """Return the name of a figure: its task; of a metric beside the one that decides, both."""
+    return column.task if column.decides else f"{column.task} {column.name}"
 
 
 def as_html(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> str:

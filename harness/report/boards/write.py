@@ -10,9 +10,9 @@ from pathlib import Path
 
 from harness.base.files import write_text
 from harness.report.boards.boards import GroupBy, build_boards
-from harness.report.boards.entries import read_entries, run_folders
+from harness.report.boards.entries import read_entries
 from harness.report.boards.show import as_csv, as_html, as_json, as_markdown, print_boards
-from harness.runs.summary import FILE_NAME
+from harness.runs.layout import Layout, run_folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +70,5 @@ def keep_writing(places: Sequence[Path], outputs: Outputs, seconds: float) -> No
 
 def _state(places: Sequence[Path]) -> frozenset[tuple[str, int]]:
     folders = [each for place in places for each in (place, *run_folders(place))]
-    summaries = (folder / FILE_NAME for folder in folders)
+    summaries = (Layout(folder).summary for folder in folders)
     return frozenset((str(path), path.stat().st_mtime_ns) for path in summaries if path.is_file())

@@ -13,6 +13,7 @@ from harness.cli.main import main
 from harness.engines.transformers import TransformersEngine
 from harness.models.load import resolve_model
 from harness.routing.files import load_counts
+from harness.runs.summary import read_summary
 
 RUN = ("run", "--intervention", "unsafe_experts", "--baselines", "steer", "--capability-limit", "8")
 
@@ -45,14 +46,22 @@ def test_the_selection_and_every_verdict_are_the_same(runs):
         a, b = load_counts(vllm / path.relative_to(transformers)), load_counts(path)
         np.testing.assert_array_equal(a.counts, b.counts)
     # Not a run in which nothing happened.
-    assert ours["variants"]["unsafe_experts"]["tasks"]["demo_harmful"]["value"] > 0.9
+    assert (
+        read_summary(vllm).figure("unsafe_experts", "demo_harmful", "refusal_rate", ours["judge"]).value > 0.9
+    )
 
 
 def test_capability_through_vllm_is_capability_through_transformers(runs):
-    ours, theirs = (read_json(run / "summary.json")["variants"] for run in runs)
-    for name in theirs:
-        for task, expected in theirs[name]["capability"].items():
-            assert ours[name]["capability"][task]["value"] == expected["value"]
+    ours, theirs = (
+        {
+            (row.variant, row.task): row.value
+            for row in read_summary(run).measurements
+            if row.kind == "capability"
+        }
+        for run in runs
+    )
+    assert theirs
+    assert ours == theirs
 
 
 def test_what_was_served_is_on_record(runs):

@@ -12,6 +12,11 @@ from harness.base.files import read_json, write_json
 from harness.runs.run_folder import RunFolder
 
 
+def _is_changed(row: dict[str, Any]) -> bool:
+    wanted = ("unsafe_experts", "demo_harmful", "refusal_rate")
+    return (row["variant"], row["task"], row["metric"]) == wanted
+
+
 @pytest.fixture(scope="session")
 def like(small_run: Path) -> Callable[..., Path]:
     """Write a run folder like the small run's, without what no leaderboard reads."""
@@ -30,19 +35,16 @@ def like(small_run: Path) -> Callable[..., Path]:
             "run_id": folder.name,
             "model": {**summary["model"], "name": model, "fingerprint": model.ljust(64, "0")},
         }
-        variants = {name: dict(variant) for name, variant in summary["variants"].items()}
-        own = variants["unsafe_experts"]
         value = refused / 12
-        result = {
-            **own["tasks"]["demo_harmful"],
-            "value": value,
-            "low": max(0, value - 0.1),
-            "high": min(1, value + 0.1),
+        changed = {"value": value, "low": max(0, value - 0.1), "high": min(1, value + 0.1)}
+        figures = [{**row, "judge": judge if row["judge"] else None} for row in summary["measurements"]]
+        summary |= {
+            "judge": judge,
+            "measurements": [row | (changed if _is_changed(row) else {}) for row in figures],
+            "comparisons": [
+                {**row, "judge": judge if row["judge"] else None} for row in summary["comparisons"]
+            ],
         }
-        own["tasks"] = {**own["tasks"], "demo_harmful": result}
-        for variant in variants.values():
-            variant["tasks"] = {task: {**row, "judge": judge} for task, row in variant["tasks"].items()}
-        summary["variants"] = variants
         run["config"] = {**run["config"], "seed": seed}
         run["config"]["selection"] = {**run["config"]["selection"], **(settings or {})}
         folder.mkdir(parents=True)

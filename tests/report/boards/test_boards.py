@@ -147,7 +147,7 @@ def test_a_damaged_run_in_a_folder_is_named_and_one_that_was_asked_for_is_refuse
     bad = like(tmp_path / "bad")
     (bad / "summary.json").write_text((bad / "summary.json").read_text().replace("0.5", "0.9", 1))
     entries, left_out = read_entries([tmp_path])
-    assert [entry.path.name for entry in entries] == ["good"]
+    assert [entry.run.path.name for entry in entries] == ["good"]
     assert "summary.json was changed" in left_out[0].reason
     with pytest.raises(BadInputError, match=r"summary\.json was changed"):
         read_entries([bad, tmp_path / "good"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 
 from harness.base.files import read_jsonl, write_jsonl
-from harness.pipeline.clustering import with_clusters
-from harness.runs.run_folder import RunFolder
+from harness.runs.measure import measure
+from harness.runs.run import read_run
 from harness.runs.summary import read_summary
 
 
@@ -23,8 +23,8 @@ def repeated(small_run, tmp_path):
 
 def test_rates_and_tests_are_also_told_over_groups(small_run, tmp_path):
     run = repeated(small_run, tmp_path)
-    summary = with_clusters(RunFolder(run), read_summary(run))
-    rows = {row.task: row for row in summary.variants["system_prompt"].measurements}
+    summary = measure(read_run(run))
+    rows = {row.task: row for row in summary.of("system_prompt")}
     assert rows["demo_harmful"].clustered.groups == 6
     width = rows["demo_harmful"].high - rows["demo_harmful"].low
     assert rows["demo_harmful"].clustered.high - rows["demo_harmful"].clustered.low >= width
@@ -36,7 +36,6 @@ def test_rates_and_tests_are_also_told_over_groups(small_run, tmp_path):
 
 def test_a_task_of_different_prompts_stays_as_it_is(small_run):
     summary = read_summary(small_run)
-    for variant in summary.variants.values():
-        for row in variant.measurements:
-            if row.task == "demo_twins":
-                assert row.clustered is None
+    rows = [row for row in summary.measurements if row.task == "demo_twins"]
+    assert rows
+    assert all(row.clustered is None for row in rows)

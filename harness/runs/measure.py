@@ -1,0 +1,162 @@
+"""From the files of a run folder to its summary: the one way to every figure.
+
+It is a pure function of the folder, so a summary that was lost, or made before a judge was added, is made again without
+the model or the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import BadInputError
+from harness.runs.evidence import QUANTITIES, Evidence
+from harness.runs.inference import comparisons
+from harness.runs.judged import agreements, judge_summaries
+from harness.runs.metric import METRICS, metric_of
+from harness.runs.rows import Measurement
+from harness.runs.summary import (
+    ModelSummary,
+    SelectedExpert,
+    SelectionSummary,
+    Summary,
+    TopicSummary,
+    VariantSummary,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.runs.run import Run
+
+_OF_AN_EXPERT = ("risk_diff", "low", "high", "q_value")
+
+
+def measure(run: Run) -> Summary:
+    """Return a run's summary, made from its answers, verdicts, scores and proofs.
+
+    Raises:
+        BadInputError: the run is not finished, or a file that is needed is missing or is not what a run writes.
+    """
+    evidence = run if isinstance(run, Evidence) else Evidence(run)
+    evidence.require_whole()
+    record, model = evidence.record, evidence.model
+    figures = measurements(evidence)
+    return Summary(
+        run_id=_given(evidence, "run_id"),
+        created=_given(evidence, "created"),
+        harness_version=record.versions.get("harness", "unknown"),
+        model=ModelSummary(**model.model_dump(include=set(ModelSummary.model_fields))),
+        intervention=_given(evidence, "intervention"),
+        seeds=record.seeds,
+        decoding=_decoding(evidence),
+        judge=evidence.primary,
+        judges=judge_summaries(evidence),
+        agreement=agreements(evidence),
+        selection=_selection(evidence),
+        variants={name: _variant(evidence, name) for name in record.variants},
+        measurements=figures,
+        comparisons=comparisons(evidence, figures),
+        seconds={name: stage.seconds for name, stage in record.stages.items()},
+    )
+
+
+def measurements(run: Evidence) -> list[Measurement]:
+    """Return every figure, variant by variant: by the primary judge, then by others, then what needs no judge."""
+    from harness.runs.capability import Capability
+
+    metrics = [*(METRICS.get(name) for name in METRICS.in_order()), Capability("")]
+    judges: list[str | None] = [*(name for of in QUANTITIES for name in run.judges_of(of)), None]
+    tasks = list(run.asked)
+
+    def place(row: Measurement) -> tuple[int, bool, int]:
+        decides = metric_of(row.metric, row.kind).decides
+        return _place(row.judge, judges), not decides, _place(row.task, tasks)
+
+    return [
+        row
+        for variant, evaluated in run.evaluated.items()
+        if evaluated.skipped is None
+        for row in sorted((row for metric in metrics for row in metric.measure(run, variant)), key=place)
+    ]
+
+
+def _place(name: str | None, names: Sequence[str | None]) -> int:
+    return names.index(name) if name in names else len(names)
+
+
+def _given(run: Evidence, name: str) -> str:
+    value = getattr(run.record, name)
+    if value is None:
+        raise BadInputError(f"{run.layout.run}: {name}: missing")
+    return str(value)
+
+
+def _decoding(run: Evidence) -> dict[str, Any]:
+    config = run.record.config
+    generation, evaluation = config["generation"], config["evaluation"]
+    return {
+        "strategy": "greedy",
+        "max_new_tokens": {task: asked.max_new_tokens for task, asked in run.asked.items()},
+        "batch_size": generation["batch_size"],
+        "chat_template_kwargs": generation["chat_template_kwargs"],
+        "engine": run.record.engine,
+        "dtype": config["dtype"],
+        **({"opening": evaluation["opening"]} if evaluation["forced_start"] else {}),
+    }
+
+
+def _variant(run: Evidence, name: str) -> VariantSummary:
+    evaluated = run.evaluated[name]
+    proof = run.proof(name) if evaluated.trained else None
+    return VariantSummary(
+        specification=dict(run.variants[name]),
+        trained_parameters=run.delta(name).parameters if evaluated.trained else 0,
+        frozen_unchanged=None if proof is None else proof.frozen_unchanged,
+        skipped=evaluated.skipped,
+        seconds=_seconds(run, name),
+    )
+
+
+def _seconds(run: Evidence, variant: str) -> dict[str, float]:
+    """Return how long each kind of stage took for a variant; several tasks of one kind are one stage."""
+    found: dict[str, float] = {}
+    for name, stage in run.record.stages.items():
+        what, _, whose = name.partition(" ")
+        if whose.split("/")[0] == variant:
+            found[what] = round(found.get(what, 0.0) + stage.seconds, 3)
+    return found
+
+
+def _selection(run: Evidence) -> SelectionSummary | None:
+    """Describe the experts that the intervention acts on, where the run compared all experts."""
+    own = run.record.intervention
+    selection = None if own is None else run.selection(own)
+    if own is None or selection is None:
+        return None
+    if not run.layout.experts.is_file():
+        return None
+    table = run.experts()
+    rows = table[table["phase"] == selection.phase].set_index(["layer", "expert"])
+    if rows.empty:
+        return None
+    chosen = rows.loc[list(selection.experts)]
+    return SelectionSummary(
+        method=str(selection.method),
+        phase=str(selection.phase),
+        experts=[
+            SelectedExpert(layer=layer, expert=expert, **{name: row[name] for name in _OF_AN_EXPERT})
+            for (layer, expert), row in zip(selection.experts, chosen.to_dict("records"), strict=True)
+        ],
+        topic=_topic(run, chosen),
+    )
+
+
+def _topic(run: Evidence, chosen: pd.DataFrame) -> TopicSummary | None:
+    if chosen["topic_adjusted"].isna().any():
+        return None
+    return TopicSummary(
+        control=run.record.control_tasks,
+        against_benign=float(chosen["prompt_diff"].mean()),
+        against_control=float(chosen["topic_adjusted"].mean()),
+    )

@@ -1,0 +1,120 @@
+"""What a kind of figure is: how it is measured, what it is called, and which way is better.
+
+A metric is one object in one file, registered by name. Reports, leaderboards and gates ask it and know no name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+from harness.base.registry import Registry
+from harness.metrics.paired import Comparison as Paired
+from harness.runs.rows import Clustered, Kind, Measurement, Unit
+
+if TYPE_CHECKING:
+    from harness.runs.evidence import Evidence
+
+Better = Literal["higher", "lower"]
+
+
+class Tested(NamedTuple):
+    """A test of two variants on one figure.
+
+    Attributes:
+        result: over samples that both have.
+        unit: what a sample is.
+        family: what is asked, as the family's name begins: tests are adjusted together within it.
+        clustered: the same over groups of near-duplicates, where there are any.
+    """
+
+    result: Paired
+    unit: Unit
+    family: str = ""
+    clustered: Clustered | None = None
+
+
+class Metric(ABC):
+    """One kind of figure.
+
+    Attributes:
+        name: as summary.json and gates name it.
+        unit: a share of 1, shown in percent, or a plain number; None where the figures tell.
+        decides: whether the best variant and the conclusion rest on it.
+        on_leaderboard: whether it is a column.
+        of_a_task: whether it is measured on each task, rather than over all.
+        is_proportion: whether it is a share of yes-or-no samples, so that its counts decide a bound exactly.
+        words: what a sample that counts is called, and one that does not.
+    """
+
+    name: str
+    unit: Literal["share", "number"] | None = None
+    decides: ClassVar[bool] = False
+    on_leaderboard: bool = False
+    of_a_task: ClassVar[bool] = True
+    is_proportion: ClassVar[bool] = False
+    words: tuple[str, str] = ("yes", "no")
+
+    def label(self, kind: Kind) -> str:
+        """Return what a heading calls it."""
+        return self.name
+
+    def better(self, kind: Kind) -> Better | None:
+        """Return which way is better; None where neither is."""
+        return None
+
+    @abstractmethod
+    def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
+        """Yield a variant's figures."""
+
+    def samples(self, run: Evidence, row: Measurement) -> Mapping[str, bool | None] | None:
+        """Return whether each sample counts towards a share, None where it was not judged.
+
+        Returns:
+            By the sample's id; None where the figure is no share of samples.
+        """
+        return None
+
+    def compare(self, run: Evidence, row: Measurement, other: Measurement) -> Tested | None:
+        """Test one variant's figure against another's; None where that is not done."""
+        return None
+
+
+class _Unregistered(Metric):
+    """A figure of a metric that another installation knew."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
+        """Yield nothing."""
+        yield from ()
+
+
+METRICS: Registry[Metric] = Registry("metric")
+for _name, _where in (
+    ("refusal_rate", "judged_rates:REFUSAL_RATE"),
+    ("harmful_rate", "judged_rates:HARMFUL_RATE"),
+    ("refusal_verbatim_trained", "phrasing:VERBATIM"),
+    ("refusal_similarity_trained", "phrasing:LIKE_TRAINED"),
+    ("refusal_similarity_held_out", "phrasing:LIKE_HELD_OUT"),
+    ("kl", "drift:KL"),
+    ("perplexity", "drift:PERPLEXITY"),
+):
+    METRICS.add(_name, f"harness.runs.{_where}")
+
+
+def metric_named(name: str, task: str | None) -> Metric:
+    """Return the metric that a name stands for; on a task it may be lm-eval's, whose names are its own."""
+    known = METRICS.get(name) if name in METRICS else None
+    return known if known is not None and (known.of_a_task or task is None) else metric_of(name, "capability")
+
+
+def metric_of(name: str, kind: Kind) -> Metric:
+    """Return the metric of a figure; of a capability task it is lm-eval's, whatever its name."""
+    if kind == "capability":
+        from harness.runs.capability import Capability
+
+        return Capability(name)
+    return METRICS.get(name) if name in METRICS else _Unregistered(name)

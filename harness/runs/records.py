@@ -1,0 +1,214 @@
+"""What the small files of a run folder hold; reading leaves out fields that this version does not know."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ModelRecord(_Record):
+    """The model that all variants start from."""
+
+    name: str
+    """As it was asked for."""
+    path: str
+    """The folder that it was read from; it may be gone."""
+    fingerprint: str = ""
+    """A hash over the weights and the configuration."""
+    moe_layers: int | None = None
+    """How many layers route tokens to experts; None, as all below, in runs that did not record it."""
+    experts_per_layer: int | None = None
+    """How many experts such a layer has."""
+    experts_per_token: int | None = None
+    """How many of them a token is sent to."""
+    parameters: int | None = None
+    """How many parameters the model has, those of all experts included."""
+
+
+class AskedRecord(_Record):
+    """How the test prompts of a task were asked."""
+
+    kind: Literal["harmful", "benign"]
+    max_new_tokens: int
+    """The longest answer."""
+    opening: str = ""
+    """What of the answer was given; empty but for a forced start."""
+
+
+class JudgeRecord(_Record):
+    """A judge that gave verdicts on the run's answers."""
+
+    measures: str
+    """The quantity that its labels are about: refusal or harmfulness."""
+    fingerprint: str
+    """Changes whenever the same answer might get another verdict."""
+
+
+class EvaluatedRecord(_Record):
+    """How a variant's evaluation ended."""
+
+    trained: bool
+    """Whether its experts were trained."""
+    skipped: str | None
+    """Why it was not evaluated; None if it was."""
+
+
+class DeltaRecord(_Record):
+    """delta.json, as far as figures need it."""
+
+    parameters: int
+    """How many parameters were trained."""
+
+
+class PhrasingsRecord(_Record):
+    """training/phrasings.json: phrasings of refusal, with {topic} in place of what a request is about."""
+
+    trained: list[str]
+    """Those that variants were trained on."""
+    held_out: list[str]
+    """Those that no variant was trained on."""
+
+
+class TaskRecord(_Record):
+    """A prompt task of the run."""
+
+    name: str
+    version: int | str
+    kind: Literal["harmful", "benign"]
+
+
+class StageRecord(_Record):
+    """One stage of the run."""
+
+    fingerprint: str
+    """Of everything that can change what the stage writes."""
+    state: str
+    """done or started."""
+    seconds: float
+    """Wall-clock seconds over all tries; 0 for a stage that was lent by another run."""
+
+
+class RunRecord(_Record):
+    """run.json. A part that is missing, as in a run that was only begun, is empty."""
+
+    run_id: str | None = None
+    created: str | None = None
+    """When the run was started, in ISO 8601."""
+    command: str | list[str] | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Every setting."""
+    model: ModelRecord | None = None
+    tasks: list[TaskRecord] = Field(default_factory=list)
+    seeds: dict[str, int] = Field(default_factory=dict)
+    """Each seed by what it decides."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of the packages that can change a result."""
+    device: str | None = None
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Each variant's whole specification by its name; empty in runs that recorded none."""
+    asked: dict[str, AskedRecord] = Field(default_factory=dict)
+    """How each task was asked, forced starts apart from free ones; empty in runs that recorded none, as all below."""
+    engine: str | None = None
+    """What generated the answers."""
+    control_tasks: list[str] = Field(default_factory=list)
+    """The benign tasks on the harmful prompts' own topics."""
+    judges: dict[str, JudgeRecord] = Field(default_factory=dict)
+    """The judges that gave verdicts, the primary one first."""
+    evaluated: dict[str, EvaluatedRecord] = Field(default_factory=dict)
+    """The variants whose evaluation has ended."""
+    more_judges: list[str] = Field(default_factory=list)
+    """Judges that were added after the run."""
+    stages: dict[str, StageRecord] = Field(default_factory=dict)
+    """By name, in the order they were first begun."""
+
+    @property
+    def intervention(self) -> str | None:
+        """The variant that the run was made to evaluate."""
+        return self.config.get("intervention")
+
+    @property
+    def judge(self) -> str | None:
+        """The primary judge."""
+        return self.config.get("judge")
+
+
+class SplitTask(_Record):
+    """The prompts of one task, by their ids."""
+
+    fingerprint: str = ""
+    """Of all prompts of the task."""
+    ids: dict[str, list[str]] = Field(default_factory=dict)
+    """By role: identify, train, test."""
+    categories: dict[str, str] = Field(default_factory=dict)
+    """What each test prompt is about, by id, where its data set says."""
+
+
+class SplitsRecord(_Record):
+    """splits.json."""
+
+    tasks: dict[str, SplitTask]
+
+
+class Selection(_Record):
+    """selection.json: the experts that a variant acts on."""
+
+    experts: tuple[tuple[int, int], ...]
+    """(layer, expert) pairs."""
+    phase: str | None = None
+    """The tokens they were scored on."""
+    method: str | None = None
+    """How they were chosen."""
+    overlap_with_selection: int | None = None
+    """How many of them the run's selection has too."""
+
+
+class TrainingStep(_Record):
+    """One row of train.jsonl."""
+
+    step: int
+    loss: float
+
+
+class Proof(_Record):
+    """proof.json."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    frozen_unchanged: bool
+    """Whether all weights but the trained experts' equal the base's, bit for bit."""
+    violations: list[str]
+    """What does not."""
+
+
+class ColouredTokens(_Record):
+    """One prompt and its answer in routing/token_shares.json, token by token."""
+
+    task: str
+    kind: Literal["harmful", "benign"]
+    id: str
+    prompt_tokens: int
+    texts: list[str]
+    shares: list[float]
+
+
+class TrainingExample(_Record):
+    """One row of training/examples.jsonl."""
+
+    task: str
+    id: str
+    prompt: str
+    answer: str
+    aim: str
+
+
+class CapturedAnswer(_Record):
+    """One row of routing/TASK.jsonl: what a captured prompt was answered."""
+
+    id: str
+    prompt: str
+    response: str

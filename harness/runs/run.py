@@ -1,0 +1,361 @@
+"""A run folder as Python objects.
+
+Opening a folder reads nothing; each file is read when it is first asked for, checked, and kept. Open the folder again
+to see what has changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from harness.base.errors import BadInputError, first_line, nearest
+from harness.base.schema import read_json_as, read_jsonl_as, validated
+from harness.runs import integrity
+from harness.runs.layout import Layout, VariantLayout
+from harness.runs.records import (
+    CapturedAnswer,
+    ColouredTokens,
+    DeltaRecord,
+    ModelRecord,
+    PhrasingsRecord,
+    Proof,
+    RunRecord,
+    Selection,
+    SplitsRecord,
+    TrainingExample,
+    TrainingStep,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.capability.results import CapabilityResult
+    from harness.data.answer import Answer
+    from harness.judges.base import Verdict
+    from harness.metrics.drift import Drift
+    from harness.routing.counts import RoutingCounts
+    from harness.routing.tokens import RoutedTokens
+    from harness.runs.summary import Summary
+
+T = TypeVar("T")
+
+EXPERT_COLUMNS = ("phase", "layer", "expert", "risk_diff")
+
+
+def read_run(path: Path | str) -> Run:
+    """Open a run folder for reading, finished or not.
+
+    Raises:
+        BadInputError: the folder is not that of a run, or its run.json cannot be read.
+    """
+    run = Run(path)
+    if not run.layout.is_run():
+        raise BadInputError(f"{run.path} is not the folder of a run: it has no {run.layout.run.name}")
+    if run.layout.run.exists():
+        _ = run.record
+    return run
+
+
+class Run:
+    """A run folder, read file by file as it is asked for.
+
+    A file that is there and cannot be used raises a BadInputError of one line, from whatever reads it.
+
+    Args:
+        path: the folder; it is not looked at yet (`read_run` does).
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.layout = Layout(self.path)
+        self._kept: dict[Path, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """run.json as it is.
+
+        Raises:
+            BadInputError: it is missing, or not a JSON object.
+        """
+        content = self._required(self.layout.run, object)
+        if not isinstance(content, dict):
+            raise BadInputError(
+                f"{self.layout.run}: not the run.json of a run: expected an object, found {_kind(content)}"
+            )
+        return content
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """run.json: configuration, model, tasks, seeds, versions, variants, stages."""
+        return validated(self.content, RunRecord, self.layout.run)
+
+    @property
+    def model(self) -> ModelRecord:
+        """The model that all variants start from.
+
+        Raises:
+            BadInputError: run.json does not say.
+        """
+        if self.record.model is None:
+            raise BadInputError(f"{self.layout.run}: model: missing")
+        return self.record.model
+
+    @cached_property
+    def splits(self) -> SplitsRecord:
+        """The ids of the prompts of each task and role."""
+        return self._required(self.layout.splits, SplitsRecord)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """summary.json.
+
+        Raises:
+            BadInputError: the run is not finished.
+        """
+        from harness.runs.summary import read_summary
+
+        return read_summary(self.path)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run came to its end: it has a summary, and a manifest of its files."""
+        return self.layout.summary.is_file() and self.layout.manifest.is_file()
+
+    def verify(self, *files: Path) -> dict[str, integrity.FileRecord]:
+        """Compare files with the manifest; without any, the whole folder.
+
+        Returns:
+            What the manifest lists, by the file's name in the folder.
+
+        Raises:
+            BadInputError: the run is not finished, or a file is not what the run wrote.
+        """
+        if not files:
+            return integrity.verify_run(self.path)
+        return integrity.verify_files(self.path, (file.relative_to(self.path).as_posix() for file in files))
+
+    @cached_property
+    def variants(self) -> dict[str, dict[str, Any]]:
+        """Each variant's specification by its name; an empty one in older runs, which did not record it."""
+        if self.record.variants:
+            return dict(self.record.variants)
+        if self.layout.summary.is_file():
+            return {name: {} for name in self.summary.variants}
+        folders = (path for path in self.layout.variants.glob("[!.]*") if path.is_dir())
+        # base, which the others are compared with, comes first.
+        return {name: {} for name in sorted((path.name for path in folders), key=lambda n: (n != "base", n))}
+
+    def measurements(self) -> pd.DataFrame:
+        """Return every figure of the summary, one row per variant, task, metric and judge.
+
+        Columns: variant, task, kind, metric, judge, value, low, high, n, scored, unscored.
+        """
+        from harness.runs.frames import measurements
+
+        return measurements(self.summary)
+
+    def comparisons(self) -> pd.DataFrame:
+        """Return every paired test of the summary, one row each, with the columns of summary.json."""
+        from harness.runs.frames import comparisons
+
+        return comparisons(self.summary)
+
+    def answered(self, variant: str) -> list[str]:
+        """Return the tasks that a variant has answers to, sorted."""
+        return self.layout.variant(variant).answered()
+
+    def answers(self, variant: str, task: str) -> list[Answer]:
+        """Return a variant's answers to a task's test prompts, in the order they were asked.
+
+        Raises:
+            BadInputError: the run has none.
+        """
+        from harness.data.answer import Answer
+
+        files = self.layout.variant(variant)
+        path = files.responses(task)
+        if not path.is_file():
+            self._refuse(
+                files, f"no answers of '{variant}' to '{task}'", variant, task, self.answered(variant)
+            )
+        return self._rows(path, Answer)
+
+    def judges(self, variant: str, task: str) -> list[str]:
+        """Return the judges that gave verdicts on a variant's answers to a task, sorted."""
+        return self.layout.variant(variant).judges(task)
+
+    def verdicts(self, variant: str, task: str, judge: str | None = None) -> list[Verdict]:
+        """Return a judge's verdicts on a variant's answers to a task.
+
+        Args:
+            variant: whose answers.
+            task: what was asked.
+            judge: who judged; the run's primary judge if None.
+
+        Raises:
+            BadInputError: the run has none.
+        """
+        from harness.judges.base import Verdict
+
+        judge = judge or self.record.judge
+        if judge is None:
+            raise BadInputError(f"{self.layout.run}: config.judge: missing")
+        files = self.layout.variant(variant)
+        path = files.verdicts(task, judge)
+        if not path.is_file():
+            what = f"no verdicts of '{judge}' on the answers of '{variant}' to '{task}'"
+            if judges := files.judges(task):
+                self._refuse(files, what, variant, judge, judges)
+            self._refuse(files, what, variant, task, files.answered())
+        return self._rows(path, Verdict)
+
+    def selection(self, variant: str) -> Selection | None:
+        """Return the experts that a variant acts on; None where it acts on no chosen ones."""
+        return self._optional(self.layout.variant(variant).selection, Selection)
+
+    def training(self, variant: str) -> list[TrainingStep]:
+        """Return the loss of each training step; empty where nothing was trained."""
+        path = self.layout.variant(variant).training
+        return self._rows(path, TrainingStep) if path.exists() else []
+
+    def proof(self, variant: str) -> Proof | None:
+        """Return the frozen proof of a variant; None where nothing was trained."""
+        return self._optional(self.layout.variant(variant).proof, Proof)
+
+    def delta(self, variant: str) -> DeltaRecord:
+        """Return what was trained in a variant.
+
+        Raises:
+            BadInputError: nothing was.
+        """
+        return self._required(self.layout.variant(variant).delta_card, DeltaRecord)
+
+    def phrasings(self) -> PhrasingsRecord:
+        """Return the phrasings of refusal that trained variants saw, and those that were held out.
+
+        Raises:
+            BadInputError: the run trained nothing.
+        """
+        return self._required(self.layout.phrasings, PhrasingsRecord)
+
+    def drift(self, variant: str) -> Drift | None:
+        """Return how far a variant is from base on benign text; None where that was not measured."""
+        from harness.metrics.drift import Drift
+
+        return self._optional(self.layout.variant(variant).drift, Drift)
+
+    def capability(self, variant: str) -> dict[str, CapabilityResult]:
+        """Return lm-eval's result of each capability task, with a score per item; empty where none was asked."""
+        from harness.capability.results import CapabilityResult
+
+        path = self.layout.variant(variant).capability
+        return self._optional(path, dict[str, CapabilityResult]) or {}
+
+    def experts(self) -> pd.DataFrame:
+        """Return the expert table, one row per phase, layer and expert (docs/selection.md has the columns).
+
+        Raises:
+            BadInputError: the run has selected no experts yet.
+        """
+        path = self.layout.experts
+        if not path.is_file():
+            raise BadInputError(
+                f"{self.path} has no {path.name}: select experts first, with `harness select --output {self.path}`"
+            )
+        if path not in self._kept:
+            self._kept[path] = _read_experts(path)
+        table: pd.DataFrame = self._kept[path]
+        return table.copy()
+
+    @cached_property
+    def captured(self) -> dict[str, Path]:
+        """The file of routing counts of each task that has one."""
+        known = {task.name for task in self.record.tasks}
+        return {path.stem: path for path in self.layout.captured() if path.stem in known}
+
+    def routing(self, task: str) -> RoutingCounts:
+        """Return the routing counts of a task's identify prompts.
+
+        Raises:
+            BadInputError: the run captured none.
+        """
+        from harness.routing.files import load_counts
+
+        return load_counts(self._captured(task))
+
+    def tokens(self, task: str, with_logits: bool = False) -> RoutedTokens:
+        """Return the experts and gate weights of single tokens, of a run made with `--record tokens`.
+
+        Raises:
+            BadInputError: the run did not record them.
+        """
+        from harness.routing.files import load_tokens
+
+        return load_tokens(self._captured(task), with_logits=with_logits)
+
+    def captured_answers(self, task: str) -> list[CapturedAnswer]:
+        """Return the answers given while routing was captured."""
+        return self._rows(self.layout.captured_answers(task), CapturedAnswer)
+
+    def token_shares(self) -> list[ColouredTokens]:
+        """Return a few prompts, token by token, with the share of gate weight to selected experts, where recorded."""
+        return self._optional(self.layout.token_shares, list[ColouredTokens]) or []
+
+    def examples(self) -> list[TrainingExample] | None:
+        """Return what trained variants learned from; None where nothing was trained."""
+        path = self.layout.examples
+        return self._rows(path, TrainingExample) if path.exists() else None
+
+    def _captured(self, task: str) -> Path:
+        if task not in self.captured:
+            raise BadInputError(
+                f"{self.path}: no routing of '{task}' was captured, {nearest(task, self.captured)}"
+            )
+        return self.captured[task]
+
+    def _refuse(
+        self, files: VariantLayout, what: str, variant: str, name: str, known: Iterable[str]
+    ) -> NoReturn:
+        hint = nearest(name, known) if files.folder.is_dir() else nearest(variant, self.variants)
+        raise BadInputError(f"{self.path}: {what}, {hint}")
+
+    def _required(self, path: Path, shape: type[T]) -> T:
+        if not path.is_file():
+            raise BadInputError(f"{path}: no such file; expected the folder of a run")
+        return read_json_as(path, shape)
+
+    def _optional(self, path: Path, shape: type[T]) -> T | None:
+        if path not in self._kept:
+            self._kept[path] = read_json_as(path, shape) if path.exists() else None
+        kept: T | None = self._kept[path]
+        return kept
+
+    def _rows(self, path: Path, row: type[T]) -> list[T]:
+        if path not in self._kept:
+            self._kept[path] = read_jsonl_as(path, row)
+        kept: list[T] = self._kept[path]
+        return list(kept)
+
+
+def _kind(content: object) -> str:
+    return "a list" if isinstance(content, list) else repr(content)
+
+
+def _read_experts(path: Path) -> pd.DataFrame:
+    import pandas as pd
+    from pyarrow import ArrowInvalid
+
+    try:
+        table = pd.read_parquet(path)
+    except (ArrowInvalid, OSError) as error:
+        raise BadInputError(f"{path}: not a Parquet file ({first_line(error)})") from None
+    absent = [column for column in EXPERT_COLUMNS if column not in table.columns]
+    if absent:
+        raise BadInputError(f"{path}: no column {absent[0]}; found {', '.join(map(str, table.columns))}")
+    return table
