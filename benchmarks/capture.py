@@ -47,14 +47,28 @@ def prompts(n: int, words: int) -> list[Prompt]:
 
 def qwen3_30b(device: str) -> LoadedModel:
     """Build Qwen3-30B-A3B's shape with random bfloat16 weights, straight on the device."""
+    return random_qwen3(
+        "qwen3-30b", device, vocab_size=151936, hidden_size=2048, num_hidden_layers=48, num_attention_heads=32,
+        num_key_value_heads=4, head_dim=128, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8,
+    )  # fmt: skip
+
+
+def qwen3_tiny(device: str) -> LoadedModel:
+    """Build the same kind of model so small that a benchmark can be tried out on a CPU."""
+    return random_qwen3(
+        "tiny", device, vocab_size=2048, hidden_size=64, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, moe_intermediate_size=32, num_experts=8, num_experts_per_tok=2,
+    )  # fmt: skip
+
+
+def random_qwen3(name: str, device: str, **sizes: int) -> LoadedModel:
+    """Build a Qwen3-MoE with random bfloat16 weights, straight on the device."""
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     tokenizer = load_tokenizer(resolve_model("demo"))
     config = Qwen3MoeConfig(
-        vocab_size=151936, hidden_size=2048, num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4,
-        head_dim=128, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8, norm_topk_prob=True,
-        max_position_embeddings=4096, tie_word_embeddings=False, eos_token_id=None,
-        pad_token_id=tokenizer.pad_token_id,
+        **sizes, norm_topk_prob=True, max_position_embeddings=4096, tie_word_embeddings=False,
+        eos_token_id=None, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
@@ -64,10 +78,10 @@ def qwen3_30b(device: str) -> LoadedModel:
     finally:
         torch.set_default_dtype(before)
     # The demo's tokenizer makes the prompts; no answer may end before its length.
-    model.generation_config.eos_token_id = None
+    model.generation_config.eos_token_id = [-1]
     model.eval().requires_grad_(False)
     return LoadedModel(
-        ModelRef("qwen3-30b", Path()), find_moe(model), tokenizer, torch.device(device), torch.bfloat16
+        ModelRef(name, Path()), find_moe(model), tokenizer, torch.device(device), torch.bfloat16
     )
 
 
@@ -112,7 +126,7 @@ def main() -> None:
         loaded = qwen3_30b("cuda" if arguments.device == "auto" else arguments.device)
     else:
         loaded = load_model(resolve_model(arguments.model), arguments.dtype, arguments.device)
-        loaded.moe.model.generation_config.eos_token_id = None
+        loaded.moe.model.generation_config.eos_token_id = [-1]
     engine = TransformersEngine(loaded, arguments.batch)
     batch = prompts(arguments.batch, arguments.words)
     for capture in (None, arguments.record):

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from capture import interval, qwen3_30b
+from compiled import compiled_parts
 from living import Living
 from torch.utils._pytree import tree_leaves
 
@@ -38,7 +39,6 @@ from harness.models.moe import Expert, MoEModel
 from harness.pipeline.memory import available_bytes, why_not_trainable
 from harness.training.bank import ExpertBank
 from harness.training.checkpointing import checkpointed_from
-from harness.training.compiled import compiled_parts
 from harness.training.examples import Batch, Example, collate
 from harness.training.loop import answer_loss
 from harness.training.lora import Lora
@@ -88,6 +88,7 @@ class Stepper:
 
     def __init__(self, loaded: LoadedModel, variant: str, n: int, checkpointing: bool, compiled: bool):
         self.loaded, self.checkpointing, self.compiled = loaded, checkpointing, compiled
+        self.backend = "inductor"
         self.bank: ExpertBank | None = None
         self.first = loaded.moe.layers[0].index
         if variant != "frozen":
@@ -101,7 +102,7 @@ class Stepper:
         model = self.loaded.moe.model
         with ExitStack() as stack:
             if self.compiled:
-                stack.enter_context(compiled_parts(self.loaded.moe))
+                stack.enter_context(compiled_parts(self.loaded.moe, self.backend))
             if self.checkpointing:
                 stack.enter_context(checkpointed_from(self.loaded.moe, self.first))
             stack.enter_context(self.bank.installed() if self.bank else gradients_to_embeddings(model))

@@ -100,7 +100,7 @@ def open_run(plan: Plan, out: Path, loaded: LoadedModel | None = None) -> Sessio
     """Open a trial's run, with the model of an earlier one of the same folder."""
     session = pipeline.start(plan, out)
     if loaded is not None:
-        session.loaded = loaded
+        session.model.loaded = loaded
     return session
 
 

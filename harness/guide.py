@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.base.errors import BadInputError
+from harness.base.errors import BadInputError, HarnessError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,24 +44,33 @@ def get_routings_with_generation(
 
     Raises:
         BadInputError: a dense model, or one whose router has no logits to hand out.
+        HarnessError: other rows were routed than one per token.
     """
     import torch
 
+    from harness.models.decoding import decoding_by, greedy
     from harness.models.moe import find_moe
     from harness.routing.logits import RouterLogits
 
     moe = find_moe(model)
-    settings = {"max_new_tokens": 64, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
+    rules = greedy(model.generation_config.eos_token_id, tokenizer.pad_token_id, 64)
+    more = rules.update(**dict(sampling_params or {}))
     text = tokenizer.apply_chat_template(
         [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
     )
     encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
-    with torch.inference_mode(), RouterLogits(moe).recorded() as recorder:
+    with torch.inference_mode(), RouterLogits(moe).recorded() as recorder, decoding_by(model, rules):
         generate: Any = model.generate
-        output = generate(**encoded, **(settings | dict(sampling_params or {})))
+        output = generate(**encoded, generation_config=rules, **more)
     logits = recorder.take(batch=1)[:, 0].float().cpu().numpy()
     prompt_ids = encoded["input_ids"][0].tolist()
     generated_ids = output[0, len(prompt_ids) :].tolist()
+    expected = len(prompt_ids) + len(generated_ids) - 1
+    if logits.shape[1] != expected:
+        raise HarnessError(
+            f"{logits.shape[1]} tokens were routed, expected {expected} (prompt + answer - 1): "
+            "sampling_params asks for other decoding than one token after another"
+        )
     return {
         "router_logits": logits,
         "layers": moe.layer_indices,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from harness.base.files import read_json
@@ -32,6 +33,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["HARNESS_JUDGE_CARDS"] = "/nonexistent/judges"
 
 
+def pytest_collection_finish() -> None:
+    """Keep what the imported packages hold out of garbage collections: statsmodels asks for one per correction."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with copies of the public prompt sets, where there is one."""
@@ -48,7 +54,6 @@ def demo() -> LoadedModel:
 
     quiet_transformers()
     loaded = load_model(resolve_model("demo"), dtype="float32", device="cpu")
-    # statsmodels collects garbage in every correction for several tests: half a second each, with torch loaded.
     gc.freeze()
     return loaded
 
@@ -183,13 +188,42 @@ SMALL_RUN = (
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory, demo: LoadedModel) -> Path:
-    """The folder of one small run, to be read and not changed."""
-    from harness.cli.main import main
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a folder once for all worker processes of a session: `once("name", lambda folder: ...)`."""
 
-    folder = tmp_path_factory.mktemp("small") / "run"
-    assert main([*SMALL_RUN, "--output", str(folder)]) == 0
-    return folder
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        # As pytest-xdist's documentation advises: the folder above those of the workers is the session's own.
+        place = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            place = place.parent
+        folder, done = place / f"once-{name}", place / f"once-{name}.done"
+        with FileLock(place / f"once-{name}.lock"):
+            if not done.exists():
+                # What a worker left that failed here.
+                shutil.rmtree(folder, ignore_errors=True)
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_run(
+    once: Callable[[str, Callable[[Path], object]], Path], request: pytest.FixtureRequest
+) -> Iterator[Path]:
+    """The folder of one small run, made once for all workers, to be read and not changed."""
+    from harness.cli.main import main
+    from harness.runs.integrity import verify_run
+
+    def run(folder: Path) -> None:
+        request.getfixturevalue("demo")
+        assert main([*SMALL_RUN, "--output", str(folder)]) == 0
+
+    folder = once("small-run", run)
+    yield folder
+    # A test that changed it would have changed it for other tests, in other processes too.
+    verify_run(folder)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("second", type=Path)
     asked = parser.parse_args()
     sys.path.insert(0, str(_TESTS))
-    from normalised import difference, leaderboard, normalised, raw_files, read_files, write_files  # type: ignore[import-not-found]
+    from normalised import difference, leaderboard, normalised, raw_files, read_files, write_files
 
     if asked.compare:
         found = difference(read_files(asked.first), read_files(asked.second))

@@ -18,7 +18,7 @@ from harness.analysis.colouring import Sample, selected_share, token_texts
 from harness.analysis.layers import layer_profile
 from harness.analysis.routing import KINDS, counts_of, phase_of, records_tokens, selection_of, tokens_of
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import write_whole
+from harness.base.files import write_text, write_whole
 from harness.report.words import visible
 from harness.runs.run import Run, read_run
 from harness.runs.run_folder import RunFolder
@@ -132,10 +132,12 @@ def write(found: Analyses, output: Path) -> list[Path]:
     """
     from harness.analysis.figures.page import look, save
 
-    about = _about(found)
+    paths = _write_charts(found, output)
     with look():
-        paths = [path for name, figure in _figures(found, about) for path in save(figure, output, name)]
-        paths += _draw_samples(found, output)
+        paths += [
+            path for name, figure in _figures(found, _about(found)) for path in save(figure, output, name)
+        ]
+    paths += _write_samples(found, output)
     if found.pairs is not None:
         table, path = found.pairs, output / PAIR_TABLE
         write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
@@ -150,10 +152,8 @@ def write(found: Analyses, output: Path) -> list[Path]:
 
 def _figures(found: Analyses, about: str) -> Any:
     """Yield name and figure, one drawn after the other."""
-    from harness.analysis.figures import agreement, balance, coactivation, experts
+    from harness.analysis.figures import agreement, balance, coactivation
 
-    yield "experts", experts.heat_map(found.rows, found.selected, about)
-    yield "layers", experts.profile_chart(found.profile, about)
     yield "load_balance", balance.balance_chart(found.balances, found.layers, found.n_experts, about)
     if found.agreement is not None:
         chosen = f"{len(found.selected)} selected experts ringed" if found.selected else "no selection"
@@ -164,21 +164,39 @@ def _figures(found: Analyses, about: str) -> Any:
         yield "coactivation", coactivation.pairs_chart(found.pairs, found.selected, subtitle)
 
 
-def _draw_samples(found: Analyses, output: Path) -> list[Path]:
-    from harness.analysis.figures.page import save
-    from harness.analysis.figures.tokens import coloured_tokens
+def _write_charts(found: Analyses, output: Path) -> list[Path]:
+    """Write the charts that the report shows too, and the numbers behind them."""
+    from harness.report.charts import profile
+    from harness.report.heatmap import heat_map
+    from harness.report.page import standalone
 
-    # One scale for all samples asked for together, so that they can be compared.
-    most = max((float(sample.shares.max(initial=0.0)) for sample in found.samples), default=0.0) or 1.0
+    charts = {
+        "experts": heat_map(found.rows, found.selected, found.phase).svg,
+        "layers": profile(found.rows, found.selected),
+    }
+    paths = []
+    for name, chart in charts.items():
+        if chart is not None:
+            paths.append(output / f"{name}.svg")
+            write_text(paths[-1], standalone(chart))
+    paths.append(output / "layers.csv")
+    write_text(paths[-1], found.profile.to_csv(index=False))
+    return paths
+
+
+def _write_samples(found: Analyses, output: Path) -> list[Path]:
+    from harness.report.page import render_page
+
     paths = []
     for sample in found.samples:
         folder, name = place_of(sample.name)
-        paths += save(coloured_tokens(sample, most), output / folder, name, text_as_text=True)
+        paths.append(output / folder / f"{name}.html")
+        write_text(paths[-1], render_page("tokens.html.j2", sample=sample, run=found.run.resolve().name))
     return paths
 
 
 def place_of(sample: str) -> tuple[str, str]:
-    """Return the folder and the file name of a sample's figure.
+    """Return the folder and the file name of a sample's page.
 
     Ids are data and may hold what no file name should; two ids do not share a file for what was replaced in them.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from harness.base.errors import BadInputError
 from harness.models.load import ModelRef, load_tokenizer
-from harness.report.words import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,9 +16,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from harness.routing.tokens import TokenRouting
-
-LINE_END = "\u23ce"
-_JOINERS = "\u200c\u200d"
 
 
 class TokenTexts(NamedTuple):
@@ -48,16 +43,6 @@ class Sample(NamedTuple):
     prompt_tokens: int
     layers: int
     experts: int
-
-
-class Box(NamedTuple):
-    """Where one token, or a part of it, stands: in character cells, from the upper left."""
-
-    line: int
-    column: int
-    width: int
-    token: int
-    text: str
 
 
 def selected_share(
@@ -113,53 +98,3 @@ def token_texts(ids: Sequence[int], model: Path) -> TokenTexts:
         for piece, text in zip(pieces, texts, strict=True)
     ]
     return TokenTexts(tuple(spaced), None)
-
-
-def boxes(texts: Sequence[str], width: int) -> list[Box]:
-    """Lay tokens out in lines of character cells.
-
-    A token that does not fit goes to the next line, one longer than a line is broken, and a line end ends its line.
-    Control, bidirectional and other invisible characters are written out.
-
-    Args:
-        texts: what each token reads.
-        width: cells of a line.
-    """
-    found, line, column = [], 0, 0
-    for token, text in enumerate(texts):
-        shown = text.replace("\r\n", "\n").split("\n")
-        for i, part in enumerate(shown):
-            ends_line = i + 1 < len(shown)
-            for piece in _pieces(visible(part) + (LINE_END if ends_line else ""), width):
-                cells = cells_of(piece)
-                if column + cells > width:
-                    line, column = line + 1, 0
-                found.append(Box(line, column, cells, token, piece))
-                column += cells
-            if ends_line:
-                line, column = line + 1, 0
-    return found
-
-
-def cells_of(text: str) -> int:
-    """Return how many cells a text takes: two for a wide character, none for one that joins the one before."""
-    return sum(_cells(character) for character in text)
-
-
-def _cells(character: str) -> int:
-    if unicodedata.combining(character) or character in _JOINERS:
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def _pieces(text: str, width: int) -> Iterator[str]:
-    """Yield a text in parts that each fit into a line; an empty text gives none."""
-    start, cells = 0, 0
-    for i, character in enumerate(text):
-        more = _cells(character)
-        if cells + more > width:
-            yield text[start:i]
-            start, cells = i, 0
-        cells += more
-    if start < len(text):
-        yield text[start:]

@@ -27,7 +27,7 @@ def read_yaml(path: Path, model: type[M]) -> M:
         BadInputError: the file is not there, not YAML, or not what `model` asks for; one line names the
             file, each wrong field, what was expected and, for a misspelt key, the nearest known one.
     """
-    return validated(read_mapping(path), model, path)
+    return validated(read_mapping(path), path, model)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def read_json_as(path: Path, shape: type[T]) -> T:
     Raises:
         BadInputError: the file is missing, not JSON, or not what `shape` asks for.
     """
-    return validated(_read(path, read_json), shape, path)
+    return validated(_read(path, read_json), path, shape)
 
 
 def read_jsonl_as(path: Path, row: type[T]) -> list[T]:
@@ -89,7 +89,7 @@ def read_jsonl_as(path: Path, row: type[T]) -> list[T]:
     Raises:
         BadInputError: the file is missing, or a line is not JSON or not what `row` asks for.
     """
-    return validated(_read(path, read_jsonl), list[row], path)  # type: ignore[valid-type]
+    return validated(_read(path, read_jsonl), path, list[row])  # type: ignore[valid-type]
 
 
 def _read(path: Path, read: Any) -> Any:
@@ -103,13 +103,13 @@ def _read(path: Path, read: Any) -> Any:
         raise BadInputError(f"{path}: not valid JSON ({error}): it was cut off or changed") from None
 
 
-def validated(content: object, shape: type[T], where: object) -> T:
+def validated(content: object, where: object, shape: type[T]) -> T:
     """Return content as what `shape` asks for.
 
     Args:
         content: as a YAML or JSON file holds it.
-        shape: a pydantic model, a dataclass, or a list or dict of these.
         where: what the message begins with, usually the file's path.
+        shape: a pydantic model, a dataclass, or a list or dict of these.
 
     Raises:
         BadInputError: it is something else; one line says what is wrong, as `explain` does.

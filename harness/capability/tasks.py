@@ -182,7 +182,7 @@ def _read(path: Path) -> CapabilityTask:
     name = content.get("group") or content.get("task")
     if not isinstance(name, str):
         raise BadInputError(f"{path}: task: missing, expected the name of an lm-eval task or group")
-    notes = validated(content.get("metadata") or {}, TaskNotes, f"{path}: metadata")
+    notes = validated(content.get("metadata") or {}, f"{path}: metadata", TaskNotes)
     members = content.get("task") if "group" in content else ()
     return CapabilityTask(name, path, notes, tuple(item for item in members or () if isinstance(item, str)))
 

@@ -15,15 +15,15 @@ from harness.checkpoints.delta import check_delta
 from harness.checkpoints.delta_file import read_delta
 from harness.checkpoints.merge import Merged, write_merged
 from harness.checkpoints.proof import weights_fingerprint
-from harness.models.auto import outline, read_config_file, refuse_quantized
-from harness.models.moe import Expert, find_moe
+from harness.models.auto import read_config_file, refuse_quantized
+from harness.models.load import ModelRef, outline_model
+from harness.models.moe import Expert
 from harness.models.stored import StoredExperts, UntraceableError
 from harness.models.weights import weight_files
 
 if TYPE_CHECKING:
     from harness.checkpoints.delta import ExpertDelta
     from harness.checkpoints.delta_file import DeltaCard
-    from harness.models.load import ModelRef
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,13 @@ class Applied:
     merged: Merged | None
 
 
-def apply_delta(
-    ref: ModelRef, delta: Path, out: Path, trust_remote_code: bool = False, dry_run: bool = False
-) -> Applied:
+def apply_delta(ref: ModelRef, delta: Path, out: Path, dry_run: bool = False) -> Applied:
     """Write the checkpoint of a model with a delta in it.
 
     Args:
         ref: the delta's base.
         delta: folder of the delta, or a run's variant folder.
         out: folder to write, new or empty.
-        trust_remote_code: let the checkpoint's own Python code run.
         dry_run: check everything and write nothing.
 
     Raises:
@@ -59,15 +56,15 @@ def apply_delta(
     """
     must_be_free(out)
     card, values = read_delta(delta)
-    check_base(ref, card, values, trust_remote_code)
+    check_base(ref, card, values)
     merged = None
     if not dry_run:
         with whole_folder(out) as partial, copying(ref.path) as advance:
-            merged = write_merged(ref, values, partial, trust_remote_code, advance)
+            merged = write_merged(ref, values, partial, advance)
     return Applied(card.base.name, values.selected(), merged)
 
 
-def check_base(ref: ModelRef, card: DeltaCard, delta: ExpertDelta, trust_remote_code: bool = False) -> None:
+def check_base(ref: ModelRef, card: DeltaCard, delta: ExpertDelta) -> None:
     """Refuse a model that is not a delta's base; what is cheap to see is looked at first.
 
     Raises:
@@ -76,7 +73,7 @@ def check_base(ref: ModelRef, card: DeltaCard, delta: ExpertDelta, trust_remote_
     refuse_quantized(ref.path)
     kind = read_config_file(ref.path)["model_type"]
     whose = f"the delta of '{card.base.name}' does not belong to '{ref.name}'"
-    moe = find_moe(outline(ref.path, trust_remote_code))
+    moe = outline_model(ref)
     if moe.model.config.model_type != card.model_type:
         raise BadInputError(f"{whose}: its model type is {card.model_type}, this one's is {kind}")
     try:
@@ -85,7 +82,7 @@ def check_base(ref: ModelRef, card: DeltaCard, delta: ExpertDelta, trust_remote_
         raise BadInputError(f"{whose}: {error}") from error
     if card.base.experts is not None:
         try:
-            found = StoredExperts(ref.path, trust_remote_code).digest(delta.selected())
+            found = StoredExperts(ref).digest(delta.selected())
         except UntraceableError:
             found = None  # `pieces_of` says it, with the reason; the hash of all weights below decides
         if found not in (None, card.base.experts):
@@ -127,19 +124,15 @@ def copying(folder: Path) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def whole_folder(out: Path, replace: bool = False) -> Iterator[Path]:
+def whole_folder(out: Path) -> Iterator[Path]:
     """Let the block fill OUT.partial, which becomes OUT when it is done and goes away when it fails."""
-    partial, before = (out.with_name(f"{out.name}.{end}") for end in ("partial", "before"))
+    partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
-        if replace:
-            out.rename(before)
-        elif out.exists():
+        if out.exists():
             out.rmdir()
         partial.rename(out)
-        if replace:
-            shutil.rmtree(before)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -65,7 +65,6 @@ def write_delta(
     moe: MoEModel,
     ref: ModelRef,
     details: Mapping[str, Any],
-    trust_remote_code: bool = False,
 ) -> None:
     """Write a delta with its delta.json.
 
@@ -75,7 +74,6 @@ def write_delta(
         moe: the model that they were trained in.
         ref: its checkpoint.
         details: what else delta.json should say about the training.
-        trust_remote_code: let the checkpoint's own Python code run.
     """
     save_delta(delta, folder / TENSORS)
     layer = moe.layer(min(delta.experts))
@@ -86,7 +84,7 @@ def write_delta(
             name=ref.name,
             fingerprint=delta.base,
             weights=weights_fingerprint(ref.path),
-            experts=_stored_experts(ref.path, delta, trust_remote_code),
+            experts=_stored_experts(ref, delta),
         ),
         model_type=moe.model.config.model_type,
         experts=delta.experts,
@@ -101,9 +99,9 @@ def write_delta(
     )
 
 
-def _stored_experts(folder: Path, delta: ExpertDelta, trust_remote_code: bool) -> str | None:
+def _stored_experts(ref: ModelRef, delta: ExpertDelta) -> str | None:
     try:
-        return StoredExperts(folder, trust_remote_code).digest(delta.selected())
+        return StoredExperts(ref).digest(delta.selected())
     except UntraceableError:
         return None  # said again, with the reason, by whoever applies the delta
 

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -51,11 +51,25 @@ class Merged:
     total_bytes: int
 
 
+def check_disk(ref: ModelRef, place: Path) -> None:
+    """Make sure that a merged checkpoint has room in a folder.
+
+    Raises:
+        HarnessError: it has not.
+    """
+    needed = sum(file.stat().st_size for file in ref.path.glob("*.safetensors"))
+    free = shutil.disk_usage(place).free
+    if free < 1.05 * needed:
+        raise HarnessError(
+            f"the merged checkpoint takes {needed / 1e9:.1f} GB, {place} has {free / 1e9:.1f} GB free: "
+            "make room or choose another --output"
+        )
+
+
 def write_merged(
     ref: ModelRef,
     delta: ExpertDelta,
     out: Path,
-    trust_remote_code: bool = False,
     advance: Callable[[int], None] | None = None,
 ) -> Merged:
     """Write the whole merged checkpoint with its tokenizer into a new folder, and read the experts back.
@@ -64,7 +78,6 @@ def write_merged(
         ref: the base.
         delta: the new experts.
         out: folder to write.
-        trust_remote_code: let the checkpoint's own Python code run.
         advance: told of the bytes of weights that were copied.
 
     Raises:
@@ -72,7 +85,7 @@ def write_merged(
         HarnessError: the disk is too small, or what was written reads back otherwise.
     """
     refuse_quantized(ref.path)
-    with pieces_of(ref.path, delta, out.absolute().parent, trust_remote_code) as (method, pieces):
+    with pieces_of(ref, delta, out.absolute().parent) as (method, pieces):
         total = copy_checkpoint(ref.path, out, advance)
         written = places(out)
         tensors: set[str] = set()
@@ -83,33 +96,32 @@ def write_merged(
             tensors.add(piece.tensor)
             changed += place.size
     if method == "streamed":
-        _read_back(out, delta, trust_remote_code)
+        _read_back(replace(ref, path=out), delta)
     return Merged(method, len(tensors), changed, total)
 
 
 @contextmanager
 def pieces_of(
-    folder: Path, delta: ExpertDelta, room: Path, trust_remote_code: bool = False
+    ref: ModelRef, delta: ExpertDelta, room: Path
 ) -> Iterator[tuple[Literal["streamed", "loaded"], Iterator[Piece]]]:
     """Give what a delta puts in place of the stored tensors of its base, one expert's part at a time.
 
     Args:
-        folder: the base's.
+        ref: the base.
         delta: the new experts.
         room: where a whole checkpoint may lie for a while, should transformers have to write one.
-        trust_remote_code: let the checkpoint's own Python code run.
 
     Raises:
         BadInputError: the delta does not fit the model.
     """
     try:
-        stored = StoredExperts(folder, trust_remote_code)
+        stored = StoredExperts(ref)
         check_delta(stored.moe, delta)
         _check_round_trip(stored, delta)
     except UntraceableError as error:
         say(f"{error}: loading the whole model with transformers instead")
         with tempfile.TemporaryDirectory(prefix=".merge-", dir=room) as temporary:
-            yield "loaded", _through_transformers(folder, delta, Path(temporary), trust_remote_code)
+            yield "loaded", _through_transformers(ref, delta, Path(temporary))
     else:
         yield "streamed", _streamed(stored, delta)
 
@@ -173,21 +185,21 @@ def _exact(value: torch.Tensor, dtype: torch.dtype) -> bool:
     return torch.equal(value.to(dtype).to(value.dtype), value)
 
 
-def _read_back(out: Path, delta: ExpertDelta, trust_remote_code: bool) -> None:
-    stored = StoredExperts(out, trust_remote_code)
+def _read_back(written: ModelRef, delta: ExpertDelta) -> None:
+    stored = StoredExperts(written)
     for expert, name, value in delta.values():
         found = stored.value(expert, name)
         if bytes_of(found) != bytes_of(value.to(found.dtype)):
             raise HarnessError(
-                f"{out}: layer {expert.layer} expert {expert.expert}, {name} reads back other values than the delta's"
+                f"{written.path}: layer {expert.layer} expert {expert.expert}, {name} reads back other values than "
+                "the delta's"
             )
 
 
-def _through_transformers(
-    folder: Path, delta: ExpertDelta, temporary: Path, trust_remote_code: bool
-) -> Iterator[Piece]:
+def _through_transformers(ref: ModelRef, delta: ExpertDelta, temporary: Path) -> Iterator[Piece]:
     """Let transformers write the merged model and yield the tensors in which it differs from the base."""
-    model, _ = load_weights(folder, trust_remote_code)
+    folder = ref.path
+    model, _ = load_weights(folder, ref.trust_remote_code)
     write_delta_into(find_moe(model), delta)
     model.save_pretrained(temporary)
     del model

@@ -1,4 +1,4 @@
-"""`harness models apply|diff|revert`: deltas and the checkpoints that they make."""
+"""`harness models apply|diff`: deltas and the checkpoints that they make."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def apply(
     from harness.models.load import quiet_transformers, resolve_model
 
     quiet_transformers()
-    ref = resolve_model(model)
-    result = apply_delta(ref, delta, out, trust_remote_code, dry_run)
+    ref = resolve_model(model, trust_remote_code)
+    result = apply_delta(ref, delta, out, dry_run)
     merged = result.merged
     if as_json:
         facts: dict[str, Any] = {
@@ -69,14 +69,23 @@ def apply(
 def diff(
     first: Annotated[str, typer.Argument(metavar="A", help="demo, smol-moe, a folder or a hub id.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The other checkpoint.")],
+    delta: Annotated[
+        Path | None,
+        typer.Option("--delta", help="Refuse unless B is A with the delta of this folder, to the last bit."),
+    ] = None,
     as_json: _Json = False,
+    trust_remote_code: _Trust = False,
 ) -> None:
     """Name the experts, and the other tensors, in which two checkpoints differ, byte for byte."""
+    from harness.checkpoints.is_delta import check_is_delta
     from harness.checkpoints.proof import compare_checkpoints
     from harness.models.load import quiet_transformers, resolve_model
 
     quiet_transformers()
-    found = compare_checkpoints(resolve_model(first).path, resolve_model(second).path)
+    one, other = (resolve_model(name, trust_remote_code) for name in (first, second))
+    if delta is not None:
+        check_is_delta(one, other, delta)
+    found = compare_checkpoints(one.path, other.path)
     experts = sorted(found.experts.items())
     if as_json:
         typer.echo(
@@ -101,45 +110,8 @@ def diff(
     typer.echo(
         f"{_count(found.experts)} and {len(found.others)} other tensors differ; {found.compared} compared{how}"
     )
-
-
-def revert(
-    model: Annotated[str, typer.Argument(help="The checkpoint with the delta in it.")],
-    base: _Model,
-    delta: _Delta,
-    out: Annotated[
-        Path | None, typer.Argument(help="Folder of the restored checkpoint. [MODEL itself is replaced]")
-    ] = None,
-    as_json: _Json = False,
-    trust_remote_code: _Trust = False,
-) -> None:
-    """Take a delta out of a model: the base's own bytes go back to their places.
-
-    Refused unless the model is base and delta, to the last bit.
-    """
-    from harness.checkpoints.revert import revert_delta
-    from harness.models.load import quiet_transformers, resolve_model
-
-    quiet_transformers()
-    changed, original = resolve_model(model), resolve_model(base)
-    result = revert_delta(changed, original, delta, out, trust_remote_code)
-    target = out or changed.path
-    if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "out": str(target),
-                    "experts": [list(expert) for expert in result.experts],
-                    "restored_bytes": result.restored_bytes,
-                    "compared_tensors": result.compared_tensors,
-                }
-            )
-        )
-    else:
-        typer.echo(
-            f"{target}: {_count(result.experts)} restored from {original.name}, "
-            f"{result.restored_bytes:,} bytes; now equal to it in all {result.compared_tensors} tensors"
-        )
+    if delta is not None:
+        typer.echo(f"{other.name} is {one.name} with the delta of {delta}, to the last bit")
 
 
 def _count(experts: Iterable[object]) -> str:

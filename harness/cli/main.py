@@ -3,49 +3,80 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from harness.base.errors import HarnessError
-from harness.cli import (
-    analyze,
-    check,
-    content,
-    export,
-    judges,
-    measure,
-    models,
-    pipeline,
-    report,
-    runs,
-    sweep,
-)
+from harness.cli.lazy import HELP_NAMES, LOOKS, LazyGroup, Listed
 
 _DEBUG = "--debug"
 # What typer makes of Ctrl-C.
 _INTERRUPTED = 130
 
+_STEP = "harness.cli.pipeline:command"
+
+
+class _Commands(LazyGroup):
+    listed: ClassVar = {
+        "run": Listed(
+            _STEP,
+            "The main job: find the unsafe experts, fine-tune only those, evaluate beside baselines, report.",
+        ),
+        "capture": Listed(_STEP, "Answer the identify prompts and count which experts they use."),
+        "select": Listed(_STEP, "Score the experts and select the unsafe ones (captures first, if need be)."),
+        "train": Listed(
+            _STEP, "Fine-tune the experts of each trained variant (captures and selects first, if need be)."
+        ),
+        "evaluate": Listed(
+            _STEP,
+            "Answer the test prompts, judge, run lm-eval, summarise and report (does what is missing first).",
+        ),
+        "report": Listed(
+            "harness.cli.report:report",
+            "Print one run's leaderboard and write its report anew, or one leaderboard of several runs.",
+        ),
+        "measure": Listed(
+            "harness.cli.measure:measure",
+            "Make a run's summary and reports anew from its folder alone, without model or data.",
+        ),
+        "sweep": Listed(
+            "harness.cli.sweep:sweep",
+            "Do a table of runs (models x interventions x selections x objectives x seeds), and one leaderboard of "
+            "all.",
+        ),
+        "check": Listed(
+            "harness.cli.check:check",
+            "Decide gates on a run: exit code 0 if all pass, 3 if one fails, 4 if one is inconclusive.",
+        ),
+        "analyze": Listed(
+            "harness.cli.analyze:analyze",
+            "Draw what a run says about its experts: heat map, layers, load balance, agreement, co-activation, "
+            "tokens.",
+        ),
+        "export": Listed(
+            "harness.cli.export:export",
+            "Write routing, risk differences and training conversations for other programs.",
+        ),
+        "tasks": Listed("harness.cli.content:tasks", "Prompt tasks and capability tasks."),
+        "baselines": Listed("harness.cli.content:baselines", "Interventions and baselines."),
+        "judges": Listed("harness.cli.judges:judges", "Judges that label answers."),
+        "models": Listed(
+            "harness.cli.models:app",
+            "Models: those that need no hub, what is in one, making one, and expert deltas.",
+        ),
+        "runs": Listed("harness.cli.runs:runs", "Run folders."),
+    }
+
+
 app = typer.Typer(
     name="harness",
+    cls=_Commands,
     help="Find, fine-tune and honestly evaluate the unsafe experts of Mixture-of-Experts language models.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": HELP_NAMES},
+    **LOOKS | {"add_completion": True},
 )
-pipeline.add_commands(app)
-app.command("report")(report.report)
-app.command("measure")(measure.measure)
-app.command("sweep")(sweep.sweep)
-app.command("check")(check.check)
-app.command("analyze")(analyze.analyze)
-app.command("export")(export.export)
-app.add_typer(content.tasks, name="tasks")
-app.add_typer(content.baselines, name="baselines")
-app.add_typer(judges.judges, name="judges")
-app.add_typer(models.app, name="models")
-app.add_typer(runs.runs, name="runs")
 
 
 def _print_version(value: bool) -> None:
@@ -75,7 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = _DEBUG in arguments
     try:
-        result = app([argument for argument in arguments if argument != _DEBUG], standalone_mode=False)
+        given = [argument for argument in arguments if argument != _DEBUG]
+        result = app(given, prog_name="harness", standalone_mode=False)
     except (HarnessError, typer.TyperException) as error:
         if debug:
             raise

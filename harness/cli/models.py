@@ -71,7 +71,8 @@ def inspect_model(
     Without --meta the checkpoint's files are checked too: every tensor of the model, in its shape.
     """
     from harness.base.errors import BadInputError
-    from harness.models.auto import outline, outline_of_weights
+    from harness.models.auto import check_weights, outline
+    from harness.models.decoding import set_aside
     from harness.models.facts import inspect
     from harness.models.load import quiet_transformers, resolve_model
     from harness.models.moe import find_moe
@@ -82,7 +83,10 @@ def inspect_model(
             f"no folder '{path}': expected one with a config.json, or {' or '.join(_BUILT_IN)}"
         )
     ref = resolve_model(path)
-    facts = inspect(find_moe(outline(ref.path) if meta else outline_of_weights(ref.path)))
+    moe = find_moe(outline(ref.path))
+    if not meta:
+        check_weights(moe.model, ref.path)
+    facts = inspect(moe) | {"set_aside": set_aside(ref.path)}
     if as_json:
         typer.echo(json.dumps(facts))
     else:
@@ -93,6 +97,7 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from harness.models.decoding import in_words
     from harness.models.moe import ranges
 
     layout, layers, one = facts["layout"], facts["moe_layers"], facts["trainable_if_selected"]
@@ -110,6 +115,7 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
         "norm behind each expert": "yes" if layout["normed"] else "no",
         **{f"  {name}": " x ".join(map(str, shape)) for name, shape in layout["tensors"].items()},
         "quantization": facts["quantization"] or "none",
+        "settings set aside": in_words(facts["set_aside"]) or "none",
         "parameters": f"{facts['parameters']:,}",
         "one expert": f"{one:,}{share}" if isinstance(one, int) else str(one),
     }
@@ -170,4 +176,3 @@ def upcycle(
 
 app.command("apply")(deltas.apply)
 app.command("diff")(deltas.diff)
-app.command("revert")(deltas.revert)

@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.data.task import Kind, Role, TaskSpec
+if TYPE_CHECKING:
+    # Not at run time: a prompt can be had without what reads task files.
+    from harness.data.task import Kind, Role, TaskSpec
 
 
 @dataclass(frozen=True, slots=True)

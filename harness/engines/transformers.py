@@ -7,24 +7,38 @@ answer depends on what it is padded with.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError
 from harness.base.fingerprint import fingerprint
-from harness.engines.base import BatchResult, Response, Sampling, answer_ids, longest_first, make_responses
+from harness.engines.base import (
+    BatchResult,
+    Engine,
+    EngineKind,
+    Response,
+    Sampling,
+    answer_ids,
+    longest_first,
+    make_responses,
+)
 from harness.engines.chat import ChatTemplate
+from harness.models.decoding import decoding_by, greedy
 from harness.routing.capture import RoutingCapture, count, phase_masks, routed_tokens
 from harness.routing.counts import Record
 
 if TYPE_CHECKING:
     import torch
 
+    from harness.config import RunConfig
     from harness.data.prompts import Prompt
+    from harness.engines.in_memory import ModelInMemory
+    from harness.interventions.base import Prepared
     from harness.models.load import LoadedModel
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """Lets a loaded model answer prompts.
 
     Args:
@@ -75,6 +89,17 @@ class TransformersEngine:
             tokens = self.chat.tokens([prompt.text for prompt in batch], system_prompt, opening)
             yield self._answer(batch, tokens, max_new_tokens, recorder, capture, sampling)
 
+    def serving(self, made: Prepared, scratch: Path) -> AbstractContextManager[None]:
+        """Answer as a variant inside the block: what it does is done to the model in memory."""
+        return made.intervention.in_memory(self.loaded.moe, made)
+
+    def lm_eval_model(self, batch_size: int, description: str) -> Any:
+        """Return lm-eval's model around the model in memory, in the state it is in."""
+        from harness.engines.lm_eval import language_model
+
+        moe, tokenizer = self.loaded.moe, self.loaded.tokenizer
+        return language_model(moe.model, tokenizer, batch_size, self.chat.arguments, description)
+
     def _answer(
         self,
         batch: Sequence[Prompt],
@@ -103,7 +128,7 @@ class TransformersEngine:
                 if recorder is None:
                     return BatchResult(responses)
                 captured = recorder.take(len(asked))
-                masks = phase_masks(mask, self._lengths(new), columns=captured.experts.shape[2])
+                masks = phase_masks(mask, self._lengths(new))
                 counts = count(captured, masks, self.loaded.moe, ids)
                 if capture == "counts":
                     return BatchResult(responses, counts)
@@ -122,27 +147,24 @@ class TransformersEngine:
         import torch
 
         model: Any = self.loaded.moe.model
-        # A checkpoint's own sampling settings would only draw warnings under greedy decoding.
-        how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        rules = greedy(self._end_tokens(), self.loaded.tokenizer.pad_token_id, max_new_tokens)
         if sampling is not None:
-            how = {
-                "do_sample": True,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": 0,
-                "num_return_sequences": sampling.answers,
-            }
+            rules.update(
+                do_sample=True,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=0,
+                num_return_sequences=sampling.answers,
+            )
         devices = [self.loaded.device] if self.loaded.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices, enabled=sampling is not None):
+        with (
+            torch.random.fork_rng(devices=devices, enabled=sampling is not None),
+            decoding_by(model, rules),
+        ):
             if sampling is not None:
                 # By the batch, so that a resumed run draws what an uninterrupted one would.
                 torch.manual_seed(int(fingerprint([sampling.seed, list(ids)])[:15], 16))
-            output: torch.Tensor = model.generate(
-                **encoded,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=self.loaded.tokenizer.pad_token_id,
-                **how,
-            )
+            output: torch.Tensor = model.generate(**encoded, generation_config=rules)
         return output
 
     def _end_tokens(self) -> list[int]:
@@ -166,3 +188,17 @@ class TransformersEngine:
         answers = [row[:n] for row, n in zip(rows, lengths, strict=True)]
         ends = set(self._end_tokens())
         return make_responses(asked, ids, mask.sum(dim=1).tolist(), answers, ends, self.loaded.tokenizer)
+
+
+class TransformersKind(EngineKind):
+    """The engine that answers with the model in memory, on any machine and as any variant."""
+
+    name = "transformers"
+
+    def open(self, config: RunConfig, model: ModelInMemory, prompts: Sequence[Prompt]) -> TransformersEngine:
+        """Return the engine; it loads the model."""
+        generation = config.generation
+        return TransformersEngine(model.loaded, generation.batch_size, generation.chat_template_kwargs)
+
+
+TRANSFORMERS = TransformersKind()

@@ -12,9 +12,9 @@ from harness.routing.files import recorded
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.data.answer import Answer
     from harness.routing.counts import Phase, Record, RoutingCounts
     from harness.routing.tokens import RoutedTokens
-    from harness.runs.records import CapturedAnswer
     from harness.runs.run import Run
 
 RISK_COLUMNS = ("layer", "expert", "a_safe", "a_unsafe", "a_safe_n", "a_unsafe_n", "risk_diff")
@@ -27,7 +27,7 @@ class TaskRouting(NamedTuple):
     task: str
     counts: RoutingCounts
     tokens: RoutedTokens | None
-    answers: list[CapturedAnswer]
+    answers: list[Answer]
 
 
 def risk_diff(run: Run, phase: Phase) -> pd.DataFrame:

@@ -47,11 +47,11 @@ def read_variant(path: Path) -> Intervention:
     kind = content.get("intervention")
     if not isinstance(kind, str):
         # Any kind says what is wrong with the field, and with the others that all have.
-        return validated(content, INTERVENTIONS.get("none"), path)
+        return validated(content, path, INTERVENTIONS.get("none"))
     if kind not in INTERVENTIONS:
         raise BadInputError(
             f"{path}: intervention: unknown intervention kind '{kind}', {nearest(kind, INTERVENTIONS)}"
         )
-    spec: Intervention = validated(content, INTERVENTIONS.get(kind), path)
+    spec: Intervention = validated(content, path, INTERVENTIONS.get(kind))
     require_file_name(path, spec.name)
     return spec

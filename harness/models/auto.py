@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, nearest
+from harness.models.decoding import plain_forward
 from harness.models.unserved import why_refused
+from harness.models.weights import Place, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from transformers import PreTrainedConfig, PreTrainedModel
+
+# One tensor per expert: what is before the expert's number, the number, what is behind it.
+_NUMBERED = re.compile(r"(.*\.experts\.)(\d+)(\..*)")
 
 
 def read_config_file(folder: Path) -> dict[str, Any]:
@@ -30,7 +38,7 @@ def read_config_file(folder: Path) -> dict[str, Any]:
         raise BadInputError(
             f"{folder} holds no config.json: expected a transformers checkpoint folder"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise BadInputError(f"{path} is not a JSON object: expected a model's configuration")
@@ -88,9 +96,11 @@ def auto_class(config: PreTrainedConfig) -> Any:
 @contextmanager
 def _one_line(folder: Path) -> Iterator[None]:
     """Turn what transformers raises about a configuration or its weights into one line."""
+    import torch
+
     try:
         yield
-    except (BadInputError, MemoryError):
+    except (BadInputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         # Configurations check themselves and raise many kinds; whichever, the user's checkpoint cannot be used.
@@ -111,7 +121,7 @@ def outline(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
     import torch
 
     with _one_line(folder):
-        config = _config(folder, trust_remote_code)
+        config = config_of(folder, trust_remote_code)
         with torch.device("meta"):
             model: PreTrainedModel = auto_class(config).from_config(
                 config, trust_remote_code=trust_remote_code
@@ -119,36 +129,105 @@ def outline(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
     return model
 
 
-def outline_of_weights(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Build the same from a checkpoint, checking that its files hold every tensor in the model's shape.
+def check_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Refuse weights that are not those of a model, from the headers of their files alone.
 
-    Loading onto the meta device reads the tensors' names and shapes and converts them as usual, without values.
+    transformers fills what a checkpoint lacks with random values. Here it loads tensors without values instead, so
+    that its own rules decide about renamed, fused, tied and left-out tensors. Of quantized weights, which it converts
+    in other ways, only the files are checked; `load_whole` looks at the rest.
+
+    Args:
+        model: from `outline`.
+        folder: of the checkpoint.
+
+    Raises:
+        BadInputError: a file that is missing or not whole, or the first tensor that is missing or has another shape.
+    """
+    import torch
+
+    stored = places(folder)
+    if quantization_of(folder):
+        return
+    with _one_line(folder), _odd_expert_named(stored, folder):
+        tensors = {name: torch.empty(place.shape, device="meta") for name, place in stored.items()}
+        loaded: Any = type(model)
+        _, report = loaded.from_pretrained(
+            None,
+            config=copy.deepcopy(model.config),
+            state_dict=tensors,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, with those that are missing
+        )
+    refuse_parts(report, folder)
+
+
+def load_whole(kind: Any, folder: Path, **how: Any) -> PreTrainedModel:
+    """Load a checkpoint by a class of transformers, from safetensors alone and only if it holds every tensor.
+
+    Args:
+        kind: with a `from_pretrained`.
+        folder: of the checkpoint.
+        how: more for `from_pretrained`.
+
+    Raises:
+        BadInputError: it cannot be loaded, or a tensor is missing or has another shape.
+    """
+    with _one_line(folder), _odd_expert_named(places(folder), folder):
+        model, report = kind.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **how
+        )
+    refuse_parts(report, folder)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+@contextmanager
+def _odd_expert_named(stored: Mapping[str, Place], folder: Path) -> Iterator[None]:
+    """Say which expert's tensor is not like the others where transformers fails to join them, which it does not say."""
+    try:
+        yield
+    except RuntimeError as error:
+        odd = _odd_expert(stored)
+        if odd is None:
+            raise
+        raise BadInputError(f"the weights in {folder} are not those of its config.json: {odd}") from error
+
+
+def _odd_expert(stored: Mapping[str, Place]) -> str | None:
+    """Return which expert's tensor is missing, or has another shape than those of its layer's other experts."""
+    layers: dict[str, dict[str, dict[int, tuple[int, ...]]]] = {}
+    for name, place in stored.items():
+        found = _NUMBERED.fullmatch(name)
+        if found:
+            layers.setdefault(found[1], {}).setdefault(found[3], {})[int(found[2])] = place.shape
+    for layer, kinds in sorted(layers.items()):
+        numbers = set().union(*kinds.values())
+        for kind, shapes in sorted(kinds.items()):
+            for missing in sorted(numbers - shapes.keys()):
+                return f"{layer}{missing}{kind} is missing"
+            usual = Counter(shapes.values()).most_common(1)[0][0]
+            for number, shape in sorted(shapes.items()):
+                if shape != usual:
+                    return f"{layer}{number}{kind} is {list(shape)}, those of other experts {list(usual)}"
+    return None
+
+
+def refuse_parts(report: Mapping[str, Any], name: Path | str) -> None:
+    """Refuse weights of which transformers reports that it filled some with random values.
 
     Raises:
         BadInputError: the first tensor that is missing or has another shape.
     """
-    with _one_line(folder):
-        config = _config(folder, trust_remote_code)
-        if not any(folder.glob("*.safetensors")):
-            raise BadInputError(f"{folder} holds no safetensors weights: --meta looks at config.json alone")
-        model, found = auto_class(config).from_pretrained(
-            folder,
-            device_map="meta",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, all at once
-            trust_remote_code=trust_remote_code,
-        )
-    problems = [f"{name} is missing" for name in sorted(found["missing_keys"])]
+    problems = [f"{name} is missing" for name in sorted(report["missing_keys"])]
     problems += [
         f"{name} is {list(stored)}, expected {list(expected)}"
-        for name, stored, expected in sorted(found["mismatched_keys"])
+        for name, stored, expected in sorted(report["mismatched_keys"])
     ]
-    problems += list(found["error_msgs"])
+    problems += list(report["error_msgs"])
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise BadInputError(f"the weights in {folder} are not those of its config.json: {problems[0]}{more}")
-    outlined: PreTrainedModel = model
-    return outlined
+        raise BadInputError(f"the weights in {name} are not those of its config.json: {problems[0]}{more}")
 
 
 def load_weights(folder: Path, trust_remote_code: bool = False) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -158,11 +237,25 @@ def load_weights(folder: Path, trust_remote_code: bool = False) -> tuple[PreTrai
         BadInputError: it cannot be loaded; says why.
     """
     with _one_line(folder):
-        config = _config(folder, trust_remote_code)
+        config = config_of(folder, trust_remote_code)
         loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class(config).from_pretrained(
-            folder, dtype="auto", output_loading_info=True, trust_remote_code=trust_remote_code
+            folder,
+            dtype="auto",
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
         )
     return loaded
+
+
+def quantization_of(folder: Path) -> str | None:
+    """Return the method by which a checkpoint's weights are stored in a code instead of plain numbers, if any."""
+    config = read_config_file(folder)
+    for part in (config, config.get("text_config")):
+        found = part.get("quantization_config") if isinstance(part, dict) else None
+        if found:
+            return str(found.get("quant_method", "an unnamed method") if isinstance(found, dict) else found)
+    return None
 
 
 def refuse_quantized(folder: Path) -> None:
@@ -171,21 +264,24 @@ def refuse_quantized(folder: Path) -> None:
     Raises:
         BadInputError: names the method.
     """
-    config = read_config_file(folder)
-    for part in (config, config.get("text_config") or {}):
-        found = part.get("quantization_config")
-        if found:
-            method = found.get("quant_method", "an unnamed method") if isinstance(found, dict) else found
-            raise BadInputError(
-                f"{folder} is quantized ({method}): expected a dequantized copy, whose experts can be replaced"
-            )
+    method = quantization_of(folder)
+    if method:
+        raise BadInputError(
+            f"{folder} is quantized ({method}): expected a dequantized copy, whose experts can be replaced"
+        )
 
 
-def _config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
+def config_of(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
+    """Return the configuration of a checkpoint whose kind can be served, asking nothing of forward passes.
+
+    Raises:
+        BadInputError: it cannot be used; says why.
+    """
     from transformers import AutoConfig
 
     read_config_file(folder)
-    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    with _one_line(folder):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     # Once more, with the values that config.json leaves to the class.
     check_kind(config.to_dict())
-    return config
+    return plain_forward(config)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, HarnessError, first_line
-from harness.models.auto import auto_class, outline, read_config_file
+from harness.models.auto import auto_class, config_of, load_whole, outline, read_config_file
+from harness.models.decoding import end_tokens, greedy
 from harness.models.moe import MoEModel, find_moe
 
 if TYPE_CHECKING:
@@ -20,10 +22,11 @@ DEMO_FOLDER = Path(__file__).resolve().parent / "demo"
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model that is on disk."""
+    """A model that is on disk, and whether its own Python code may run."""
 
     name: str
     path: Path
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,20 @@ class LoadedModel:
         return int(token if token is not None else self.tokenizer.eos_token_id)
 
 
-def resolve_model(name: str) -> ModelRef:
+def resolve_model(name: str, trust_remote_code: bool = False) -> ModelRef:
     """Find a model on disk, downloading it if it is a hub id.
+
+    Args:
+        name: demo, smol-moe, a checkpoint folder or a hub id.
+        trust_remote_code: let the checkpoint's own Python code run.
 
     Raises:
         BadInputError: there is no such model, or it was not built yet.
     """
+    return replace(_find(name), trust_remote_code=trust_remote_code)
+
+
+def _find(name: str) -> ModelRef:
     if name == "demo":
         return _local(name, DEMO_FOLDER)
     if name == "smol-moe":
@@ -89,7 +100,7 @@ def _from_hub(name: str) -> ModelRef:
     return ModelRef(name, Path(folder))
 
 
-def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
     """Load the tokenizer, with left padding and a padding token.
 
     Raises:
@@ -98,7 +109,7 @@ def load_tokenizer(ref: ModelRef, trust_remote_code: bool = False) -> PreTrained
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(ref.path, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(ref.path, trust_remote_code=ref.trust_remote_code)
     except (OSError, ValueError) as error:
         raise BadInputError(
             f"{ref.path} holds no tokenizer that transformers can load: {first_line(error)}"
@@ -130,57 +141,57 @@ def pick_device(device: str) -> torch.device:
         raise BadInputError(f"device '{device}': expected auto, cpu, cuda or cuda:N") from error
 
 
-def load_model(
-    ref: ModelRef, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
-) -> LoadedModel:
+def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> LoadedModel:
     """Load a model for evaluation.
 
     Args:
         ref: what `resolve_model` found.
         dtype: "auto" for the checkpoint's own, or float32, bfloat16, float16.
         device: "auto", "cpu", "cuda", "cuda:1".
-        trust_remote_code: let the checkpoint's own Python code run.
 
     Raises:
         BadInputError: a dense model, no chat template, or not a causal language model.
         HarnessError: it does not fit into memory.
     """
     import torch
-    from transformers import AutoConfig
 
     # Before the weights: cheap, and the likelier mistake.
-    tokenizer = load_tokenizer(ref, trust_remote_code)
-    config = read_config_file(ref.path)
-    stored = (
-        (config.get("text_config") or config).get("dtype") or config.get("dtype") or config.get("torch_dtype")
-    )
+    tokenizer = load_tokenizer(ref)
+    stored = _stored_dtype(read_config_file(ref.path))
+    config = config_of(ref.path, ref.trust_remote_code)
+    ends = end_tokens(ref.path, config, tokenizer)
     target = pick_device(device)
     try:
-        kind = auto_class(AutoConfig.from_pretrained(ref.path, trust_remote_code=trust_remote_code))
-        model = kind.from_pretrained(
+        model: Any = load_whole(
+            auto_class(config),
             ref.path,
+            config=config,
+            generation_config=greedy(ends, tokenizer.pad_token_id),
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=ref.trust_remote_code,
         )
         model.to(target)
     except torch.OutOfMemoryError as error:
         raise HarnessError(f"model '{ref.name}' does not fit on {target}: {first_line(error)}") from error
-    except (ValueError, KeyError, OSError) as error:
-        raise BadInputError(
-            f"transformers cannot load '{ref.name}' as a language model: {first_line(error)}"
-        ) from error
     model.eval().requires_grad_(False)
-    checkpoint_dtype = getattr(torch, str(stored)) if stored else next(model.parameters()).dtype
+    checkpoint_dtype = getattr(torch, stored) if stored else next(model.parameters()).dtype
     return LoadedModel(ref, find_moe(model), tokenizer, target, checkpoint_dtype)
 
 
-def outline_model(ref: ModelRef, trust_remote_code: bool = False) -> MoEModel:
+def _stored_dtype(config: Mapping[str, Any]) -> str | None:
+    text = config.get("text_config")
+    nested = text.get("dtype") if isinstance(text, dict) else None
+    stored = nested or config.get("dtype") or config.get("torch_dtype")
+    return None if stored is None else str(stored)
+
+
+def outline_model(ref: ModelRef) -> MoEModel:
     """Build a model without weights (on the meta device), to see its MoE layers and sizes.
 
     Raises:
         BadInputError: a dense model, or one that transformers does not know.
     """
-    return find_moe(outline(ref.path, trust_remote_code))
+    return find_moe(outline(ref.path, ref.trust_remote_code))
 
 
 def quiet_transformers() -> None:

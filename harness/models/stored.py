@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.base.errors import HarnessError
-from harness.models.auto import outline
-from harness.models.moe import Expert, MoEModel, find_moe
+from harness.models.load import ModelRef, outline_model
+from harness.models.moe import Expert, MoEModel
 from harness.models.weights import Place, bytes_of, places
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class StoredExperts:
     """The experts in the files of a checkpoint.
 
     Args:
-        folder: of the checkpoint.
-        trust_remote_code: let the checkpoint's own Python code run.
+        ref: the checkpoint.
 
     Attributes:
         moe: the model on the meta device.
@@ -79,9 +78,9 @@ class StoredExperts:
         UntraceableError: its layout cannot be followed.
     """
 
-    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
-        self.folder = folder
-        self.moe: MoEModel = find_moe(outline(folder, trust_remote_code))
+    def __init__(self, ref: ModelRef) -> None:
+        self.folder = folder = ref.path
+        self.moe: MoEModel = outline_model(ref)
         self.places = places(folder)
         self._stored = _locate(self.moe, self.places, folder)
 

@@ -9,9 +9,10 @@ and byte range of each tensor), the data.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.base.errors import BadInputError, HarnessError
 
@@ -22,7 +23,16 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 # What experts are trained in. Anything else holds numbers in a code of its own.
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+}
 _LENGTH = 8
+# The format's own limit: a damaged length must not make us read a whole file.
+_LONGEST_HEADER = 100_000_000
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 class Place(NamedTuple):
@@ -103,16 +113,22 @@ def weight_files(folder: Path) -> list[str]:
     Raises:
         BadInputError: it has none, or an index that names no files.
     """
-    if (folder / INDEX).is_file():
+    index = folder / INDEX
+    if index.is_file():
         try:
-            return sorted(
-                set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadInputError(
-                f"{folder / INDEX} is no index of safetensors files: no weight_map"
-            ) from error
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise BadInputError(f"{index} is no index of safetensors files: no weight_map") from error
+        if not names or not all(isinstance(name, str) for name in names):
+            raise BadInputError(f"{index} is no index of safetensors files: its weight_map names none")
+        return sorted(names)
     if not (folder / SINGLE).is_file():
+        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+        if pickles:
+            raise BadInputError(
+                f"{folder} holds its weights as a pickle only ({pickles[0]}), which is never read: convert it to "
+                "safetensors first, for example at huggingface.co/spaces/safetensors/convert"
+            )
         raise BadInputError(f"{folder}: no safetensors weights, expected {SINGLE} or {INDEX}")
     return [SINGLE]
 
@@ -121,8 +137,7 @@ def places(folder: Path) -> dict[str, Place]:
     """Return the place of every tensor of a checkpoint, by name.
 
     Raises:
-        BadInputError: it has no safetensors weights.
-        HarnessError: a file is missing or not whole.
+        BadInputError: it has no safetensors weights, or a file is missing or not whole.
     """
     return {name: place for file in weight_files(folder) for name, place in _in_file(folder / file)}
 
@@ -132,18 +147,33 @@ def _in_file(path: Path) -> Iterator[tuple[str, Place]]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH), "little")
             size = path.stat().st_size
-            if not 0 < length <= size - _LENGTH:
-                raise ValueError("its header is longer than the file")
+            if not 0 < length <= min(size - _LENGTH, _LONGEST_HEADER):
+                raise ValueError(f"{size} bytes do not hold its header")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        found = [
-            (name, Place(path, entry["dtype"], tuple(entry["shape"]), _LENGTH + length + first, last - first))
-            for name, entry in header.items()
-            for first, last in [entry["data_offsets"]]
-        ]
+        found = [(name, _place(path, entry, _LENGTH + length)) for name, entry in header.items()]
         end = max((place.start + place.size for _, place in found), default=_LENGTH + length)
         if end != size:
             raise ValueError(f"{size} bytes, its header says {end}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HarnessError(f"{path}: not a whole safetensors file ({error})") from error
+    except FileNotFoundError as error:
+        raise BadInputError(f"{path} is missing: expected every file that {INDEX} names") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInputError(f"{path}: not a whole safetensors file ({error})") from error
     yield from found
+
+
+def _place(path: Path, entry: Mapping[str, Any], data: int) -> Place:
+    """Read one entry of a header.
+
+    Args:
+        path: of the file.
+        entry: dtype, shape and byte range.
+        data: where the data begin in the file.
+    """
+    dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if min(first, last - first, *shape, 0) < 0:
+        raise ValueError("its header holds negative sizes")
+    width = _BYTES.get(dtype)
+    if width is not None and math.prod(shape) * width != last - first:
+        raise ValueError(f"its header gives {last - first} bytes to {dtype} {list(shape)}")
+    return Place(path, dtype, shape, data + first, last - first)

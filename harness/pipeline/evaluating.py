@@ -50,7 +50,7 @@ def judge_answers(session: Session, made: Prepared) -> None:
 def _capability_key(session: Session, made: Prepared) -> str:
     return session.key(
         made=made.fingerprint,
-        capability=session.config.capability.model_dump(),
+        capability=session.config.capability.deciding("measures"),
         tasks=session.plan.capability,
         seed=session.config.seed,
     )
@@ -61,12 +61,9 @@ def _capability(session: Session, made: Prepared) -> None:
     from harness.capability.lm_eval import run_capability
 
     settings = session.config.capability
-    vllm = session.vllm if session.engine_name == "vllm" else None
     results = run_capability(
-        None if vllm else session.loaded.moe.model,
-        vllm.tokenizer if vllm else session.loaded.tokenizer,
+        session.engine,
         settings.tasks,
-        vllm=vllm,
         include=session.config.include,
         data_dirs=session.config.data_dir,
         limit=settings.limit,
@@ -74,7 +71,6 @@ def _capability(session: Session, made: Prepared) -> None:
         seed=session.config.seed,
         num_fewshot=settings.num_fewshot,
         apply_chat_template=settings.chat_template,
-        chat_template_kwargs=session.config.generation.chat_template_kwargs,
         system_prompt=made.system_prompt,
         description=f"capability {made.name}",
     )

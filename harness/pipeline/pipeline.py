@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.config import RunConfig
 from harness.judges.base import JUDGES, Judge, judge_record
+from harness.models.decoding import in_words, set_aside
 from harness.pipeline.answering import answer, capture_routing
 from harness.pipeline.colouring import write_token_shares
 from harness.pipeline.conversations import training_conversations
@@ -27,7 +28,6 @@ from harness.pipeline.judging import MORE_JUDGES, judge_with_others
 from harness.pipeline.memory import available_bytes, model_bytes, parameters_of, why_not_trainable
 from harness.pipeline.plan import Plan
 from harness.pipeline.selecting import select
-from harness.pipeline.serving import serving
 from harness.pipeline.session import Session, package_versions
 from harness.pipeline.training import prove_frozen, train, trained
 from harness.report.write import write_measured
@@ -35,7 +35,7 @@ from harness.runs.run_folder import RunFolder
 from harness.runs.summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from harness.interventions.base import Prepared
 
@@ -66,6 +66,9 @@ def start(plan: Plan, output: Path, goes_on: bool = False) -> Session:
     session = Session(plan, folder)
     # This reads the checkpoint, which may be unusable: nothing is written before it.
     model_key = session.model_key
+    aside = set_aside(plan.ref.path)
+    if aside:
+        say(f"generation settings of the checkpoint that are set aside: {in_words(aside)}")
     if goes_on:
         _refuse_another_model(folder, plan.ref.name, model_key)
     folder.describe(
@@ -129,7 +132,8 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
 
 def _stop(session: Session, variants: Sequence[Prepared] = ()) -> None:
     for made in variants:
-        _say_skipped(made.name, _why_skipped(session, made))
+        if reason := _why_skipped(session, made):
+            say(f"skipping {made.name}: {reason}")
     session.folder.write_manifest()
 
 
@@ -174,11 +178,22 @@ def _evaluate(session: Session, made: Prepared, conversations: list[dict[str, An
     session.folder.note_evaluated(made.name, trained=made.delta is not None, skipped=skipped)
 
 
+@contextmanager
+def _serving(session: Session, made: Prepared) -> Iterator[None]:
+    """Let the run's engine answer as the variant inside the block; served.json keeps what it says was served."""
+    folder = session.folder.variant(made.name)
+    with session.engine.serving(made, scratch=folder / "served"):
+        yield
+        served = session.engine.record()
+        if served is not None:
+            write_json(folder / "served.json", served)
+
+
 def _answer(session: Session, made: Prepared) -> None:
     with ExitStack() as stack:
         # A variant that was evaluated before is reported without the model.
         if not is_evaluated(session, made):
-            stack.enter_context(serving(session, made))
+            stack.enter_context(_serving(session, made))
         for task in session.plan.prompts("test"):
             answer(session, made, task)
         measure_capability(session, made)

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from harness.pipeline.session import Session
 
-# What of the selection's settings the table depends on; the rest only reads it.
-_OF_THE_TABLE = ("direction", "control", "cut_tokens", "permutations", "resamples", "half_samples", "at_most")
-
 
 def make_expert_table(session: Session) -> pd.DataFrame:
     """Compare captured routing of unsafe with that of safe prompts; the table is kept as experts.parquet."""
@@ -49,7 +46,7 @@ def _table_key(session: Session) -> str:
                 [task, session.plan.kind(task), capture.fingerprint(session, task)]
                 for task in captured_tasks(session)
             ],
-            {name: getattr(settings, name) for name in _OF_THE_TABLE},
+            settings.deciding("table"),
             session.config.seed,
             _gradient_key(session) if settings.method == "gradient" else None,
         ]
@@ -114,7 +111,9 @@ def _control(session: Session, groups: Mapping[str, Group]) -> Control | None:
 
 
 def _gradient_key(session: Session) -> str:
-    return session.key(refusals=fingerprint(refusals(session)), training=session.config.training.model_dump())
+    return session.key(
+        refusals=fingerprint(refusals(session)), training=session.config.training.deciding("training")
+    )
 
 
 def _gradients(session: Session, rows: int) -> np.ndarray:

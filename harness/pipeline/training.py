@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError
@@ -35,7 +34,7 @@ def _train_key(session: Session, made: Prepared, conversations: Rows) -> str:
     return session.key(
         made=made.fingerprint,
         conversations=fingerprint(conversations),
-        training=session.config.training.model_dump(exclude={"checkpoint_every"}),
+        training=session.config.training.deciding("training"),
         seed=session.config.seed,
         **looked_at,
     )
@@ -99,7 +98,6 @@ def train(session: Session, made: Prepared, conversations: Rows) -> None:
                 dtype=config.dtype,
                 device=session.device_type,
                 shared=folder / "job.partial",
-                trust_remote_code=config.trust_remote_code,
                 checkpoints=checkpoints,
             )
     if result.without_gradient:
@@ -121,7 +119,6 @@ def train(session: Session, made: Prepared, conversations: Rows) -> None:
             "early_stopping": _early_stopping(session, result.log) if evaluate else None,
             "seed": config.seed,
         },
-        config.trust_remote_code,
     )
 
 
@@ -171,14 +168,14 @@ def _proof_key(session: Session, made: Prepared) -> str:
     key=_proof_key,
 )
 def _prove(session: Session, made: Prepared) -> None:
-    from harness.checkpoints.merge import write_merged
+    from harness.checkpoints.merge import check_disk, write_merged
 
     delta, folder = made.delta, session.folder.variant(made.name)
     assert delta is not None  # only what was trained is proved
     trained_experts, model, partial = delta.selected(), folder / "model", folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    check_disk(session, folder)
-    write_merged(session.plan.ref, delta, partial, session.config.trust_remote_code)
+    check_disk(session.plan.ref, folder)
+    write_merged(session.plan.ref, delta, partial)
     result = frozen_unchanged(session.plan.ref.path, partial, set(trained_experts))
     if session.config.save_model:
         shutil.rmtree(model, ignore_errors=True)
@@ -196,18 +193,3 @@ def _prove(session: Session, made: Prepared) -> None:
             "unmoved_experts": [list(expert) for expert in result.unmoved_experts],
         },
     )
-
-
-def check_disk(session: Session, place: Path) -> None:
-    """Make sure that a merged checkpoint has room in a folder.
-
-    Raises:
-        HarnessError: it has not.
-    """
-    needed = sum(file.stat().st_size for file in session.plan.ref.path.glob("*.safetensors"))
-    free = shutil.disk_usage(place).free
-    if free < 1.05 * needed:
-        raise HarnessError(
-            f"the merged checkpoint takes {needed / 1e9:.1f} GB, {place} has {free / 1e9:.1f} GB free: "
-            "make room or choose another --output"
-        )

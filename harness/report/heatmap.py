@@ -34,10 +34,11 @@ def heat_maps(table: pd.DataFrame, selected: Collection[tuple[int, int]], first:
         first: the phase that the selection was made on, if any.
     """
     phases = sorted({str(phase) for phase in table["phase"]}, key=lambda phase: (phase != first, phase))
-    return [_heat_map(table[table["phase"] == phase], selected, phase) for phase in phases]
+    return [heat_map(table[table["phase"] == phase], selected, phase) for phase in phases]
 
 
-def _heat_map(rows: pd.DataFrame, selected: Collection[tuple[int, int]], phase: str) -> HeatMap:
+def heat_map(rows: pd.DataFrame, selected: Collection[tuple[int, int]], phase: str) -> HeatMap:
+    """Return the map of one phase's rows of the expert table."""
     layers = sorted({int(layer) for layer in rows["layer"]})
     place = {layer: index for index, layer in enumerate(layers)}
     n_experts = int(rows["expert"].max()) + 1

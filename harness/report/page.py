@@ -42,6 +42,13 @@ def render_page(template: str, scripts: Sequence[str] = (), **content: Any) -> s
     )
 
 
+def standalone(chart: Markup) -> str:
+    """Return a chart as an SVG file of its own, which carries the style sheet of the pages."""
+    style = (content_folder("reports") / "style.css").read_text(encoding="utf-8")
+    opening, body = chart.split(">", 1)
+    return f'{opening} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{body}\n'
+
+
 def _policy(style: str, scripts: Sequence[str]) -> str:
     """Return a content-security policy that allows this style sheet and these scripts, and no request."""
     allowed = " ".join(_hash(text) for text in scripts) or "'none'"

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.base.errors import BadInputError, HarnessError
+from harness.routing.phases import Phase as Phase
+from harness.routing.phases import Record as Record
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-Phase = Literal["prompt", "generation", "all", "decision"]
-
-Record = Literal["counts", "tokens", "logits"]
 
 STORED_PHASES: tuple[Phase, ...] = ("prompt", "generation", "decision")
 PHASES: tuple[Phase, ...] = ("prompt", "generation", "all", "decision")

@@ -1,1 +1,1 @@
-"""The run folder: files that appear whole, stages, fingerprints and the summary."""
+"""The run folder: its layout, its reader (`Run`), its stages, integrity and the summary."""

@@ -60,7 +60,7 @@ def read_manifest(run: Path) -> dict[str, FileRecord]:
         raise BadInputError(f"{run}: is a file; expected the folder of a finished run") from None
     except ValueError as error:
         raise BadInputError(f"{path}: not valid JSON ({error}): it was cut off or changed") from None
-    manifest = validated(content, _Manifest, path)
+    manifest = validated(content, path, _Manifest)
     # A change that leaves the JSON valid would else go unseen, such as a key given twice.
     if text != json.dumps(content, indent=2, ensure_ascii=False) + "\n":
         raise BadInputError(f"{path}: changed since the run wrote it; {_REMEDY}")

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.runs.integrity import FileRecord
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -91,6 +93,8 @@ class StageRecord(_Record):
     """done or started."""
     seconds: float
     """Wall-clock seconds over all tries; 0 for a stage that was lent by another run."""
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+    """What it wrote, by the file's name in the folder; empty in runs that did not record it."""
 
 
 class RunRecord(_Record):
@@ -204,11 +208,3 @@ class TrainingExample(_Record):
     prompt: str
     answer: str
     aim: str
-
-
-class CapturedAnswer(_Record):
-    """One row of routing/TASK.jsonl: what a captured prompt was answered."""
-
-    id: str
-    prompt: str
-    response: str

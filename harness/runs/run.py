@@ -16,7 +16,6 @@ from harness.base.schema import read_json_as, read_jsonl_as, validated
 from harness.runs import integrity
 from harness.runs.layout import Layout, VariantLayout
 from harness.runs.records import (
-    CapturedAnswer,
     ColouredTokens,
     DeltaRecord,
     ModelRecord,
@@ -93,7 +92,7 @@ class Run:
     @cached_property
     def record(self) -> RunRecord:
         """run.json: configuration, model, tasks, seeds, versions, variants, stages."""
-        return validated(self.content, RunRecord, self.layout.run)
+        return validated(self.content, self.layout.run, RunRecord)
 
     @property
     def model(self) -> ModelRecord:
@@ -299,9 +298,11 @@ class Run:
 
         return load_tokens(self._captured(task), with_logits=with_logits)
 
-    def captured_answers(self, task: str) -> list[CapturedAnswer]:
+    def captured_answers(self, task: str) -> list[Answer]:
         """Return the answers given while routing was captured."""
-        return self._rows(self.layout.captured_answers(task), CapturedAnswer)
+        from harness.data.answer import Answer
+
+        return self._rows(self.layout.captured_answers(task), Answer)
 
     def token_shares(self) -> list[ColouredTokens]:
         """Return a few prompts, token by token, with the share of gate weight to selected experts, where recorded."""

@@ -15,13 +15,9 @@ from pydantic import Field
 from harness.base.errors import BadInputError, nearest
 from harness.base.fingerprint import fingerprint
 from harness.base.schema import read_yaml
-from harness.config import RunConfig, Settings, make_config, setting_names
+from harness.base.settings import Settings
+from harness.config import RunConfig, make_config, setting_names
 
-# Settings that do not touch the base model's answers: runs that differ in these alone share them.
-_OF_VARIANTS = {
-    *("intervention", "baselines", "draws", "selection", "training", "save_model"),
-    *("seed", "split_seed"),
-}
 _LONGEST_NAME = 80
 
 
@@ -78,9 +74,11 @@ class Cell:
 
     @property
     def group(self) -> str:
-        """Fingerprint of what decides the base model's answers."""
-        kept = {name: value for name, value in self.settings.items() if name not in _OF_VARIANTS}
-        return fingerprint({**kept, "splits": self.config.seed_of_splits})
+        """Fingerprint of what decides the base model's answers; runs of one group share them."""
+        decisive = self.config.deciding("prompts", "answers", "measures")
+        # The seed reaches base through the splits alone, which have their own.
+        del decisive["seed"]
+        return fingerprint(decisive)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,6 @@ def load_sharded(
     device: torch.device,
     ranks: Ranks,
     mesh: DeviceMesh,
-    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a model that may be too large for one device: each process holds its part of every weight.
 
@@ -115,12 +114,11 @@ def load_sharded(
         device: of this process.
         ranks: this process's place.
         mesh: of all processes.
-        trust_remote_code: let the checkpoint's own Python code run.
     """
     from harness.models.load import LoadedModel, load_model, load_tokenizer, outline_model
 
-    source = load_model(ref, dtype, "cpu", trust_remote_code) if ranks.rank == 0 else None
-    moe = outline_model(ref, trust_remote_code)
+    source = load_model(ref, dtype, "cpu") if ranks.rank == 0 else None
+    moe = outline_model(ref)
     whole = dict(_tensors(source.moe)) if source else {}
     sent: list[Any] = [
         {name: (value.shape, value.dtype) for name, value in whole.items()},
@@ -143,7 +141,7 @@ def load_sharded(
             else:
                 distributed.broadcast(tensor.contiguous(), 0)
                 target.copy_(tensor)
-    return LoadedModel(ref, moe, load_tokenizer(ref, trust_remote_code), device, checkpoint_dtype)
+    return LoadedModel(ref, moe, load_tokenizer(ref), device, checkpoint_dtype)
 
 
 def _tensors(moe: MoEModel) -> list[tuple[str, torch.Tensor]]:

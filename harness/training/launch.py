@@ -40,7 +40,6 @@ def train_in_processes(
     *,
     dtype: str = "auto",
     device: str | None = None,
-    trust_remote_code: bool = False,
     checkpoints: Checkpoints | None = None,
     shared: Path | None = None,
 ) -> TrainingResult:
@@ -57,7 +56,6 @@ def train_in_processes(
         on_step: called after each optimizer step.
         dtype: of the model, as `load_model` takes it.
         device: kind of device that the processes use; by default that of this process's model.
-        trust_remote_code: let the checkpoint's own Python code run.
         checkpoints: where the training is kept while it runs, and goes on from.
         shared: a folder that all machines see, where there are several; removed afterwards.
 
@@ -77,7 +75,7 @@ def train_in_processes(
                 "path": str(loaded.ref.path.resolve()),
                 "dtype": dtype,
                 "device": kind,
-                "trust_remote_code": trust_remote_code,
+                "trust_remote_code": loaded.ref.trust_remote_code,
                 "experts": [[index, e] for index, layer in bank.layers.items() for e in layer.experts],
                 "config": config.model_dump(mode="json"),
                 "seed": seed,

@@ -56,8 +56,8 @@ def _train(folder: Path, job: dict[str, Any]) -> None:
     ]
     examples = [Example(**row) for row in rows]
     with joined(device) as (ranks, mesh):
-        ref = ModelRef(job["model"], Path(job["path"]))
-        loaded = load_sharded(ref, job["dtype"], device, ranks, mesh, job["trust_remote_code"])
+        ref = ModelRef(job["model"], Path(job["path"]), job["trust_remote_code"])
+        loaded = load_sharded(ref, job["dtype"], device, ranks, mesh)
         experts = [Expert(*pair) for pair in job["experts"]]
         bank = ExpertBank(loaded.moe, experts, lora=lora_of(config))
         bank.load_state(load_file(folder / "bank.safetensors"))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, HarnessError
+from harness.models.auto import load_whole
 from harness.zoo.calibration_texts import CALIBRATION_TEXTS
 from harness.zoo.clustering import load_entropy, spherical_k_means
 
@@ -183,7 +184,7 @@ def _load_dense(source: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         raise BadInputError(f"{source}: no config.json, expected the folder of a transformers checkpoint")
     _check_config(AutoConfig.from_pretrained(source).to_dict(), str(source))
     tokenizer = AutoTokenizer.from_pretrained(source)
-    return _cast(AutoModelForCausalLM.from_pretrained(source), dtype), tokenizer
+    return _cast(load_whole(AutoModelForCausalLM, source), dtype), tokenizer
 
 
 def _check_config(config: dict[str, Any], where: str) -> None:
@@ -290,7 +291,7 @@ def _difference(dense: Any, checkpoint: Path, rows: list[list[int]], dtype: str)
     import torch
     from transformers import AutoModelForCausalLM
 
-    moe: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
+    moe: Any = load_whole(AutoModelForCausalLM, checkpoint, dtype=getattr(torch, dtype))
     moe.to(dense.device)
     stored = dense.dtype
     _cast(dense, moe.dtype)

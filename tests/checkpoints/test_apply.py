@@ -23,7 +23,7 @@ from harness.checkpoints import merge
 from harness.checkpoints.apply import apply_delta
 from harness.checkpoints.delta import load_delta, save_delta, write_delta_into
 from harness.checkpoints.delta_file import CARD, TENSORS, read_delta
-from harness.checkpoints.revert import revert_delta
+from harness.checkpoints.is_delta import check_is_delta
 from harness.models.auto import load_weights
 from harness.models.load import DEMO_FOLDER, ModelRef
 from harness.models.moe import Expert, find_moe
@@ -74,7 +74,7 @@ def same_state(first, second) -> bool:
 # One tensor an expert in bfloat16; the same in float32, called w1, w2 and w3; transposed, interleaved, with biases;
 # fc1 and fc2; two names for one fused tensor.
 @pytest.mark.parametrize("kind", ["demo", "mixtral", "gpt_oss", "aria_text", "granitemoe"])
-def test_apply_load_and_revert_are_exact(given, kind, tmp_path):
+def test_apply_and_load_are_exact(given, kind, tmp_path):
     ref, delta = given(kind)
     result = apply_delta(ref, delta, tmp_path / "out")
     assert result.merged.method == "streamed"
@@ -84,8 +84,7 @@ def test_apply_load_and_revert_are_exact(given, kind, tmp_path):
     assert same_state(loaded, expected)
     assert not same_state(loaded, load_weights(ref.path)[0])
 
-    revert_delta(ModelRef("out", tmp_path / "out"), ref, delta, tmp_path / "back")
-    assert bytes_in(tmp_path / "back") == bytes_in(ref.path)
+    check_is_delta(ref, ModelRef("out", tmp_path / "out"), delta)
 
 
 def test_everything_but_the_experts_bytes_is_copied(given, tmp_path):
@@ -122,8 +121,7 @@ def test_shards_and_their_index_stay_as_they_are(tmp_path, tiny_model):
     assert before["model.safetensors.index.json"] == after["model.safetensors.index.json"]
     write_delta_into(find_moe(model), load_delta(tmp_path / "delta" / TENSORS))
     assert same_state(load_weights(tmp_path / "out")[0], model)
-    revert_delta(ModelRef("out", tmp_path / "out"), ref, tmp_path / "delta")
-    assert bytes_in(tmp_path / "out") == before
+    check_is_delta(ref, ModelRef("out", tmp_path / "out"), tmp_path / "delta")
 
 
 def test_a_layout_that_cannot_be_followed_goes_through_transformers_and_says_so(given, tmp_path, capsys):
@@ -134,9 +132,8 @@ def test_a_layout_that_cannot_be_followed_goes_through_transformers_and_says_so(
     expected = load_weights(ref.path)[0]
     write_delta_into(find_moe(expected), load_delta(delta / TENSORS))
     assert same_state(load_weights(tmp_path / "out")[0], expected)
-    revert_delta(ModelRef("out", tmp_path / "out"), ref, delta, tmp_path / "back")
-    assert bytes_in(tmp_path / "back") == bytes_in(ref.path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "base", "delta", "out"]
+    check_is_delta(ref, ModelRef("out", tmp_path / "out"), delta)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "delta", "out"]
 
 
 def test_a_coarser_delta_goes_into_a_finer_checkpoint_exactly(base, tmp_path):
@@ -382,37 +379,28 @@ def applied(given, tmp_path):
         ("gpt_oss", "model.layers.0.mlp.experts.down_proj", 0, "down_proj, expert 0, is neither's"),
     ],
 )
-def test_a_model_that_is_not_base_and_delta_is_not_reverted(applied, tmp_path, kind, name, row, message):
+def test_a_model_that_is_not_base_and_delta_is_refused(applied, kind, name, row, message):
     ref, delta, model = applied(kind)
     place = places(model.path)[name]
     flip_bit(place if row is None else place.row(row))
-    before = bytes_in(model.path)
     with pytest.raises(BadInputError, match=message):
-        revert_delta(model, ref, delta)
-    assert bytes_in(model.path) == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "delta", "out"]
+        check_is_delta(ref, model, delta)
 
 
-def test_a_model_is_reverted_in_place_and_only_once(applied, tmp_path):
+def test_a_model_that_is_base_and_delta_gives_its_experts(applied):
     ref, delta, model = applied()
     (model.path / "notes.txt").write_text("mine")
-    result = revert_delta(model, ref, delta)
-    assert bytes_in(model.path) == {**bytes_in(ref.path), "notes.txt": b"mine"}
-    assert result.experts == [Expert(1, 1), Expert(2, 2), Expert(2, 7)]
-    assert result.restored_bytes == 3 * 3 * 32 * 16 * 4
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "delta", "out"]
-    with pytest.raises(BadInputError, match="holds other values than the delta"):
-        revert_delta(model, ref, delta)
+    assert check_is_delta(ref, model, delta) == [Expert(1, 1), Expert(2, 2), Expert(2, 7)]
 
 
-def test_another_base_and_the_model_itself_are_refused(applied, tmp_path):
+def test_another_base_and_the_base_itself_are_refused(applied):
     ref, delta, model = applied()
-    with pytest.raises(BadInputError, match="same folder"):
-        revert_delta(ref, ref, delta)
+    with pytest.raises(BadInputError, match="holds other values than the delta"):
+        check_is_delta(ref, ref, delta)
     with pytest.raises(BadInputError, match="does not belong to 'out'"):
-        revert_delta(ref, model, delta)
+        check_is_delta(model, ref, delta)
     tensors = load_file(model.path / "model.safetensors")
     del tensors["model.norm.weight"]
     save_file(tensors, model.path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BadInputError, match=r"out has no tensor model\.norm\.weight"):
-        revert_delta(model, ref, delta)
+        check_is_delta(ref, model, delta)

@@ -40,9 +40,9 @@ def moe(base):
 def test_experts_read_from_the_files_are_those_that_transformers_loads(family, base, moe):
     if family in THROUGH_TRANSFORMERS:
         with pytest.raises(UntraceableError, match="shares its tensors"):
-            StoredExperts(base)
+            StoredExperts(ModelRef("m", base))
         return
-    stored = StoredExperts(base)
+    stored = StoredExperts(ModelRef("m", base))
     for layer in moe.layers:
         for name in layer.weights:
             for expert in (0, 3, layer.n_experts - 1):
@@ -70,7 +70,7 @@ def test_a_delta_changes_its_experts_alone_and_the_proof_sees_a_bit_of_any_other
         return
     # The neighbour of a trained expert, in the same tensor where one holds all of them.
     other = Expert(experts[0].layer, 0)
-    written = StoredExperts(out)
+    written = StoredExperts(ModelRef("m", out))
     piece = next(written.pieces(other, "down_proj", written.value(other, "down_proj")))
     flip_bit(piece.place(written.places))
     proof = frozen_unchanged(base, out, set(experts))

@@ -18,6 +18,8 @@ from harness.base.files import read_json, sha256, write_json
 from harness.cli.main import main
 from harness.routing.files import load_counts, load_tokens, save_routing
 
+DRAWN = ["agreement", "load_balance"]
+CHARTS = ["experts.svg", "layers.svg", "layers.csv"]
 ALWAYS = ["agreement", "experts", "layers", "load_balance"]
 
 
@@ -64,9 +66,9 @@ def test_figures_and_manifest_of_a_run_with_tokens(own_run, capsys):
     assert said.err == ""
     result = json.loads(said.out)
     figures = [Path(path).relative_to(own_run / "figures") for path in result["figures"]]
-    pairs = [f"{figure}.{kind}" for figure in (*ALWAYS, "coactivation") for kind in ("svg", "png")]
-    sample = [f"tokens/demo_harmful/{name}.{kind}" for kind in ("svg", "png")]
-    assert sorted(map(str, figures)) == sorted([*pairs, *sample, "coactivation.parquet"])
+    drawn = [f"{figure}.{kind}" for figure in (*DRAWN, "coactivation") for kind in ("svg", "png")]
+    sample = f"tokens/demo_harmful/{name}.html"
+    assert sorted(map(str, figures)) == sorted([*CHARTS, *drawn, sample, "coactivation.parquet"])
     files = read_json(own_run / "manifest.json")["files"]
     for path in figures:
         assert files[f"figures/{path}"]["sha256"] == sha256(own_run / "figures" / path)
@@ -91,7 +93,7 @@ def test_equal_runs_give_equal_files(token_run, tmp_path, capsys):
     assert printed[-1].startswith("prompt and answer scores: Spearman ")
     assert not (token_run / "figures").exists()
     files = sorted((tmp_path / "a").iterdir())
-    assert len(files) == 11
+    assert len(files) == 10
     for path in files:
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
@@ -138,9 +140,10 @@ def test_an_id_that_looks_like_a_path_stays_inside_the_folder(own_run, tmp_path)
     before = {file for file in tmp_path.rglob("*") if file.is_file()}
     assert main(["analyze", str(own_run), "--sample", f"demo_harmful/{ids[0]}"]) == 0
     written = {file for file in tmp_path.rglob("*") if file.is_file()} - before
+    assert written
     assert all(file.is_relative_to(own_run / "figures") for file in written)
-    (svg,) = (own_run / "figures" / "tokens" / "demo_harmful").glob("*.svg")
-    text = svg.read_text(encoding="utf-8")
+    (page,) = (own_run / "figures" / "tokens" / "demo_harmful").glob("*.html")
+    text = page.read_text(encoding="utf-8")
     assert "⟨U+202E⟩" in text
     assert "<script>" not in text
     assert "\u202e" not in text
@@ -152,10 +155,10 @@ def test_without_the_model_token_ids_are_coloured(own_run):
     write_json(own_run / "run.json", state)
     name = first_id(own_run)
     assert main(["analyze", str(own_run), "--sample", f"demo_harmful/{name}"]) == 0
-    text = (own_run / "figures" / "tokens" / "demo_harmful" / f"{name}.svg").read_text(encoding="utf-8")
+    text = (own_run / "figures" / "tokens" / "demo_harmful" / f"{name}.html").read_text(encoding="utf-8")
     assert "token ids are shown: the model's tokenizer cannot be loaded" in text
     assert (
-        f">{load_tokens(own_run / 'routing' / 'demo_harmful.safetensors').of(name).token_ids[1]}</text>"
+        f">{load_tokens(own_run / 'routing' / 'demo_harmful.safetensors').of(name).token_ids[1]}</span>"
         in text
     )
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import HarnessError
-from harness.engines.vllm_rows import RequestRows, padded, request_rows
-from harness.engines.vllm_worker import Step
+from harness.engines.vllm.rows import RequestRows, padded, request_rows
+from harness.engines.vllm.worker import Step
 
 
 def step(*parts: tuple[str, int, list[int]]) -> Step:
@@ -86,3 +86,8 @@ def test_a_kernel_that_never_wrote_its_choice_is_noticed():
     found = request_rows([step(("a", 0, [0, 0, 0]))], {"a": 3})
     with pytest.raises(HarnessError, match="expert 0 for every token"):
         padded(list(found.values()), [2])
+
+
+def test_rows_beyond_the_end_of_a_request_are_refused():
+    with pytest.raises(HarnessError, match="routed position 3 of request a, expected at most 2"):
+        request_rows([step(("a", 0, [1, 2, 3, 4]))], {"a": 2})

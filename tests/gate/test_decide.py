@@ -63,7 +63,7 @@ def test_a_share_that_is_just_not_kept_passes_no_more_often_than_the_level(side,
 def test_a_difference_that_is_just_not_kept_passes_no_more_often_than_the_level(
     bound, difference, discordant
 ):
-    n = 30
+    n = 20
     first, second = (discordant + difference) / 2, (discordant - difference) / 2
     truth = [first, second, 0.4 * (1 - discordant), 0.6 * (1 - discordant)]
     drawn = np.random.default_rng(1).multinomial(n, truth, SIMULATIONS)

@@ -12,9 +12,8 @@ from pydantic import Field
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, read_jsonl
 from harness.cli.main import main
-from harness.interventions.base import INTERVENTIONS, Intervention, Prepared, Variant
-from harness.interventions.spec import find_variant, list_variants
-from harness.pipeline.serving import refuse_unserved
+from harness.interventions.base import INTERVENTIONS, Intervention, Prepared
+from harness.interventions.spec import find_variant
 from harness.runs.run_folder import RunFolder
 
 
@@ -129,23 +128,16 @@ def test_its_fields_are_checked_when_its_file_is_read(include, tmp_path, fields,
     assert str(refusal.value) == f"{tmp_path / 'quiet.yaml'}: {message}"
 
 
-def test_an_engine_that_cannot_serve_it_refuses_it_by_name(include):
-    ours = [Variant(name, spec) for name, spec in list_variants().items()]
-    refuse_unserved(ours, "vllm")
-    with pytest.raises(BadInputError) as refusal:
-        refuse_unserved([*ours, Variant("quiet", find_variant("quiet", [include]))], "vllm")
-    assert str(refusal.value) == (
-        "engine vllm cannot serve variant 'quiet' (intervention 'damp'): choose --engine transformers, or leave the "
-        "variant out"
-    )
-
-
-def test_vllm_refuses_it_before_anything_is_made(include, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("place", ["--intervention", "--baselines"])
+def test_vllm_refuses_it_by_name_before_anything_is_made(include, tmp_path, monkeypatch, capsys, place):
     """At the plan, as on a machine that has vLLM."""
-    monkeypatch.setattr("harness.pipeline.plan.choose_engine", lambda engine, gpu: "vllm")
-    command = ["run", "--include", str(include), "--intervention", "quiet", "--engine", "vllm"]
+    monkeypatch.setattr("harness.engines.vllm.kind.why_vllm_is_unusable", lambda gpu: None)
+    command = ["run", "--include", str(include), place, "quiet", "--engine", "vllm"]
     assert main([*command, "--output", str(tmp_path / "run")]) == 2
-    assert "harness: engine vllm cannot serve variant 'quiet'" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "harness: engine vllm cannot serve variant 'quiet' (intervention 'damp'): vLLM serves checkpoints and masked "
+        "experts, not changes to a model in memory: use --engine transformers\n"
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -10,6 +10,7 @@ from moe_families import build
 from safetensors.torch import load_file, save_file
 
 from harness.models.auto import load_weights
+from harness.models.load import ModelRef
 from harness.models.moe import Expert, find_moe
 from harness.models.stored import StoredExperts, UntraceableError
 from harness.models.weights import bytes_of, places
@@ -31,7 +32,7 @@ def edit(folder, change):
 
 def assert_followed(folder):
     """Each expert reads as transformers loads it, and goes back to the bytes it came from."""
-    stored, moe = StoredExperts(folder), find_moe(load_weights(folder)[0])
+    stored, moe = StoredExperts(ModelRef("m", folder)), find_moe(load_weights(folder)[0])
     lying = places(folder)
     for expert in moe.all_experts():
         for name in moe.layer(expert.layer).weights:
@@ -96,14 +97,14 @@ def test_experts_in_several_files(saved):
 def test_the_hash_of_experts_follows_their_values_and_no_others(saved, tmp_path):
     folder = saved("mixtral")
     chosen = [Expert(0, 3), Expert(2, 1)]
-    first = StoredExperts(folder).digest(chosen)
-    assert StoredExperts(folder).digest(reversed(chosen)) == first
+    first = StoredExperts(ModelRef("m", folder)).digest(chosen)
+    assert StoredExperts(ModelRef("m", folder)).digest(reversed(chosen)) == first
     other = shutil.copytree(folder, tmp_path / "other")
     for part, same in ((".layers.0.block_sparse_moe.experts.4.w2", True), ("experts.3.w2", False)):
         name = next(name for name in places(other) if part in name)
         place = places(other)[name]
         place.write(place.read() + 1)
-        assert (StoredExperts(other).digest(chosen) == first) is same
+        assert (StoredExperts(ModelRef("m", other)).digest(chosen) == first) is same
 
 
 @pytest.mark.parametrize(
@@ -118,4 +119,4 @@ def test_files_without_some_experts_are_not_followed(saved, change, reason):
     folder = saved("mixtral")
     edit(folder, lambda tensors: {name: value for name, value in tensors.items() if change(name)})
     with pytest.raises(UntraceableError, match=reason):
-        StoredExperts(folder)
+        StoredExperts(ModelRef("m", folder))

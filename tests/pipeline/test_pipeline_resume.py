@@ -16,7 +16,7 @@ def test_a_second_run_does_nothing_and_does_not_load_the_model(rerun, small_run,
     def refuse(*args, **kwargs):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("harness.pipeline.session.load_model", refuse)
+    monkeypatch.setattr("harness.engines.in_memory.load_model", refuse)
     folder, stages = rerun()
     assert stages == []
     assert (folder / "summary.json").read_bytes() == (small_run / "summary.json").read_bytes()

@@ -79,7 +79,9 @@ def test_all_variants_share_the_held_out_prompts(folder):
 
 
 def test_each_step_tells_each_objectives_own_loss(folder):
-    for row in read_jsonl(folder / "variants/unsafe_experts/train.jsonl"):
+    rows = read_jsonl(folder / "variants/unsafe_experts/train.jsonl")
+    assert rows
+    for row in rows:
         assert set(row["losses"]) == {"refuse", "retain_kl", "prefer", "refuse_continued"}
         assert all(value >= 0 for value in row["losses"].values())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 from harness.base.errors import HarnessError
 from harness.data.prompts import Prompt
 from harness.engines.transformers import TransformersEngine
+from harness.models.decoding import greedy
 from harness.models.moe import MoELayer, MoEModel
-from harness.routing.capture import Captured, RoutingCapture, count, phase_masks
+from harness.routing.capture import Captured, RoutingCapture, count, phase_masks, routed_tokens
 from harness.routing.counts import STORED_PHASES, join, reorder
 
 TEXTS = [
@@ -190,6 +193,54 @@ def test_rows_that_do_not_make_whole_batches_are_an_error(demo):
         capture.take(batch=2)
 
 
+@pytest.mark.parametrize("record", ["counts", "tokens", "logits"])
+@pytest.mark.parametrize("habit", [{"use_cache": False}, {"num_beams": 3}])
+def test_other_columns_than_one_per_position_are_refused(demo, monkeypatch, record, habit):
+    """Decoding that reads positions again, as checkpoints ask for; were it followed, no total would give it away."""
+    from harness.engines import transformers
+
+    def rules(*arguments):
+        plain = greedy(*arguments)
+        plain.update(**habit)
+        return plain
+
+    monkeypatch.setattr(transformers, "greedy", rules)
+    with pytest.raises(HarnessError) as caught:
+        next(TransformersEngine(demo, 3).generate([PROMPTS], 6, capture=record))
+    assert re.search(
+        r"captured per layer, expected \d+ \(prompt \+ longest|whole rows of a batch", str(caught.value)
+    )
+    assert "\n" not in str(caught.value)
+
+
+def test_the_columns_are_the_prompt_and_the_longest_answer_but_its_last_token(demo):
+    engine, capture = TransformersEngine(demo, 3), RoutingCapture(demo.moe)
+    with capture.installed():
+        (result,) = engine.generate([PROMPTS], 24)
+    width = max(row.prompt_tokens for row in result.responses)
+    longest = max(row.generated_tokens for row in result.responses)
+    captured = capture.take(len(PROMPTS))
+    assert captured.experts.shape[2] == width + longest - 1
+    ids = [row.id for row in result.responses]
+    for more in (-1, 1):
+        masks = torch.ones(2, len(PROMPTS), width + longest - 1 + more, dtype=torch.bool)
+        with pytest.raises(
+            HarnessError, match=rf"{width + longest - 1} columns of experts were captured per layer"
+        ):
+            count(captured, masks, demo.moe, ids)
+        with pytest.raises(HarnessError, match=f"expected {width + longest - 1 + more} "):
+            routed_tokens(captured, masks, torch.zeros(masks.shape[1:]), ids)
+
+
+def test_a_layer_that_saw_fewer_tokens_is_named(demo):
+    capture = RoutingCapture(demo.moe)
+    with capture.installed(), torch.inference_mode():
+        demo.moe.model(torch.arange(10, 17)[None])
+    capture._experts[2][0] = capture._experts[2][0][:-1]
+    with pytest.raises(HarnessError, match="layer 2 routed 6 positions per row, layer 0 7"):
+        capture.take(batch=1)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     prompts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
@@ -200,7 +251,8 @@ def test_phases_share_out_the_routed_positions(prompts, data):
     generated = data.draw(st.lists(st.integers(1, 9), min_size=len(prompts), max_size=len(prompts)))
     mask = torch.tensor([[0] * (width - n) + [1] * n for n in prompts])
     columns = width + max(generated) - 1
-    phases = phase_masks(mask, torch.tensor(generated), columns)
+    phases = phase_masks(mask, torch.tensor(generated))
+    assert phases.shape[2] == columns
     assert phases.shape == (3, len(prompts), columns)
     prompt, answer, decision = phases
     assert not (prompt & answer).any()

@@ -255,9 +255,14 @@ def test_a_second_bank_is_refused_and_the_first_goes_on(tiny_model, layer):
 def test_a_bank_can_be_installed_again(tiny_model):
     model = tiny_model("mixtral")
     bank = ExpertBank(find_moe(model), [Expert(0, 0)])
+    base, found = logits_of(model), []
+    with torch.no_grad():
+        bank.layers[0].weights["down_proj"].zero_()
     for _ in range(2):
         with bank.installed():
-            logits_of(model)
+            found.append(logits_of(model))
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], base)
 
 
 def test_an_expert_that_is_named_twice_is_trained_once(tiny_model):

@@ -83,7 +83,7 @@ def gradients(bank: ExpertBank, loss: torch.Tensor) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss"])
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", list(OBJECTIVES))
 @pytest.mark.parametrize("chunk", [5, 1024])
 def test_value_and_gradient_are_those_of_the_formula(tiny_loaded, monkeypatch, family, name, chunk):
     monkeypatch.setattr("harness.training.answers.CHUNK", chunk)

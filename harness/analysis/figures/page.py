@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart with every common kind of colour vision.
 HARMFUL, BENIGN, THIRD, QUIET = "#D55E00", "#0072B2", "#009E73", "#9AA0A6"
 COLOURS = {"harmful": HARMFUL, "benign": BENIGN}
-# Blue below zero, red above, white at zero; safe for colour-blind readers.
-DIVERGING = "RdBu_r"
 # More marks than this are drawn as a picture inside the SVG, which would be megabytes of paths otherwise.
 MANY_MARKS = 1500
 
@@ -113,26 +110,19 @@ def key(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     )
 
 
-def save(figure: Figure, folder: Path, name: str, *, text_as_text: bool = False) -> list[Path]:
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write a figure as SVG and PNG, each as a whole file, and return their paths.
 
     Args:
         figure: drawn inside `look()`.
         folder: where to.
         name: the files' name without suffix.
-        text_as_text: keep text in the SVG as text, in whatever font the reader has, instead of as shapes: for
-            writing that the font here may lack.
     """
-    import matplotlib as mpl
-
     written = []
-    with mpl.rc_context({"svg.fonttype": "none" if text_as_text else "path"}), warnings.catch_warnings():
-        # A character that the font lacks is drawn as a box; the SVG has it as text.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        # No date in the SVG: equal values are to give equal files.
-        for kind, metadata in (("svg", {"Date": None}), ("png", {})):
-            settings: dict[str, Any] = {"format": kind, "metadata": metadata, "dpi": _DPI}
-            path = folder / f"{name}.{kind}"
-            write_whole(path, partial(figure.savefig, **settings))
-            written.append(path)
+    # No date in the SVG: equal values are to give equal files.
+    for kind, metadata in (("svg", {"Date": None}), ("png", {})):
+        settings: dict[str, Any] = {"format": kind, "metadata": metadata, "dpi": _DPI}
+        path = folder / f"{name}.{kind}"
+        write_whole(path, partial(figure.savefig, **settings))
+        written.append(path)
     return written

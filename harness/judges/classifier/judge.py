@@ -92,6 +92,8 @@ class ClassifierJudge:
     def _batch(self, ids: Sequence[str], texts: Sequence[list[int]]) -> Iterator[Verdict]:
         import torch
 
+        from harness.models.decoding import decoding_by, greedy
+
         model, tokenizer = self._loaded
         inputs = tokenizer.pad({"input_ids": list(texts)}, return_tensors="pt", padding_side=self._side)
         inputs = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
@@ -99,7 +101,10 @@ class ClassifierJudge:
             if self.preset.kind == "sequence":
                 yield from self._of_logits(ids, model(**inputs).logits.float())
                 return
-            written = model.generate(**inputs, max_new_tokens=self.preset.max_tokens, do_sample=False)
+            ends = model.generation_config.eos_token_id
+            rules = greedy(ends, tokenizer.pad_token_id, self.preset.max_tokens)
+            with decoding_by(model, rules):
+                written = model.generate(**inputs, generation_config=rules)
         said = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for id, text in zip(ids, said, strict=True):
             yield self._of_text(id, text)
@@ -162,7 +167,9 @@ class ClassifierJudge:
     def _loaded(self) -> tuple[Any, Any]:
         import torch
         import transformers
+        from safetensors import SafetensorError
 
+        from harness.models.auto import refuse_parts
         from harness.models.load import quiet_transformers
 
         quiet_transformers()
@@ -173,12 +180,16 @@ class ClassifierJudge:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.model)
             auto = getattr(transformers, f"AutoModelFor{kind}")
-            model = auto.from_pretrained(self.model, dtype=dtype).to(device).eval()
-        except (OSError, ValueError) as error:
+            model, report = auto.from_pretrained(
+                self.model, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
+            model.to(device).eval()
+        except (OSError, ValueError, SafetensorError) as error:
             raise BadInputError(
                 f"{where}: {self.model} cannot be loaded ({first_line(error)}); "
                 f"{PREFIX}{self.name.upper()} names another copy, such as a folder"
             ) from None
+        refuse_parts(report, self.model)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         if self.preset.kind == "sequence":

@@ -9,15 +9,13 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from harness.base.errors import BadInputError, nearest
+from harness.config import RunConfig
 from harness.report.boards.entries import Entry
 from harness.report.leaderboard import Cell, Column, cells_of, columns_of
 from harness.runs.protocol import Protocol
 from harness.runs.rows import BASE
 
 GroupBy = Literal["model", "variant", "none"]
-
-# What is set for variants that select or train experts says nothing of the model itself.
-_NOTHING_TO_BASE = ("selection.", "training.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +105,8 @@ def _why(first: Entry, other: Entry) -> str:
 def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort: str | None) -> Board:
     columns = columns_of([entry.summary for entry in entries])
     varying = _varying(entries)
+    # How experts are selected and trained says nothing about the model itself.
+    of_base = RunConfig.names_deciding("answers")
     grouped: dict[tuple[str, str, str, str], list[Entry]] = {}
     for entry in entries:
         for variant in entry.summary.variants:
@@ -114,7 +114,7 @@ def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort:
             settings = ", ".join(
                 f"{short}={_short(entry.settings.get(name))}"
                 for name, short in varying.items()
-                if variant != BASE or not name.startswith(_NOTHING_TO_BASE)
+                if variant != BASE or name in of_base
             )
             grouped.setdefault((model.name, model.fingerprint, variant, settings), []).append(entry)
     rows = [

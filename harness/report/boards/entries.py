@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInputError
+from harness.config import RunConfig, whole_settings
 from harness.runs.layout import Layout, run_folders
 from harness.runs.protocol import Protocol, protocols
 from harness.runs.run import Run
 from harness.runs.summary import Summary
 
-# Settings that change no figure of a variant, or that a table tells apart by itself.
-_OF_NO_MATTER = (
-    *("seed", "split_seed", "model", "draws", "baselines", "tasks", "data_dir", "include", "limit"),
-    *("device", "save_model", "intervention", "judge", "record", "capability"),
-)
-# Settings that are one thing, though they have parts.
-_WHOLE = ("objectives",)
+# A table has columns for these; prompts and measures that differ make tables of their own.
+_COLUMNS = {"model", "seed"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Entry:
         summary: what it found.
         protocols: how each task was put.
         seed: of the run.
-        settings: dotted names of settings to their values, without those that change no figure.
+        settings: dotted names of settings to their values, of those that change a variant's figures.
     """
 
     run: Run
@@ -85,17 +81,16 @@ def read_entry(path: Path) -> Entry:
         raise BadInputError(f"{path}: the run is not finished: it has no {run.layout.summary.name}")
     run.verify(run.layout.summary, run.layout.run, run.layout.splits)
     config = run.record.config
-    settings = {
-        name: value for name, value in _flat(config).items() if name.partition(".")[0] not in _OF_NO_MATTER
-    }
+    decisive = RunConfig.names_deciding("answers", "experts", "training") - _COLUMNS
+    settings = {name: value for name, value in _flat(config, whole_settings()).items() if name in decisive}
     return Entry(run, run.summary, protocols(run), int(config.get("seed", 0)), settings)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(settings: Mapping[str, Any], whole: frozenset[str], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, dict) and value and name not in _WHOLE:
-            found |= _flat(value, f"{prefix}{name}.")
+        if isinstance(value, dict) and value and f"{prefix}{name}" not in whole:
+            found |= _flat(value, whole, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found

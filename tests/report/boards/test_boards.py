@@ -10,11 +10,13 @@ import statistics
 import pytest
 
 from harness.base.errors import BadInputError
+from harness.base.files import read_json, write_json
 from harness.cli.main import main
 from harness.report.boards.boards import build_boards
 from harness.report.boards.entries import read_entries
 from harness.report.boards.show import as_csv, as_html, as_json, as_markdown, print_boards
 from harness.report.boards.write import Outputs, write_once
+from harness.runs.run_folder import RunFolder
 
 
 def boards_of(*places, **options):
@@ -57,6 +59,32 @@ def test_runs_of_other_settings_have_rows_of_their_own_that_say_which(like, tmp_
     (board,) = boards_of(tmp_path)
     settings = [row.settings for row in board.rows if row.variant == "unsafe_experts"]
     assert sorted(settings) == ["top_k=12", "top_k=99"]
+
+
+def reconfigured(folder, group, **settings):
+    """Write other settings into a run's record, as if it had been made with them."""
+    run = read_json(folder / "run.json")
+    run["config"][group] |= settings
+    write_json(folder / "run.json", run)
+    RunFolder(folder).write_manifest()
+
+
+def test_runs_that_differ_in_what_changes_no_figure_share_a_row(like, tmp_path):
+    reconfigured(like(tmp_path / "a", 0), "training", checkpoint_every=5)
+    reconfigured(like(tmp_path / "b", 1), "vllm", check_weights=False)
+    (board,) = boards_of(tmp_path)
+    row = row_of(board, "unsafe_experts")
+    assert (row.settings, row.seeds) == ("", (0, 1))
+
+
+def test_arguments_of_the_chat_template_are_one_setting_and_tell_base_apart_too(like, tmp_path):
+    for name, thinks in (("a", True), ("b", False)):
+        kwargs = {"enable_thinking": thinks, "effort": "low"}
+        reconfigured(like(tmp_path / name), "generation", chat_template_kwargs=kwargs)
+    (board,) = boards_of(tmp_path)
+    assert sorted(row.settings for row in board.rows if row.variant == "base") == [
+        f"chat_template_kwargs=enable_thinking:{thinks}+effort:low" for thinks in ("false", "true")
+    ]
 
 
 def test_base_stands_once_beside_runs_that_differ_in_what_is_done_to_it(like, tmp_path):

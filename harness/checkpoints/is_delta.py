@@ -1,81 +1,47 @@
-"""Taking a delta out of a checkpoint on disk: the base's own bytes go back to their places."""
+"""Whether a checkpoint is another one with a delta in it, to the last bit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
 from harness.base.progress import progress
-from harness.checkpoints.apply import check_base, copying, must_be_free, whole_folder
+from harness.checkpoints.apply import check_base
 from harness.checkpoints.delta_file import read_delta
-from harness.checkpoints.merge import copy_checkpoint, pieces_of
-from harness.models.auto import refuse_quantized
-from harness.models.moe import Expert
+from harness.checkpoints.merge import pieces_of
 from harness.models.weights import Place, bytes_of, places
 
 if TYPE_CHECKING:
     from harness.checkpoints.delta import ExpertDelta
     from harness.models.load import ModelRef
+    from harness.models.moe import Expert
 
 _CHUNK = 16 << 20
 
 
-@dataclass(frozen=True)
-class Reverted:
-    """What reverting did.
-
-    Attributes:
-        experts: that were restored.
-        restored_bytes: bytes that were taken from the base.
-        compared_tensors: tensors of the model that were compared with base and delta before.
-    """
-
-    experts: list[Expert]
-    restored_bytes: int
-    compared_tensors: int
-
-
-def revert_delta(
-    model: ModelRef, base: ModelRef, delta: Path, out: Path | None = None, trust_remote_code: bool = False
-) -> Reverted:
-    """Write a model whose delta is taken out again, with the base's own bytes in its place.
+def check_is_delta(base: ModelRef, model: ModelRef, delta: Path) -> list[Expert]:
+    """Compare a model with its base and a delta: the delta's experts with the delta, everything else with the base.
 
     Args:
-        model: the base with the delta in it.
         base: the delta's base.
+        model: the base with the delta in it.
         delta: folder of the delta.
-        out: folder to write; None to replace the model's own.
-        trust_remote_code: let the checkpoint's own Python code run.
+
+    Returns:
+        The delta's experts.
 
     Raises:
         BadInputError: the base is not the delta's, or the model is not base and delta, to the last bit.
-        HarnessError: the disk is too small.
     """
-    if model.path.resolve() == base.path.resolve():
-        raise BadInputError(f"MODEL and BASE are the same folder, {base.path}: there is nothing to revert")
-    if out is not None:
-        must_be_free(out)
-    target = out or model.path.resolve()
     card, values = read_delta(delta)
-    refuse_quantized(model.path)
-    check_base(base, card, values, trust_remote_code)
+    check_base(base, card, values)
     old, new = places(base.path), places(model.path)
     _must_be_alike(old, new, model, base)
-    spots = _check_experts(model, base, values, new, target.absolute().parent, trust_remote_code)
+    spots = _check_experts(model, base, values, new, model.path.absolute().parent)
     _check_frozen(model, base, old, new, spots)
-    with whole_folder(target, replace=out is None) as partial:
-        with copying(model.path) as advance:
-            copy_checkpoint(model.path, partial, advance)
-        written = places(partial)
-        restored = 0
-        for name, row in spots:
-            data = _spot(old, name, row).read_bytes()
-            _spot(written, name, row).write_bytes(data)
-            restored += len(data)
-    return Reverted(values.selected(), restored, len(old))
+    return values.selected()
 
 
 def _check_experts(
@@ -84,11 +50,10 @@ def _check_experts(
     delta: ExpertDelta,
     new: Mapping[str, Place],
     room: Path,
-    trust_remote_code: bool,
 ) -> dict[tuple[str, int | None], None]:
     """Make sure that the model's selected experts are the delta's; returns where they lie."""
     spots: dict[tuple[str, int | None], None] = {}
-    with pieces_of(base.path, delta, room, trust_remote_code) as (_, pieces):
+    with pieces_of(base, delta, room) as (_, pieces):
         for piece in pieces:
             if piece.place(new).read_bytes() != bytes_of(piece.value):
                 raise BadInputError(f"{_not(model, base)}: {piece.tensor} holds other values than the delta")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from harness.engines.vllm_worker import Step
+    from harness.engines.vllm.worker import Step
+
+
+# vLLM's id of a request: which of several answers, our number, what makes it unique.
+_REQUEST = re.compile(r"(?:(\d+)_)?(\d+)(?:-[0-9a-f]+)?")
 
 
 class RequestRows(NamedTuple):
@@ -31,6 +36,21 @@ class RequestRows(NamedTuple):
     logits: npt.NDArray[np.float32] | None
 
 
+def renamed(steps: Sequence[Step]) -> list[Step]:
+    """Call requests by their number and answer, as in `3/0`, instead of vLLM's own ids.
+
+    Raises:
+        HarnessError: an id has another form than those of the vLLM that was tested.
+    """
+    names: dict[str, str] = {}
+    for own in {request for step in steps for request in step.requests}:
+        match = _REQUEST.fullmatch(own)
+        if match is None:
+            raise HarnessError(f"vLLM calls a request '{own}': capture does not know this form")
+        names[own] = f"{match[2]}/{match[1] or 0}"
+    return [step._replace(requests=[names[own] for own in step.requests]) for step in steps]
+
+
 def request_rows(steps: Sequence[Step], routed: Mapping[str, int]) -> dict[str, RequestRows]:
     """Return each request's routing, one row a position.
 
@@ -42,7 +62,7 @@ def request_rows(steps: Sequence[Step], routed: Mapping[str, int]) -> dict[str, 
         routed: how many tokens of each request went through the model.
 
     Raises:
-        HarnessError: a position has no row, or rows are of no request that was asked for.
+        HarnessError: a position has no row, or rows are of no request that was asked for or beyond its end.
     """
     places = {name: place for place, name in enumerate(routed)}
     strange = {name for step in steps for name in step.requests} - places.keys()
@@ -59,6 +79,12 @@ def request_rows(steps: Sequence[Step], routed: Mapping[str, int]) -> dict[str, 
         position = rows + np.repeat(step.starts - (np.cumsum(step.lengths) - step.lengths), step.lengths)
         # vLLM may run one token beyond the last one that counts.
         counts = position < totals[place]
+        for late in np.flatnonzero(position > totals[place])[:1]:
+            name = list(routed)[place[late]]
+            raise HarnessError(
+                f"vLLM routed position {position[late]} of request {name}, expected at most {routed[name]} (prompt + "
+                "answer - 1): capture cannot be trusted"
+            )
         last[(ends[place] - totals[place] + position)[counts]] = seen + rows[counts]
         seen += len(rows)
     missing = [int((part < 0).sum()) for part in np.split(last, ends[:-1])]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -9,7 +12,6 @@ from torch._dynamo.utils import counters
 from harness.models.moe import Expert, find_moe
 from harness.training.bank import ExpertBank
 from harness.training.checkpointing import checkpointed_from
-from harness.training.compiled import compiled_parts
 from harness.training.examples import Example, collate
 from harness.training.loop import answer_loss
 
@@ -32,8 +34,14 @@ def gradients(moe, bank):
     return [*losses, *(parameter.grad for parameter in bank.parameters())]
 
 
+@pytest.fixture
+def compiled_parts(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("compiled").compiled_parts
+
+
 @pytest.mark.slow
-def test_compiled_parts_give_the_same_loss_and_gradients(tiny_model):
+def test_compiled_parts_give_the_same_loss_and_gradients(tiny_model, compiled_parts):
     torch._dynamo.reset()
     moe = find_moe(tiny_model("qwen3_moe"))
     bank = ExpertBank(moe, [Expert(layer, expert) for layer in (1, 2) for expert in (0, 2, 5)])

@@ -1,6 +1,6 @@
 """Rewrites the tables of docs/command-line.md that the code itself knows: options and settings.
 
-    python docs/make_settings.py
+    python -m tools.command_docs
 
 `tests/test_docs.py` fails when the page and the code differ.
 """
@@ -15,18 +15,23 @@ from typing import Any
 import typer.main
 
 from harness.cli.main import app
-from harness.config import describe
+from harness.config import RunConfig, describe
 
-PAGE = Path(__file__).resolve().with_name("command-line.md")
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "command-line.md"
 
 
 def settings_table() -> str:
-    """Return every setting of RunConfig, with its default."""
+    """Return every setting of RunConfig, with its default and what it decides."""
     rows = (
-        [f"`{name}`", "" if default == "None" else f"`{default}`", meaning]
-        for name, default, meaning in describe()
+        [
+            f"`{name}`",
+            "" if default == "None" else f"`{default}`",
+            meaning,
+            ", ".join(each.decides),
+        ]
+        for each, (name, default, meaning) in zip(RunConfig.declared(), describe(), strict=True)
     )
-    return _table(["setting", "default", "meaning"], rows)
+    return _table(["setting", "default", "meaning", "decides"], rows)
 
 
 def options_table() -> str:
@@ -47,8 +52,8 @@ def updated(page: str) -> str:
         found = len(pattern.findall(page))
         if found != 1:
             raise ValueError(f"the page has {found} blocks {begin} ... {end}, expected 1")
-        block = f"{begin}\n{table}\n{end}"
-        page = pattern.sub(lambda _, block=block: block, page)
+        before, after = pattern.split(page)
+        page = f"{before}{begin}\n{table}\n{end}{after}"
     return page
 
 

@@ -1,0 +1,170 @@
+"""What a checkpoint says about decoding: the tokens that end an answer are followed, everything else is set aside.
+
+Published checkpoints come with settings for chatting (sampling, penalties, beams) or left behind by a trainer
+(`use_cache: false`). Each would change answers or routing, so decoding is described here and never by the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import BadInputError
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+GENERATION_CONFIG = "generation_config.json"
+
+# What a configuration may ask of every forward pass, beside the architecture, and what the harness relies on.
+_FORWARD: dict[str, bool] = {
+    "use_cache": True,
+    "return_dict": True,
+    "output_router_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+}
+_TOKENS = {"eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id"}
+_ORIGIN = {"transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash"}
+# Values that ask for nothing besides None, False, 0 and empty ones: older versions wrote them into every file.
+_NEUTRAL: dict[str, Any] = {
+    **_FORWARD,
+    **dict.fromkeys(("num_beams", "num_return_sequences", "num_beam_groups", "guidance_scale"), 1),
+    **dict.fromkeys(("temperature", "top_p", "typical_p", "length_penalty"), 1.0),
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), 1.0),
+    **{
+        "top_k": 50,
+        "max_length": 20,
+        "num_assistant_tokens": 20,
+        "num_assistant_tokens_schedule": "constant",
+    },
+    **{"assistant_confidence_threshold": 0.4, "assistant_lookbehind": 10, "target_lookbehind": 10},
+}
+_LONGEST_VALUE = 60
+
+
+def end_tokens(
+    folder: Path, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[int, ...]:
+    """Return the tokens that end an answer.
+
+    Those of generation_config.json; where there is no such file, those of config.json; where neither names one, the
+    tokenizer's.
+
+    Raises:
+        BadInputError: there are none, or what is named is no token.
+    """
+    if (folder / GENERATION_CONFIG).is_file():
+        where, named = GENERATION_CONFIG, _settings(folder / GENERATION_CONFIG).get("eos_token_id")
+    else:
+        where, named = "config.json", getattr(config, "eos_token_id", None)
+        if named is None:
+            named = getattr(config.get_text_config(decoder=True), "eos_token_id", None)
+    if named is None and tokenizer is not None:
+        named = tokenizer.eos_token_id
+    ends: list[Any] = list(named) if isinstance(named, (list, tuple)) else [named]
+    if not ends or ends == [None]:
+        raise BadInputError(
+            f"{folder}: neither the tokenizer nor {where} names a token that ends an answer: expected eos_token_id"
+        )
+    for end in ends:
+        if not isinstance(end, int) or isinstance(end, bool):
+            raise BadInputError(
+                f"{folder / where}: eos_token_id has {end!r}, expected a token id or a list of them"
+            )
+    return tuple(ends)
+
+
+def greedy(
+    ends: Sequence[int] | int | None, pad: int | None, max_new_tokens: int | None = None
+) -> GenerationConfig:
+    """Return plain greedy decoding up to one of the end tokens."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        eos_token_id=list(ends) if isinstance(ends, Sequence) else ends,
+        pad_token_id=pad,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+@contextmanager
+def decoding_by(model: PreTrainedModel, rules: GenerationConfig) -> Iterator[None]:
+    """Let a model generate by these rules alone inside the block.
+
+    transformers fills whatever the rules handed to `generate` leave open from the model's own.
+    """
+    own = model.generation_config
+    model.generation_config = rules
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def plain_forward(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Make a configuration, and those inside it, ask nothing of a forward pass besides its logits and cache."""
+    for name, value in _FORWARD.items():
+        if getattr(config, name, value) != value:
+            setattr(config, name, value)
+    for name in config.sub_configs:
+        part = getattr(config, name, None)
+        if part is not None:
+            plain_forward(part)
+    return config
+
+
+def set_aside(folder: Path) -> dict[str, Any]:
+    """Return the settings of a checkpoint that would change how it decodes, by name, and are not followed.
+
+    Where config.json and generation_config.json both have one, the value of the latter.
+
+    Raises:
+        BadInputError: a file is no JSON object.
+    """
+    from transformers import GenerationConfig
+
+    config = _settings(folder / "config.json")
+    text = config.get("text_config")
+    known = (vars(GenerationConfig()).keys() | _FORWARD.keys()) - _TOKENS - _ORIGIN
+    found = {
+        name: value
+        for part in (config, text if isinstance(text, dict) else {})
+        for name, value in part.items()
+        if name in known
+    }
+    if (folder / GENERATION_CONFIG).is_file():
+        own = _settings(folder / GENERATION_CONFIG)
+        found |= {name: value for name, value in own.items() if name not in _TOKENS | _ORIGIN}
+    return {name: value for name, value in sorted(found.items()) if _asks_for_something(name, value)}
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Write settings on one line: `num_beams = 4, use_cache = false`."""
+    values = {name: json.dumps(value) for name, value in settings.items()}
+    return ", ".join(
+        f"{name} = {value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + '...'}"
+        for name, value in values.items()
+    )
+
+
+def _asks_for_something(name: str, value: Any) -> bool:
+    if name in _NEUTRAL:
+        return value is not None and value != _NEUTRAL[name]
+    return bool(value)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path} is not JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise BadInputError(f"{path} is not a JSON object: expected settings by name")
+    return settings
