@@ -176,7 +176,7 @@ def test_a_reference_of_other_prompts_or_another_judge_is_refused(run, gates, ca
         ({**KEPT, "task": "demo_benine"}, "unknown task 'demo_benine', did you mean 'demo_benign'?"),
         ({**KEPT, "variant": "unsafe"}, "unknown variant 'unsafe'"),
         ({**KEPT, "metric": "refusal"}, "unknown metric 'refusal'"),
-        ({**KEPT, "judge": "keyword"}, "no verdicts of 'keyword' on 'demo_benign', expected builtin"),
+        ({**KEPT, "judge": "keyword"}, "no verdicts of 'keyword' on 'demo_benign', known: builtin"),
         ({**KEPT, "at_most": 0.01}, "it takes 299 or more"),
         ({**FROZEN, "variant": "base"}, "nothing was trained in 'base'"),
         (OPEN, "name one with --against"),
