@@ -23,11 +23,14 @@ import numpy as np
 import torch
 from capture import interval, prompts
 
+from harness.base.errors import BadInputError
 from harness.config import VllmConfig
 from harness.data.prompts import Prompt
-from harness.engines.choose import choose_engine, versions_of
+from harness.engines.chat import ChatTemplate
+from harness.engines.in_memory import ModelInMemory
 from harness.engines.transformers import TransformersEngine
-from harness.engines.vllm import VllmEngine
+from harness.engines.vllm.engine import VllmEngine
+from harness.engines.vllm.install import versions_of, why_vllm_is_unusable
 from harness.models.load import load_model, load_tokenizer, outline_model, quiet_transformers, resolve_model
 
 Engines = dict[str, TransformersEngine | VllmEngine]
@@ -39,12 +42,13 @@ def start(arguments: argparse.Namespace) -> tuple[Engines, dict[str, float]]:
     seconds: dict[str, float] = {}
     engines: Engines = {}
     if "vllm" in arguments.engines:
-        choose_engine("vllm", gpu=torch.cuda.is_available())
+        reason = why_vllm_is_unusable(gpu=torch.cuda.is_available())
+        if reason is not None:
+            raise BadInputError(reason)
         began = time.perf_counter()
         settings = VllmConfig(kv_cache_gib=arguments.kv_cache_gib, max_model_len=arguments.longest)
-        engine = VllmEngine(
-            ref, outline_model(ref), load_tokenizer(ref), arguments.dtype, arguments.batch, settings
-        )
+        model = ModelInMemory(ref, outline_model(ref), arguments.dtype, "auto")
+        engine = VllmEngine(model, ChatTemplate(load_tokenizer(ref)), arguments.batch, settings)
         # No answer may end before its length.
         engine.ends = ()
         engine.running(eager=True)

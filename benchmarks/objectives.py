@@ -40,6 +40,7 @@ from trials import (
 
 from harness.checkpoints.delta import ExpertDelta
 from harness.data.task import FORCED
+from harness.interventions.base import Prepared
 from harness.models.load import LoadedModel, quiet_transformers
 from harness.pipeline.evaluating import measure_capability
 from harness.pipeline.plan import Plan
@@ -185,8 +186,7 @@ class Bench:
         row = Measured(BASE, self.seed)
         fill(row, answered(session))
         self._answers[split] = own_answers(session)
-        variant = session.plan.variants[0]
-        row.capability = capability(measure_capability(session, variant, "base"))
+        row.capability = capability(measure_capability(session, Prepared(session.plan.variants[0])))
         return row
 
     def session(self, plan: Plan) -> Session:
@@ -202,8 +202,7 @@ class Bench:
         with tried.active():
             fill(row, answered(tried.session))
             if not briefly:
-                variant = tried.session.plan.intervention
-                row.capability = capability(measure_capability(tried.session, variant, tried.state))
+                row.capability = capability(measure_capability(tried.session, tried.made))
         if not briefly:
             row.kl = self.kl(tried, split)
         return row

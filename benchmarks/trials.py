@@ -19,16 +19,17 @@ from harness.config import make_config
 from harness.data.holdout import hold_out
 from harness.data.task import Kind
 from harness.engines.transformers import Response
-from harness.interventions.apply import active
+from harness.interventions.base import Prepared
 from harness.judges.base import Verdict, judge_all
 from harness.metrics.rates import refusal_rate
 from harness.models.load import LoadedModel
 from harness.pipeline import pipeline
+from harness.pipeline.answering import capture_routing
 from harness.pipeline.conversations import training_conversations
 from harness.pipeline.plan import Plan, make_plan
 from harness.pipeline.selecting import select
 from harness.pipeline.session import Session
-from harness.pipeline.training import train, training_key
+from harness.pipeline.training import train, trained
 
 HELD_OUT = 0.25
 
@@ -71,26 +72,27 @@ class Trial:
 
     Attributes:
         session: its run. All trials of one folder share what the base model answered.
-        state: fingerprint of the training.
-        delta: the trained experts.
+        made: the intervention, with the trained experts.
         log: a row for each optimizer step.
         examples: how many were learnt from.
         seconds: that the training took, or 0 where an earlier call did it.
     """
 
     session: Session
-    state: str
-    delta: Any
+    made: Prepared
     log: list[dict[str, Any]]
     examples: int
     seconds: float
-    selection: Any
+
+    @property
+    def delta(self) -> Any:
+        """The trained experts."""
+        return self.made.delta
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Put the trained experts into the model inside the block."""
-        variant = self.session.plan.intervention
-        with active(variant, self.session.loaded.moe, self.selection, self.delta):
+        with self.made.intervention.in_memory(self.session.loaded.moe, self.made):
             yield
 
 
@@ -98,21 +100,22 @@ def open_run(plan: Plan, out: Path, loaded: LoadedModel | None = None) -> Sessio
     """Open a trial's run, with the model of an earlier one of the same folder."""
     session = pipeline.start(plan, out)
     if loaded is not None:
-        session.loaded = loaded
+        session.model.loaded = loaded
     return session
 
 
 def trial(session: Session) -> Trial:
     """Train a run's intervention."""
-    variant = session.plan.intervention
-    selection = select(session)[variant.name]
+    if session.plan.selects:
+        capture_routing(session)
+    made = next(made for made in select(session) if made.variant == session.plan.intervention)
     conversations = training_conversations(session)
     started = time.perf_counter()
-    delta = train(session, variant, selection, conversations)
+    train(session, made, conversations)
+    made = trained(session, made, conversations)
     seconds = time.perf_counter() - started
-    log = read_jsonl(session.folder.variant(variant.name) / "train.jsonl")
-    key = training_key(session, selection, conversations)
-    return Trial(session, key, delta, log, len(conversations), seconds, selection)
+    log = read_jsonl(session.folder.variant(made.name) / "train.jsonl")
+    return Trial(session, made, log, len(conversations), seconds)
 
 
 @dataclasses.dataclass

@@ -459,9 +459,10 @@ class RunConfig(Settings):
         "of splits, where runs of several seeds are to have the same prompts; by default the seed",
         decides="prompts",
     )
-    engine: Literal["transformers", "vllm", "auto"] = setting(
+    engine: str = setting(
         "transformers",
-        "what generates the answers; auto is vLLM where it is installed and a GPU is there",
+        "what generates the answers: transformers, vllm, or auto, which is vLLM where it is installed and a GPU is "
+        "there",
         decides="answers",
         flag="--engine",
         panel=_HOW,

@@ -237,9 +237,9 @@ def rerun(
     folder, stages, original = tmp_path / "run", [], RunFolder.stage
     shutil.copytree(small_run, folder)
 
-    def noted(self: RunFolder, stage: str, key: str) -> Any:
+    def noted(self: RunFolder, stage: str, *rest: Any) -> Any:
         stages.append(stage)
-        return original(self, stage, key)
+        return original(self, stage, *rest)
 
     monkeypatch.setattr(RunFolder, "stage", noted)
 

@@ -19,8 +19,7 @@ import pytest
 from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
 from harness.capability.results import CapabilityResult
 from harness.config import RunConfig
-from harness.interventions.apply import Variant
-from harness.interventions.spec import VariantSpec
+from harness.interventions.base import INTERVENTIONS, Intervention, Variant
 from harness.judges.base import JUDGES, Verdict, judge_all
 from harness.judges.card import Card, Counts, Measured, Partial, write_card
 from harness.metrics.rates import wilson
@@ -58,7 +57,7 @@ class Task:
 class Made:
     """What was found out about one variant; `answers` are a pattern that is repeated over a task's prompts."""
 
-    spec: VariantSpec
+    spec: Intervention
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     capability: Mapping[str, Sequence[float]] = field(default_factory=dict)
     experts: Sequence[Expert] = ()
@@ -211,8 +210,10 @@ def prompts(task: str, n: int, start: int = 0, twins: int = 0) -> dict[str, str]
     return {f"{task}-{i:03}": text for i, text in enumerate(texts)}
 
 
-def spec(name: str, intervention: str = "none", **rest: Any) -> VariantSpec:
-    return VariantSpec(name=name, description=f"What {name} is.", intervention=intervention, **rest)
+def spec(name: str, intervention: str = "none", **rest: Any) -> Intervention:
+    return INTERVENTIONS.get(intervention)(
+        name=name, description=f"What {name} is.", intervention=intervention, **rest
+    )
 
 
 BASE = spec("base")

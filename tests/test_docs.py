@@ -20,7 +20,7 @@ from harness.cli.main import app
 from harness.config import setting_names
 from harness.data.task import TaskSpec
 from harness.gate.schema import GateFile
-from harness.interventions.spec import VariantSpec
+from harness.interventions.base import INTERVENTIONS
 from harness.judges.classifier.preset import ClassifierPreset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,7 +147,7 @@ def test_every_yaml_example_follows_its_schema(name):
     for body in [*fences(text, "yaml"), *written]:
         content = yaml.safe_load(body)
         if "intervention" in content and "description" in content:
-            VariantSpec.model_validate(content)
+            INTERVENTIONS.get(content["intervention"]).model_validate(content)
         elif "measures" in content:
             ClassifierPreset.model_validate(content)
         elif "gates" in content:

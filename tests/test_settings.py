@@ -11,12 +11,13 @@ import pytest
 from harness.base.fingerprint import fingerprint
 from harness.base.settings import Decides
 from harness.config import RunConfig, make_config, setting_names
-from harness.experts.select import ExpertSelection
-from harness.models.moe import Expert
+from harness.engines.base import ENGINES
+from harness.interventions.base import Prepared
 from harness.pipeline.evaluating import _capability_key
 from harness.pipeline.plan import make_plan
+from harness.pipeline.selecting import _table_key
 from harness.pipeline.session import Session
-from harness.pipeline.training import training_key
+from harness.pipeline.training import _train_key
 from harness.runs.run_folder import RunFolder
 from harness.sweep.schema import Cell
 
@@ -27,6 +28,7 @@ BEFORE: dict[str, Any] = {
     "model": "demo",
     "limit": 12,
     "split_seed": 0,
+    "engine": "vllm",
     "selection.top_k": 10,
     "training.early_stopping.every": None,
 }
@@ -48,7 +50,7 @@ AFTER: dict[str, Any] = {
     "limit": 13,
     "seed": 1,
     "split_seed": 1,
-    "engine": "auto",
+    "engine": "transformers",
     "judge": "keyword",
     "evaluation.forced_start": True,
     "evaluation.opening": "Of course",
@@ -123,14 +125,15 @@ def plan():
 
 
 def keys(plan, folder, config: RunConfig) -> dict[str, str]:
-    """Return the fingerprints of base's answers, a training and capability, as a run with vLLM makes them."""
-    session = Session(dataclasses.replace(plan, config=config), RunFolder(folder))
-    # As it is decided on a machine that has vLLM.
-    session.__dict__["engine_name"] = "vllm" if config.engine == "transformers" else config.engine
+    """Return the fingerprints of answers, table, a training and capability, as a run with this engine makes them."""
+    engine = ENGINES.get(config.engine)
+    session = Session(dataclasses.replace(plan, config=config, engine=engine), RunFolder(folder))
+    made = Prepared(plan.intervention)
     return {
         "answers": fingerprint(session.world),
-        "training": training_key(session, ExpertSelection("random", "all", (Expert(0, 1),)), []),
-        "capability": _capability_key(session, "state"),
+        "table": _table_key(session),
+        "training": _train_key(session, made, []),
+        "capability": _capability_key(session, made),
     }
 
 
@@ -157,7 +160,10 @@ def test_a_setting_changes_the_fingerprints_of_what_it_decides_and_no_others(nam
     moved = {key for key in before if before[key] != after[key]}
     expected = set()
     if "answers" in decides:
-        expected |= {"answers", "training", "capability"}
+        expected |= {"answers", "table", "training", "capability"}
+    if "table" in decides or name == "record":
+        # How much routing is kept is in the fingerprint of what is captured, and so in the table's.
+        expected |= {"table"}
     if "training" in decides:
         expected |= {"training"}
     if "measures" in decides and (name == "seed" or name.startswith("capability.")):

@@ -21,6 +21,15 @@ def read_yaml(path: Path, model: type[M]) -> M:
         BadInputError: the file is not there, not YAML, or not what `model` asks for; one line names the
             file, each wrong field, what was expected and, for a misspelt key, the nearest known one.
     """
+    return validated(read_mapping(path), path, model)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read one YAML file that holds keys and values.
+
+    Raises:
+        BadInputError: the file is not there, not YAML, or holds something else.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -31,6 +40,15 @@ def read_yaml(path: Path, model: type[M]) -> M:
         raise BadInputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise BadInputError(f"{path}: expected a mapping of keys to values, found {_type_name(content)}")
+    return content
+
+
+def validated(content: dict[str, Any], path: Path, model: type[M]) -> M:
+    """Return what a file holds as a model.
+
+    Raises:
+        BadInputError: it is not what `model` asks for; see `read_yaml`.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -44,10 +62,18 @@ def read_named_yaml(path: Path, model: type[M]) -> M:
         BadInputError: as `read_yaml`, or the two names differ.
     """
     content = read_yaml(path, model)
-    name = getattr(content, "name", None)
+    require_file_name(path, getattr(content, "name", None))
+    return content
+
+
+def require_file_name(path: Path, name: str | None) -> None:
+    """Refuse a file that is not called like the thing in it.
+
+    Raises:
+        BadInputError: the two names differ.
+    """
     if name != path.stem:
         raise BadInputError(f"{path}: name: expected '{path.stem}', as the file is called, found '{name}'")
-    return content
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

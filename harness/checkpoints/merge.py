@@ -51,6 +51,21 @@ class Merged:
     total_bytes: int
 
 
+def check_disk(ref: ModelRef, place: Path) -> None:
+    """Make sure that a merged checkpoint has room in a folder.
+
+    Raises:
+        HarnessError: it has not.
+    """
+    needed = sum(file.stat().st_size for file in ref.path.glob("*.safetensors"))
+    free = shutil.disk_usage(place).free
+    if free < 1.05 * needed:
+        raise HarnessError(
+            f"the merged checkpoint takes {needed / 1e9:.1f} GB, {place} has {free / 1e9:.1f} GB free: "
+            "make room or choose another --output"
+        )
+
+
 def write_merged(
     ref: ModelRef,
     delta: ExpertDelta,

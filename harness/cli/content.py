@@ -60,7 +60,7 @@ def list_baselines(include: Include = None, as_json: Json = False) -> None:
             {
                 "name": s.name,
                 "intervention": s.intervention,
-                "experts": s.experts or "",
+                "experts": s.model_dump().get("experts") or "",
                 "description": s.description,
             }
             for s in specs

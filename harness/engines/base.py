@@ -1,16 +1,29 @@
-"""What an engine is: prompts in, answers and routing out, the same whichever library runs the model."""
+"""What an engine is: prompts in, answers and routing out, the same whichever library runs the model.
+
+An engine is one file: an `Engine`, and an `EngineKind` that says before a run starts whether it can be used. It is
+added with `ENGINES.add(name, kind)`, and nothing else has to know its name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from harness.base.registry import Registry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from harness.config import RunConfig
     from harness.data.prompts import Prompt
     from harness.engines.chat import ChatTemplate
+    from harness.engines.in_memory import ModelInMemory
+    from harness.interventions.base import Prepared
+    from harness.models.load import ModelRef
+    from harness.models.moe import MoEModel
     from harness.routing.counts import Record, RoutingCounts
     from harness.routing.tokens import RoutedTokens
 
@@ -86,6 +99,93 @@ class Engine(Protocol):
             HarnessError: out of memory (says which knob to turn), or routing that cannot be trusted.
         """
         ...
+
+    def serving(self, made: Prepared, scratch: Path) -> AbstractContextManager[None]:
+        """Answer as a variant inside the block; afterwards as base again.
+
+        Args:
+            made: the variant, with what was made for it.
+            scratch: a folder that the engine may write and must remove, such as for a checkpoint of the variant.
+
+        Raises:
+            BadInputError: the engine cannot serve the variant, or serves other weights than the variant's.
+        """
+        ...
+
+    def lm_eval_model(self, batch_size: int, description: str) -> Any:
+        """Return an `lm_eval.api.model.LM` that answers as the engine does at the moment.
+
+        Args:
+            batch_size: requests in one forward pass.
+            description: of its progress bar.
+        """
+        ...
+
+    def record(self) -> dict[str, Any] | None:
+        """Return what is served at the moment, for served.json; None where the run itself says it already."""
+        return None
+
+    def close(self) -> None:
+        """Free what the engine holds; the next question takes it again."""
+        return None
+
+
+class EngineKind(Protocol):
+    """What a run asks of an engine before it opens it.
+
+    Attributes:
+        name: as `--engine` and the registry have it.
+    """
+
+    name: str
+
+    def why_unusable(self, config: RunConfig, device: str) -> str | None:
+        """Return why the engine cannot be used on this machine, with the remedy, or None.
+
+        Args:
+            config: the run's settings.
+            device: the type of the run's device, cpu or cuda.
+        """
+        return None
+
+    def is_best_on(self, device: str) -> bool:
+        """Say whether `auto` takes this engine on a device of this type."""
+        return False
+
+    def check_model(self, ref: ModelRef, outline: MoEModel) -> None:
+        """Refuse a model that the engine cannot serve; no weights are read.
+
+        Raises:
+            BadInputError: says why.
+        """
+        return None
+
+    def why_not_servable(self, made: Prepared) -> str | None:
+        """Return why the engine cannot answer as a variant, of which nothing has been made yet, or None."""
+        return None
+
+    def identity(self, config: RunConfig) -> Mapping[str, Any]:
+        """Return the settings and versions of the engine that can change an answer."""
+        return {}
+
+    def device_of_model(self, config: RunConfig) -> str:
+        """Return the device for the model in this process, which trains and is analysed whatever answers."""
+        return config.device
+
+    def open(self, config: RunConfig, model: ModelInMemory, prompts: Sequence[Prompt]) -> Engine:
+        """Return the engine; what is slow waits for the first question.
+
+        Args:
+            config: the run's settings.
+            model: the run's model: where it is on disk, and in memory as soon as `loaded` is asked for.
+            prompts: the test prompts, some of which may serve to check the engine.
+        """
+        ...
+
+
+ENGINES: Registry[EngineKind] = Registry("engine")
+ENGINES.add("transformers", "harness.engines.transformers:TRANSFORMERS")
+ENGINES.add("vllm", "harness.engines.vllm.kind:VLLM")
 
 
 def longest_first(

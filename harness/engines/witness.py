@@ -8,14 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from harness.data.refusals import refusals_for
+
 if TYPE_CHECKING:
+    from harness.data.prompts import Prompt
+    from harness.engines.chat import ChatTemplate
+    from harness.engines.in_memory import ModelInMemory
+    from harness.interventions.base import Prepared
     from harness.models.load import LoadedModel
 
 # Mean absolute differences that two right implementations stay well below, by dtype.
 _TOLERANCE = {"float32": 1e-3}
 _TOLERANCE_OF_HALF = 0.1
+# Prompts of each kind that show which weights are served.
+_PROMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,54 @@ class Agreement:
     def telling(self) -> bool:
         """Whether the base model's weights would have been noticed."""
         return self.from_base is None or self.from_base > 2 * self.tolerance
+
+
+class Witnesses:
+    """What the model in memory says, as base and as a variant, of a few prompts answered by a refusal.
+
+    Args:
+        model: the run's model, which is loaded when a witness is asked for.
+        chat: how prompts are rendered.
+        prompts: the first harmful and benign ones of these are taken.
+        seed: decides which refusals.
+        longest: texts of as many tokens are left out.
+    """
+
+    def __init__(
+        self, model: ModelInMemory, chat: ChatTemplate, prompts: Sequence[Prompt], seed: int, longest: int
+    ) -> None:
+        self.model = model
+        self.chat = chat
+        self.prompts = prompts
+        self.seed = seed
+        self.longest = longest
+
+    def base(self) -> Witness:
+        """Return what base must answer; it is computed once."""
+        return self._base
+
+    def of(self, made: Prepared) -> Witness:
+        """Return what a variant must answer."""
+        base, loaded = self._base, self.model.loaded
+        with made.intervention.in_memory(loaded.moe, made):
+            return Witness(base.texts, log_probs_of(loaded, base.texts), base.log_probs, base.dtype)
+
+    @cached_property
+    def _base(self) -> Witness:
+        asked = [
+            prompt
+            for kind in ("harmful", "benign")
+            for prompt in [prompt for prompt in self.prompts if prompt.kind == kind][:_PROMPTS]
+        ]
+        # A refusal behind harmful and benign prompts alike: what variants differ in.
+        answers = refusals_for(asked, self.seed)
+        read = self.chat.tokens([prompt.text for prompt in asked])
+        said = self.chat.tokenizer(answers, add_special_tokens=False)["input_ids"]
+        texts = [[*prompt, *answer] for prompt, answer in zip(read, said, strict=True)]
+        texts = [ids for ids in texts if len(ids) < self.longest]
+        loaded = self.model.loaded
+        dtype = str(next(loaded.moe.model.parameters()).dtype).removeprefix("torch.")
+        return Witness(texts, log_probs_of(loaded, texts), None, dtype)
 
 
 def log_probs_of(loaded: LoadedModel, texts: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -1,102 +1,42 @@
-"""Routing steer: some experts are kept from being routed to, without training.
+"""Routing steer: some experts are never routed to; nothing is trained.
 
-The router's own linear layer gives them a score of minus infinity, and the family's own rule (softmax, sigmoid,
-groups) does the rest. Whether it worked is not assumed: a hook on the experts watches what was really chosen.
 Source of the idea: SteerMoE (arXiv:2509.09660), which masks or boosts router logits at inference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-
-from harness.base.errors import BadInputError, VariantImpossibleError
+from harness.base.errors import HarnessError
+from harness.interventions.base import Prepared, Served
+from harness.interventions.experts import ExpertIntervention
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from harness.experts.select import ExpertSelection
-    from harness.models.moe import MoELayer, MoEModel
+    from harness.models.moe import MoEModel
 
 
-class _MaskedLinear(TorchFunctionMode):
-    """Lowers some outputs of one linear layer to the smallest number."""
+class Steer(ExpertIntervention):
+    """The experts are masked in the router."""
 
-    def __init__(self, weight: torch.Tensor, masked: torch.Tensor) -> None:
-        super().__init__()
-        self.weight = weight
-        self.masked = masked
+    def why_impossible(self, outline: MoEModel, experts: ExpertSelection | None) -> str | None:
+        """Return why these experts cannot all be kept from being routed to, or None."""
+        from harness.interventions.masking import why_not_steerable
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        # By shape: some routers cast their weight to float32 first, and a router's forward has one such product.
-        if func is functional.linear and len(args) > 1 and args[1].shape == self.weight.shape:
-            return result.index_fill(-1, self.masked, torch.finfo(result.dtype).min)
-        return result
+        return None if experts is None else why_not_steerable(outline, experts)
 
+    @contextmanager
+    def in_memory(self, moe: MoEModel, made: Prepared) -> Iterator[None]:
+        """Mask the experts inside the block."""
+        from harness.interventions.masking import steered
 
-def why_not_steerable(moe: MoEModel, selection: ExpertSelection) -> str | None:
-    """Return why these experts cannot all be kept from being routed to, or None."""
-    for index, experts in selection.by_layer().items():
-        layer = moe.layer(index)
-        if layer.router is None:
-            return f"layer {index} has no router with one row an expert"
-        left = layer.n_experts - len(experts)
-        if left < moe.experts_per_token:
-            return f"layer {index} would keep {left} experts, fewer than the {moe.experts_per_token} a token needs"
-    return None
+        if made.selection is None:
+            raise HarnessError(f"variant '{made.name}' has no selection to steer by")
+        with steered(moe, made.selection):
+            yield
 
-
-@contextmanager
-def steered(moe: MoEModel, selection: ExpertSelection) -> Iterator[None]:
-    """Keep the selected experts from being routed to inside the block.
-
-    Raises:
-        BadInputError: the model cannot be steered so.
-        VariantImpossibleError: a masked expert was chosen all the same.
-    """
-    reason = why_not_steerable(moe, selection)
-    if reason:
-        raise BadInputError(f"steer: {reason}")
-    with ExitStack() as stack:
-        for index, experts in selection.by_layer().items():
-            layer = moe.layer(index)
-            assert layer.router is not None  # why_not_steerable
-            masked = torch.tensor(experts, device=layer.weight(layer.weights[0]).device)
-            stack.enter_context(_masked_router(layer.router, masked))
-            hook = layer.experts.register_forward_pre_hook(_watch(layer, masked), with_kwargs=True)
-            stack.callback(hook.remove)
-        yield
-
-
-@contextmanager
-def _masked_router(router: nn.Module, masked: torch.Tensor) -> Iterator[None]:
-    forward = router.forward
-
-    def masked_forward(*args: Any, **kwargs: Any) -> Any:
-        with _MaskedLinear(router.get_parameter("weight"), masked):
-            return forward(*args, **kwargs)
-
-    router.forward = masked_forward
-    try:
-        yield
-    finally:
-        del router.forward
-
-
-def _watch(layer: MoELayer, masked: torch.Tensor) -> Any:
-    def check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        chosen = args[1] if len(args) > 1 else kwargs["top_k_index"]
-        if bool(torch.isin(chosen, masked).any()):
-            raise VariantImpossibleError(
-                f"steer: layer {layer.index} chose an expert that was masked; this model's router cannot be steered"
-            )
-
-    return check
+    def served(self, made: Prepared) -> Served:
+        """Serve the base model with the experts masked."""
+        return Served(masked={} if made.selection is None else made.selection.by_layer())

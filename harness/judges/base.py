@@ -78,8 +78,23 @@ class Judge(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the same answer might get another verdict."""
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """How it judges, as JSON: what its fingerprint is made of, where a person can read it; no password."""
+
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
         """Label one answer; `cut` says that the token limit ended it."""
+
+
+def judge_record(judge: Judge) -> dict[str, Any]:
+    """Return what run.json says of a judge."""
+    return {
+        "measures": judge.measures,
+        "description": judge.description,
+        "source": judge.source,
+        "fingerprint": judge.fingerprint,
+        "settings": dict(judge.settings),
+    }
 
 
 @runtime_checkable

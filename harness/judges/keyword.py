@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from harness.judges import opening as reading
 from harness.judges.base import Verdict
@@ -33,6 +34,15 @@ class KeywordJudge:
             *([rule.id, rule.pattern.pattern] for rule in RULES),
         ]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What counts as an opening, and the names of the rules."""
+        return {
+            "opening_characters": reading.OPENING_CHARACTERS,
+            "opening_sentences": reading.OPENING_SENTENCES,
+            "rules": [rule.id for rule in RULES],
+        }
 
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
         """Label one answer; neither the prompt nor whether it was cut is looked at."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -54,6 +54,11 @@ class PhraseJudge:
         """A hash over the list and how it is searched."""
         settings = [self.list.match, self.list.ignore_case, self.list.phrases]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The list, and where it was published."""
+        return self.list.model_dump(mode="json", include={"match", "ignore_case", "phrases", "url"})
 
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
         """Label one answer."""

@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import BadInputError
 from harness.base.files import read_jsonl, write_jsonl
 from harness.base.progress import progress
-from harness.models.moe import ranges
-from harness.routing.counts import RoutingCounts, join, reorder
+from harness.routing.counts import join, reorder
 from harness.routing.files import load_counts, load_tokens, save_routing
 from harness.routing.tokens import join_tokens, reorder_tokens
 from harness.runs.journal import BatchJournal
+from harness.runs.stages import stage
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt
     from harness.data.task import Kind
+    from harness.interventions.base import Prepared
     from harness.pipeline.session import Session
 
 
-def answer(
+def answer_in_batches(
     session: Session,
-    stage: str,
+    name: str,
     key: str,
     prompts: Sequence[Prompt],
     target: Path,
@@ -32,12 +32,12 @@ def answer(
     routing: Path | None = None,
     opening: str = "",
 ) -> None:
-    """Answer prompts and keep the answers in their order, skipping what an earlier run finished.
+    """Answer prompts and keep the answers in their order, batch by batch in a journal beside the target.
 
     Args:
-        session: the run; its model is in the state of the variant that answers.
-        stage: the stage's name, also shown on the progress bar.
-        key: the stage's fingerprint.
+        session: the run; its engine answers as the variant that is asked.
+        name: shown on the progress bar.
+        key: fingerprint of the work; batches of other work are thrown away.
         prompts: what is asked.
         target: the JSONL file of the answers.
         max_new_tokens: the longest answer.
@@ -45,29 +45,24 @@ def answer(
         routing: where to keep routing counts, if they are wanted.
         opening: the beginning of the answer, given to the model; what is kept follows it.
     """
-    files = [target] if routing is None else [target, routing]
-    if session.folder.is_done(stage, key, files):
-        return
-    with session.folder.stage(stage, key):
-        journal = BatchJournal(target, key)
-        batches = session.engine.batches(prompts, system_prompt, opening)
-        missing = [i for i in range(len(batches)) if journal.rows(i) is None]
-        record = session.config.record if routing is not None else None
-        generated = session.engine.generate(
-            [batches[i] for i in missing], max_new_tokens, system_prompt, capture=record, opening=opening
-        )
-        with progress(stage, len(prompts), "answers") as advance:
-            advance(sum(len(batch) for i, batch in enumerate(batches) if i not in set(missing)))
-            for i, result in zip(missing, generated, strict=True):
-                if result.routing is not None:
-                    save_routing(result.routing, journal.path(i, ".safetensors"), result.tokens)
-                journal.finish(i, [response.row() for response in result.responses])
-                advance(len(batches[i]))
-        ids = [prompt.id for prompt in prompts]
-        if routing is not None:
-            _collect_routing(journal, len(batches), ids, routing, record != "counts")
-        _collect(journal, len(batches), ids, target)
-        journal.remove()
+    journal = BatchJournal(target, key)
+    batches = session.engine.batches(prompts, system_prompt, opening)
+    missing = [i for i in range(len(batches)) if journal.rows(i) is None]
+    record = session.config.record if routing is not None else None
+    generated = session.engine.generate(
+        [batches[i] for i in missing], max_new_tokens, system_prompt, capture=record, opening=opening
+    )
+    with progress(name, len(prompts), "answers") as advance:
+        advance(sum(len(batch) for i, batch in enumerate(batches) if i not in set(missing)))
+        for i, result in zip(missing, generated, strict=True):
+            if result.routing is not None:
+                save_routing(result.routing, journal.path(i, ".safetensors"), result.tokens)
+            journal.finish(i, [response.row() for response in result.responses])
+            advance(len(batches[i]))
+    ids = [prompt.id for prompt in prompts]
+    if routing is not None:
+        _collect_routing(journal, len(batches), ids, routing, record != "counts")
+    _collect(journal, len(batches), ids, target)
 
 
 def _collect(journal: BatchJournal, batches: int, ids: Sequence[str], target: Path) -> None:
@@ -87,61 +82,96 @@ def _collect_routing(
     save_routing(counts, target, tokens)
 
 
-def capture_routing(session: Session) -> dict[str, RoutingCounts]:
-    """Answer the identify prompts with routing captured; returns each task's counts."""
-    plan = session.plan
-    counts = {}
-    for task, prompts in plan.prompts("identify").items():
-        if not prompts:
-            continue
-        path = session.folder.routing(task)
-        tokens = plan.max_new_tokens(task)
-        key = session.key(prompts=contents(prompts), max_new_tokens=tokens, record=session.config.record)
-        answer(session, f"capture {task}", key, prompts, path.with_suffix(".jsonl"), tokens, routing=path)
-        counts[task] = load_counts(path)
-        _check_origin(session, counts[task], prompts, path)
-    return counts
+def _capture_key(session: Session, task: str) -> str:
+    prompts = session.plan.prompts("identify")[task]
+    tokens = session.plan.max_new_tokens(task)
+    return session.key(prompts=contents(prompts), max_new_tokens=tokens, record=session.config.record)
 
 
-def _check_origin(session: Session, counts: RoutingCounts, prompts: Sequence[Prompt], path: Path) -> None:
-    """Refuse counts that were put into the run folder from elsewhere.
-
-    Raises:
-        BadInputError: they are of a model of another shape, or of other prompts.
-    """
-    outline = session.plan.outline
-    found = (list(counts.layers), counts.counts.shape[-1], counts.experts_per_token)
-    expected = (outline.layer_indices, outline.n_experts, outline.experts_per_token)
-    if found != expected:
-        raise BadInputError(
-            f"{path} holds the routing of another model: {_shape(*found)}; {session.plan.ref.name} has "
-            f"{_shape(*expected)}"
-        )
-    if counts.ids != tuple(prompt.id for prompt in prompts):
-        raise BadInputError(
-            f"{path} holds the routing of other prompts than this run's: delete it to capture again"
-        )
+@stage(
+    "capture {task}",
+    writes=("routing/{task}.jsonl", "routing/{task}.safetensors"),
+    key=_capture_key,
+    keeps="routing/{task}.jsonl.partial",
+)
+def capture(session: Session, task: str) -> None:
+    """Answer a task's identify prompts with routing captured."""
+    path, prompts = session.folder.routing(task), session.plan.prompts("identify")[task]
+    key, tokens = _capture_key(session, task), session.plan.max_new_tokens(task)
+    answer_in_batches(
+        session, f"capture {task}", key, prompts, path.with_suffix(".jsonl"), tokens, routing=path
+    )
 
 
-def _shape(layers: list[int], experts: int, experts_per_token: int) -> str:
-    return f"{len(layers)} MoE layers ({ranges(layers)}) of {experts} experts, {experts_per_token} a token"
+def capture_routing(session: Session) -> None:
+    """Answer the identify prompts of all tasks with routing captured."""
+    for task in captured_tasks(session):
+        capture(session, task)
+
+
+def captured_tasks(session: Session) -> list[str]:
+    """Return the tasks that have identify prompts."""
+    return [task for task, prompts in session.plan.prompts("identify").items() if prompts]
+
+
+def _own_key(session: Session, task: str) -> str:
+    prompts = session.plan.prompts("train")[task]
+    return session.key(prompts=contents(prompts), max_new_tokens=session.plan.max_new_tokens(task))
+
+
+@stage(
+    "own answers {task}",
+    writes="training/{task}.jsonl",
+    key=_own_key,
+    keeps="training/{task}.jsonl.partial",
+)
+def _own_answers(session: Session, task: str) -> None:
+    key, tokens = _own_key(session, task), session.plan.max_new_tokens(task)
+    path = session.folder.path / "training" / f"{task}.jsonl"
+    prompts = session.plan.prompts("train")[task]
+    answer_in_batches(session, f"own answers {task}", key, prompts, path, tokens)
 
 
 def own_answers(session: Session, kind: Kind) -> dict[str, list[dict[str, Any]]]:
     """Let the base model answer the train prompts of a kind; training holds it to some answers and away from others."""
-    plan = session.plan
     answers = {}
-    for task, prompts in plan.prompts("train", kind).items():
-        if not prompts:
-            continue
-        path = session.folder.path / "training" / f"{task}.jsonl"
-        tokens = plan.max_new_tokens(task)
-        key = session.key(prompts=contents(prompts), max_new_tokens=tokens)
-        answer(session, f"own answers {task}", key, prompts, path, tokens)
-        answers[task] = read_jsonl(path)
+    for task, prompts in session.plan.prompts("train", kind).items():
+        if prompts:
+            _own_answers(session, task)
+            answers[task] = read_jsonl(session.folder.path / "training" / f"{task}.jsonl")
     return answers
 
 
+def _answer_key(session: Session, made: Prepared, task: str) -> str:
+    opening = session.plan.opening(task)
+    return session.key(
+        made=made.fingerprint,
+        prompts=contents(session.plan.prompts("test")[task]),
+        max_new_tokens=session.plan.max_new_tokens(task),
+        **({"opening": opening} if opening else {}),
+    )
+
+
+@stage(
+    "answer {made.name}/{task}",
+    writes="variants/{made.name}/responses/{task}.jsonl",
+    key=_answer_key,
+    keeps="variants/{made.name}/responses/{task}.jsonl.partial",
+)
+def answer(session: Session, made: Prepared, task: str) -> None:
+    """Let a variant answer a task's test prompts; the engine answers as the variant."""
+    answer_in_batches(
+        session,
+        f"answer {made.name}/{task}",
+        _answer_key(session, made, task),
+        session.plan.prompts("test")[task],
+        session.folder.responses(made.name, task),
+        session.plan.max_new_tokens(task),
+        made.system_prompt,
+        opening=session.plan.opening(task),
+    )
+
+
 def contents(prompts: Sequence[Prompt]) -> list[list[str]]:
-    """Return what of the prompts can change an answer."""
+    """Return the parts of the prompts that can change an answer."""
     return [[prompt.id, prompt.text] for prompt in prompts]

@@ -8,33 +8,22 @@ from harness.base.errors import HarnessError
 from harness.base.files import read_json, read_jsonl, write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress
-from harness.interventions.apply import active
 from harness.metrics.drift import Share, drift
+from harness.runs.stages import stage
 
 if TYPE_CHECKING:
-    from harness.checkpoints.delta import ExpertDelta
-    from harness.experts.select import ExpertSelection
-    from harness.interventions.apply import Variant
+    from harness.interventions.base import Prepared
     from harness.pipeline.session import Session
 
 _BATCH = 16
 
 
-def measure_drift(
-    session: Session,
-    variant: Variant,
-    state: str,
-    selection: ExpertSelection | None,
-    delta: ExpertDelta | None,
-) -> dict[str, Any] | None:
+def measure_drift(session: Session, made: Prepared) -> dict[str, Any] | None:
     """Compare a variant with base on base's own answers to benign test prompts; kept as drift.json.
 
     Args:
-        session: the run; its model is in base's state.
-        variant: which variant.
-        state: fingerprint of what is done to the model.
-        selection: the experts that the variant acts on.
-        delta: the trained experts.
+        session: the run; its model in memory is base.
+        made: the variant.
 
     Returns:
         perplexity, kl, low, high, answers and tokens, or None where nothing is measured.
@@ -45,19 +34,23 @@ def measure_drift(
     rows = _answers(session)
     if not rows:
         return None
-    path = session.folder.variant(variant.name) / "drift.json"
-    key = session.key(
-        state=state,
-        system_prompt=variant.spec.system_prompt,
+    _drift(session, made, rows)
+    kept: dict[str, Any] | None = read_json(session.folder.variant(made.name) / "drift.json")
+    return kept
+
+
+def _drift_key(session: Session, made: Prepared, rows: list[dict[str, Any]]) -> str:
+    return session.key(
+        made=made.fingerprint,
         answers=fingerprint([[row["prompt"], row["response"], row["finish_reason"]] for row in rows]),
         seed=session.config.seed,
     )
-    if not session.folder.is_done(f"drift {variant.name}", key, [path]):
-        with session.folder.stage(f"drift {variant.name}", key):
-            found = drift(_shares(session, variant, rows, selection, delta), session.config.seed)
-            write_json(path, None if found is None else found._asdict())
-    kept: dict[str, Any] | None = read_json(path)
-    return kept
+
+
+@stage("drift {made.name}", writes="variants/{made.name}/drift.json", key=_drift_key)
+def _drift(session: Session, made: Prepared, rows: list[dict[str, Any]]) -> None:
+    found = drift(_shares(session, made, rows), session.config.seed)
+    write_json(session.folder.variant(made.name) / "drift.json", None if found is None else found._asdict())
 
 
 def _answers(session: Session) -> list[dict[str, Any]]:
@@ -72,13 +65,7 @@ def _answers(session: Session) -> list[dict[str, Any]]:
     return [row for rows in tasks for row in rows[:share] if row["response"].strip()]
 
 
-def _shares(
-    session: Session,
-    variant: Variant,
-    rows: list[dict[str, Any]],
-    selection: ExpertSelection | None,
-    delta: ExpertDelta | None,
-) -> list[Share]:
+def _shares(session: Session, made: Prepared, rows: list[dict[str, Any]]) -> list[Share]:
     import torch
 
     from harness.training.answers import answers_of
@@ -91,7 +78,7 @@ def _shares(
     texts = [(*ids, *end) for ids, end in zip(encoded, ends, strict=True)]
     asked = {
         None: chat.tokens(prompts),
-        variant.spec.system_prompt: chat.tokens(prompts, variant.spec.system_prompt),
+        made.system_prompt: chat.tokens(prompts, made.system_prompt),
     }
 
     def examples(system_prompt: str | None) -> list[Example]:
@@ -102,16 +89,16 @@ def _shares(
 
     # Answers of like length share a batch. Both sides have them in one order, so that tokens meet their own.
     order = sorted(range(len(rows)), key=lambda place: len(texts[place]))
-    before, after = examples(None), examples(variant.spec.system_prompt)
+    before, after = examples(None), examples(made.system_prompt)
     batches = [order[at : at + _BATCH] for at in range(0, len(order), _BATCH)]
     pad = int(loaded.tokenizer.pad_token_id)
     shares: list[Share] = []
-    with torch.inference_mode(), progress(f"drift {variant.name}", len(rows), "answers") as advance:
+    with torch.inference_mode(), progress(f"drift {made.name}", len(rows), "answers") as advance:
         # Of base only hidden states are kept; the head, which no variant trains, makes logits of them again.
         base = [
             answers_of(loaded.moe.model, collate([before[i] for i in b], pad, loaded.device)) for b in batches
         ]
-        with active(variant, loaded.moe, selection, delta):
+        with made.intervention.in_memory(loaded.moe, made):
             for places, theirs in zip(batches, base, strict=True):
                 batch = collate([after[i] for i in places], pad, loaded.device)
                 mine = answers_of(loaded.moe.model, batch)
@@ -127,7 +114,7 @@ def _shares(
 
                 figures = torch.stack([mine.values(surprise), mine.values(divergence)]).double().cpu()
                 if not torch.isfinite(figures).all():
-                    raise HarnessError(f"drift {variant.name}: a log-probability is not a number")
+                    raise HarnessError(f"drift {made.name}: a log-probability is not a number")
                 parts = figures.split([len(texts[place]) for place in places], dim=1)
                 shares += [Share(part.shape[1], *part.sum(1).tolist()) for part in parts]
                 advance(len(places))

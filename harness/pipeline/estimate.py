@@ -16,7 +16,7 @@ from harness.pipeline.memory import (
 
 if TYPE_CHECKING:
     from harness.data.task import Role
-    from harness.interventions.apply import Variant
+    from harness.interventions.base import Variant
     from harness.pipeline.plan import Plan
     from harness.training.examples import Aim
 
@@ -82,7 +82,7 @@ def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict
     if variant.spec.uses_selection:
         experts = experts[: plan.config.selection.at_most or len(experts)]
     rank = plan.config.training.lora_rank
-    trained = parameters_of(plan.outline, experts, rank) if variant.spec.is_trained else 0
+    trained = parameters_of(plan.outline, experts, rank) if variant.spec.needs == "training" else 0
     return {
         "name": variant.name,
         "intervention": variant.spec.intervention,

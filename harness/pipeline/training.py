@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError
@@ -15,34 +15,16 @@ from harness.checkpoints.proof import frozen_unchanged
 from harness.pipeline.answering import contents
 from harness.pipeline.conversations import to_examples
 from harness.pipeline.held_out import held_out_prompts, looks
+from harness.runs.stages import stage
 
 if TYPE_CHECKING:
-    from harness.checkpoints.delta import ExpertDelta
-    from harness.experts.select import ExpertSelection
-    from harness.interventions.apply import Variant
-    from harness.models.moe import Expert
+    from harness.interventions.base import Prepared
     from harness.pipeline.session import Session
 
-
-def train(
-    session: Session, variant: Variant, selection: ExpertSelection, conversations: list[dict[str, Any]]
-) -> ExpertDelta:
-    """Train a variant's experts; the result is kept as delta.safetensors with delta.json and train.jsonl.
-
-    While it trains, checkpoint.partial holds its state; a run that was killed goes on from there.
-    """
-    from harness.checkpoints.delta import load_delta
-
-    folder = session.folder.variant(variant.name)
-    key = training_key(session, selection, conversations)
-    target = folder / "delta.safetensors"
-    if not session.folder.is_done(f"train {variant.name}", key, [target, folder / "delta.json"]):
-        with session.folder.stage(f"train {variant.name}", key):
-            _train(session, variant, selection, conversations, folder, key)
-    return load_delta(target)
+Rows = list[dict[str, Any]]
 
 
-def training_key(session: Session, selection: ExpertSelection, conversations: list[dict[str, Any]]) -> str:
+def _train_key(session: Session, made: Prepared, conversations: Rows) -> str:
     """Return the fingerprint of a training: the order of experts and how often it is kept on disk do not matter."""
     looked_at = {}
     if session.config.training.early_stopping.every is not None:
@@ -50,7 +32,7 @@ def training_key(session: Session, selection: ExpertSelection, conversations: li
         prompts = [[task, contents(rows)] for tasks in asked for task, rows in tasks.items()]
         looked_at = {"held_out": fingerprint(prompts), "judge": session.plan.judge.fingerprint}
     return session.key(
-        experts=sorted(selection.experts),
+        made=made.fingerprint,
         conversations=fingerprint(conversations),
         training=session.config.training.deciding("training"),
         seed=session.config.seed,
@@ -58,14 +40,21 @@ def training_key(session: Session, selection: ExpertSelection, conversations: li
     )
 
 
-def _train(
-    session: Session,
-    variant: Variant,
-    selection: ExpertSelection,
-    conversations: list[dict[str, Any]],
-    folder: Path,
-    key: str,
-) -> None:
+@stage(
+    "train {made.name}",
+    writes=(
+        "variants/{made.name}/delta.safetensors",
+        "variants/{made.name}/delta.json",
+        "variants/{made.name}/train.jsonl",
+    ),
+    key=_train_key,
+    keeps="variants/{made.name}/checkpoint.partial",
+)
+def train(session: Session, made: Prepared, conversations: Rows) -> None:
+    """Train a variant's experts; the result is kept as delta.safetensors with delta.json and train.jsonl.
+
+    While it trains, checkpoint.partial holds its state; a run that was killed goes on from there.
+    """
     import torch
 
     from harness.checkpoints.delta_file import write_delta
@@ -76,14 +65,17 @@ def _train(
     from harness.training.lora import lora_of
     from harness.training.resume import Checkpoints
 
+    if made.selection is None:
+        raise HarnessError(f"variant '{made.name}' is to be trained and acts on no experts")
     loaded, config = session.loaded, session.config
+    folder, key = session.folder.variant(made.name), _train_key(session, made, conversations)
     torch.manual_seed(config.seed)
-    bank = ExpertBank(loaded.moe, selection.experts, lora=lora_of(config.training))
+    bank = ExpertBank(loaded.moe, made.selection.experts, lora=lora_of(config.training))
     examples = to_examples(session, conversations)
     steps = count_steps(len(examples), config.training)
     evaluate = looks(session, bank) if config.training.early_stopping.every is not None else None
     checkpoints = Checkpoints(folder / "checkpoint.partial", key, config.training.checkpoint_every)
-    with progress(f"train {variant.name}", steps, "steps") as advance:
+    with progress(f"train {made.name}", steps, "steps") as advance:
         if config.training.world_size == 1:
             result = train_bank(
                 loaded,
@@ -110,7 +102,7 @@ def _train(
             )
     if result.without_gradient:
         say(
-            f"train {variant.name}: {len(result.without_gradient)} selected experts were never routed to in training"
+            f"train {made.name}: {len(result.without_gradient)} selected experts were never routed to in training"
         )
     delta = delta_of(bank, session.model_key, loaded.checkpoint_dtype)
     write_jsonl(folder / "train.jsonl", result.log)
@@ -128,7 +120,16 @@ def _train(
             "seed": config.seed,
         },
     )
-    checkpoints.remove()
+
+
+def trained(session: Session, made: Prepared, conversations: Rows) -> Prepared:
+    """Return the variant with its trained experts, which `train` has made."""
+    from harness.checkpoints.delta import load_delta
+
+    path = session.folder.variant(made.name) / "delta.safetensors"
+    # The values too: trained again on a GPU, they may differ in the last bit, and the answers with them.
+    done = fingerprint([_train_key(session, made, conversations), session.folder.hash_of(path)])
+    return replace(made, delta=load_delta(path), training=done)
 
 
 def _early_stopping(session: Session, log: list[dict[str, Any]]) -> dict[str, Any]:
@@ -148,58 +149,47 @@ def _early_stopping(session: Session, log: list[dict[str, Any]]) -> dict[str, An
     }
 
 
-def prove_frozen(session: Session, variant: Variant, delta: ExpertDelta, train_key: str) -> bool:
+def prove_frozen(session: Session, made: Prepared) -> bool:
     """Write the merged checkpoint, read it back and compare it with the base, tensor by tensor.
 
     Kept as proof.json. The checkpoint stays as VARIANT/model with `save_model`, and is removed otherwise.
     """
-    folder = session.folder.variant(variant.name)
-    proof, model = folder / "proof.json", folder / "model"
-    key = fingerprint([train_key, session.config.save_model])
-    stage = f"prove {variant.name}"
-    files = [proof, model / "config.json"] if session.config.save_model else [proof]
-    if not session.folder.is_done(stage, key, files):
-        with session.folder.stage(stage, key):
-            _prove(session, delta.selected(), delta, proof, model)
-    return bool(read_json(proof)["frozen_unchanged"])
+    _prove(session, made)
+    return bool(read_json(session.folder.variant(made.name) / "proof.json")["frozen_unchanged"])
 
 
-def _prove(session: Session, trained: list[Expert], delta: ExpertDelta, proof: Path, model: Path) -> None:
-    from harness.checkpoints.merge import write_merged
+def _proof_key(session: Session, made: Prepared) -> str:
+    return fingerprint([made.fingerprint, session.config.save_model])
 
-    partial = model.with_name("model.partial")
+
+@stage(
+    "prove {made.name}",
+    writes=("variants/{made.name}/proof.json", "variants/{made.name}/model/"),
+    key=_proof_key,
+)
+def _prove(session: Session, made: Prepared) -> None:
+    from harness.checkpoints.merge import check_disk, write_merged
+
+    delta, folder = made.delta, session.folder.variant(made.name)
+    assert delta is not None  # only what was trained is proved
+    trained_experts, model, partial = delta.selected(), folder / "model", folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    check_disk(session, partial.parent)
+    check_disk(session.plan.ref, folder)
     write_merged(session.plan.ref, delta, partial)
-    result = frozen_unchanged(session.plan.ref.path, partial, set(trained))
+    result = frozen_unchanged(session.plan.ref.path, partial, set(trained_experts))
     if session.config.save_model:
         shutil.rmtree(model, ignore_errors=True)
         partial.rename(model)
     else:
         shutil.rmtree(partial)
     write_json(
-        proof,
+        folder / "proof.json",
         {
             "frozen_unchanged": result.unchanged,
             "violations": list(result.violations),
             "tensors_compared": result.compared,
-            "trained_experts": [list(expert) for expert in sorted(trained)],
+            "trained_experts": [list(expert) for expert in sorted(trained_experts)],
             "changed_experts": [list(expert) for expert in result.changed_experts],
             "unmoved_experts": [list(expert) for expert in result.unmoved_experts],
         },
     )
-
-
-def check_disk(session: Session, place: Path) -> None:
-    """Make sure that a merged checkpoint has room in a folder.
-
-    Raises:
-        HarnessError: it has not.
-    """
-    needed = sum(file.stat().st_size for file in session.plan.ref.path.glob("*.safetensors"))
-    free = shutil.disk_usage(place).free
-    if free < 1.05 * needed:
-        raise HarnessError(
-            f"the merged checkpoint takes {needed / 1e9:.1f} GB, {place} has {free / 1e9:.1f} GB free: "
-            "make room or choose another --output"
-        )

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from harness.models.moe import MoELayer, MoEModel
 
 
+# Routed experts whose places among the counts are computed together.
+_INDICES = 2**23
+
+
 class Captured(NamedTuple):
     """What was routed in a batch of `B` rows; columns are positions: the padded prompt, then one a decoding step."""
 
@@ -142,27 +146,39 @@ def count(captured: Captured, masks: torch.Tensor, moe: MoEModel, prompts: Seque
     import torch
 
     _check_columns(captured, masks)
-    layers, batch, _, k = captured.experts.shape
+    _check(captured, masks.any(dim=0), moe, prompts)
+    layers, batch, columns, k = captured.experts.shape
     phases, experts, device = masks.shape[0], moe.n_experts, captured.experts.device
-    counts = torch.zeros(batch, phases, layers, experts, dtype=torch.int32, device=device)
-    mass = torch.zeros(batch, phases, layers, experts, dtype=torch.float32, device=device)
-    routed = masks.any(dim=0)
-    for layer in range(layers):
-        chosen, weights = captured.experts[layer].long(), captured.weights[layer].float()
-        _check_ids(chosen, routed, moe.layers[layer])
-        _check_weights(weights, routed, moe.layers[layer], prompts)
-        flat, gates = chosen.reshape(batch, -1), weights.reshape(batch, -1)
-        for phase in range(phases):
-            inside = masks[phase].unsqueeze(-1).expand(-1, -1, k).reshape(batch, -1)
-            counts[:, phase, layer].scatter_add_(1, flat, inside.to(torch.int32))
-            mass[:, phase, layer].scatter_add_(1, flat, gates.masked_fill(~inside, 0.0))
+    # Phases overlap. A position is counted once, under the set of phases that it is in, and sets are added up after.
+    bits = 2 ** torch.arange(phases, device=device)
+    sets = 2**phases
+    inside = (masks * bits[:, None, None]).sum(dim=0)
+    row = torch.arange(batch, device=device)[:, None] * sets + inside
+    counts = torch.zeros(layers, batch * sets * experts, dtype=torch.int32, device=device)
+    mass = torch.zeros(layers, batch * sets * experts, dtype=torch.float64, device=device)
+    # As many layers at a time as keep the indices small beside the model.
+    at_once = max(1, _INDICES // (batch * columns * k))
+    for at in range(0, layers, at_once):
+        part = slice(at, at + at_once)
+        place = (row.unsqueeze(-1) * experts + captured.experts[part].long()).flatten(1)
+        counts[part].scatter_add_(1, place, torch.ones_like(place, dtype=torch.int32))
+        mass[part].scatter_add_(1, place, captured.weights[part].flatten(1).double())
+
+    def by_phase(values: torch.Tensor) -> torch.Tensor:  # [L, B S E] to [B, phases, L, E]
+        values = values.view(layers, batch, sets, experts)
+        picked = [
+            values[:, :, [subset for subset in range(sets) if subset >> phase & 1]].sum(dim=2)
+            for phase in range(phases)
+        ]
+        return torch.stack(picked).permute(2, 0, 1, 3)
+
     result = RoutingCounts(
         ids=tuple(prompts),
         layers=tuple(moe.layer_indices),
         experts_per_token=k,
-        counts=counts.cpu().numpy(),
+        counts=by_phase(counts).to(torch.int32).cpu().numpy(),
         tokens=masks.sum(dim=-1).T.to(torch.int32).cpu().numpy().astype(np.int32),
-        mass=mass.cpu().numpy(),
+        mass=by_phase(mass).float().cpu().numpy(),
     )
     result.check("capture")
     return result
@@ -219,25 +235,26 @@ def _check_columns(captured: Captured, masks: torch.Tensor) -> None:
             )
 
 
-def _check_ids(chosen: torch.Tensor, routed: torch.Tensor, layer: MoELayer) -> None:
-    """Refuse impossible routing, [B, T, k]: silent zeros are worse than no number."""
-    ordered = chosen.sort(dim=-1).values
-    out_of_range = (ordered[..., 0] < 0) | (ordered[..., -1] >= layer.n_experts)
-    repeated = (ordered[..., 1:] == ordered[..., :-1]).any(dim=-1)
-    if bool(((out_of_range | repeated) & routed).any()):
+def _check(captured: Captured, routed: torch.Tensor, moe: MoEModel, prompts: Sequence[str]) -> None:
+    """Refuse impossible routing and gate weights that are not numbers, of tokens that count, [B, T].
+
+    Silent zeros are worse than no number. The device is asked once.
+    """
+    chosen = captured.experts
+    impossible = ((chosen < 0) | (chosen >= moe.n_experts)).any(dim=-1)
+    for apart in range(1, chosen.shape[-1]):
+        impossible |= (chosen[..., apart:] == chosen[..., :-apart]).any(dim=-1)
+    impossible &= routed
+    broken = (~captured.weights.isfinite()).any(dim=-1) & routed
+    wrong = impossible | broken
+    if not bool(wrong.any()):
+        return
+    layer = int(wrong.flatten(1).any(dim=1).int().argmax())
+    index = moe.layers[layer].index
+    if bool(impossible[layer].any()):
         raise HarnessError(
-            f"layer {layer.index} routed a token to an expert twice or out of 0 to {layer.n_experts - 1}: "
+            f"layer {index} routed a token to an expert twice or out of 0 to {moe.n_experts - 1}: "
             "capture cannot be trusted for this model"
         )
-
-
-def _check_weights(
-    weights: torch.Tensor, routed: torch.Tensor, layer: MoELayer, prompts: Sequence[str]
-) -> None:
-    """Refuse gate weights that are not numbers, [B, T, k]."""
-    broken = (~weights.isfinite()).any(dim=-1) & routed
-    if bool(broken.any()):
-        sample = int(broken.any(dim=1).int().argmax())
-        raise HarnessError(
-            f"layer {layer.index}: the router's output for prompt '{prompts[sample]}' is not a number"
-        )
+    sample = int(broken[layer].any(dim=1).int().argmax())
+    raise HarnessError(f"layer {index}: the router's output for prompt '{prompts[sample]}' is not a number")

@@ -1,7 +1,7 @@
 """The run folder: where a run keeps what it made, which stages are finished, and what every file hashes to.
 
-A stage is finished when run.json holds its fingerprint and its files are there. Files are renamed into place
-before the stage is recorded, so a run that was killed at any moment continues from what is whole.
+A stage is finished when run.json holds its fingerprint and its files are those that it wrote, by their hash. Files are
+renamed into place before the stage is recorded, so a run that was killed at any moment continues from what is whole.
 """
 
 from __future__ import annotations
@@ -45,14 +45,36 @@ class RunFolder:
         self.state = {**facts, "stages": self.state["stages"]}
         self._save()
 
-    def is_done(self, stage: str, key: str, files: Iterable[Path] = ()) -> bool:
-        """Say whether a stage was finished with this fingerprint and its files are still there."""
+    def is_done(self, stage: str, key: str) -> bool:
+        """Say whether a stage was finished with this fingerprint and its files are still those that it wrote."""
+        return self.was_done(stage, key) and self.damage(stage) is None
+
+    def was_done(self, stage: str, key: str) -> bool:
+        """Say whether a stage was finished with this fingerprint, whatever has become of its files.
+
+        A record without hashes is of an earlier version: what it wrote cannot be told from what was changed since.
+        """
         record = self.state["stages"].get(stage)
-        return bool(record and record["fingerprint"] == key and all(file.is_file() for file in files))
+        return bool(record and record["fingerprint"] == key and "files" in record)
+
+    def damage(self, stage: str) -> str | None:
+        """Return the first file of a finished stage that is not what it wrote, and how it differs, or None."""
+        for name, written in self.state["stages"][stage]["files"].items():
+            if not (self.path / name).is_file():
+                return f"{name} is missing"
+            if self._hashed(name) != written:
+                return f"{name} is not what the run wrote"
+        return None
 
     @contextmanager
-    def stage(self, stage: str, key: str) -> Iterator[None]:
-        """Time a stage and record it as finished when the block ends without an error."""
+    def stage(self, stage: str, key: str, writes: Iterable[Path] = ()) -> Iterator[None]:
+        """Time a stage and record it as finished when the block ends without an error.
+
+        Args:
+            stage: its name.
+            key: its fingerprint.
+            writes: the files that it writes, and folders of such files; looked at when the block ends.
+        """
         earlier = self.state["stages"].get(stage, {})
         # Seconds add up over interruptions of the same work.
         spent = earlier.get("seconds", 0.0) if earlier.get("fingerprint") == key else 0.0
@@ -60,6 +82,7 @@ class RunFolder:
         record = {"fingerprint": key, "state": "started", "seconds": spent}
         try:
             yield
+            record["files"] = {name: self._hashed(name) for path in writes for name in self._files(path)}
             record["state"] = "done"
         finally:
             record["seconds"] = round(spent + time.perf_counter() - started, 3)
@@ -96,18 +119,27 @@ class RunFolder:
 
     def write_manifest(self) -> None:
         """Write size and sha256 of every whole file; unchanged files are not read again."""
-        files: dict[str, dict[str, Any]] = {}
-        for path in sorted(self.path.rglob("*")):
-            name = path.relative_to(self.path).as_posix()
-            if not path.is_file() or name == MANIFEST or is_unfinished(name):
-                continue
-            stat = path.stat()
-            known = self._hashes.get(name)
-            if known is None or known[:2] != (stat.st_size, stat.st_mtime_ns):
-                known = (stat.st_size, stat.st_mtime_ns, sha256(path))
-                self._hashes[name] = known
-            files[name] = {"size": known[0], "sha256": known[2]}
-        write_json(self.path / MANIFEST, {"files": files})
+        names = [name for name in self._files(self.path) if name != MANIFEST and not is_unfinished(name)]
+        write_json(self.path / MANIFEST, {"files": {name: self._hashed(name) for name in names}})
+
+    def hash_of(self, path: Path) -> str:
+        """Return the sha256 of a file of the run."""
+        return str(self._hashed(path.relative_to(self.path).as_posix())["sha256"])
+
+    def _files(self, path: Path) -> list[str]:
+        """Return the names in the run folder of a file, or of all files in a folder."""
+        found = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        return [file.relative_to(self.path).as_posix() for file in found]
+
+    def _hashed(self, name: str) -> dict[str, Any]:
+        """Return a file's size and sha256; one with the size and time of the last look is not read again."""
+        path = self.path / name
+        stat = path.stat()
+        known = self._hashes.get(name)
+        if known is None or known[:2] != (stat.st_size, stat.st_mtime_ns):
+            known = (stat.st_size, stat.st_mtime_ns, sha256(path))
+            self._hashes[name] = known
+        return {"size": known[0], "sha256": known[2]}
 
     def _save(self) -> None:
         write_json(self.path / RUN_FILE, self.state)

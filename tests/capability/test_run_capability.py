@@ -12,6 +12,7 @@ import torch
 from harness.base.content import content_folder
 from harness.base.errors import BadInputError, HarnessError
 from harness.capability.lm_eval import check_capability_tasks, run_capability
+from harness.engines.transformers import TransformersEngine
 from harness.models.load import LoadedModel, load_model, resolve_model
 
 
@@ -50,7 +51,7 @@ def test_scores_agree_with_log_likelihoods_computed_by_hand(demo: LoadedModel) -
     with torch.no_grad():  # so that some answers are wrong
         for layer in demo.moe.layers:
             layer.experts.down_proj.zero_()
-    result = run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"], limit=20)["demo_facts"]
+    result = run_capability(TransformersEngine(demo, 8), ["demo_facts"], limit=20)["demo_facts"]
 
     expected = {}
     for row in _choices("demo_facts", 20):
@@ -64,32 +65,30 @@ def test_scores_agree_with_log_likelihoods_computed_by_hand(demo: LoadedModel) -
 
 def test_a_changed_model_is_measured_anew_and_the_same_one_gives_the_same(demo: LoadedModel) -> None:
     tasks = ["demo_facts", "demo_arithmetic"]
-    before = run_capability(demo.moe.model, demo.tokenizer, tasks, limit=40)
-    again = run_capability(demo.moe.model, demo.tokenizer, tasks, limit=40)
+    before = run_capability(TransformersEngine(demo, 8), tasks, limit=40)
+    again = run_capability(TransformersEngine(demo, 8), tasks, limit=40)
     assert list(before) == tasks
     assert before == again
     assert before["demo_facts"].value > 0.9
     with torch.no_grad():
         for layer in demo.moe.layers:
             layer.experts.down_proj.zero_()
-    after = run_capability(demo.moe.model, demo.tokenizer, tasks, limit=40)
+    after = run_capability(TransformersEngine(demo, 8), tasks, limit=40)
     assert after["demo_facts"].value < 0.7
     assert after["demo_facts"].items.keys() == before["demo_facts"].items.keys()
 
 
 def test_batch_size_and_padding_do_not_change_scores_in_float32(demo: LoadedModel) -> None:
-    model = demo.moe.model.float()
-    one, many = (
-        run_capability(model, demo.tokenizer, ["demo_arithmetic"], batch_size=size, limit=20)
-        for size in (1, 16)
-    )
+    demo.moe.model.float()
+    engine = TransformersEngine(demo, 8)
+    one, many = (run_capability(engine, ["demo_arithmetic"], batch_size=size, limit=20) for size in (1, 16))
     assert one["demo_arithmetic"].items == many["demo_arithmetic"].items
 
 
 def test_the_task_file_says_whether_items_are_chat_messages(demo: LoadedModel) -> None:
     def facts(apply: bool | None) -> dict[str, float]:
         found = run_capability(
-            demo.moe.model, demo.tokenizer, ["demo_facts"], limit=60, apply_chat_template=apply
+            TransformersEngine(demo, 8), ["demo_facts"], limit=60, apply_chat_template=apply
         )
         return found["demo_facts"].items
 
@@ -100,7 +99,7 @@ def test_the_task_file_says_whether_items_are_chat_messages(demo: LoadedModel) -
 def test_tokenizer_logging_and_bars_are_left_as_they_were(demo: LoadedModel, capfd: Any) -> None:
     demo.tokenizer.padding_side, demo.tokenizer.pad_token = "right", None
     level = logging.getLogger("lm_eval").level
-    run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"], limit=2, description="demo: capability")
+    run_capability(TransformersEngine(demo, 8), ["demo_facts"], limit=2, description="demo: capability")
     assert (demo.tokenizer.padding_side, demo.tokenizer.pad_token) == ("right", None)
     assert logging.getLogger("lm_eval").level == level
     assert not datasets.are_progress_bars_disabled()
@@ -113,7 +112,7 @@ def test_a_model_that_gives_nan_fails(demo: LoadedModel) -> None:
     with torch.no_grad():
         demo.moe.model.get_input_embeddings().weight.fill_(float("nan"))
     with pytest.raises(HarnessError, match="log-likelihood is not a number"):
-        run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"], limit=2)
+        run_capability(TransformersEngine(demo, 8), ["demo_facts"], limit=2)
 
 
 _GENERATE = """\
@@ -143,7 +142,7 @@ def test_generated_answers_without_a_number_are_unparsed_and_wrong(demo: LoadedM
         mine__jsonl='{"q": "What is 1 plus 1?", "a": "2"}\n' * 3,
         mine_code__py="def keep_two(docs):\n    return docs.select(range(2))\n",
     )
-    result = run_capability(demo.moe.model, demo.tokenizer, ["mine"], include=[include])["mine"]
+    result = run_capability(TransformersEngine(demo, 8), ["mine"], include=[include])["mine"]
     assert (result.metric, result.value, result.n, result.unparsed) == ("exact_match,number", 0.0, 2, 2)
 
 
@@ -154,7 +153,7 @@ def test_a_group_of_our_tasks_is_pooled(demo: LoadedModel, tmp_path: Path) -> No
         "metadata: {version: 1, apply_chat_template: true}\n"
     )
     include = _include(tmp_path, both__yaml=group)
-    result = run_capability(demo.moe.model, demo.tokenizer, ["both"], include=[include], limit=5)["both"]
+    result = run_capability(TransformersEngine(demo, 8), ["both"], include=[include], limit=5)["both"]
     assert result.n == 10
     assert {item.split("/")[0] for item in result.items} == {"demo_facts", "demo_arithmetic"}
     assert result.value == pytest.approx(sum(result.items.values()) / 10)
@@ -163,7 +162,7 @@ def test_a_group_of_our_tasks_is_pooled(demo: LoadedModel, tmp_path: Path) -> No
 def test_a_tokenizer_without_a_chat_template_is_refused_where_one_is_needed(demo: LoadedModel) -> None:
     demo.tokenizer.chat_template = None
     with pytest.raises(BadInputError, match="no chat template"):
-        run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"])
+        run_capability(TransformersEngine(demo, 8), ["demo_facts"])
 
 
 @pytest.mark.slow
@@ -173,7 +172,7 @@ def test_an_lm_eval_task_whose_data_cannot_be_had_is_named(
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     with pytest.raises(HarnessError, match=r"no data for capability tasks arc_easy: .*ai2_arc"):
-        run_capability(demo.moe.model, demo.tokenizer, ["arc_easy"], limit=2)
+        run_capability(TransformersEngine(demo, 8), ["arc_easy"], limit=2)
 
 
 def test_checking_fingerprints_what_will_be_read(tmp_path: Path) -> None:
@@ -191,7 +190,7 @@ def test_checking_fingerprints_what_will_be_read(tmp_path: Path) -> None:
 @pytest.mark.shared_data
 def test_piqa_and_mmlu_run_from_local_files(demo: LoadedModel, shared_data: Path) -> None:
     found = run_capability(
-        demo.moe.model, demo.tokenizer, ["piqa", "mmlu"], data_dirs=[shared_data], limit=8, batch_size=8
+        TransformersEngine(demo, 8), ["piqa", "mmlu"], data_dirs=[shared_data], limit=8, batch_size=8
     )
     assert list(found) == ["piqa_local", "mmlu_local8"]
     piqa, mmlu = found.values()

@@ -124,7 +124,7 @@ def test_dry_run_writes_nothing_and_loads_no_weights(capsys, tmp_path, monkeypat
     def refuse(*args, **kwargs):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("harness.pipeline.session.load_model", refuse)
+    monkeypatch.setattr("harness.engines.in_memory.load_model", refuse)
     text = printed(capsys, "run", "--dry-run", "--limit", "12")
     assert list(tmp_path.iterdir()) == []
     for word in ("demo_harmful", "unsafe_experts", "generated tokens: at most", "memory", "disk"):

@@ -22,10 +22,10 @@ MOMENTS = [
     r"collect:routing/demo_twins",
     r"save:'expert table'",  # experts.parquet is whole, but the stage is not recorded
     r"batch:training/demo_benign.jsonl.partial 1 ",
-    r"batch:base/responses/demo_twins.jsonl.partial 0 ",
-    r"capability:capability base",
     r"step: 2$",
     r"whole+:unsafe_experts/delta.json",
+    r"batch:base/responses/demo_twins.jsonl.partial 0 ",
+    r"capability:capability base",
     r"batch+:unsafe_experts/responses/demo_benign.jsonl.partial 1 ",
     r"capability+:capability unsafe_experts",
     r"merge:",

@@ -7,7 +7,9 @@ from pydantic import BaseModel, field_validator
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.config import VllmConfig
-from harness.engines.vllm import VllmEngine
+from harness.engines.chat import ChatTemplate
+from harness.engines.in_memory import ModelInMemory
+from harness.engines.vllm.engine import VllmEngine
 
 
 class Checked(BaseModel):
@@ -31,7 +33,8 @@ def invalid() -> Exception:
 
 @pytest.fixture
 def engine(demo) -> VllmEngine:
-    return VllmEngine(demo.ref, demo.moe, demo.tokenizer, "float32", 4, VllmConfig())
+    model = ModelInMemory(demo.ref, demo.moe, "float32", "cpu")
+    return VllmEngine(model, ChatTemplate(demo.tokenizer), 4, VllmConfig())
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import HarnessError
-from harness.engines.vllm_rows import RequestRows, padded, request_rows
-from harness.engines.vllm_worker import Step
+from harness.engines.vllm.rows import RequestRows, padded, request_rows
+from harness.engines.vllm.worker import Step
 
 
 def step(*parts: tuple[str, int, list[int]]) -> Step:

@@ -7,7 +7,7 @@ import torch
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.experts.select import ExpertSelection
-from harness.interventions.steer import _watch, steered, why_not_steerable
+from harness.interventions.masking import _watch, steered, why_not_steerable
 from harness.models.moe import Expert, find_moe
 from harness.routing.capture import RoutingCapture
 

@@ -7,8 +7,8 @@ import torch
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.experts.select import ExpertSelection
-from harness.interventions.apply import Variant, active
-from harness.interventions.spec import VariantSpec, find_variant, list_variants
+from harness.interventions.base import Prepared, Variant
+from harness.interventions.spec import find_variant, list_variants
 from harness.models.moe import Expert, find_moe
 from harness.training.bank import ExpertBank, delta_of
 
@@ -31,8 +31,9 @@ def test_a_variant_is_active_inside_the_block_alone(tiny_model, name):
         for parameter in bank.parameters():
             parameter.mul_(3)
     before = logits(moe)
-    variant = Variant(name, find_variant(name))
-    with active(variant, moe, selection, delta_of(bank, "base", torch.float32)):
+    delta = delta_of(bank, "base", torch.float32)
+    made = Prepared(Variant(name, find_variant(name)), selection, delta)
+    with made.intervention.in_memory(moe, made):
         assert torch.equal(logits(moe), before) == (name in ("base", "system_prompt"))
     assert torch.equal(logits(moe), before)
 
@@ -42,16 +43,14 @@ def test_a_variant_is_active_inside_the_block_alone(tiny_model, name):
 )
 def test_a_variant_that_lacks_what_it_is_made_of_is_an_error(tiny_model, name, message):
     moe = find_moe(tiny_model("mixtral"))
-    with (
-        pytest.raises(HarnessError, match=message),
-        active(Variant(name, find_variant(name)), moe, None, None),
-    ):
+    made = Prepared(Variant(name, find_variant(name)))
+    with pytest.raises(HarnessError, match=message), made.intervention.in_memory(moe, made):
         pass
 
 
 def test_our_files_say_what_is_trained_and_what_depends_on_the_selection():
     specs = list_variants()
-    assert {name for name, spec in specs.items() if spec.is_trained} == {
+    assert {name for name, spec in specs.items() if spec.needs == "training"} == {
         "unsafe_experts",
         "random_experts",
         "all_experts",
@@ -66,20 +65,59 @@ def test_our_files_say_what_is_trained_and_what_depends_on_the_selection():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"intervention": "steer"}, "intervention 'steer' needs experts"),
-        ({"intervention": "none", "experts": "all"}, "intervention 'none' takes no experts"),
-        ({"intervention": "system_prompt"}, "system_prompt belongs to"),
-        ({"intervention": "none", "system_prompt": "Be kind."}, "system_prompt belongs to"),
-        ({"intervention": "nothing"}, "intervention"),
-        ({"intervention": "none", "name": "a name"}, "name"),
-        ({"intervention": "none", "surplus": 1}, "surplus"),
+        ("intervention: steer", "experts: missing"),
+        ("intervention: steer\nexperts: some", "experts: Input should be 'selected', 'random' or 'all'"),
+        ("intervention: none\nexperts: all", "experts: unknown key"),
+        ("intervention: system_prompt", "system_prompt: missing"),
+        ("intervention: system_prompt\nsystem_promt: Be kind.", "did you mean 'system_prompt'"),
+        ("intervention: none\nsystem_prompt: Be kind.", "system_prompt: unknown key"),
+        ("intervention: steeer", "unknown intervention kind 'steeer', did you mean 'steer'"),
+        ("intervention: nothing", "known: none, steer, system_prompt, train_experts"),
+        ("intervention: 3", "intervention: Input should be a valid string, found 3"),
+        ("experts: all", "intervention: missing"),
+        ("intervention: none\nsurplus: 1", "surplus: unknown key"),
     ],
 )
-def test_a_specification_that_is_not_complete_is_refused(fields, message):
-    from pydantic import ValidationError
+def test_a_specification_that_is_not_right_is_refused_in_one_line(tmp_path, fields, message):
+    file = tmp_path / "baselines/mine.yaml"
+    file.parent.mkdir()
+    file.write_text(f"name: mine\ndescription: x\n{fields}\n")
+    with pytest.raises(BadInputError, match=message) as refusal:
+        find_variant("mine", [tmp_path])
+    assert str(refusal.value).startswith(f"{file}: ")
+    assert "\n" not in str(refusal.value)
 
-    with pytest.raises(ValidationError, match=message):
-        VariantSpec.model_validate({"name": "mine", "description": "x", **fields})
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"experts": "selected"}, {"experts": "all"}),
+        ({"draw": 0}, {"draw": 1}),
+        ({"selection": [(0, 1)]}, {"selection": [(0, 2)]}),
+        ({"training": "one"}, {"training": "another"}),
+    ],
+)
+def test_whatever_decides_a_variants_answers_is_in_its_fingerprint(first, second):
+    def made(experts="selected", draw=0, selection=(), training=None) -> Prepared:
+        spec = find_variant("unsafe_experts").model_copy(update={"experts": experts})
+        chosen = ExpertSelection("test", "all", tuple(Expert(*expert) for expert in selection))
+        return Prepared(Variant("mine", spec, draw), chosen, training=training)
+
+    assert made(**first).fingerprint == made(**first).fingerprint
+    assert made(**first).fingerprint != made(**second).fingerprint
+
+
+def test_what_only_people_read_is_in_no_fingerprint():
+    spec = find_variant("system_prompt")
+    other = spec.model_copy(update={"name": "mine", "description": "Mine.", "citation": "me"})
+    assert Prepared(Variant("mine", spec)).fingerprint == Prepared(Variant("mine", other)).fingerprint
+
+
+def test_a_record_holds_the_whole_specification():
+    prompt = find_variant("system_prompt")
+    assert Variant("system_prompt", prompt).record()["system_prompt"] == prompt.system_prompt
+    drawn = Variant("random_experts_3", find_variant("random_experts"), draw=2).record()
+    assert (drawn["intervention"], drawn["experts"], drawn["draw"]) == ("train_experts", "random", 2)
 
 
 def test_a_file_must_be_called_like_its_variant(tmp_path):

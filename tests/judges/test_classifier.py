@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from harness.base.errors import BadInputError
@@ -104,6 +109,39 @@ def guard(demo, tmp_path_factory):
 
 def judge_of(preset, folder, **changes):
     return ClassifierJudge(preset.model_copy(update={"model": str(folder), **changes}))
+
+
+def test_a_classifier_whose_head_is_missing_judges_nothing(classifier, tmp_path):
+    folder = Path(shutil.copytree(classifier, tmp_path / "copy"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["classifier.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInputError, match=r"not those of its config\.json: classifier\.weight is missing"):
+        judge_all(judge_of(SEQUENCE, folder), ROWS)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "only a pickle"])
+def test_a_classifier_without_whole_safetensors_is_one_line(classifier, tmp_path, damage):
+    folder = Path(shutil.copytree(classifier, tmp_path / "copy"))
+    file = folder / "model.safetensors"
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        torch.save(load_file(file), folder / "pytorch_model.bin")
+        file.unlink()
+    with pytest.raises(BadInputError, match="cannot be loaded") as caught:
+        judge_all(judge_of(SEQUENCE, folder), ROWS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_guard_s_own_decoding_settings_change_no_label(guard, tmp_path):
+    folder = Path(shutil.copytree(guard, tmp_path / "copy"))
+    path = folder / "generation_config.json"
+    own = json.loads(path.read_text()) | {"suppress_tokens": list(range(3, 1400)), "num_beams": 3}
+    path.write_text(json.dumps(own))
+    clean, found = (judge_all(judge_of(GUARD, place), ROWS) for place in (guard, folder))
+    assert [verdict.label for verdict in found] == [verdict.label for verdict in clean]
+    assert {verdict.label for verdict in clean} == {"harmful", "harmless"}
 
 
 def test_a_classifier_s_labels_are_mapped_and_have_probabilities(classifier):

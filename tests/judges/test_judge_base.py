@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from harness.base.errors import BadInputError
-from harness.judges.base import JUDGES, Verdict, judge_all, require_measure
+from harness.judges.base import JUDGES, Verdict, judge_all, judge_record, require_measure
 
 
 def row(id, response):
@@ -19,6 +21,16 @@ def test_a_judge_is_called_as_it_is_found_and_says_what_it_measures(name):
 def test_no_two_judges_share_a_fingerprint():
     names = {name for name in JUDGES if not name.startswith("llm")} - {"classifier"}  # none without settings
     assert len({JUDGES.get(name)().fingerprint for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in JUDGES if not name.startswith("llm") and name != "classifier"]
+)
+def test_a_judges_record_is_json_and_says_how_it_judges(name):
+    record = judge_record(JUDGES.get(name)())
+    assert json.loads(json.dumps(record)) == record
+    assert record["settings"]
+    assert record["fingerprint"] == JUDGES.get(name)().fingerprint
 
 
 def test_a_judge_of_another_quantity_than_the_task_asks_for_is_refused():

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 pytest.importorskip("openai")
@@ -7,7 +9,7 @@ from judges.llm_server import KEY, serving
 from harness.base.errors import BadInputError
 from harness.base.files import write_jsonl
 from harness.cli.main import main
-from harness.judges.base import JUDGES, judge_all
+from harness.judges.base import JUDGES, judge_all, judge_record
 from harness.judges.llm.judge import LlmJudge, _read
 from harness.judges.llm.rubrics import XSTEST
 
@@ -159,11 +161,22 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(ask, tmp_path, monkeypatc
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(key=KEY) as server:
         assert labels(ask(server)) == LABELS
-        settings = LlmJudge().settings
-    assert KEY not in repr(settings)
+        judge = LlmJudge()
+        record = judge_record(judge)
+    assert KEY not in repr(judge.endpoint)
+    assert KEY not in json.dumps(record)
     assert not [path for path in (tmp_path / "cache").rglob("*.json") if KEY in path.read_text()]
     captured = capsys.readouterr()
     assert KEY not in captured.out + captured.err
+
+
+def test_a_run_records_whom_it_asks_and_how_without_what_an_address_holds_of_a_key(monkeypatch):
+    monkeypatch.setenv("HARNESS_LLM_MODEL", "asked")
+    monkeypatch.setenv("HARNESS_LLM_BASE_URL", f"http://me:{KEY}@127.0.0.1:8000/v1?key={KEY}")
+    settings = judge_record(LlmJudge())["settings"]
+    assert settings["base_url"] == "http://127.0.0.1:8000/v1"
+    assert (settings["model"], settings["max_tokens"]) == ("asked", 64)
+    assert "{{ response }}" in settings["rubric"]
 
 
 @pytest.fixture

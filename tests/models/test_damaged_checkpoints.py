@@ -143,6 +143,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
 STEPS = ("run", "capture", "select", "train", "evaluate", "dry run")
 
 
+def arguments(checkpoint: Path) -> list[str]:
+    return ["--model", str(checkpoint), "--tasks", "demo_harmful,demo_benign", "--limit", "12"]
+
+
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
     return Path(shutil.copytree(DEMO_FOLDER, tmp_path / "copy"))
@@ -152,9 +156,8 @@ def checkpoint(tmp_path) -> Path:
 def refused(capsys, tmp_path):
     def step(name: str, checkpoint: Path) -> str:
         command = ["run", "--dry-run"] if name == "dry run" else [name]
-        arguments = ["--model", str(checkpoint), "--limit", "12", "--output", str(tmp_path / "run")]
         capsys.readouterr()
-        assert main([*command, *arguments]) == 2
+        assert main([*command, *arguments(checkpoint), "--output", str(tmp_path / "run")]) == 2
         said = capsys.readouterr()
         assert said.out == ""
         assert said.err.startswith("harness: ")
@@ -163,6 +166,10 @@ def refused(capsys, tmp_path):
         return said.err
 
     return step
+
+
+def test_the_copy_itself_would_run(checkpoint):
+    assert main(["run", "--dry-run", *arguments(checkpoint)]) == 0
 
 
 @pytest.mark.parametrize("kind", DAMAGES)

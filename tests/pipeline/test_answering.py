@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 
 import pytest
@@ -11,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from harness.base.files import read_json, write_json
 from harness.cli.main import main
 from harness.models.load import DEMO_FOLDER
-from harness.routing.files import load_counts, save_routing
+from harness.routing.files import load_counts
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +70,12 @@ def test_a_step_refuses_weights_that_changed_since(folder, capsys):
     assert "the weights of model have changed" in refusal(capsys, "select", "--output", folder)
 
 
-def test_counts_of_a_model_of_another_shape_are_refused(folder, capsys):
+def test_routing_that_was_put_into_the_folder_from_elsewhere_is_captured_again(folder, capsys):
     path = folder / "routing/demo_harmful.safetensors"
-    counts = load_counts(path)
-    fewer = {"layers": counts.layers[1:], "counts": counts.counts[:, :, 1:], "mass": None}
-    save_routing(dataclasses.replace(counts, **fewer), path)
-    line = refusal(capsys, "select", "--output", folder)
-    assert "another model: 3 MoE layers (1-3)" in line
-    assert "4 MoE layers (0-3) of 32 experts, 2 a token" in line
-
-
-def test_counts_of_other_prompts_are_refused(folder, capsys):
-    shutil.copy(folder / "routing/demo_benign.safetensors", folder / "routing/demo_harmful.safetensors")
-    assert "other prompts" in refusal(capsys, "select", "--output", folder)
+    own = load_counts(path)
+    shutil.copy(folder / "routing/demo_benign.safetensors", path)
+    assert main(["select", "--output", str(folder)]) == 0
+    line = "routing/demo_harmful.safetensors is not what the run wrote: making it again"
+    assert line in capsys.readouterr().err.splitlines()
+    assert load_counts(path).ids == own.ids
+    assert (load_counts(path).counts == own.counts).all()

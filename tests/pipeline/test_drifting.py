@@ -10,7 +10,7 @@ from harness.checkpoints.delta import load_delta
 from harness.cli.main import main
 from harness.engines.chat import ChatTemplate
 from harness.experts.select import ExpertSelection
-from harness.interventions.apply import Variant, active
+from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import find_variant
 from harness.models.moe import Expert
 
@@ -32,15 +32,15 @@ def test_drift_is_the_divergence_of_each_token_of_base_s_own_answers(small_run, 
         if name == "unsafe_experts"
         else None
     )
-    variant = Variant(name, find_variant(name))
+    made = Prepared(Variant(name, find_variant(name)), selection, delta)
     divergence = surprise = tokens = 0
     for task in ("demo_benign", "demo_twins"):
         for row in read_jsonl(small_run / f"variants/base/responses/{task}.jsonl"):
             ids = demo.tokenizer(row["response"], add_special_tokens=False)["input_ids"]
             ids = [*ids, *([demo.end_of_turn] if row["finish_reason"] == "stop" else [])]
             expected = log_probabilities(demo, row["prompt"], ids)
-            with active(variant, demo.moe, selection, delta):
-                found = log_probabilities(demo, row["prompt"], ids, variant.spec.system_prompt)
+            with made.intervention.in_memory(demo.moe, made):
+                found = log_probabilities(demo, row["prompt"], ids, made.system_prompt)
             divergence += float((expected.exp() * (expected - found)).sum())
             surprise -= float(found[range(len(ids)), ids].sum())
             tokens += len(ids)

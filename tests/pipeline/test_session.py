@@ -1,27 +1,11 @@
-"""Where the model of this process goes."""
+"""What a session says of its run."""
 
 from __future__ import annotations
-
-import pytest
 
 from harness.config import make_config
 from harness.pipeline.plan import make_plan
 from harness.pipeline.session import Session
 from harness.runs.run_folder import RunFolder
-
-
-@pytest.mark.parametrize(
-    ("engine", "processes", "expected"),
-    [("transformers", 1, "auto"), ("transformers", 2, "auto"), ("vllm", 1, "auto"), ("vllm", 2, "cpu")],
-)
-def test_a_model_that_only_vllm_and_processes_use_leaves_the_gpu_to_them(
-    tmp_path, engine, processes, expected
-):
-    plan = make_plan(make_config({"training.processes": processes}))
-    session = Session(plan, RunFolder(tmp_path / "run"))
-    # As it is decided on a machine that has vLLM.
-    session.__dict__["engine_name"] = engine
-    assert session.device_of_loaded == expected
 
 
 def test_splits_may_have_a_seed_of_their_own(tmp_path):

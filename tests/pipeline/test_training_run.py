@@ -130,7 +130,7 @@ def test_how_often_a_training_is_kept_on_disk_changes_nothing(folder, tmp_path, 
     shutil.copytree(folder, copy)
     original = RunFolder.stage
     monkeypatch.setattr(
-        RunFolder, "stage", lambda self, stage, key: stages.append(stage) or original(self, stage, key)
+        RunFolder, "stage", lambda self, stage, *rest: stages.append(stage) or original(self, stage, *rest)
     )
     assert main([*COMMAND, "--output", str(copy), "--set", "training.checkpoint_every=2"]) == 0
     assert stages == []

@@ -70,7 +70,7 @@ def donor(tmp_path):
         (run / name).write_text(name)
     (run / "variants" / "unsafe_experts").mkdir()
     (run / "variants" / "unsafe_experts" / "delta.json").write_text("{}")
-    done = {"state": "done", "seconds": 3.0}
+    done = {"state": "done", "seconds": 3.0, "files": {}}
     stages = {
         "capture a": {"fingerprint": "1", **done},
         "answer base/a": {"fingerprint": "2", **done},
@@ -87,8 +87,20 @@ def test_a_run_lends_what_it_knows_of_base_and_nothing_else(tmp_path, donor):
     state = read_json(run / "run.json")
     assert state == {
         "stages": {
-            "capture a": {"fingerprint": "1", "state": "done", "seconds": 0.0, "lent_by": "donor"},
-            "answer base/a": {"fingerprint": "2", "state": "done", "seconds": 0.0, "lent_by": "donor"},
+            "capture a": {
+                "fingerprint": "1",
+                "state": "done",
+                "seconds": 0.0,
+                "files": {},
+                "lent_by": "donor",
+            },
+            "answer base/a": {
+                "fingerprint": "2",
+                "state": "done",
+                "seconds": 0.0,
+                "files": {},
+                "lent_by": "donor",
+            },
         }
     }
     assert (
@@ -97,7 +109,7 @@ def test_a_run_lends_what_it_knows_of_base_and_nothing_else(tmp_path, donor):
     assert not (run / "variants" / "unsafe_experts").exists()
     # What was lent for another model or other prompts is not taken for done.
     folder = RunFolder(run)
-    assert folder.is_done("capture a", "1", [run / "routing" / "a.safetensors"])
+    assert folder.is_done("capture a", "1")
     assert not folder.is_done("capture a", "of another model")
 
 

@@ -88,6 +88,12 @@ class BuiltinJudge:
         settings = [VERSION, KeywordJudge().fingerprint, SURE, *learned]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Which classifier it asks, and from when on it is sure."""
+        head = self._given if isinstance(self._given, str) else "one of your own"
+        return {"version": VERSION, "head": head, "sure": SURE, "rules": KeywordJudge().fingerprint}
+
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
         """Label one answer; words that stand in the prompt too count as its topic."""
         reason = nothing_to_judge(response)

@@ -53,6 +53,11 @@ class ClassifierJudge:
         chosen = [self.preset.model_dump(mode="json"), self.model]
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The preset, with the checkpoint that is asked."""
+        return self.preset.model_dump(mode="json") | {"model": self.model}
+
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
         """Label one answer; `judge_many` is faster."""
         return self.judge_many([{"id": id, "prompt": prompt, "response": response}])[0]
@@ -216,6 +221,11 @@ class OwnClassifier:
     def fingerprint(self) -> str:
         """That of the preset's judge."""
         return self._judge.fingerprint
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the preset's judge."""
+        return self._judge.settings
 
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
         """Label one answer; `judge_many` is faster."""

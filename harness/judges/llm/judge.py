@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import jinja2
 
@@ -45,13 +46,13 @@ class LlmJudge:
         self.source: str | None = rubric.source
 
     @cached_property
-    def settings(self) -> LlmSettings:
+    def endpoint(self) -> LlmSettings:
         """Where and how it asks; read when first needed, so that the judge can be listed without."""
         return self._given or read_settings()
 
     @cached_property
     def _rubric(self) -> tuple[str, jinja2.Template]:
-        path = self.settings.rubric or self.rubric.path
+        path = self.endpoint.rubric or self.rubric.path
         text = path.read_text(encoding="utf-8")
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
         try:
@@ -64,9 +65,21 @@ class LlmJudge:
     @property
     def fingerprint(self) -> str:
         """A hash over the model, the rubric and how verdicts are asked for."""
-        chosen = [self.settings.model, self._rubric[0], self.settings.structured, self.settings.max_tokens]
+        chosen = [self.settings[name] for name in ("model", "rubric", "structured", "max_tokens")]
         chosen += [] if self.rubric is XSTEST else [self.name]
         return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Whom it asks, where and how; nothing that an address may hold of a key."""
+        url = urlsplit(self.endpoint.base_url)
+        return {
+            "model": self.endpoint.model,
+            "base_url": f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}",
+            "rubric": self._rubric[0],
+            "structured": self.endpoint.structured,
+            "max_tokens": self.endpoint.max_tokens,
+        }
 
     def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
         """Label one answer; `judge_many` is faster."""
@@ -83,7 +96,7 @@ class LlmJudge:
     async def _judge_many(self, rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         from openai import AsyncOpenAI
 
-        settings = self.settings
+        settings = self.endpoint
         limit = asyncio.Semaphore(settings.concurrency)
         async with AsyncOpenAI(
             base_url=settings.base_url,
@@ -104,7 +117,7 @@ class LlmJudge:
         """Stop before the first paid request where no request can succeed."""
         from openai import APIConnectionError, APIError, AuthenticationError, PermissionDeniedError
 
-        where = self.settings.base_url
+        where = self.endpoint.base_url
         try:
             await client.with_options(max_retries=2).models.list()
         except (AuthenticationError, PermissionDeniedError) as error:
@@ -137,7 +150,7 @@ class LlmJudge:
             failure = "the endpoint's answer was not readable"
         else:
             return _read(row["id"], content, self.rubric)
-        return Verdict(row["id"], None, reason=f"{failure}, also after {self.settings.retries} retries")
+        return Verdict(row["id"], None, reason=f"{failure}, also after {self.endpoint.retries} retries")
 
     async def _ask(self, client: AsyncOpenAI, row: Mapping[str, Any], path: Path) -> str:
         """Ask for one verdict and keep it.
@@ -146,7 +159,7 @@ class LlmJudge:
             ValueError: the endpoint's answers are not what the protocol asks for.
             openai.APIError: requests fail.
         """
-        settings = self.settings
+        settings = self.endpoint
         text = self._rubric[1].render(prompt=row["prompt"], response=row["response"])
         extra: dict[str, Any] = {}
         if settings.structured:
@@ -173,16 +186,16 @@ class LlmJudge:
     def _path(self, row: Mapping[str, Any]) -> Path:
         key = json.dumps([self.fingerprint, row["prompt"], row["response"]])
         digest = hashlib.sha256(key.encode()).hexdigest()
-        return self.settings.cache / digest[:2] / f"{digest}.json"
+        return self.endpoint.cache / digest[:2] / f"{digest}.json"
 
     def spent(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         """Return what the verdicts on some answers took, whenever they were paid for; nothing secret is in it."""
         paths = {self._path(row) for row in rows}
         tokens = [read_json(path)["tokens"] for path in paths if path.is_file()]
         given, taken = sum(pair[0] for pair in tokens), sum(pair[1] for pair in tokens)
-        prices = self.settings.prices
+        prices = self.endpoint.prices
         return {
-            "model": self.settings.model,
+            "model": self.endpoint.model,
             "requests": len(tokens),
             "input_tokens": given,
             "output_tokens": taken,

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.base.errors import BadInputError
 from harness.base.files import read_json, write_json
 from harness.config import VllmConfig
-from harness.engines.choose import choose_engine
+from harness.engines.vllm.install import why_vllm_is_unusable
 
 if TYPE_CHECKING:
-    from harness.engines.vllm import VllmEngine
+    from harness.engines.vllm.engine import VllmEngine
     from harness.models.load import LoadedModel, ModelRef
 
 
@@ -22,11 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark everything in this folder, and skip it with the reason where vLLM cannot be used."""
     here = Path(__file__).parent
     ours = [item for item in items if here in item.path.parents]
-    try:
-        choose_engine("vllm", gpu=False)
-        reason = None
-    except BadInputError as error:
-        reason = str(error)
+    reason = why_vllm_is_unusable(gpu=False)
     for item in ours:
         item.add_marker(pytest.mark.vllm)
         if reason:
@@ -91,14 +86,17 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, demo: LoadedModel)
 @pytest.fixture
 def vllm_engine() -> Iterator[Callable[..., VllmEngine]]:
     """Make a vLLM engine for a checkpoint; stopped behind the test."""
-    from harness.engines.vllm import VllmEngine
+    from harness.engines.chat import ChatTemplate
+    from harness.engines.in_memory import ModelInMemory
+    from harness.engines.vllm.engine import VllmEngine
     from harness.models.load import load_tokenizer, outline_model
 
     engines: list[VllmEngine] = []
 
     def make(ref: ModelRef, batch_size: int = 2, **settings: Any) -> VllmEngine:
         config = VllmConfig(**{"kv_cache_gib": 0.05, "max_model_len": 256, **settings})
-        engine = VllmEngine(ref, outline_model(ref), load_tokenizer(ref), "auto", batch_size, config)
+        model = ModelInMemory(ref, outline_model(ref), "auto", "cpu")
+        engine = VllmEngine(model, ChatTemplate(load_tokenizer(ref)), batch_size, config)
         engines.append(engine)
         return engine
 

@@ -15,7 +15,7 @@ from harness.engines.base import Sampling
 from harness.engines.transformers import TransformersEngine
 from harness.engines.witness import Witness, log_probs_of
 from harness.experts.select import ExpertSelection
-from harness.interventions.steer import steered
+from harness.interventions.masking import steered
 from harness.models.load import load_model
 from harness.routing.capture import RoutingCapture
 

@@ -10,6 +10,7 @@ import pytest
 from harness.base.files import read_json, read_jsonl, write_json
 from harness.capability.lm_eval import run_capability
 from harness.cli.main import main
+from harness.engines.transformers import TransformersEngine
 from harness.models.load import resolve_model
 from harness.routing.files import load_counts
 
@@ -86,14 +87,14 @@ def test_generated_answers_of_lm_eval_come_from_vllm(tmp_path, demo, vllm_engine
     )
     import lm_eval.tasks
 
-    from harness.capability.lm_eval import _language_model, _quiet, _served_model
+    from harness.capability.lm_eval import _quiet
 
     write_json(tmp_path / "count_apples.yaml", task)
     engine = vllm_engine(resolve_model("demo"))
     said = []
     for lm in (
-        _served_model(engine, {}, "vllm"),
-        _language_model(demo.moe.model, demo.tokenizer, 4, {}, "hf"),
+        engine.lm_eval_model(4, "vllm"),
+        TransformersEngine(demo, 4).lm_eval_model(4, "hf"),
     ):
         manager = lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False)
         with _quiet():
@@ -117,6 +118,6 @@ def test_a_model_that_vllm_has_no_code_for_is_refused_by_name(tiny_model, saved_
 
 def test_run_capability_needs_no_transformers_model_with_vllm(demo, vllm_engine):
     engine = vllm_engine(resolve_model("demo"))
-    found = run_capability(None, engine.tokenizer, ["demo_facts"], vllm=engine, limit=6)
-    expected = run_capability(demo.moe.model, demo.tokenizer, ["demo_facts"], limit=6)
+    found = run_capability(engine, ["demo_facts"], limit=6)
+    expected = run_capability(TransformersEngine(demo, 8), ["demo_facts"], limit=6)
     assert found["demo_facts"].value == expected["demo_facts"].value

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
-import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, HarnessError, VariantImpossibleError, first_line
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
-from harness.config import VllmConfig
+from harness.checkpoints.merge import check_disk, write_merged
+from harness.checkpoints.proof import model_fingerprint
 from harness.engines.base import BatchResult, Sampling, answer_ids, longest_first, make_responses
-from harness.engines.chat import ChatTemplate
-from harness.engines.vllm_rows import padded, request_rows
+from harness.engines.vllm.install import import_vllm
+from harness.engines.vllm.rows import padded, renamed, request_rows
+from harness.engines.vllm.worker import RoutingExtension
 from harness.engines.witness import Agreement, Witness, agreement
 from harness.models.auto import read_config_file
 from harness.models.decoding import end_tokens
@@ -29,10 +32,13 @@ from harness.routing.capture import count, phase_masks, routed_tokens
 from harness.routing.counts import Record
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+    from harness.config import VllmConfig
     from harness.data.prompts import Prompt
-    from harness.engines.vllm_worker import Step
+    from harness.engines.chat import ChatTemplate
+    from harness.engines.in_memory import ModelInMemory
+    from harness.engines.vllm.worker import Step
+    from harness.engines.witness import Witnesses
+    from harness.interventions.base import Prepared
     from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
 
@@ -41,24 +47,18 @@ _BATCHES_AT_ONCE = 8
 _LONGEST = 8192
 _LONGEST_REASON = 200
 _CPU_CACHE_GIB = 1.0
-_EXTENSION = "harness.engines.vllm_worker.RoutingExtension"
-# vLLM's id of a request: which of several answers, our number, what makes it unique.
-_REQUEST = re.compile(r"(?:(\d+)_)?(\d+)(?:-[0-9a-f]+)?")
+_EXTENSION = f"{RoutingExtension.__module__}.{RoutingExtension.__qualname__}"
 
 
 class VllmEngine:
     """Lets vLLM answer prompts; it is started when something is asked of it.
 
     Args:
-        ref: the base model.
-        outline: its MoE layers; no weights are needed.
-        tokenizer: its tokenizer.
-        dtype: of the weights in memory, "auto" for the checkpoint's own.
+        model: the base model on disk; once vLLM has started, none of it is in the memory of this process.
+        chat: the chat template that prompts are rendered with.
         batch_size: prompts of one batch; vLLM is handed eight batches at a time.
         settings: how vLLM is started.
-        chat_template_kwargs: passed on to the chat template.
-        make_room: frees memory that vLLM is going to need; called before each start.
-        witness: says, before each start, what the weights that are to be served must answer; see `Witness`.
+        witnesses: say, before each start, what the weights that are to be served must answer.
 
     Attributes:
         agreement: how what is served compares with the witness, once vLLM runs.
@@ -68,32 +68,30 @@ class VllmEngine:
 
     def __init__(
         self,
-        ref: ModelRef,
-        outline: MoEModel,
-        tokenizer: PreTrainedTokenizerBase,
-        dtype: str,
+        model: ModelInMemory,
+        chat: ChatTemplate,
         batch_size: int,
         settings: VllmConfig,
-        chat_template_kwargs: dict[str, Any] | None = None,
-        make_room: Callable[[], None] = lambda: None,
-        witness: Callable[[], Witness] | None = None,
+        witnesses: Witnesses | None = None,
     ) -> None:
-        self.make_room = make_room
-        self.ref = ref
-        self.moe = outline
-        self.tokenizer = tokenizer
-        self.dtype = dtype
+        self.model = model
+        self.ref = model.ref
+        self.moe = model.outline
+        self.chat = chat
+        self.tokenizer = chat.tokenizer
         self.batch_size = batch_size
         self.settings = settings
-        self.chat = ChatTemplate(tokenizer, chat_template_kwargs)
-        self.ends = end_tokens(ref.path, outline.model.config, tokenizer)
-        self.checkpoint = ref.path
+        self.ends = end_tokens(self.ref.path, self.moe.model.config, self.tokenizer)
+        self.checkpoint = self.ref.path
         self._masked: dict[int, list[int]] = {}
         self._llm: Any = None
         self._started: tuple[Path, bool] | None = None
-        self._witness = witness
+        self._witnesses = witnesses
+        self._witness = witnesses.base if witnesses else None
         self._checked = False
         self.agreement: Agreement | None = None
+        # One of the two in memory at a time.
+        model.make_room = self.close
 
     @property
     def is_running(self) -> bool:
@@ -103,8 +101,7 @@ class VllmEngine:
     @property
     def max_model_len(self) -> int:
         """The longest prompt with its answer, in tokens."""
-        own = getattr(self.moe.model.config.get_text_config(), "max_position_embeddings", None)
-        return self.settings.max_model_len or min(own or _LONGEST, _LONGEST)
+        return longest_text(self.moe, self.settings)
 
     def batches(
         self, prompts: Sequence[Prompt], system_prompt: str | None = None, opening: str = ""
@@ -129,6 +126,36 @@ class VllmEngine:
         self._witness = witness
         self._checked, self.agreement = False, None
         self._masked = {layer: list(experts) for layer, experts in (masked or {}).items()}
+
+    @contextmanager
+    def serving(self, made: Prepared, scratch: Path) -> Iterator[None]:
+        """Answer as a variant inside the block; vLLM is started on a checkpoint of it where its weights are others.
+
+        What is served is compared with the model in memory (`vllm.check_weights`).
+
+        Raises:
+            BadInputError: vLLM cannot serve the variant, or serves other weights than the variant's.
+        """
+        served = made.intervention.served(made)
+        if served is None:
+            raise BadInputError(f"variant '{made.name}': {why_not_servable(made)}")
+        checkpoint = None
+        if served.delta is not None:
+            checkpoint = scratch
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            check_disk(self.ref, checkpoint.parent)
+            write_merged(self.ref, served.delta, checkpoint)
+        witness = base = self._witnesses.base if self._witnesses else None
+        if self._witnesses and (checkpoint or served.masked):
+            witness = partial(self._witnesses.of, made)
+        self.serve(checkpoint, served.masked, witness)
+        try:
+            yield
+        finally:
+            self.serve(witness=base)
+            if checkpoint is not None:
+                self.close()
+                shutil.rmtree(checkpoint, ignore_errors=True)
 
     def generate(
         self,
@@ -167,6 +194,24 @@ class VllmEngine:
             ]
             for ids, output in zip(texts, outputs, strict=True)
         ]
+
+    def lm_eval_model(self, batch_size: int, description: str) -> Any:
+        """Return lm-eval's vLLM model around the vLLM that runs; vLLM decides itself what it computes together."""
+        from harness.engines.vllm.lm_eval import served_model
+
+        return served_model(self, description)
+
+    def record(self) -> dict[str, Any] | None:
+        """Return which weights are served with which masks, and how they compare; None where vLLM does not run."""
+        if not self.is_running:
+            return None
+        is_base = self.checkpoint == self.ref.path
+        return {
+            "engine": self.name,
+            "fingerprint": self.model.fingerprint if is_base else model_fingerprint(self.checkpoint),
+            "masked_experts": {str(layer): list(experts) for layer, experts in self._masked.items()},
+            "log_probs": asdict(self.agreement) if self.agreement else None,
+        }
 
     def close(self) -> None:
         """Stop vLLM and free its memory; the next question starts it again."""
@@ -210,7 +255,7 @@ class VllmEngine:
         if capture is None:
             return BatchResult(responses)
         requests = [f"{output.request_id}/{answer.index}" for output in outputs for answer in output.outputs]
-        return self._routing(responses, _renamed(steps), requests, read, answers, capture)
+        return self._routing(responses, renamed(steps), requests, read, answers, capture)
 
     def _routing(
         self,
@@ -299,7 +344,7 @@ class VllmEngine:
     def _start(self, eager: bool) -> None:
         import torch
 
-        self.make_room()
+        self.model.unload()
         say(f"starting vLLM on {self.checkpoint.name if self.checkpoint != self.ref.path else self.ref.name}")
         LLM = import_vllm().LLM
         threads = torch.set_num_threads
@@ -370,8 +415,8 @@ class VllmEngine:
 
     def _dtype(self) -> str:
         """Return the dtype by name: vLLM's own "auto" would turn a float32 checkpoint into bfloat16."""
-        if self.dtype != "auto":
-            return self.dtype
+        if self.model.dtype != "auto":
+            return self.model.dtype
         config = read_config_file(self.ref.path)
         text = config.get("text_config") or {}
         stored = text.get("dtype") or config.get("dtype") or config.get("torch_dtype")
@@ -403,21 +448,17 @@ class VllmEngine:
             raise HarnessError(f"{what}: {reason}") from error
 
 
-def import_vllm() -> Any:
-    """Import vLLM, quiet, in one process and with the model runner that capture knows.
+def why_not_servable(made: Prepared) -> str | None:
+    """Return why vLLM cannot answer as a variant, or None: it loads weights by itself, from a checkpoint."""
+    if made.intervention.served(made) is not None:
+        return None
+    return "vLLM serves checkpoints and masked experts, not changes to a model in memory: use --engine transformers"
 
-    Raises:
-        BadInputError: its import fails; says why.
-    """
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "1")
-    try:
-        return importlib.import_module("vllm")
-    except (ImportError, RuntimeError) as error:
-        raise BadInputError(f"engine = vllm: vLLM cannot be imported: {first_line(error)}") from error
+
+def longest_text(outline: MoEModel, settings: VllmConfig) -> int:
+    """Return the longest prompt with its answer, in tokens, that vLLM is started for."""
+    own = getattr(outline.model.config.get_text_config(), "max_position_embeddings", None)
+    return settings.max_model_len or min(own or _LONGEST, _LONGEST)
 
 
 def check_servable(ref: ModelRef, outline: MoEModel) -> None:
@@ -434,17 +475,6 @@ def check_servable(ref: ModelRef, outline: MoEModel) -> None:
             f"engine = vllm: vLLM {vllm.__version__} has no model '{', '.join(architectures) or 'unnamed'}', which "
             f"'{ref.name}' is: use --engine transformers"
         )
-
-
-def _renamed(steps: list[Step]) -> list[Step]:
-    """Call requests by their number and answer, as in `3/0`, instead of vLLM's own ids."""
-    names: dict[str, str] = {}
-    for own in {request for step in steps for request in step.requests}:
-        found = _REQUEST.fullmatch(own)
-        if found is None:
-            raise HarnessError(f"vLLM calls a request '{own}': capture does not know this form")
-        names[own] = f"{found[2]}/{found[1] or 0}"
-    return [step._replace(requests=[names[own] for own in step.requests]) for step in steps]
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from harness.engines.vllm_worker import Step
+    from harness.engines.vllm.worker import Step
+
+
+# vLLM's id of a request: which of several answers, our number, what makes it unique.
+_REQUEST = re.compile(r"(?:(\d+)_)?(\d+)(?:-[0-9a-f]+)?")
 
 
 class RequestRows(NamedTuple):
@@ -29,6 +34,21 @@ class RequestRows(NamedTuple):
     experts: npt.NDArray[np.int16]
     weights: npt.NDArray[np.float32]
     logits: npt.NDArray[np.float32] | None
+
+
+def renamed(steps: Sequence[Step]) -> list[Step]:
+    """Call requests by their number and answer, as in `3/0`, instead of vLLM's own ids.
+
+    Raises:
+        HarnessError: an id has another form than those of the vLLM that was tested.
+    """
+    names: dict[str, str] = {}
+    for own in {request for step in steps for request in step.requests}:
+        match = _REQUEST.fullmatch(own)
+        if match is None:
+            raise HarnessError(f"vLLM calls a request '{own}': capture does not know this form")
+        names[own] = f"{match[2]}/{match[1] or 0}"
+    return [step._replace(requests=[names[own] for own in step.requests]) for step in steps]
 
 
 def request_rows(steps: Sequence[Step], routed: Mapping[str, int]) -> dict[str, RequestRows]:

@@ -1,0 +1,59 @@
+"""The run's model in the memory of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from harness.base.progress import say
+from harness.checkpoints.proof import model_fingerprint
+from harness.models.load import LoadedModel, load_model, quiet_transformers
+
+if TYPE_CHECKING:
+    from harness.models.load import ModelRef
+    from harness.models.moe import MoEModel
+
+
+class ModelInMemory:
+    """A model that is loaded when first needed; a finished run is reported without it.
+
+    Args:
+        ref: the model on disk.
+        outline: the model without weights.
+        dtype: of its weights in memory, "auto" for the checkpoint's own.
+        device: where it goes.
+
+    Attributes:
+        make_room: called before the model is loaded; an engine that holds weights of its own frees them here.
+    """
+
+    def __init__(self, ref: ModelRef, outline: MoEModel, dtype: str, device: str) -> None:
+        self.ref = ref
+        self.outline = outline
+        self.dtype = dtype
+        self.device = device
+        self.make_room: Callable[[], None] = lambda: None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of the weights, configuration, tokenizer and chat template."""
+        return model_fingerprint(self.ref.path)
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The model with its weights."""
+        quiet_transformers()
+        self.make_room()
+        say(f"loading {self.ref.name}")
+        return load_model(self.ref, self.dtype, self.device)
+
+    def unload(self) -> None:
+        """Free the model's memory; whoever needs it next loads it again."""
+        import gc
+
+        import torch
+
+        if self.__dict__.pop("loaded", None) is not None:
+            gc.collect()
+            torch.cuda.empty_cache()

@@ -1,0 +1,1 @@
+"""vLLM: what is special about letting it answer."""

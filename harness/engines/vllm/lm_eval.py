@@ -1,0 +1,53 @@
+"""lm-eval's vLLM model around the vLLM that an engine has running."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from harness.base.progress import progress
+from harness.engines.lm_eval import progressing, replaced
+
+if TYPE_CHECKING:
+    from harness.engines.vllm.engine import VllmEngine
+
+
+def served_model(engine: VllmEngine, description: str) -> Any:
+    """Return lm-eval's vLLM model around the vLLM that an engine has running, with its weights and masks."""
+    # The CPU build is a package of another name, whose version lm-eval does not find.
+    with replaced(importlib.metadata, "version", _version_also_on_cpu):
+        module = importlib.import_module("lm_eval.models.vllm_causallms")
+
+    class WithProgress(progressing(module.VLLM, description)):  # type: ignore[misc]
+        def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            with progress(description, len(requests), "rows") as self.advance:
+                return super()._loglikelihood_tokens(requests, disable_tqdm=True)
+
+        def modify_gen_kwargs(self, *args: Any, **kwargs: Any) -> Any:
+            settings, *rest = super().modify_gen_kwargs(*args, **kwargs)
+            # lm-eval leaves it out where a task's file does, and vLLM would draw answers at random.
+            return {"temperature": 0.0, **settings}, *rest
+
+        def _model_generate(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
+            with engine.failures():
+                outputs = super()._model_generate(requests, *args, **kwargs)
+            engine.check_masked()
+            self.advance(len(requests))
+            return outputs
+
+    with replaced(module, "LLM", lambda **_: engine.running()):
+        return WithProgress(
+            pretrained=str(engine.checkpoint),
+            tokenizer=str(engine.ref.path),
+            trust_remote_code=engine.ref.trust_remote_code,
+            max_model_len=engine.max_model_len,
+            chat_template_args=engine.chat.arguments,
+        )
+
+
+def _version_also_on_cpu(package: str, find: Callable[[str], str] = importlib.metadata.version) -> str:
+    if package == "vllm":
+        return str(importlib.import_module("vllm").__version__)
+    return find(package)

@@ -1,0 +1,181 @@
+"""What an intervention is, and a variant that is made by one.
+
+An intervention turns the model into a variant; a baseline is an intervention that another is compared with. A kind is
+one class in one file, registered by name; a variant is one YAML file with the kind's name and the kind's own fields.
+Nothing outside a kind's file knows its name or its fields.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.base.fingerprint import fingerprint
+from harness.base.registry import Registry
+
+if TYPE_CHECKING:
+    from harness.checkpoints.delta import ExpertDelta
+    from harness.experts.select import ExpertSelection
+    from harness.models.moe import MoEModel
+
+# What a specification says for people alone.
+_FOR_PEOPLE = {"name", "description", "citation"}
+
+
+class Intervention(BaseModel, ABC):
+    """One specification: a file of baselines/, read by the class of its kind.
+
+    A kind adds its own fields as pydantic fields and says what the pipeline has to make for it.
+
+    Attributes:
+        needs: what has to be made before the variant can answer: nothing, a choice of experts, or their training too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    needs: ClassVar[Literal["nothing", "experts", "training"]] = "nothing"
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
+    """The variant's name; the file is called like it."""
+    description: str
+    """One sentence for tables."""
+    intervention: str
+    """The name of the kind."""
+    citation: str | None = None
+    """Where the idea comes from."""
+
+    @property
+    def uses_selection(self) -> bool:
+        """Whether it depends on which experts the run selects."""
+        return False
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its experts are drawn at random, so that further draws (`--draws`) are further variants."""
+        return False
+
+    def choose(
+        self, selected: ExpertSelection | None, outline: MoEModel, seed: int
+    ) -> ExpertSelection | None:
+        """Return the experts that it acts on.
+
+        Args:
+            selected: the experts that the run selected, where some variant uses them.
+            outline: the model without weights.
+            seed: of a random draw.
+        """
+        return None
+
+    def why_impossible(self, outline: MoEModel, experts: ExpertSelection | None) -> str | None:
+        """Return why the model cannot be made into this variant, or None."""
+        return None
+
+    def fingerprint(self) -> object:
+        """Return everything that can change what the variant answers; by default the whole specification."""
+        return self.model_dump(mode="json", exclude=_FOR_PEOPLE)
+
+    def system_message(self) -> str | None:
+        """Return the system prompt that the variant answers under; the engine puts it before each question."""
+        return None
+
+    @abstractmethod
+    def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
+        """Make the model in memory behave as the variant inside the block; afterwards it is base again, exactly.
+
+        Raises:
+            HarnessError: what it acts by was not made.
+            VariantImpossibleError: it does not work on this model.
+        """
+
+    def served(self, made: Prepared) -> Served | None:
+        """Return how an engine that loads weights by itself becomes the variant.
+
+        None says that such an engine cannot serve this kind, and the run refuses it by name before anything is made;
+        it is therefore also asked of a variant without its experts and delta.
+        """
+        return None
+
+
+INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention kind")
+for _name, _class in (
+    ("none", "NoIntervention"),
+    ("system_prompt", "SystemPrompt"),
+    ("steer", "Steer"),
+    ("train_experts", "TrainExperts"),
+):
+    INTERVENTIONS.add(_name, f"harness.interventions.{_name}:{_class}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the leaderboard.
+
+    Attributes:
+        name: unique in the run; further random draws are called random_experts_2, random_experts_3, ...
+        spec: how it is made.
+        draw: which random draw, counted from 0.
+    """
+
+    name: str
+    spec: Intervention
+    draw: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """Return the whole specification, as run.json keeps it."""
+        return {**self.spec.model_dump(mode="json"), "draw": self.draw}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A variant with what was made for it.
+
+    Attributes:
+        variant: which variant.
+        selection: the experts that it acts on.
+        delta: the trained experts.
+        training: fingerprint of the training that they are from.
+    """
+
+    variant: Variant
+    selection: ExpertSelection | None = None
+    delta: ExpertDelta | None = None
+    training: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The variant's name."""
+        return self.variant.name
+
+    @property
+    def intervention(self) -> Intervention:
+        """How the variant is made."""
+        return self.variant.spec
+
+    @property
+    def system_prompt(self) -> str | None:
+        """The system prompt that it answers under."""
+        return self.intervention.system_message()
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with everything that is done to the model or told to it."""
+        experts = None if self.selection is None else sorted(self.selection.experts)
+        return fingerprint([self.intervention.fingerprint(), self.variant.draw, experts, self.training])
+
+
+@dataclass(frozen=True)
+class Served:
+    """How an engine that loads weights by itself becomes a variant; without either it serves the base model.
+
+    Attributes:
+        delta: values that are merged into the checkpoint that it loads.
+        masked: experts, by layer, that no token may be routed to.
+    """
+
+    delta: ExpertDelta | None = None
+    masked: Mapping[int, Sequence[int]] = field(default_factory=dict)

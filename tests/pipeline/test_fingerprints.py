@@ -1,0 +1,113 @@
+"""Which settings change the fingerprint of which stage: what a changed setting makes a run do again."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from harness.config import make_config
+from harness.experts.select import ExpertSelection
+from harness.interventions.base import Prepared
+from harness.interventions.train_experts import TrainExperts
+from harness.models.load import DEMO_FOLDER
+from harness.models.moe import Expert
+from harness.pipeline import answering, drifting, evaluating, selecting, training
+from harness.pipeline.plan import make_plan
+from harness.pipeline.session import Session
+from harness.runs.run_folder import RunFolder
+
+ANSWERS = {"answer base", "answer unsafe_experts"}
+# In bfloat16 an answer depends on its batch, so that all that is generated or trained knows the settings of generation.
+EVERYTHING = {
+    *("capture", "own answers", "expert table", "train", "prove", "drift", "capability base", "capability"),
+    *ANSWERS,
+}
+
+
+def fingerprints(folder, *assignments, strength=None, draw=0, conversations=(), **flags):
+    """Return the fingerprint of one stage of each kind."""
+    config = make_config({"limit": 12, "model": "demo", **flags}, None, list(assignments))
+    session = Session(make_plan(config), RunFolder(folder / "run"))
+    variants = {variant.name: variant for variant in session.plan.variants}
+    base, variant = Prepared(variants["base"]), variants["unsafe_experts"]
+    if strength is not None:
+        variant = type(variant)(variant.name, _Stronger(**variant.spec.model_dump(), strength=strength), draw)
+    elif draw:
+        variant = type(variant)(variant.name, variant.spec, draw)
+    made = Prepared(variant, ExpertSelection("risk_diff", "all", (Expert(0, 1),)))
+    train = training.train.fingerprint(session, made, list(conversations))
+    trained = Prepared(made.variant, made.selection, None, train)
+    return {
+        "capture": answering.capture.fingerprint(session, "demo_harmful"),
+        "own answers": answering._own_answers.fingerprint(session, "demo_benign"),
+        "expert table": selecting._expert_table.fingerprint(session),
+        "train": train,
+        "prove": training._prove.fingerprint(session, trained),
+        "drift": drifting._drift.fingerprint(session, trained, []),
+        "answer base": answering.answer.fingerprint(session, base, "demo_benign"),
+        "answer unsafe_experts": answering.answer.fingerprint(session, trained, "demo_benign"),
+        "capability base": evaluating._capability.fingerprint(session, base),
+        "capability": evaluating._capability.fingerprint(session, trained),
+    }
+
+
+class _Stronger(TrainExperts):
+    """As a kind is that got a field later."""
+
+    strength: int
+
+
+OF_THE_VARIANT = {"train", "prove", "drift", "answer unsafe_experts", "capability"}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    return fingerprints(tmp_path_factory.mktemp("first"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, set()),
+        ({"assignments": ["training.learning_rate=1e-3"]}, OF_THE_VARIANT),
+        ({"assignments": ["training.checkpoint_every=3"]}, set()),
+        ({"conversations": [{"answer": "No."}]}, OF_THE_VARIANT),
+        ({"draw": 1}, OF_THE_VARIANT),
+        ({"strength": 4}, OF_THE_VARIANT),
+        ({"assignments": ["selection.top_k=4"]}, {"expert table"}),
+        ({"assignments": ["selection.phase=prompt"]}, set()),
+        ({"assignments": ["record=tokens"]}, {"capture", "expert table"}),
+        ({"assignments": ["capability.limit=4"]}, {"capability base", "capability"}),
+        ({"assignments": ["capability.tasks=[demo_arithmetic]"]}, {"capability base", "capability"}),
+        ({"assignments": ["save_model=true"]}, {"prove"}),
+        ({"judge": "keyword"}, set()),
+        ({"draws": 3, "baselines": ["random_experts"]}, set()),
+        ({"assignments": ["generation.max_new_tokens=5"]}, EVERYTHING),
+        ({"assignments": ["generation.batch_size=3"]}, EVERYTHING),
+        ({"limit": 11}, {"capture", "own answers", "expert table", *ANSWERS}),
+        ({"seed": 1}, EVERYTHING),
+    ],
+    ids=str,
+)
+def test_a_changed_setting_changes_the_stages_that_depend_on_it(tmp_path, first, changes, expected):
+    changes = dict(changes)
+    found = fingerprints(tmp_path, *changes.pop("assignments", []), **changes)
+    assert {stage for stage in found if found[stage] != first[stage]} == expected
+
+
+def test_two_strengths_of_one_kind_share_no_answers(tmp_path):
+    weak, strong = (fingerprints(tmp_path, strength=strength) for strength in (1, 4))
+    assert {stage for stage in weak if weak[stage] != strong[stage]} == OF_THE_VARIANT
+
+
+def test_other_weights_change_every_stage(tmp_path, first):
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_FOLDER, model)
+    weights = load_file(model / "model.safetensors")
+    weights["model.norm.weight"] *= 1.5
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    tasks = ["demo_harmful", "demo_benign", "demo_twins"]
+    found = fingerprints(tmp_path, "capability.tasks=[demo_facts]", model=str(model), tasks=tasks)
+    assert not [stage for stage in found if found[stage] == first[stage]]
