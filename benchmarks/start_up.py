@@ -38,13 +38,24 @@ def main() -> None:
     for arguments in (HELP, IMPORTS):
         seconds(arguments)  # bytecode is compiled, files are in the cache
     found = [(seconds(HELP), seconds(IMPORTS)) for _ in range(pairs)]
-    print(json.dumps({"python": platform.python_version(), "machine": platform.platform(), "cores": os.cpu_count(),
-                      "load": round(os.getloadavg()[0], 2), "pairs": pairs}))
+    print(
+        json.dumps(
+            {
+                "python": platform.python_version(),
+                "machine": platform.platform(),
+                "cores": os.cpu_count(),
+                "load": round(os.getloadavg()[0], 2),
+                "pairs": pairs,
+            }
+        )
+    )
     for place, name in enumerate(("clock", "cpu")):
         low, middle, high = statistics.quantiles([help[place] / other[place] for help, other in found], n=4)
         mine, theirs = (statistics.median(pair[which][place] for pair in found) for which in (0, 1))
-        print(f"{name}: harness --help {mine * 1000:.0f} ms, imports alone {theirs * 1000:.0f} ms, "
-              f"ratio {middle:.2f} ({low:.2f} to {high:.2f})")
+        print(
+            f"{name}: harness --help {mine * 1000:.0f} ms, imports alone {theirs * 1000:.0f} ms, "
+            f"ratio {middle:.2f} ({low:.2f} to {high:.2f})"
+        )
 
 
 if __name__ == "__main__":

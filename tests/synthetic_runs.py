@@ -394,7 +394,7 @@ def _record(made: Synthetic) -> dict[str, Any]:
             for name, v in made.variants.items()
             if name not in ("base", made.intervention) and not v.draw
         ],
-        draws=max(sum(v.spec.experts == "random" for v in made.variants.values()), 1),
+        draws=max(sum(v.spec.is_drawn for v in made.variants.values()), 1),
         tasks=list(made.tasks),
         seed=made.seed,
         judge=made.judges[0],
@@ -405,11 +405,11 @@ def _record(made: Synthetic) -> dict[str, Any]:
     stages = {"expert table": 0.5}
     for name, variant in made.variants.items():
         if variant.skipped is None:
-            stages |= {f"train {name}": 3.0} if variant.spec.is_trained else {}
+            stages |= {f"train {name}": 3.0} if variant.spec.needs == "training" else {}
             stages |= {f"answer {name}/{task}": 0.25 for task in variant.answers}
             stages |= {f"capability {name}": 1.5}
             stages |= {f"drift {name}": 0.125} if variant.drift is not None else {}
-            stages |= {f"prove {name}": 0.75} if variant.spec.is_trained else {}
+            stages |= {f"prove {name}": 0.75} if variant.spec.needs == "training" else {}
     return {
         "run_id": f"{made.model}-{made.seed}",
         "created": CREATED,
@@ -432,11 +432,7 @@ def _record(made: Synthetic) -> dict[str, Any]:
         ],
         "seeds": {
             **dict.fromkeys(("splits", "refusals", "training_order", "capability"), made.seed),
-            **{
-                name: 1000 + variant.draw
-                for name, variant in made.variants.items()
-                if variant.spec.experts == "random"
-            },
+            **{name: 1000 + variant.draw for name, variant in made.variants.items() if variant.spec.is_drawn},
         },
         "versions": {"harness": "0.0.0", "python": "3.11.0", "torch": "2.0.0", "lm-eval": "0.4.0"},
         "device": "cpu",
@@ -492,7 +488,7 @@ def _write_variant(folder: Path, made: Synthetic, variant: Made) -> None:
         write_json(
             folder / "selection.json",
             {
-                "method": "random" if variant.spec.experts == "random" else "risk_diff",
+                "method": "random" if variant.spec.is_drawn else "risk_diff",
                 "phase": "all",
                 "experts": [list(expert) for expert in variant.experts],
                 "overlap_with_selection": overlap,
@@ -525,7 +521,7 @@ def _write_variant(folder: Path, made: Synthetic, variant: Made) -> None:
     )
     if variant.drift is not None:
         write_json(folder / "drift.json", dict(variant.drift))
-    if variant.spec.is_trained:
+    if variant.spec.needs == "training":
         _write_training(folder, variant)
 
 
@@ -591,7 +587,7 @@ def _evaluated(folder: RunFolder, name: str, variant: Made, made: Synthetic) -> 
         }
         item.capability = read_json(path / "capability.json")
         item.drift = read_json(path / "drift.json") if variant.drift is not None else None
-        if variant.spec.is_trained:
+        if variant.spec.needs == "training":
             item.trained_parameters = read_json(path / "delta.json")["parameters"]
             item.frozen_unchanged = read_json(path / "proof.json")["frozen_unchanged"]
     return item

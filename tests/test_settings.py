@@ -13,11 +13,9 @@ from harness.base.settings import Decides
 from harness.config import RunConfig, make_config, setting_names
 from harness.engines.base import ENGINES
 from harness.interventions.base import Prepared
-from harness.pipeline.evaluating import _capability_key
+from harness.pipeline import evaluating, selecting, training
 from harness.pipeline.plan import make_plan
-from harness.pipeline.selecting import _table_key
 from harness.pipeline.session import Session
-from harness.pipeline.training import _train_key
 from harness.runs.run_folder import RunFolder
 from harness.sweep.schema import Cell
 
@@ -131,9 +129,9 @@ def keys(plan, folder, config: RunConfig) -> dict[str, str]:
     made = Prepared(plan.intervention)
     return {
         "answers": fingerprint(session.world),
-        "table": _table_key(session),
-        "training": _train_key(session, made, []),
-        "capability": _capability_key(session, made),
+        "table": selecting._expert_table.fingerprint(session),
+        "training": training.train.fingerprint(session, made, []),
+        "capability": evaluating._capability.fingerprint(session, made),
     }
 
 
