@@ -78,7 +78,7 @@ def test_the_variant_answers_otherwise_and_is_described_in_full(run):
     assert list(variants) == ["base", "quiet", "system_prompt"]
     assert variants["quiet"] == {
         **{"name": "quiet", "description": "Quiet.", "citation": None},
-        **{"intervention": "damp", "factor": 0.0, "draw": 0},
+        **{"intervention": "damp", "factor": 0.0, "draw": None},
     }
     assert variants["system_prompt"]["system_prompt"].startswith("You are a helpful and careful assistant.")
 
