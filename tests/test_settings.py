@@ -12,10 +12,8 @@ from harness.base.fingerprint import fingerprint
 from harness.base.settings import Decides
 from harness.config import RunConfig, make_config, setting_names
 from harness.engines.base import ENGINES
-from harness.experts.select import ExpertSelection
 from harness.interventions.base import Prepared
-from harness.models.moe import Expert
-from harness.pipeline import evaluating, training
+from harness.pipeline import evaluating, selecting, training
 from harness.pipeline.plan import make_plan
 from harness.pipeline.session import Session
 from harness.runs.run_folder import RunFolder
@@ -28,6 +26,7 @@ BEFORE: dict[str, Any] = {
     "model": "demo",
     "limit": 12,
     "split_seed": 0,
+    "engine": "vllm",
     "selection.top_k": 10,
     "training.early_stopping.every": None,
 }
@@ -49,7 +48,7 @@ AFTER: dict[str, Any] = {
     "limit": 13,
     "seed": 1,
     "split_seed": 1,
-    "engine": "auto",
+    "engine": "transformers",
     "judge": "keyword",
     "evaluation.forced_start": True,
     "evaluation.opening": "Of course",
@@ -124,15 +123,15 @@ def plan():
 
 
 def keys(plan, folder, config: RunConfig) -> dict[str, str]:
-    """Return the fingerprints of base's answers, a training and capability, as a run with vLLM makes them."""
-    # As it is decided on a machine that has vLLM; the other engine stands for another choice.
-    engine = ENGINES.get("vllm" if config.engine == "transformers" else "transformers")
+    """Return the fingerprints of answers, table, a training and capability, as a run with this engine makes them."""
+    engine = ENGINES.get(config.engine)
     session = Session(dataclasses.replace(plan, config=config, engine=engine), RunFolder(folder))
-    made = Prepared(plan.intervention, ExpertSelection("random", "all", (Expert(0, 1),)))
+    made = Prepared(plan.intervention)
     return {
         "answers": fingerprint(session.world),
+        "table": selecting._expert_table.fingerprint(session),
         "training": training.train.fingerprint(session, made, []),
-        "capability": evaluating._capability.fingerprint(session, Prepared(plan.variants[0])),
+        "capability": evaluating._capability.fingerprint(session, made),
     }
 
 
@@ -159,7 +158,10 @@ def test_a_setting_changes_the_fingerprints_of_what_it_decides_and_no_others(nam
     moved = {key for key in before if before[key] != after[key]}
     expected = set()
     if "answers" in decides:
-        expected |= {"answers", "training", "capability"}
+        expected |= {"answers", "table", "training", "capability"}
+    if "table" in decides or name == "record":
+        # How much routing is kept is in the fingerprint of what is captured, and so in the table's.
+        expected |= {"table"}
     if "training" in decides:
         expected |= {"training"}
     if "measures" in decides and (name == "seed" or name.startswith("capability.")):

@@ -38,7 +38,7 @@ class _Commands(LazyGroup):
         ),
         "measure": Listed(
             "harness.cli.measure:measure",
-            "Make a run's summary and reports anew from its folder alone, without model or data.",
+            "Make a run's summary and reports again from its answers, verdicts and scores, without model or data.",
         ),
         "sweep": Listed(
             "harness.cli.sweep:sweep",

@@ -159,6 +159,13 @@ def _variants() -> list[str]:
     return list(list_variants([]))
 
 
+def _engines() -> list[str]:
+    from harness.engines.base import ENGINES
+    from harness.engines.choose import AUTO
+
+    return [*ENGINES, AUTO]
+
+
 def _tasks() -> list[str]:
     from harness.data.task import list_tasks
 
@@ -170,4 +177,5 @@ _NAMES: Mapping[str, Callable[[], list[str]]] = {
     "baselines": _variants,
     "tasks": _tasks,
     "judge": _judges,
+    "engine": _engines,
 }

@@ -156,7 +156,7 @@ def test_without_the_model_token_ids_are_coloured(own_run):
     name = first_id(own_run)
     assert main(["analyze", str(own_run), "--sample", f"demo_harmful/{name}"]) == 0
     text = (own_run / "figures" / "tokens" / "demo_harmful" / f"{name}.html").read_text(encoding="utf-8")
-    assert "token ids are shown: the model's tokenizer cannot be loaded" in text
+    assert "token ids are shown" in text
     assert (
         f">{load_tokens(own_run / 'routing' / 'demo_harmful.safetensors').of(name).token_ids[1]}</span>"
         in text

@@ -56,7 +56,7 @@ def refused(tmp_path, monkeypatch, capsys):
         (["--set", "selection.method=risk_dif"], "did you mean 'risk_diff'?"),
         (["--phase", "answer"], "setting selection.phase = 'answer'"),
         (["--dtype", "float8"], "setting dtype = 'float8'"),
-        (["--engine", "vlm"], "setting engine = 'vlm'"),
+        (["--engine", "vlm"], "unknown engine 'vlm': did you mean 'vllm'?"),
         (["--device", "gpu"], "device 'gpu': expected auto, cpu, cuda or cuda:N"),
         (["--limit", "tests=3"], "setting limit"),
         (["--limit", "test=0"], "setting limit"),

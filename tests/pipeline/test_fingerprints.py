@@ -89,7 +89,7 @@ def first(tmp_path_factory):
         ({"limit": 11}, {"capture", "own answers", "expert table", *ANSWERS}),
         ({"seed": 1}, EVERYTHING),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_a_changed_setting_changes_the_stages_that_depend_on_it(tmp_path, first, changes, expected):
     changes = dict(changes)
