@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +16,25 @@ from harness.analysis.balance import Balance, load_balance
 from harness.analysis.coactivation import PairCounts, add_pairs, count_pairs, in_phase, pair_table
 from harness.analysis.colouring import Sample, selected_share, token_texts
 from harness.analysis.layers import layer_profile
-from harness.analysis.routing import KINDS, counts_of, phase_of, records_tokens, selection_of, tokens_of
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import write_text, write_whole
 from harness.report.words import visible
+from harness.runs.captured import KINDS, counts_of, phase_of, records_tokens, selection_of, tokens_of
 from harness.runs.run import Run, read_run
 from harness.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedTokenizerBase
 
     from harness.routing.counts import Phase, RoutingCounts
 
 PAIR_TABLE = "coactivation.parquet"
 # How many experts count as the top where none or all are selected.
 _TOP = 10
+
+
+LoadTokenizer = Callable[[Path], "PreTrainedTokenizerBase"]
 
 
 @dataclass
@@ -78,13 +82,14 @@ class Analyses:
         }
 
 
-def analyze(run: Path, samples: Sequence[str] = (), phase: str | None = None) -> Analyses:
+def analyze(run: Path, samples: Sequence[str], phase: str | None, load_tokenizer: LoadTokenizer) -> Analyses:
     """Compute everything that a run folder allows.
 
     Args:
         run: the folder of a run that has selected experts.
         samples: TASK/ID of prompts whose tokens are to be coloured.
         phase: which tokens to look at; those of the selection by default.
+        load_tokenizer: returns the tokenizer of a model's folder, or raises BadInputError; samples then show ids.
 
     Raises:
         BadInputError: the folder is no run, lacks the expert table or the routing of either kind of prompts, has no
@@ -110,7 +115,7 @@ def analyze(run: Path, samples: Sequence[str] = (), phase: str | None = None) ->
         profile=layer_profile(rows, selected),
         balances={kind: _balance(counts[kind], chosen) for kind in KINDS},
     )
-    found.samples = [_sample(source, name, harmful) for name in dict.fromkeys(samples)]
+    found.samples = [_sample(source, name, harmful, load_tokenizer) for name in dict.fromkeys(samples)]
     if set(PHASES_COMPARED) <= set(table["phase"]):
         # An intervention on all experts has no top to speak of.
         partial = 0 < len(selected) < len(rows)
@@ -226,7 +231,7 @@ def _pairs(source: Run, found: Analyses) -> pd.DataFrame:
     return pair_table(found.layers, group("harmful"), group("benign"))
 
 
-def _sample(source: Run, name: str, counts: RoutingCounts) -> Sample:
+def _sample(source: Run, name: str, counts: RoutingCounts, load_tokenizer: LoadTokenizer) -> Sample:
     """Read one sample's tokens.
 
     Raises:
@@ -250,7 +255,7 @@ def _sample(source: Run, name: str, counts: RoutingCounts) -> Sample:
     experts = selection.experts
     return Sample(
         name=name,
-        texts=token_texts(routing.token_ids.tolist(), Path(source.model.path)),
+        texts=token_texts(routing.token_ids.tolist(), lambda: load_tokenizer(Path(source.model.path))),
         shares=selected_share(routing, counts.layers, counts.counts.shape[-1], experts),
         prompt_tokens=routing.prompt_tokens,
         layers=len({layer for layer, _ in experts}),

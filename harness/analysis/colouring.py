@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from harness.base.errors import BadInputError
-from harness.models.load import ModelRef, load_tokenizer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
+    from transformers import PreTrainedTokenizerBase
 
     from harness.routing.tokens import TokenRouting
 
@@ -75,15 +73,15 @@ def selected_share(
     return share
 
 
-def token_texts(ids: Sequence[int], model: Path) -> TokenTexts:
+def token_texts(ids: Sequence[int], load_tokenizer: Callable[[], PreTrainedTokenizerBase]) -> TokenTexts:
     """Read each token with the model's tokenizer, or show its id where there is none.
 
     Args:
         ids: the token ids.
-        model: the model's folder. Python code that it may hold is not run.
+        load_tokenizer: returns the model's tokenizer, or raises BadInputError.
     """
     try:
-        tokenizer = load_tokenizer(ModelRef(model.name, model))
+        tokenizer = load_tokenizer()
     except BadInputError:
         return TokenTexts(tuple(map(str, ids)), "token ids are shown: the model's tokenizer cannot be loaded")
     if max(ids, default=0) >= len(tokenizer):

@@ -36,12 +36,12 @@ def analyze(
     from harness.analysis.analyze import analyze as compute
     from harness.analysis.analyze import write
     from harness.base.progress import say
-    from harness.models.load import quiet_transformers
+    from harness.models.load import ModelRef, load_tokenizer, quiet_transformers
     from harness.runs.layout import Layout
 
     if sample:
         quiet_transformers()
-    found = compute(run, sample or [], phase)
+    found = compute(run, sample or [], phase, lambda folder: load_tokenizer(ModelRef(folder.name, folder)))
     for name, reason in found.skipped.items():
         say(f"{name} is left out: {reason}")
     figures = write(found, output or Layout(run).figures)

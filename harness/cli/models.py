@@ -146,7 +146,8 @@ def build(
         target = out or Path("demo")
         build_demo(target, seed=seed)
     elif name == "smol-moe":
-        from harness.zoo.smol import build_smol_moe, default_cache
+        from harness.base.cache import default_cache
+        from harness.zoo.smol import build_smol_moe
 
         target = out or default_cache() / "smol-moe"
         build_smol_moe(target, seed=seed)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.analysis.routing import phase_of
 from harness.base.errors import BadInputError
 from harness.base.files import write_whole
 from harness.base.registry import Registry
 from harness.export.tables import conversations, record_of, risk_diff
+from harness.runs.captured import phase_of
 from harness.runs.run import Run, read_run
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.analysis.routing import KINDS, Kind, tasks_of
 from harness.base.errors import BadInputError
 from harness.routing.files import recorded
+from harness.runs.captured import KINDS, Kind, tasks_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError, first_line
 from harness.models.auto import auto_class, config_of, load_whole, outline, read_config_file
 from harness.models.decoding import end_tokens, greedy
@@ -64,8 +65,6 @@ def _find(name: str) -> ModelRef:
     if name == "demo":
         return _local(name, DEMO_FOLDER)
     if name == "smol-moe":
-        from harness.zoo.smol import default_cache
-
         path = default_cache() / "smol-moe"
         if not (path / "config.json").is_file():
             raise BadInputError(

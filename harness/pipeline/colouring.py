@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.colouring import selected_share, token_texts
 from harness.base.files import write_json
+from harness.models.load import load_tokenizer
 from harness.routing.files import load_tokens
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def write_token_shares(session: Session, selection: ExpertSelection | None) -> N
     if session.config.record == "counts" or selection is None:
         path.unlink(missing_ok=True)
         return
-    outline = session.plan.outline
+    outline, tokenizer = session.plan.outline, load_tokenizer(session.plan.ref)
     rows = []
     for task, prompts in session.plan.prompts("identify").items():
         if not prompts:
@@ -37,7 +38,7 @@ def write_token_shares(session: Session, selection: ExpertSelection | None) -> N
                     "kind": session.plan.kind(task),
                     "id": prompt.id,
                     "prompt_tokens": routing.prompt_tokens,
-                    "texts": token_texts(routing.token_ids.tolist(), session.plan.ref.path).texts,
+                    "texts": token_texts(routing.token_ids.tolist(), lambda: tokenizer).texts,
                     "shares": [round(float(share), 4) for share in shares],
                 }
             )

@@ -9,7 +9,6 @@ index and no model hub.
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError
 from harness.base.files import sha256, write_text
 from harness.zoo.upcycle import UpcycleResult, require_empty, upcycle
@@ -38,12 +38,6 @@ configuration, {top_k} experts a token), and the padding token is <|endoftext|>,
 end of an answer. The logits equal those of the dequantised dense model (largest difference, as a share of the
 largest logit: {differences}).
 """
-
-
-def default_cache() -> Path:
-    """Return the folder for what is downloaded and built: $HARNESS_CACHE, or ~/.cache/moe-safety-harness."""
-    named = os.environ.get("HARNESS_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "moe-safety-harness"
 
 
 def build_smol_moe(

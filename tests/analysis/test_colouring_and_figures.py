@@ -10,7 +10,7 @@ import pytest
 
 from harness.analysis.colouring import Sample, TokenTexts, selected_share, token_texts
 from harness.base.errors import BadInputError
-from harness.models.load import DEMO_FOLDER
+from harness.models.load import ModelRef, load_tokenizer
 from harness.report.charts import profile
 from harness.report.heatmap import heat_map
 from harness.report.page import render_page, standalone
@@ -79,16 +79,16 @@ def test_the_page_says_what_is_not_as_it_should_be_and_where_the_answer_begins()
 
 def test_tokens_are_read_by_the_models_tokenizer(demo):
     ids = demo.tokenizer("Hello there")["input_ids"]
-    found = token_texts(ids, DEMO_FOLDER)
+    found = token_texts(ids, lambda: demo.tokenizer)
     assert "".join(found.texts) == demo.tokenizer.decode(ids)
     assert found.why_ids is None
 
 
-def test_without_the_tokenizer_ids_are_shown_and_it_is_said(tmp_path):
-    gone = token_texts([5, 17], tmp_path / "gone")
+def test_without_the_tokenizer_ids_are_shown_and_it_is_said(demo, tmp_path):
+    gone = token_texts([5, 17], lambda: load_tokenizer(ModelRef("gone", tmp_path / "gone")))
     assert gone.texts == ("5", "17")
     assert "cannot be loaded" in str(gone.why_ids)
-    other = token_texts([5, 10_000_000], DEMO_FOLDER)
+    other = token_texts([5, 10_000_000], lambda: demo.tokenizer)
     assert other.texts == ("5", "10000000")
     assert "another one now" in str(other.why_ids)
 

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 import harness.zoo.upcycle as module
+from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError
 from harness.zoo import smol
 from harness.zoo.calibration_texts import CALIBRATION_TEXTS
@@ -248,10 +249,10 @@ def test_load_entropy_of_hand_made_logits() -> None:
 
 def test_smol_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    assert smol.default_cache() == tmp_path
+    assert default_cache() == tmp_path
     monkeypatch.delenv("HARNESS_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert smol.default_cache() == tmp_path / ".cache" / "moe-safety-harness"
+    assert default_cache() == tmp_path / ".cache" / "moe-safety-harness"
 
 
 def test_smol_refuses_a_package_with_another_hash(tmp_path: Path) -> None:
