@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 from harness.base.errors import BadInputError
 from harness.base.progress import progress, say
 from harness.checkpoints.delta import check_delta
-from harness.checkpoints.delta_file import read_delta
+from harness.checkpoints.delta_file import digest_of_replaced, read_delta
 from harness.checkpoints.merge import Merged, write_merged
 from harness.checkpoints.proof import weights_fingerprint
 from harness.models.auto import read_config_file, refuse_quantized
 from harness.models.load import ModelRef, outline_model
 from harness.models.moe import Expert
-from harness.models.stored import StoredExperts, UntraceableError
 from harness.models.weights import weight_files
 
 if TYPE_CHECKING:
@@ -81,20 +80,18 @@ def check_base(ref: ModelRef, card: DeltaCard, delta: ExpertDelta) -> None:
     except BadInputError as error:
         raise BadInputError(f"{whose}: {error}") from error
     if card.base.experts is not None:
-        try:
-            found = StoredExperts(ref).digest(delta.selected())
-        except UntraceableError:
-            found = None  # `pieces_of` says it, with the reason; the hash of all weights below decides
-        if found not in (None, card.base.experts):
+        # Where there is none, the hash of all weights below decides.
+        digest = digest_of_replaced(ref, delta)
+        if digest not in (None, card.base.experts):
             raise BadInputError(
                 f"{whose}: the experts that it replaces have sha256 {card.base.experts[:12]} in its base, "
-                f"{str(found)[:12]} here"
+                f"{str(digest)[:12]} here"
             )
     say(f"checking the weights of {ref.name}")
-    found = weights_fingerprint(ref.path)
-    if found != card.base.weights:
+    weights = weights_fingerprint(ref.path)
+    if weights != card.base.weights:
         raise BadInputError(
-            f"{whose}: its base's weights have sha256 {card.base.weights[:12]}, these have {found[:12]}"
+            f"{whose}: its base's weights have sha256 {card.base.weights[:12]}, these have {weights[:12]}"
         )
 
 

@@ -84,7 +84,7 @@ def write_delta(
             name=ref.name,
             fingerprint=delta.base,
             weights=weights_fingerprint(ref.path),
-            experts=_stored_experts(ref, delta),
+            experts=digest_of_replaced(ref, delta),
         ),
         model_type=moe.model.config.model_type,
         experts=delta.experts,
@@ -99,11 +99,15 @@ def write_delta(
     )
 
 
-def _stored_experts(ref: ModelRef, delta: ExpertDelta) -> str | None:
+def digest_of_replaced(ref: ModelRef, delta: ExpertDelta) -> str | None:
+    """Return sha256 over the values that a delta replaces in a checkpoint; None where its layout cannot be followed.
+
+    The reason is shown when the delta is applied.
+    """
     try:
         return StoredExperts(ref).digest(delta.selected())
     except UntraceableError:
-        return None  # said again, with the reason, by whoever applies the delta
+        return None
 
 
 def find_delta(path: Path) -> Path:

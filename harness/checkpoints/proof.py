@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.base.files import sha256
@@ -126,8 +126,9 @@ def compare_checkpoints(base: Path, merged: Path) -> CheckpointDifference:
             # Beside the merged model, where there is room for a model.
             place = tempfile.TemporaryDirectory(prefix=".compare-", dir=merged.absolute().parent)
             folder = Path(stack.enter_context(place))
-            old, new = _rewrite(base, folder / "base"), _rewrite(merged, folder / "merged")
-            missing, added = new.invented - old.invented, new.ignored - old.ignored
+            lacked, ignored = _rewrite(base, folder / "base")
+            lacked_now, ignored_now = _rewrite(merged, folder / "merged")
+            missing, added = lacked_now - lacked, ignored_now - ignored
             ours, theirs = (stack.enter_context(_open(folder / name)) for name in ("base", "merged"))
         shared = ours.keys() & theirs.keys()
         if not shared:
@@ -218,18 +219,15 @@ def _open(folder: Path) -> Iterator[dict[str, Any]]:
         yield tensors
 
 
-class _Rewritten(NamedTuple):
-    invented: set[str]
-    """Names that the checkpoint lacked, for which transformers made up values."""
-    ignored: set[str]
-    """Names that transformers has no place for."""
+def _rewrite(source: Path, folder: Path) -> tuple[set[str], set[str]]:
+    """Write a checkpoint with the names that its tensors have in memory.
 
-
-def _rewrite(source: Path, folder: Path) -> _Rewritten:
-    """Write a checkpoint with the names that its tensors have in memory."""
+    Returns:
+        Names that it lacked, for which transformers made up values, and names that transformers has no place for.
+    """
     model, report = load_weights(source)
     model.save_pretrained(folder, save_original_format=False)
-    return _Rewritten(set(report["missing_keys"]), set(report["unexpected_keys"]))
+    return set(report["missing_keys"]), set(report["unexpected_keys"])
 
 
 def experts_that_differ(name: str, first: torch.Tensor, second: torch.Tensor) -> Iterator[ExpertKey | None]:

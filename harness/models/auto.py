@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, nearest
-from harness.models.decoding import plain_forward
+from harness.models.decoding import plain_forward, read_object
 from harness.models.unserved import why_refused
 from harness.models.weights import Place, places
 
@@ -32,16 +31,9 @@ def read_config_file(folder: Path) -> dict[str, Any]:
         BadInputError: no such file, no JSON object, a model type that is not known, or one that is refused.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInputError(
-            f"{folder} holds no config.json: expected a transformers checkpoint folder"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise BadInputError(f"{path} is not a JSON object: expected a model's configuration")
+    if not path.is_file():
+        raise BadInputError(f"{folder} holds no config.json: expected a transformers checkpoint folder")
+    config = read_object(path, "a model's configuration")
     check_kind(config)
     return config
 
@@ -246,6 +238,15 @@ def load_weights(folder: Path, trust_remote_code: bool = False) -> tuple[PreTrai
             trust_remote_code=trust_remote_code,
         )
     return loaded
+
+
+def stored_dtype(folder: Path) -> str | None:
+    """Return the name of the dtype that a checkpoint's config.json gives its weights, if any."""
+    config = read_config_file(folder)
+    text = config.get("text_config")
+    nested = text.get("dtype") if isinstance(text, dict) else None
+    stored = nested or config.get("dtype") or config.get("torch_dtype")
+    return None if stored is None else str(stored)
 
 
 def quantization_of(folder: Path) -> str | None:

@@ -58,7 +58,7 @@ def end_tokens(
         BadInputError: there are none, or what is named is no token.
     """
     if (folder / GENERATION_CONFIG).is_file():
-        where, named = GENERATION_CONFIG, _settings(folder / GENERATION_CONFIG).get("eos_token_id")
+        where, named = GENERATION_CONFIG, read_object(folder / GENERATION_CONFIG).get("eos_token_id")
     else:
         where, named = "config.json", getattr(config, "eos_token_id", None)
         if named is None:
@@ -130,7 +130,7 @@ def set_aside(folder: Path) -> dict[str, Any]:
     """
     from transformers import GenerationConfig
 
-    config = _settings(folder / "config.json")
+    config = read_object(folder / "config.json")
     text = config.get("text_config")
     known = (vars(GenerationConfig()).keys() | _FORWARD.keys()) - _TOKENS - _ORIGIN
     found = {
@@ -140,7 +140,7 @@ def set_aside(folder: Path) -> dict[str, Any]:
         if name in known
     }
     if (folder / GENERATION_CONFIG).is_file():
-        own = _settings(folder / GENERATION_CONFIG)
+        own = read_object(folder / GENERATION_CONFIG)
         found |= {name: value for name, value in own.items() if name not in _TOKENS | _ORIGIN}
     return {name: value for name, value in sorted(found.items()) if _asks_for_something(name, value)}
 
@@ -160,11 +160,16 @@ def _asks_for_something(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def read_object(path: Path, expected: str = "settings by name") -> dict[str, Any]:
+    """Return the JSON object in a file of a checkpoint.
+
+    Raises:
+        BadInputError: it is no JSON, or not what is expected.
+    """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path} is not JSON: {error}") from error
     if not isinstance(settings, dict):
-        raise BadInputError(f"{path} is not a JSON object: expected settings by name")
+        raise BadInputError(f"{path} is not a JSON object: expected {expected}")
     return settings

@@ -68,14 +68,33 @@ class RouterLogits:
         Raises:
             HarnessError: a router was not called, or not with whole rows of the batch.
         """
-        import torch
+        return stacked(self.moe, self._logits, batch, "the router of layer")
 
-        layers = []
-        for layer, kept in zip(self.moe.layers, self._logits, strict=True):
-            if not kept or any(len(rows) % batch for rows in kept):
-                raise HarnessError(
-                    f"the router of layer {layer.index} was not called with whole rows of a batch of {batch}"
-                )
-            layers.append(torch.cat([rows.view(batch, -1, rows.shape[-1]) for rows in kept], dim=1))
-            kept.clear()
-        return torch.stack(layers)
+
+def stacked(moe: MoEModel, kept_by_layer: list[list[torch.Tensor]], batch: int, who: str) -> torch.Tensor:
+    """Join what was kept of each layer's calls to [L, B, T, X], and forget it.
+
+    Args:
+        moe: the model.
+        kept_by_layer: for each MoE layer, one [B T, X] per call.
+        batch: B.
+        who: what was called, for the message.
+
+    Raises:
+        HarnessError: it was not called, or not with whole rows of the batch, or the layers differ in T.
+    """
+    import torch
+
+    layers = []
+    for layer, kept in zip(moe.layers, kept_by_layer, strict=True):
+        if not kept or any(rows.shape[0] % batch for rows in kept):
+            raise HarnessError(f"{who} {layer.index} was not called with whole rows of a batch of {batch}")
+        layers.append(torch.cat([rows.view(batch, -1, rows.shape[-1]) for rows in kept], dim=1))
+        kept.clear()
+    for layer, rows in zip(moe.layers, layers, strict=True):
+        if rows.shape != layers[0].shape:
+            raise HarnessError(
+                f"layer {layer.index} routed {rows.shape[1]} positions per row, layer {moe.layers[0].index} "
+                f"{layers[0].shape[1]}: capture is not possible for this model"
+            )
+    return torch.stack(layers)

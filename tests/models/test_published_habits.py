@@ -13,8 +13,10 @@ import pytest
 from harness.base.errors import BadInputError
 from harness.config import VllmConfig
 from harness.data.prompts import Prompt
+from harness.engines.chat import ChatTemplate
+from harness.engines.in_memory import ModelInMemory
 from harness.engines.transformers import TransformersEngine
-from harness.engines.vllm import VllmEngine
+from harness.engines.vllm.engine import VllmEngine
 from harness.models.decoding import in_words, set_aside
 from harness.models.load import DEMO_FOLDER, load_model, load_tokenizer, outline_model, resolve_model
 
@@ -99,7 +101,12 @@ def test_a_habit_is_named(tmp_path, habit, file):
 def test_all_of_them_together_are_set_aside_for_vllm_too(tmp_path):
     every = {name: value for habit in HABITS.values() for name, value in habit.items()}
     ref = resolve_model(str(copy_with(tmp_path / "copy", GENERATION, **every)))
-    engine = VllmEngine(ref, outline_model(ref), load_tokenizer(ref), "auto", 2, VllmConfig())
+    engine = VllmEngine(
+        ModelInMemory(ref, outline_model(ref), "auto", "cpu"),
+        ChatTemplate(load_tokenizer(ref)),
+        2,
+        VllmConfig(),
+    )
     assert engine.ends == (2,)
 
 

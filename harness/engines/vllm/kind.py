@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.engines.base import EngineKind
 from harness.engines.chat import ChatTemplate
-from harness.engines.vllm.engine import VllmEngine, check_servable, longest_text, why_not_servable
+from harness.engines.vllm.engine import VllmEngine
 from harness.engines.vllm.install import installed_vllm, versions_of, why_vllm_is_unusable
+from harness.engines.vllm.start import check_servable, longest_text, why_not_servable
 from harness.engines.witness import Witnesses
 from harness.models.load import load_tokenizer
 
