@@ -1,4 +1,4 @@
-"""Capability by lm-eval, of what an engine serves.
+"""Capability of the served model, by lm-eval.
 
 lm-eval's request cache is never used: its keys leave the model out, so a variant would get another's answers.
 """
@@ -36,9 +36,9 @@ _BOOTSTRAPS = 1000
 def check_capability_tasks(
     names: Sequence[str], include: Sequence[Path] = (), data_dirs: Sequence[Path] = ()
 ) -> dict[str, str]:
-    """Return what is going to be measured: each task's own name and a fingerprint of what it reads.
+    """Return the tasks to measure: each one's own name and a fingerprint of the files it reads.
 
-    Of lm-eval's own tasks the fingerprint is lm-eval's version.
+    The fingerprint of lm-eval's own tasks is lm-eval's version.
 
     Raises:
         BadInputError: an unknown task, or a data file that no --data-dir has.
@@ -68,7 +68,7 @@ def run_capability(
     system_prompt: str | None = None,
     description: str = "capability",
 ) -> dict[str, CapabilityResult]:
-    """Measure what an engine serves at the moment on lm-eval tasks.
+    """Measure the model that an engine serves at the moment on lm-eval tasks.
 
     Args:
         engine: what answers; its tokenizer is left as it is.
@@ -84,7 +84,7 @@ def run_capability(
         description: of the progress bar.
 
     Returns:
-        Results by the tasks' own names ("piqa_local", where "piqa" was asked for and ours stood in).
+        Results by the tasks' own names ("piqa_local", where "piqa" was asked for and ours replaced it).
 
     Raises:
         BadInputError: an unknown task, a missing or wrong data file, a model without a chat template for tasks
@@ -183,7 +183,7 @@ def _quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     with (
         replaced(tasks, "tqdm", functools.partial(vars(tasks)["tqdm"], disable=True)),
-        # It lists the installed packages and the machine (1.5 s a call), which run.json records once.
+        # It lists the installed packages and the machine (1.5 s per call), which run.json records once.
         replaced(evaluator, "add_env_info", lambda results: None),
         # Outside a git checkout it prints git's own complaint.
         replaced(evaluator, "get_git_commit_hash", lambda: None),

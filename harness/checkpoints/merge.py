@@ -36,7 +36,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", "
 
 @dataclass(frozen=True)
 class Merged:
-    """What writing a merged checkpoint did.
+    """The result of writing a merged checkpoint.
 
     Attributes:
         method: "streamed", expert by expert; or "loaded", by transformers with the whole model in memory.
@@ -63,7 +63,7 @@ def write_merged(
         ref: the base.
         delta: the new experts.
         out: folder to write.
-        advance: told of the bytes of weights that were copied.
+        advance: called with the bytes of weights that were copied.
 
     Raises:
         BadInputError: the checkpoint is quantized, or the delta does not fit it.
@@ -92,7 +92,7 @@ def write_merged(
 def pieces_of(
     ref: ModelRef, delta: ExpertDelta, room: Path
 ) -> Iterator[tuple[Literal["streamed", "loaded"], Iterator[Piece]]]:
-    """Give what a delta puts in place of the stored tensors of its base, one expert's part at a time.
+    """Give the pieces that a delta puts in place of its base's stored tensors, one expert's part at a time.
 
     Args:
         ref: the base.
@@ -127,7 +127,7 @@ def _check_disk(needed: int, folder: Path) -> None:
 
 
 def _copy_checkpoint(source: Path, out: Path, advance: Callable[[int], None] | None) -> None:
-    """Copy a checkpoint's files, weights and all that belongs to them."""
+    """Copy a checkpoint's files, weights and everything beside them."""
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):
         if file.is_file() and (file.name == INDEX or not file.name.endswith(_WEIGHTS)):
@@ -143,7 +143,7 @@ def _copy_checkpoint(source: Path, out: Path, advance: Callable[[int], None] | N
 
 
 def _check_round_trip(stored: StoredExperts, delta: ExpertDelta) -> None:
-    """Make sure that the way from the files to the model and back is the identity, on the base's own experts.
+    """Make sure that converting from the files to the model and back is the identity, on the base's own experts.
 
     Raises:
         UntraceableError: it is not.
@@ -166,8 +166,8 @@ def _check_round_trip(stored: StoredExperts, delta: ExpertDelta) -> None:
 def _read_back(written: ModelRef, delta: ExpertDelta) -> None:
     stored = StoredExperts(written)
     for expert, name, value in delta.values():
-        found = stored.value(expert, name)
-        if bytes_of(found) != bytes_of(value.to(found.dtype)):
+        written_value = stored.value(expert, name)
+        if bytes_of(written_value) != bytes_of(value.to(written_value.dtype)):
             raise HarnessError(
                 f"{written.path}: layer {expert.layer} expert {expert.expert}, {name} reads back other values than "
                 "the delta's"
@@ -189,10 +189,8 @@ def _through_transformers(ref: ModelRef, delta: ExpertDelta, temporary: Path) ->
         )
     selected = set(delta.selected())
     for name in old:
-        if old[name].read_bytes() == new[name].read_bytes():
-            continue
-        value = new[name].read()
-        strange = [key for key in experts_that_differ(name, old[name].read(), value) if key not in selected]
-        if strange:
+        differing = list(experts_that_differ(name, old[name], new[name]))
+        if any(key not in selected for key in differing):
             raise HarnessError(f"transformers changed {name} of {folder}, which the delta does not touch")
-        yield Piece(name, None, value)
+        if differing:
+            yield Piece(name, None, new[name].read())

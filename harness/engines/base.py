@@ -1,7 +1,7 @@
-"""What an engine is: prompts in, answers and routing out, the same whichever library runs the model.
+"""The engine protocol: prompts in, answers and routing out, whichever library runs the model.
 
 An engine is one file: an `Engine`, and an `EngineKind` that says before a run starts whether it can be used. It is
-added with `ENGINES.add(name, kind)`, and nothing else has to know its name.
+added with `ENGINES.add(name, kind)`; no other code names it.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Engine(Protocol):
         ...
 
     def record(self) -> dict[str, Any] | None:
-        """Return what is served at the moment, for served.json; None where the run itself says it already."""
+        """Return what is served at the moment, for served.json; None where run.json already records it."""
         return None
 
     def close(self) -> None:
@@ -153,7 +153,7 @@ class Engine(Protocol):
 
 
 class EngineKind(Protocol):
-    """What a run asks of an engine before it opens it.
+    """What a run needs to know about an engine before it opens it.
 
     Attributes:
         name: as `--engine` and the registry have it.
@@ -183,7 +183,7 @@ class EngineKind(Protocol):
         return None
 
     def why_not_servable(self, made: Prepared) -> str | None:
-        """Return why the engine cannot answer as a variant, of which nothing has been made yet, or None."""
+        """Return why the engine cannot answer as a variant, or None; nothing has been made of the variant yet."""
         return None
 
     def identity(self, config: RunConfig) -> Mapping[str, Any]:
@@ -191,11 +191,11 @@ class EngineKind(Protocol):
         return {}
 
     def device_of_model(self, config: RunConfig) -> str:
-        """Return the device for the model in this process, which trains and is analysed whatever answers."""
+        """Return the device for the model in this process, which serves training and analysis under any engine."""
         return config.device
 
     def open(self, config: RunConfig, model: ModelInMemory, prompts: Sequence[Prompt]) -> Engine:
-        """Return the engine; what is slow waits for the first question.
+        """Return the engine; slow work waits for the first question.
 
         Args:
             config: the run's settings.

@@ -141,7 +141,7 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
     """Load a model for evaluation.
 
     Args:
-        ref: what `resolve_model` found.
+        ref: from `resolve_model`.
         dtype: "auto" for the checkpoint's own, or float32, bfloat16, float16.
         device: "auto", "cpu", "cuda", "cuda:1".
 

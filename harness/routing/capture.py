@@ -3,7 +3,7 @@
 A forward pre-hook on each fused experts module receives the experts that the router chose and their gate weights,
 whatever the router's rule (correction bias, group limits, sparsemixer), so nothing is recomputed. The hook only keeps
 them, [rows, k]; which rows are prompt, answer or padding is known once the batch is finished, and counting happens
-then, in one pass a layer.
+then, in one pass per layer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INDICES = 2**23
 
 
 class Captured(NamedTuple):
-    """What was routed in a batch of `B` rows; columns are positions: the padded prompt, then one a decoding step."""
+    """The routing of a batch of `B` rows; columns are positions: the padded prompt, then one per decoding step."""
 
     experts: torch.Tensor  # [L, B, T, k]
     weights: torch.Tensor  # [L, B, T, k]
@@ -43,7 +43,7 @@ class RoutingCapture:
 
     Args:
         moe: the model to listen to.
-        logits: also keep the router's logits, which takes layers x experts numbers a token.
+        logits: also keep the router's logits, which takes layers x experts numbers per token.
     """
 
     def __init__(self, moe: MoEModel, logits: bool = False) -> None:
@@ -76,7 +76,7 @@ class RoutingCapture:
         return keep
 
     def take(self, batch: int) -> Captured:
-        """Return what was routed since the last call, and start anew.
+        """Return the routing since the last call, and start anew.
 
         Raises:
             HarnessError: a layer was not called, or not with whole rows of the batch.
@@ -115,13 +115,13 @@ def count(captured: Captured, masks: torch.Tensor, moe: MoEModel, prompts: Seque
     """Count a batch.
 
     Args:
-        captured: what `RoutingCapture.take` returned.
+        captured: from `RoutingCapture.take`.
         masks: which positions belong to which phase, bool [phases, B, T].
         moe: the model they come from.
         prompts: the prompts' ids, B of them.
 
     Raises:
-        HarnessError: what was captured is not one column per position, or a token that counts has an expert out of
+        HarnessError: not one column was captured per position, or a token that counts has an expert out of
             range, the same expert twice, or a gate weight that is not a number.
     """
     import torch
@@ -171,13 +171,13 @@ def routed_tokens(
     """Keep a batch's routing token by token.
 
     Args:
-        captured: what `RoutingCapture.take` returned.
+        captured: from `RoutingCapture.take`.
         masks: which positions belong to which phase, bool [phases, B, T].
-        token_ids: what stood at each position, [B, T].
+        token_ids: the token at each position, [B, T].
         prompts: the prompts' ids, B of them.
 
     Raises:
-        HarnessError: what was captured is not one column per position.
+        HarnessError: not one column was captured per position.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Router logits: what each router's linear layer gives, before the rule that chooses experts."""
+"""Router logits: the output of each router's linear layer, before the rule that chooses experts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RouterLogits:
-    """Collects what each router gives, [tokens, experts], in the order of the forward passes.
+    """Collects the logits of each router, [tokens, experts], in the order of the forward passes.
 
     Args:
         moe: the model to listen to.
@@ -29,7 +29,7 @@ class RouterLogits:
         missing = [layer.index for layer in moe.layers if layer.router is None]
         if missing:
             raise BadInputError(
-                f"layer {missing[0]} has no router with one row an expert: no logits to record"
+                f"layer {missing[0]} has no router with one row per expert: no logits to record"
             )
         self.moe = moe
         self._logits: list[list[torch.Tensor]] = [[] for _ in moe.layers]
@@ -53,11 +53,11 @@ class RouterLogits:
 
         def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             # Routers return the logits among weights and indices, in an order that differs between families:
-            # the logits are the floating-point tensor with one column an expert.
-            found = [output] if isinstance(output, torch.Tensor) else list(output)
-            wide = [x for x in found if x.is_floating_point() and x.shape[-1] == n_experts]
+            # the logits are the floating-point tensor with one column per expert.
+            outputs = [output] if isinstance(output, torch.Tensor) else list(output)
+            wide = [x for x in outputs if x.is_floating_point() and x.shape[-1] == n_experts]
             if not wide:
-                raise BadInputError(f"router of layer {self.moe.layers[place].index} hands out no logits")
+                raise BadInputError(f"router of layer {self.moe.layers[place].index} returns no logits")
             self._logits[place].append(wide[0].reshape(-1, n_experts))
 
         return keep

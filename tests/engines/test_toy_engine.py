@@ -24,7 +24,7 @@ DECLINES = "I'm sorry, but I can't help with that."
 
 
 class Parrot(Engine):
-    """Complies, and declines what is harmful while it is told a system prompt; no weights are behind it."""
+    """Complies, and declines what is harmful while it has a system prompt; no weights are behind it."""
 
     name = "parrot"
 

@@ -74,7 +74,7 @@ def test_facts_are_those_written_down(family, moe):
     assert tensors[up][outer] == tensors["down_proj"][inner]
 
 
-def test_routers_give_one_logit_an_expert(moe):
+def test_routers_give_one_logit_per_expert(moe):
     names = {module: name for name, module in moe.model.named_modules()}
     for layer in moe.layers:
         if layer.router is not None:
@@ -162,7 +162,9 @@ def test_experts_for_images_are_left_out():
 def test_layers_that_differ_in_k_are_refused():
     config = config_of("hunyuan_v1_moe")
     config.moe_topk = [2, 2, 3]
-    with pytest.raises(BadInputError, match=r"layers of \[2, 3\] experts a token: expected the same number"):
+    with pytest.raises(
+        BadInputError, match=r"layers of \[2, 3\] experts per token: expected the same number"
+    ):
         find_moe(auto_class(config).from_config(config))
 
 
@@ -179,7 +181,7 @@ def test_a_second_experts_module_in_a_layer_is_refused():
     model.model.layers[1].other = torch.nn.ModuleDict({"experts": model.model.layers[0].mlp.experts})
     # The first name of a module that two layers share is the one that counts, so move it.
     del model.model.layers[0].mlp.experts
-    with pytest.raises(BadInputError, match="several experts modules in layer 1: expected one a layer"):
+    with pytest.raises(BadInputError, match="several experts modules in layer 1: expected one per layer"):
         find_moe(model)
 
 

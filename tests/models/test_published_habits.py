@@ -145,10 +145,10 @@ def test_a_generation_config_that_is_none(tmp_path, text, expected):
 
 
 def test_long_values_are_cut_in_words():
-    said = in_words({"num_beams": 4, "suppress_tokens": list(range(200)), "use_cache": False})
-    assert said.startswith("num_beams = 4, suppress_tokens = [0, 1, ")
-    assert said.endswith("..., use_cache = false")
-    assert len(said) < 130
+    words = in_words({"num_beams": 4, "suppress_tokens": list(range(200)), "use_cache": False})
+    assert words.startswith("num_beams = 4, suppress_tokens = [0, 1, ")
+    assert words.endswith("..., use_cache = false")
+    assert len(words) < 130
 
 
 def test_a_run_and_inspect_say_what_is_set_aside(tmp_path, capsys):

@@ -22,11 +22,10 @@ from harness.checkpoints.proof import model_fingerprint
 from harness.engines.answers import make_answers, with_routing
 from harness.engines.base import BatchResult, Decoding, Engine
 from harness.engines.vllm.install import import_vllm
-from harness.engines.vllm.rows import padded, renamed, request_rows
+from harness.engines.vllm.rows import captured_batch, renamed
 from harness.engines.vllm.start import arguments, longest_text, on_cpu, reason_of, why_not_servable
 from harness.engines.witness import Agreement, Witness, agreement
 from harness.models.decoding import end_tokens
-from harness.routing.capture import phase_masks
 
 if TYPE_CHECKING:
     from harness.config import VllmConfig
@@ -36,22 +35,22 @@ if TYPE_CHECKING:
     from harness.engines.witness import Witnesses
     from harness.interventions.base import Prepared
 
-# vLLM shares a batch out to steps by the memory it has, so several of ours are one of its.
+# vLLM shares a batch out to steps by the memory it has, so it gets several of our batches at once.
 _BATCHES_AT_ONCE = 8
 
 
 class VllmEngine(Engine):
-    """Lets vLLM answer prompts; it is started when something is asked of it.
+    """Lets vLLM answer prompts; the first question starts it.
 
     Args:
         model: the base model on disk; once vLLM has started, none of it is in the memory of this process.
         chat: the chat template that prompts are rendered with.
         batch_size: prompts per batch of the settings; vLLM gets eight times as many at once.
         settings: how vLLM is started.
-        witnesses: say, before each start, what the weights that are to be served must answer.
+        witnesses: give the log-probabilities that the served weights must have, before each start.
 
     Attributes:
-        agreement: how what is served compares with the witness, once vLLM runs.
+        agreement: how the served weights compare with the witness, once vLLM runs.
     """
 
     name = "vllm"
@@ -104,7 +103,7 @@ class VllmEngine(Engine):
         Args:
             checkpoint: folder of its weights; by default the base model's.
             masked: experts, by layer, that no token may be routed to.
-            witness: says what the variant must answer.
+            witness: gives the log-probabilities that the variant must have.
         """
         self.checkpoint = checkpoint or self.ref.path
         self._witness = witness
@@ -113,9 +112,9 @@ class VllmEngine(Engine):
 
     @contextmanager
     def serving(self, made: Prepared, scratch: Path) -> Iterator[None]:
-        """Answer as a variant inside the block; vLLM is started on a checkpoint of it where its weights are others.
+        """Answer as a variant inside the block; a variant with weights of its own is written and vLLM started on it.
 
-        What is served is compared with the model in memory (`vllm.check_weights`).
+        The served weights are compared with the model in memory (`vllm.check_weights`).
 
         Raises:
             BadInputError: vLLM cannot serve the variant, or serves other weights than the variant's.
@@ -193,7 +192,7 @@ class VllmEngine(Engine):
 
         Raises:
             HarnessError: vLLM fails, a prompt is too long, or routing cannot be trusted.
-            VariantImpossibleError: a masked expert was chosen all the same.
+            VariantImpossibleError: a masked expert was chosen nevertheless.
         """
         import torch
 
@@ -217,17 +216,7 @@ class VllmEngine(Engine):
         if capture is None:
             return BatchResult(answers)
         requests = [f"{output.request_id}/{answer.index}" for output in outputs for answer in output.outputs]
-        # The last token of an answer was sampled, never routed.
-        whole = [ids + answer[:-1] for ids, answer in zip(prompts, generated, strict=True)]
-        rows = request_rows(
-            renamed(steps), {name: len(ids) for name, ids in zip(requests, whole, strict=True)}
-        )
-        captured, mask = padded([rows[name] for name in requests], lengths)
-        masks = phase_masks(mask, torch.tensor([len(ids) for ids in generated]))
-        token_ids = torch.zeros(len(whole), masks.shape[2], dtype=torch.long)
-        for row, ids, length in zip(token_ids, whole, lengths, strict=True):
-            start = mask.shape[1] - length
-            row[start : start + len(ids)] = torch.tensor(ids)
+        captured, masks, token_ids = captured_batch(renamed(steps), requests, prompts, generated)
         return with_routing(answers, captured, masks, token_ids, self.moe, capture)
 
     def _sampling_params(self, prompt: Prompt, how: Decoding) -> Any:
@@ -236,7 +225,7 @@ class VllmEngine(Engine):
         rules: dict[str, Any] = {
             "max_tokens": how.max_new_tokens,
             "stop_token_ids": list(self.ends),
-            # Only those end an answer: what else the tokenizer calls its end does not.
+            # Only these end an answer, whatever else the tokenizer calls its end.
             "ignore_eos": True,
             "detokenize": False,
         }
@@ -255,11 +244,11 @@ class VllmEngine(Engine):
             if len(ids) + max_new_tokens > self.max_model_len:
                 raise HarnessError(
                     f"prompt '{prompt.id}' has {len(ids)} tokens and its answer up to {max_new_tokens}, together more "
-                    f"than vLLM was told to expect ({self.max_model_len}): raise vllm.max_model_len"
+                    f"than vLLM was started for ({self.max_model_len}): raise vllm.max_model_len"
                 )
 
     def check_masked(self) -> None:
-        """Raise VariantImpossibleError where a masked expert was chosen all the same."""
+        """Raise VariantImpossibleError where a masked expert was chosen nevertheless."""
         layer = self._call("harness_unmasked") if self._masked else None
         if layer is not None:
             raise VariantImpossibleError(
@@ -267,11 +256,11 @@ class VllmEngine(Engine):
             )
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the worker extension everywhere; returns what the first worker says."""
+        """Call a method of the worker extension everywhere; returns the first worker's result."""
         return self._llm.collective_rpc(method, args=arguments)[0]
 
     def running(self, eager: bool = False) -> Any:
-        """Return vLLM's `LLM` with what is served at the moment, started where it is not.
+        """Return vLLM's `LLM` with the weights and masks served at the moment; starts it if needed.
 
         Args:
             eager: without CUDA graphs, as capture and steering need.
@@ -279,7 +268,7 @@ class VllmEngine(Engine):
         eager = eager or bool(self._masked) or not self.settings.cuda_graphs or on_cpu()
         if self._started is not None and (self._started[0] != self.checkpoint or eager > self._started[1]):
             self.close()
-        # It asks the model in memory, which vLLM may have to make room for.
+        # The witness needs the model in memory, for which vLLM may have to make room.
         witness = self._witness() if self._witness and not self._checked else None
         if self._llm is None:
             self._start(eager)
@@ -301,39 +290,39 @@ class VllmEngine(Engine):
             # vLLM seeds the process's generators, and on a CPU it disables torch.set_num_threads.
             with torch.random.fork_rng(devices=devices), self.failures(starting=True):
                 self._llm = LLM(**arguments(self.model, self.checkpoint, self.settings, eager))
-                found = self._call("harness_install")
+                layers = self._call("harness_install")
         finally:
             torch.set_num_threads = threads
         self._started = (self.checkpoint, eager)
         expected = [(layer.index, layer.n_experts, layer.experts_per_token) for layer in self.moe.layers]
-        if [tuple(layer) for layer in found] != expected:
+        if [tuple(layer) for layer in layers] != expected:
             self.close()
             raise HarnessError(
-                f"vLLM's MoE layers of '{self.ref.name}' (index, experts, k) are {found}, expected {expected}"
+                f"vLLM's MoE layers of '{self.ref.name}' (index, experts, k) are {layers}, expected {expected}"
             )
 
     def _check_weights(self, witness: Witness) -> Agreement:
-        found = agreement(self.log_probs(witness.texts), witness)
-        if not found.holds:
+        result = agreement(self.log_probs(witness.texts), witness)
+        if not result.holds:
             self.close()
             raise BadInputError(
                 f"vLLM answers otherwise than transformers with the weights of {self.checkpoint}, a {self._kind()}: "
-                f"log-probabilities of {found.tokens} tokens differ by {found.gap:.2g} nats on average, more than "
-                f"{found.tolerance:g}; use --engine transformers"
+                f"log-probabilities of {result.tokens} tokens differ by {result.gap:.2g} nats on average, more than "
+                f"{result.tolerance:g}; use --engine transformers"
             )
-        if not found.telling:
+        if not result.would_notice_base:
             say(
-                f"the variant's log-probabilities are within {found.from_base:.2g} nats of base's: served weights were "
-                "checked, but base's would have passed as well"
+                f"the variant's log-probabilities are within {result.from_base:.2g} nats of base's: served weights "
+                "were checked, but base's would have passed as well"
             )
-        return found
+        return result
 
     def _kind(self) -> str:
         return str(self.moe.model.config.model_type)
 
     @contextmanager
     def failures(self, starting: bool = False) -> Iterator[None]:
-        """Turn what vLLM raises into one line, and stop what is broken."""
+        """Turn an error of vLLM into one line, and stop a broken vLLM."""
         import torch
 
         try:

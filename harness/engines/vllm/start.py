@@ -1,4 +1,4 @@
-"""How vLLM is started: whether it can serve a model and a variant, with which arguments, and why it failed."""
+"""How vLLM is started: whether it can serve a variant, with which arguments, and why it failed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import BadInputError, first_line
-from harness.engines.vllm.install import import_vllm
+from harness.base.errors import first_line
 from harness.engines.vllm.worker import RoutingExtension
-from harness.models.auto import read_config_file, stored_dtype
+from harness.models.auto import stored_dtype
 
 if TYPE_CHECKING:
     from harness.config import VllmConfig
     from harness.engines.in_memory import ModelInMemory
     from harness.interventions.base import Prepared
-    from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
 
 _LONGEST = 8192
@@ -90,22 +88,6 @@ def longest_text(outline: MoEModel, settings: VllmConfig) -> int:
     """Return the longest prompt with its answer, in tokens, that vLLM is started for."""
     own = getattr(outline.model.config.get_text_config(), "max_position_embeddings", None)
     return settings.max_model_len or min(own or _LONGEST, _LONGEST)
-
-
-def check_servable(ref: ModelRef, outline: MoEModel) -> None:
-    """Refuse a model that vLLM has no code for; no weights are read.
-
-    Raises:
-        BadInputError: names the architecture, or the size that is not served.
-    """
-    vllm = import_vllm()
-    known = vllm.ModelRegistry.get_supported_archs()
-    architectures = read_config_file(ref.path).get("architectures") or []
-    if not set(architectures) & set(known):
-        raise BadInputError(
-            f"engine = vllm: vLLM {vllm.__version__} has no model '{', '.join(architectures) or 'unnamed'}', which "
-            f"'{ref.name}' is: use --engine transformers"
-        )
 
 
 def on_cpu() -> bool:
