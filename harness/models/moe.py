@@ -3,7 +3,7 @@
 transformers 5 decorates the fused experts class of every regular MoE family (`use_experts_implementation`).
 A decorated module holds all experts of a layer in tensors whose first dimension is the expert, and is called
 with the hidden states, the chosen experts and their weights. The adapter finds these modules; a list of model
-types is needed only for the exceptions (harness/models/unserved.py).
+types is needed only for the exceptions (harness/models/unserved.yaml).
 """
 
 from __future__ import annotations
