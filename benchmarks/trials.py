@@ -16,9 +16,9 @@ from typing import Any
 
 from harness.base.files import read_jsonl
 from harness.config import make_config
+from harness.data.answer import Answer
 from harness.data.holdout import hold_out
 from harness.data.task import Kind
-from harness.engines.transformers import Response
 from harness.interventions.base import Prepared
 from harness.judges.base import Verdict, judge_all
 from harness.metrics.rates import refusal_rate
@@ -124,7 +124,7 @@ class Answered:
 
     task: str
     kind: str
-    responses: list[Response]
+    responses: list[Answer]
     verdicts: list[Verdict]
 
     @property

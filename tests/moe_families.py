@@ -15,7 +15,7 @@ import pytest
 from packaging.version import Version
 
 from harness.models.auto import auto_class
-from harness.models.unserved import REFUSED
+from harness.models.unserved import refused
 
 EXPERTS = 8
 _K = 3  # No family's default, so that a number that was not read cannot be right by chance.
@@ -328,7 +328,7 @@ def served_table() -> str:
 
 def refused_table() -> str:
     """Return the table of what is refused."""
-    rows = [(f"`{name}`", reason) for name, reason in REFUSED.items()]
+    rows = [(f"`{name}`", reason) for name, reason in refused().items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in (("model type", "because it"), ("---",) * 2, *rows))
 
 

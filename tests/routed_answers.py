@@ -12,7 +12,8 @@ from harness.routing.counts import RoutingCounts, join, reorder
 from harness.routing.tokens import RoutedTokens, join_tokens, reorder_tokens
 
 if TYPE_CHECKING:
-    from harness.engines.base import Engine, Response, Sampling
+    from harness.data.answer import Answer
+    from harness.engines.base import Engine, Sampling
 
 # Router logits nearer than this are one number in two libraries' float32.
 TIE = 1e-5
@@ -31,7 +32,7 @@ PROMPTS = [Prompt(f"p{i}", text, "task", "benign") for i, text in enumerate(TEXT
 class Answers(NamedTuple):
     """What an engine made of prompts, in their order."""
 
-    responses: list[Response]
+    responses: list[Answer]
     counts: RoutingCounts
     tokens: RoutedTokens
 

@@ -1,4 +1,4 @@
-"""Capability by lm-eval, of what an engine serves.
+"""Capability of the served model, by lm-eval.
 
 lm-eval's request cache is never used: its keys leave the model out, so a variant would get another's answers.
 """
@@ -21,7 +21,6 @@ from harness.base.fingerprint import fingerprint
 from harness.capability.prepare import prepare_tasks
 from harness.capability.results import CapabilityResult, capability_result
 from harness.capability.tasks import (
-    CapabilityTask,
     list_capability_tasks,
     resolve_capability_tasks,
     with_members,
@@ -37,9 +36,9 @@ _BOOTSTRAPS = 1000
 def check_capability_tasks(
     names: Sequence[str], include: Sequence[Path] = (), data_dirs: Sequence[Path] = ()
 ) -> dict[str, str]:
-    """Return what is going to be measured: each task's own name and a fingerprint of what it reads.
+    """Return the tasks to measure: each one's own name and a fingerprint of the files it reads.
 
-    Of lm-eval's own tasks the fingerprint is lm-eval's version.
+    The fingerprint of lm-eval's own tasks is lm-eval's version.
 
     Raises:
         BadInputError: an unknown task, or a data file that no --data-dir has.
@@ -69,7 +68,7 @@ def run_capability(
     system_prompt: str | None = None,
     description: str = "capability",
 ) -> dict[str, CapabilityResult]:
-    """Measure what an engine serves at the moment on lm-eval tasks.
+    """Measure the model that an engine serves at the moment on lm-eval tasks.
 
     Args:
         engine: what answers; its tokenizer is left as it is.
@@ -85,7 +84,7 @@ def run_capability(
         description: of the progress bar.
 
     Returns:
-        Results by the tasks' own names ("piqa_local", where "piqa" was asked for and ours stood in).
+        Results by the tasks' own names ("piqa_local", where "piqa" was asked for and ours replaced it).
 
     Raises:
         BadInputError: an unknown task, a missing or wrong data file, a model without a chat template for tasks
@@ -107,33 +106,37 @@ def run_capability(
         raise BadInputError(
             "the tokenizer has no chat template, but capability tasks are to be sent as chats"
         )
-    found: dict[str, CapabilityResult] = {}
+    seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+    how = {"limit": limit, "num_fewshot": num_fewshot, "system_instruction": system_prompt}
+    measured: dict[str, CapabilityResult] = {}
     with tempfile.TemporaryDirectory(prefix="harness-capability-") as folder, _quiet():
         prepare_tasks({task.name: task for task in needed}.values(), data_dirs, Path(folder))
         lm = engine.lm_eval_model(batch_size, description)
         for is_ours, as_chat in itertools.product((True, False), repeat=2):
-            names = [
-                name
+            together = {
+                name: task
                 for name, task in resolved.items()
                 if (task is not None, chat(name)) == (is_ours, as_chat)
-            ]
-            if names:
-                manager = _our_tasks(Path(folder)) if is_ours else _lm_evals_tasks()
-                results = _evaluate(lm, names, manager, limit, seed, num_fewshot, as_chat, system_prompt)
-                found.update(
-                    {name: capability_result(name, results, _metric(resolved[name])) for name in names}
-                )
-    return {name: found[name] for name in resolved}
+            }
+            if not together:
+                continue
+            results = _evaluate(
+                lm,
+                list(together),
+                task_manager=_task_manager(folder if is_ours else None),
+                apply_chat_template=as_chat,
+                **how,
+                **dict.fromkeys(seeds, seed),
+            )
+            for name, task in together.items():
+                measured[name] = capability_result(name, results, task.notes.metric if task else None)
+    return {name: measured[name] for name in resolved}
 
 
-def _metric(task: CapabilityTask | None) -> str | None:
-    return None if task is None else task.notes.metric
-
-
-def _our_tasks(folder: Path) -> Any:
+def _task_manager(folder: str | None) -> Any:
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=str(folder), include_defaults=False)
+    return _lm_evals_tasks() if folder is None else TaskManager(include_path=folder, include_defaults=False)
 
 
 @functools.cache
@@ -144,35 +147,14 @@ def _lm_evals_tasks() -> Any:
     return TaskManager()
 
 
-def _evaluate(
-    lm: Any,
-    names: list[str],
-    manager: Any,
-    limit: int | None,
-    seed: int,
-    num_fewshot: int | None,
-    as_chat: bool,
-    system: str | None,
-) -> Mapping[str, Any]:
+def _evaluate(lm: Any, names: list[str], **how: Any) -> Mapping[str, Any]:
     import datasets
     import torch
     from lm_eval import simple_evaluate
 
     try:
         results: Mapping[str, Any] = simple_evaluate(
-            model=lm,
-            tasks=list(names),
-            task_manager=manager,
-            limit=limit,
-            num_fewshot=num_fewshot,
-            bootstrap_iters=_BOOTSTRAPS,
-            log_samples=True,
-            system_instruction=system,
-            apply_chat_template=as_chat,
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
+            model=lm, tasks=list(names), bootstrap_iters=_BOOTSTRAPS, log_samples=True, **how
         )
     except torch.OutOfMemoryError as error:
         raise HarnessError(
@@ -201,7 +183,7 @@ def _quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     with (
         replaced(tasks, "tqdm", functools.partial(vars(tasks)["tqdm"], disable=True)),
-        # It lists the installed packages and the machine (1.5 s a call), which run.json records once.
+        # It lists the installed packages and the machine (1.5 s per call), which run.json records once.
         replaced(evaluator, "add_env_info", lambda results: None),
         # Outside a git checkout it prints git's own complaint.
         replaced(evaluator, "get_git_commit_hash", lambda: None),

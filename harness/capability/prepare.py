@@ -1,4 +1,4 @@
-"""Write what lm-eval is to read: task files without placeholders, and tables made of the user's files."""
+"""Write the files for lm-eval: task files without placeholders, and tables made of the user's files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Row = dict[str, Any]
 def prepare_tasks(tasks: Iterable[CapabilityTask], data_dirs: Sequence[Path], folder: Path) -> None:
     """Fill `folder` with what a TaskManager needs for these tasks.
 
-    Python files beside a task file come along, since its `!function` entries may name them.
+    Python files beside a task file are copied, since its `!function` entries may name them.
 
     Raises:
-        BadInputError: a data file is not what the task file says it is.
+        BadInputError: a data file does not match the task file.
     """
     for task in tasks:
         place = folder / task.name
@@ -69,14 +69,14 @@ def _integers(path: Path, expected: int, rows: Path) -> list[int]:
     try:
         return [int(line) for line in lines]
     except ValueError as error:
-        raise BadInputError(f"{path}: expected one integer a line ({error})") from error
+        raise BadInputError(f"{path}: expected one integer per line ({error})") from error
 
 
 def _integer(path: Path, number: int, row: Row, column: str) -> int:
     try:
         return int(row[column])
     except (KeyError, TypeError, ValueError) as error:
-        found = repr(row[column]) if column in row else "no such column"
+        value = repr(row[column]) if column in row else "no such column"
         raise BadInputError(
-            f"{path}: row {number + 1}: {column}: expected an integer, found {found}"
+            f"{path}: row {number + 1}: {column}: expected an integer, found {value}"
         ) from error

@@ -1,4 +1,4 @@
-"""From what lm-eval returns to one figure a task with its interval, and a score for each item."""
+"""From lm-eval's results to one figure per task with its interval, and a score per item."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.base.errors import BadInputError, HarnessError, nearest
 from harness.metrics.rates import wilson
 
 _UNPARSED = "[invalid]"
-"""What lm-eval's filters put where they found no answer in a generation."""
+"""Written by lm-eval's filters where they find no answer in a generation."""
 _NOT_METRICS = ("alias", "name", "sample_len", "sample_count")
 
 
@@ -26,7 +26,7 @@ class CapabilityResult:
         stderr: lm-eval's standard error, where it gives one.
         low: lower end of the 95 % interval.
         high: upper end.
-        interval: how the ends were found: Wilson's for scores of 0 and 1, value plus or minus 1.96 standard
+        interval: the kind of interval: Wilson's for scores of 0 and 1, value plus or minus 1.96 standard
             errors for others, None without a standard error.
         n: items asked.
         unparsed: answers in which lm-eval found no choice or number, and which count as wrong in `value`; None
@@ -68,7 +68,11 @@ def capability_result(task: str, results: Mapping[str, Any], metric: str | None 
     metrics = [key for key in figures if key not in _NOT_METRICS and "_stderr," not in key]
     if not metrics:
         raise BadInputError(f"capability task '{task}' has no figure of its own: name its tasks one by one")
-    key = metrics[0] if metric is None else next((name for name in metrics if _same(name, metric)), None)
+    key = (
+        metrics[0]
+        if metric is None
+        else next((name for name in metrics if metric in (name, name.partition(",")[0])), None)
+    )
     if key is None:
         raise BadInputError(
             f"capability task '{task}' has no metric '{metric}': {nearest(str(metric), metrics)}"
@@ -139,8 +143,8 @@ def _interval(
     # A group may weight its tasks in another way than by their items.
     counts = value is not None and len(scores) > 0 and math.isclose(right / len(scores), value)
     if counts and set(scores.values()) <= {0.0, 1.0}:
-        found = wilson(int(right), len(scores))
-        return found.low, found.high, "wilson"
+        interval = wilson(int(right), len(scores))
+        return interval.low, interval.high, "wilson"
     if value is not None and stderr is not None:
         return value - 1.96 * stderr, value + 1.96 * stderr, "normal"
     return None, None, None
@@ -155,10 +159,6 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _same(key: str, metric: str) -> bool:
-    return metric in (key, key.partition(",")[0])
 
 
 def _shown(key: str) -> str:

@@ -1,8 +1,8 @@
-"""Our lm-eval task files: which there are, what they stand in for, and what their data files are called.
+"""Our lm-eval task files: their names, the tasks they replace, and the names of their data files.
 
 A file is lm-eval YAML whose texts may hold three placeholders: `{content_dir}` (the YAML file's own
 folder), `{data_dir}/PATH` (PATH in the first --data-dir that has it) and `{prepared_dir}` (where the tables of
-`metadata.prepare` are written). What the harness itself reads stands under lm-eval's free key `metadata`.
+`metadata.prepare` are written). The harness's own settings are under lm-eval's free key `metadata`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.base.files import sha256
 from harness.base.fingerprint import fingerprint
 from harness.base.schema import validated
 
-# Names that stand for several of lm-eval's tasks; they need a hub, or lm-eval's cache.
+# Names for several of lm-eval's tasks; they need a hub, or lm-eval's cache.
 SETS: dict[str, tuple[str, ...]] = {
     "quick": ("arc_easy", "hellaswag", "piqa"),
     "standard": ("mmlu", "arc_challenge", "hellaswag", "gsm8k", "truthfulqa_mc2", "ifeval"),
@@ -45,13 +45,13 @@ class Preparation(BaseModel):
     source_column: str | None = None
     """Column that receives the source's name."""
     labels: dict[str, str] = {}
-    """Column name to a file of integers, one a line, that belongs to the rows line by line."""
+    """Column name to a file of integers, one per line, that belongs to the rows line by line."""
     integers: list[str] = []
     """Columns to turn from text into integers."""
 
 
 class TaskNotes(BaseModel):
-    """What the harness reads from a task file's `metadata`; lm-eval allows any key there."""
+    """The harness's settings in a task file's `metadata`; lm-eval allows any key there."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -86,9 +86,9 @@ class CapabilityTask:
     def fingerprint(self, data_dirs: Sequence[Path]) -> str:
         """Return a hash of the task file and of every data file that it reads."""
         text = self.path.read_text(encoding="utf-8")
-        found = (find_data_file(file, data_dirs) for file in _DATA_FILE.findall(text))
+        given = (find_data_file(file, data_dirs) for file in _DATA_FILE.findall(text))
         beside = (self.path.parent / file for file in _OWN_FILE.findall(text))
-        return fingerprint([text, *(sha256(path) for path in [*found, *beside] if path and path.is_file())])
+        return fingerprint([text, *(sha256(path) for path in [*given, *beside] if path and path.is_file())])
 
 
 def list_capability_tasks(include: Sequence[Path] = ()) -> dict[str, CapabilityTask]:
@@ -97,7 +97,7 @@ def list_capability_tasks(include: Sequence[Path] = ()) -> dict[str, CapabilityT
     An included folder holds them in `capability/` or `tasks/capability/`.
 
     Raises:
-        BadInputError: a file is not YAML, names no task, or its `metadata` is not what it should be.
+        BadInputError: a file is not YAML, names no task, or its `metadata` is invalid.
     """
     places = [place for path in include for place in (path / "capability", path / "tasks" / "capability")]
     tasks: dict[str, CapabilityTask] = {}

@@ -1,4 +1,4 @@
-"""Putting a delta into a checkpoint on disk, with the checks that make sure it is the right one."""
+"""Putting a delta into a checkpoint on disk, with the checks that it is the right one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 from harness.base.errors import BadInputError
 from harness.base.progress import progress, say
 from harness.checkpoints.delta import check_delta
-from harness.checkpoints.delta_file import read_delta
+from harness.checkpoints.delta_file import digest_of_replaced, read_delta
 from harness.checkpoints.merge import Merged, write_merged
 from harness.checkpoints.proof import weights_fingerprint
 from harness.models.auto import read_config_file, refuse_quantized
 from harness.models.load import ModelRef, outline_model
 from harness.models.moe import Expert
-from harness.models.stored import StoredExperts, UntraceableError
 from harness.models.weights import weight_files
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Applied:
-    """What applying a delta did.
+    """The result of applying a delta.
 
     Attributes:
         base: name of the delta's base model.
@@ -54,7 +53,8 @@ def apply_delta(ref: ModelRef, delta: Path, out: Path, dry_run: bool = False) ->
         BadInputError: the delta is damaged or another model's, the checkpoint is quantized, or `out` holds something.
         HarnessError: the disk is too small, or what was written reads back otherwise.
     """
-    must_be_free(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInputError(f"'{out}' exists already: expected a new or empty folder to write to")
     card, values = read_delta(delta)
     check_base(ref, card, values)
     merged = None
@@ -65,52 +65,40 @@ def apply_delta(ref: ModelRef, delta: Path, out: Path, dry_run: bool = False) ->
 
 
 def check_base(ref: ModelRef, card: DeltaCard, delta: ExpertDelta) -> None:
-    """Refuse a model that is not a delta's base; what is cheap to see is looked at first.
+    """Refuse a model that is not a delta's base; cheap checks come first.
 
     Raises:
         BadInputError: says what is different.
     """
     refuse_quantized(ref.path)
     kind = read_config_file(ref.path)["model_type"]
-    whose = f"the delta of '{card.base.name}' does not belong to '{ref.name}'"
+    mismatch = f"the delta of '{card.base.name}' does not belong to '{ref.name}'"
     moe = outline_model(ref)
     if moe.model.config.model_type != card.model_type:
-        raise BadInputError(f"{whose}: its model type is {card.model_type}, this one's is {kind}")
+        raise BadInputError(f"{mismatch}: its model type is {card.model_type}, this one's is {kind}")
     try:
         check_delta(moe, delta)
     except BadInputError as error:
-        raise BadInputError(f"{whose}: {error}") from error
+        raise BadInputError(f"{mismatch}: {error}") from error
     if card.base.experts is not None:
-        try:
-            found = StoredExperts(ref).digest(delta.selected())
-        except UntraceableError:
-            found = None  # `pieces_of` says it, with the reason; the hash of all weights below decides
-        if found not in (None, card.base.experts):
+        # Where there is none, the hash of all weights below decides.
+        digest = digest_of_replaced(ref, delta)
+        if digest not in (None, card.base.experts):
             raise BadInputError(
-                f"{whose}: the experts that it replaces have sha256 {card.base.experts[:12]} in its base, "
-                f"{str(found)[:12]} here"
+                f"{mismatch}: the experts that it replaces have sha256 {card.base.experts[:12]} in its base, "
+                f"{str(digest)[:12]} here"
             )
     say(f"checking the weights of {ref.name}")
-    found = weights_fingerprint(ref.path)
-    if found != card.base.weights:
+    weights = weights_fingerprint(ref.path)
+    if weights != card.base.weights:
         raise BadInputError(
-            f"{whose}: its base's weights have sha256 {card.base.weights[:12]}, these have {found[:12]}"
+            f"{mismatch}: its base's weights have sha256 {card.base.weights[:12]}, these have {weights[:12]}"
         )
-
-
-def must_be_free(out: Path) -> None:
-    """Refuse to write where something lies.
-
-    Raises:
-        BadInputError: `out` is a file, or a folder that is not empty.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInputError(f"'{out}' exists already: expected a new or empty folder to write to")
 
 
 @contextmanager
 def copying(folder: Path) -> Iterator[Callable[[int], None]]:
-    """Show a copy's progress in megabytes; yields a function to be told of bytes."""
+    """Show a copy's progress in megabytes; yields a function that takes the bytes copied."""
     total = sum((folder / name).stat().st_size for name in weight_files(folder))
     done = 0
     with progress("write weights", -(-total // 10**6), "MB") as show:

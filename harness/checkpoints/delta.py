@@ -1,7 +1,7 @@
 """Expert deltas: the new values of the trained experts, and putting them into a model.
 
-A delta holds whole values, not differences, in the checkpoint's dtype: what is evaluated in memory is bit for
-bit what a merged checkpoint holds.
+A delta holds whole values, not differences, in the checkpoint's dtype: the weights evaluated in memory are bit for
+bit those of a merged checkpoint.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def check_delta(moe: MoEModel, delta: ExpertDelta) -> None:
 
 
 def save_delta(delta: ExpertDelta, path: Path) -> None:
-    """Write a delta as safetensors; base and expert numbers stand in the file's metadata."""
+    """Write a delta as safetensors; base and expert numbers are in the file's metadata."""
     from safetensors.torch import save_file
 
     tensors = {
@@ -128,7 +128,7 @@ def load_delta(path: Path) -> ExpertDelta:
     """Read a delta.
 
     Raises:
-        BadInputError: the file is cut short or is not a delta.
+        BadInputError: the file is truncated or is not a delta.
     """
     from safetensors import SafetensorError, safe_open
 

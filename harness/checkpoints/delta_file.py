@@ -44,7 +44,7 @@ class DeltaBase(_Part):
 
 
 class DeltaCard(_Part):
-    """What `delta.json` says; a run adds the settings, examples and steps of the training."""
+    """The content of `delta.json`; a run adds the settings, examples and steps of the training."""
 
     schema_version: Literal[1]
     base: DeltaBase
@@ -73,7 +73,7 @@ def write_delta(
         delta: the trained experts.
         moe: the model that they were trained in.
         ref: its checkpoint.
-        details: what else delta.json should say about the training.
+        details: more about the training for delta.json.
     """
     save_delta(delta, folder / TENSORS)
     layer = moe.layer(min(delta.experts))
@@ -84,7 +84,7 @@ def write_delta(
             name=ref.name,
             fingerprint=delta.base,
             weights=weights_fingerprint(ref.path),
-            experts=_stored_experts(ref, delta),
+            experts=digest_of_replaced(ref, delta),
         ),
         model_type=moe.model.config.model_type,
         experts=delta.experts,
@@ -99,11 +99,15 @@ def write_delta(
     )
 
 
-def _stored_experts(ref: ModelRef, delta: ExpertDelta) -> str | None:
+def digest_of_replaced(ref: ModelRef, delta: ExpertDelta) -> str | None:
+    """Return sha256 over the values that a delta replaces in a checkpoint; None where its layout cannot be followed.
+
+    The reason is shown when the delta is applied.
+    """
     try:
         return StoredExperts(ref).digest(delta.selected())
     except UntraceableError:
-        return None  # said again, with the reason, by whoever applies the delta
+        return None
 
 
 def find_delta(path: Path) -> Path:
@@ -135,10 +139,10 @@ def read_delta(path: Path) -> tuple[DeltaCard, ExpertDelta]:
     """
     folder = find_delta(path)
     card = read_json_as(folder / CARD, DeltaCard)
-    found = sha256(folder / TENSORS)
-    if found != card.sha256:
+    digest = sha256(folder / TENSORS)
+    if digest != card.sha256:
         raise BadInputError(
-            f"{folder / TENSORS} was cut short or changed: its sha256 is {found[:12]}, {CARD} says {card.sha256[:12]}"
+            f"{folder / TENSORS} was cut short or changed: its sha256 is {digest[:12]}, {CARD} says {card.sha256[:12]}"
         )
     delta = load_delta(folder / TENSORS)
     if (delta.base, delta.experts) != (card.base.fingerprint, card.experts):

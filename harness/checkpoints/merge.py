@@ -36,7 +36,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", "
 
 @dataclass(frozen=True)
 class Merged:
-    """What writing a merged checkpoint did.
+    """The result of writing a merged checkpoint.
 
     Attributes:
         method: "streamed", expert by expert; or "loaded", by transformers with the whole model in memory.
@@ -51,21 +51,6 @@ class Merged:
     total_bytes: int
 
 
-def check_disk(ref: ModelRef, place: Path) -> None:
-    """Make sure that a merged checkpoint has room in a folder.
-
-    Raises:
-        HarnessError: it has not.
-    """
-    needed = sum(file.stat().st_size for file in ref.path.glob("*.safetensors"))
-    free = shutil.disk_usage(place).free
-    if free < 1.05 * needed:
-        raise HarnessError(
-            f"the merged checkpoint takes {needed / 1e9:.1f} GB, {place} has {free / 1e9:.1f} GB free: "
-            "make room or choose another --output"
-        )
-
-
 def write_merged(
     ref: ModelRef,
     delta: ExpertDelta,
@@ -78,15 +63,18 @@ def write_merged(
         ref: the base.
         delta: the new experts.
         out: folder to write.
-        advance: told of the bytes of weights that were copied.
+        advance: called with the bytes of weights that were copied.
 
     Raises:
         BadInputError: the checkpoint is quantized, or the delta does not fit it.
         HarnessError: the disk is too small, or what was written reads back otherwise.
     """
     refuse_quantized(ref.path)
+    total = sum((ref.path / name).stat().st_size for name in weight_files(ref.path))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _check_disk(total, out.absolute().parent)
     with pieces_of(ref, delta, out.absolute().parent) as (method, pieces):
-        total = copy_checkpoint(ref.path, out, advance)
+        _copy_checkpoint(ref.path, out, advance)
         written = places(out)
         tensors: set[str] = set()
         changed = 0
@@ -104,7 +92,7 @@ def write_merged(
 def pieces_of(
     ref: ModelRef, delta: ExpertDelta, room: Path
 ) -> Iterator[tuple[Literal["streamed", "loaded"], Iterator[Piece]]]:
-    """Give what a delta puts in place of the stored tensors of its base, one expert's part at a time.
+    """Give the pieces that a delta puts in place of its base's stored tensors, one expert's part at a time.
 
     Args:
         ref: the base.
@@ -123,45 +111,39 @@ def pieces_of(
         with tempfile.TemporaryDirectory(prefix=".merge-", dir=room) as temporary:
             yield "loaded", _through_transformers(ref, delta, Path(temporary))
     else:
-        yield "streamed", _streamed(stored, delta)
+        yield (
+            "streamed",
+            (piece for expert, name, value in delta.values() for piece in stored.pieces(expert, name, value)),
+        )
 
 
-def copy_checkpoint(source: Path, out: Path, advance: Callable[[int], None] | None = None) -> int:
-    """Copy a checkpoint's files, weights and all that belongs to them; returns the bytes of the weights.
-
-    Raises:
-        HarnessError: the disk is too small.
-    """
-    names = weight_files(source)
-    total = sum((source / name).stat().st_size for name in names)
-    out.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(out).free
-    if free < 1.05 * total:
+def _check_disk(needed: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < 1.05 * needed:
         raise HarnessError(
-            f"the merged checkpoint takes {total / 1e9:.1f} GB, {out.parent} has {free / 1e9:.1f} GB free: "
+            f"the merged checkpoint takes {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: "
             "make room or choose another place"
         )
+
+
+def _copy_checkpoint(source: Path, out: Path, advance: Callable[[int], None] | None) -> None:
+    """Copy a checkpoint's files, weights and everything beside them."""
+    out.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):
         if file.is_file() and (file.name == INDEX or not file.name.endswith(_WEIGHTS)):
             shutil.copyfile(file, out / file.name)
     if (source / "additional_chat_templates").is_dir():
         shutil.copytree(source / "additional_chat_templates", out / "additional_chat_templates")
-    for name in names:
+    for name in weight_files(source):
         with (source / name).open("rb") as old, (out / name).open("wb") as new:
             while chunk := old.read(_CHUNK):
                 new.write(chunk)
                 if advance is not None:
                     advance(len(chunk))
-    return total
-
-
-def _streamed(stored: StoredExperts, delta: ExpertDelta) -> Iterator[Piece]:
-    for expert, name, value in delta.values():
-        yield from stored.pieces(expert, name, value)
 
 
 def _check_round_trip(stored: StoredExperts, delta: ExpertDelta) -> None:
-    """Make sure that the way from the files to the model and back is the identity, on the base's own experts.
+    """Make sure that converting from the files to the model and back is the identity, on the base's own experts.
 
     Raises:
         UntraceableError: it is not.
@@ -169,7 +151,7 @@ def _check_round_trip(stored: StoredExperts, delta: ExpertDelta) -> None:
     """
     for expert, name, value in delta.values():
         own = stored.value(expert, name)
-        if value.dtype != own.dtype and not _exact(value, own.dtype):
+        if value.dtype != own.dtype and not torch.equal(value.to(own.dtype).to(value.dtype), value):
             raise BadInputError(
                 f"layer {expert.layer} expert {expert.expert}, {name}: the delta's values are {value.dtype}, "
                 f"{stored.folder} stores {own.dtype}, which cannot hold them"
@@ -181,15 +163,11 @@ def _check_round_trip(stored: StoredExperts, delta: ExpertDelta) -> None:
                 )
 
 
-def _exact(value: torch.Tensor, dtype: torch.dtype) -> bool:
-    return torch.equal(value.to(dtype).to(value.dtype), value)
-
-
 def _read_back(written: ModelRef, delta: ExpertDelta) -> None:
     stored = StoredExperts(written)
     for expert, name, value in delta.values():
-        found = stored.value(expert, name)
-        if bytes_of(found) != bytes_of(value.to(found.dtype)):
+        written_value = stored.value(expert, name)
+        if bytes_of(written_value) != bytes_of(value.to(written_value.dtype)):
             raise HarnessError(
                 f"{written.path}: layer {expert.layer} expert {expert.expert}, {name} reads back other values than "
                 "the delta's"
@@ -211,10 +189,8 @@ def _through_transformers(ref: ModelRef, delta: ExpertDelta, temporary: Path) ->
         )
     selected = set(delta.selected())
     for name in old:
-        if old[name].read_bytes() == new[name].read_bytes():
-            continue
-        value = new[name].read()
-        strange = [key for key in experts_that_differ(name, old[name].read(), value) if key not in selected]
-        if strange:
+        differing = list(experts_that_differ(name, old[name], new[name]))
+        if any(key not in selected for key in differing):
             raise HarnessError(f"transformers changed {name} of {folder}, which the delta does not touch")
-        yield Piece(name, None, value)
+        if differing:
+            yield Piece(name, None, new[name].read())

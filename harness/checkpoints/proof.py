@@ -1,7 +1,7 @@
 """Checkpoints on disk: their identity, and the proof that training changed nothing but the trained experts.
 
 The proof reads both checkpoints back from disk and compares the stored bytes, so that a NaN equals itself and -0.0
-is not 0.0. It recognises experts by their tensors' names, one tensor an expert (`...experts.7.up_proj.weight`)
+is not 0.0. It recognises experts by their tensors' names, one tensor per expert (`...experts.7.up_proj.weight`)
 or one tensor for all (`...experts.gate_up_proj`, `...experts.fc1.weight`, the expert on dimension 0). A tensor that
 it can't assign to an expert must be equal: an unknown layout makes the proof fail, never pass.
 """
@@ -14,18 +14,14 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.base.files import sha256
 from harness.models.auto import load_weights
-from harness.models.weights import weight_files
-
-if TYPE_CHECKING:
-    import torch
+from harness.models.weights import Place, places, weight_files
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
 _ONE_EXPERT = re.compile(r"\.experts\.(\d+)\.")
@@ -44,7 +40,7 @@ ExpertKey = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class CheckpointDifference:
-    """What differs between two checkpoints.
+    """The differences between two checkpoints.
 
     Attributes:
         experts: names of the differing tensors, by (layer, expert).
@@ -87,8 +83,8 @@ def frozen_unchanged(base: Path, merged: Path, trained: Set[ExpertKey]) -> Froze
         trained: (layer, expert) of the experts that may differ.
 
     Raises:
-        BadInputError: a folder holds no safetensors weights.
-        HarnessError: a checkpoint is incomplete, or the two have no tensor in common.
+        BadInputError: a folder holds no safetensors weights, or a file is missing or not whole.
+        HarnessError: the two have no tensor in common.
     """
     difference = compare_checkpoints(base, merged)
     untrained = [
@@ -108,41 +104,42 @@ def frozen_unchanged(base: Path, merged: Path, trained: Set[ExpertKey]) -> Froze
 
 
 def compare_checkpoints(base: Path, merged: Path) -> CheckpointDifference:
-    """Compare two checkpoints on disk, one tensor in memory at a time.
+    """Compare two checkpoints on disk, with one tensor of each in memory at a time.
 
     Where the tensors' names differ, because the two were written by different programs or versions, both are
     loaded by transformers and written with the names that they have in memory.
 
     Raises:
-        BadInputError: a folder holds no safetensors weights.
-        HarnessError: a checkpoint is incomplete, or the two have no tensor in common.
+        BadInputError: a folder holds no safetensors weights, or a file is missing or not whole.
+        HarnessError: the two have no tensor in common.
     """
+    old, new = places(base), places(merged)
+    missing: set[str] = set()
+    added: set[str] = set()
+    converted = old.keys() != new.keys()
     with ExitStack() as stack:
-        ours, theirs = (stack.enter_context(_open(path)) for path in (base, merged))
-        converted = ours.keys() != theirs.keys()
-        missing: set[str] = set()
-        added: set[str] = set()
         if converted:
             # Beside the merged model, where there is room for a model.
-            place = tempfile.TemporaryDirectory(prefix=".compare-", dir=merged.absolute().parent)
-            folder = Path(stack.enter_context(place))
-            old, new = _rewrite(base, folder / "base"), _rewrite(merged, folder / "merged")
-            missing, added = new.invented - old.invented, new.ignored - old.ignored
-            ours, theirs = (stack.enter_context(_open(folder / name)) for name in ("base", "merged"))
-        shared = ours.keys() & theirs.keys()
+            room = tempfile.TemporaryDirectory(prefix=".compare-", dir=merged.absolute().parent)
+            folder = Path(stack.enter_context(room))
+            lacked, ignored = _rewrite(base, folder / "base")
+            lacked_now, ignored_now = _rewrite(merged, folder / "merged")
+            missing, added = lacked_now - lacked, ignored_now - ignored
+            old, new = places(folder / "base"), places(folder / "merged")
+        shared = old.keys() & new.keys()
         if not shared:
             raise HarnessError(f"{base} and {merged} have no tensor in common: not the same kind of model")
-        experts: dict[ExpertKey, list[str]] = {}
-        missing |= ours.keys() - theirs.keys()
-        added |= theirs.keys() - ours.keys()
+        missing |= old.keys() - new.keys()
+        added |= new.keys() - old.keys()
         others = [f"{name}: missing from the merged model" for name in sorted(missing)]
         others += [f"{name}: not in the base model" for name in sorted(added)]
+        experts: dict[ExpertKey, list[str]] = {}
         for name in sorted(shared - missing):
-            first, second = (side[name].get_tensor(name) for side in (ours, theirs))
-            if first.dtype != second.dtype or first.shape != second.shape:
-                others.append(f"{name}: was {_kind(first)}, is {_kind(second)}")
+            was, now = old[name], new[name]
+            if (was.dtype, was.shape) != (now.dtype, now.shape):
+                others.append(f"{name}: was {was.kind}, is {now.kind}")
                 continue
-            for key in experts_that_differ(name, first, second):
+            for key in experts_that_differ(name, was, now):
                 if key is None:
                     others.append(f"{name}: differs")
                 else:
@@ -154,7 +151,7 @@ def compare_checkpoints(base: Path, merged: Path) -> CheckpointDifference:
 def model_fingerprint(path: Path) -> str:
     """Return the identity of a checkpoint: sha256 over its weights, configuration, tokenizer and chat template.
 
-    Files are hashed once a process, as long as their size and time stay the same.
+    Files are hashed once per process, as long as their size and time stay the same.
 
     Raises:
         BadInputError: the folder holds no config.json.
@@ -169,7 +166,7 @@ def model_fingerprint(path: Path) -> str:
 def weights_fingerprint(path: Path) -> str:
     """Return the identity of a checkpoint's weights alone: sha256 over its safetensors files.
 
-    What a delta belongs to: another chat template or a README beside the weights makes no other base of them.
+    A delta belongs to these: another chat template or a README beside the weights does not change its base.
 
     Raises:
         BadInputError: the folder holds no safetensors weights.
@@ -202,56 +199,24 @@ def _cached_digest(file: Path, _size: int, _mtime_ns: int) -> str:
     return sha256(file)
 
 
-@contextmanager
-def _open(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield, for each tensor's name, the open file that holds it."""
-    from safetensors import SafetensorError, safe_open
+def _rewrite(source: Path, folder: Path) -> tuple[set[str], set[str]]:
+    """Write a checkpoint with the names that its tensors have in memory.
 
-    with ExitStack() as stack:
-        tensors: dict[str, Any] = {}
-        for name in weight_files(folder):
-            try:
-                file = stack.enter_context(safe_open(folder / name, framework="pt"))
-            except (OSError, SafetensorError) as error:
-                raise HarnessError(f"{folder / name}: not a whole safetensors file ({error})") from error
-            tensors.update(dict.fromkeys(file.keys(), file))
-        yield tensors
-
-
-class _Rewritten(NamedTuple):
-    invented: set[str]
-    """Names that the checkpoint lacked, for which transformers made up values."""
-    ignored: set[str]
-    """Names that transformers has no place for."""
-
-
-def _rewrite(source: Path, folder: Path) -> _Rewritten:
-    """Write a checkpoint with the names that its tensors have in memory."""
+    Returns:
+        Names that it lacked, for which transformers made up values, and names that transformers has no place for.
+    """
     model, report = load_weights(source)
     model.save_pretrained(folder, save_original_format=False)
-    return _Rewritten(set(report["missing_keys"]), set(report["unexpected_keys"]))
+    return set(report["missing_keys"]), set(report["unexpected_keys"])
 
 
-def experts_that_differ(name: str, first: torch.Tensor, second: torch.Tensor) -> Iterator[ExpertKey | None]:
+def experts_that_differ(name: str, old: Place, new: Place) -> Iterator[ExpertKey | None]:
     """Yield the experts whose part of a tensor differs, or None for a tensor that is no expert's."""
     layers = _LAYER.findall(name)
     one = _ONE_EXPERT.search(name)
-    if layers and one is None and _ALL_EXPERTS.search(name) and first.ndim >= 2:
-        for expert, (left, right) in enumerate(zip(first, second, strict=True)):
-            if not _same_bytes(left, right):
+    if layers and one is None and _ALL_EXPERTS.search(name) and len(old.shape) >= 2:
+        for expert in range(old.shape[0]):
+            if old.row(expert).read_bytes() != new.row(expert).read_bytes():
                 yield int(layers[-1]), expert
-    elif not _same_bytes(first, second):
+    elif old.read_bytes() != new.read_bytes():
         yield (int(layers[-1]), int(one[1])) if layers and one else None
-
-
-def _same_bytes(first: torch.Tensor, second: torch.Tensor) -> bool:
-    import torch
-
-    def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.contiguous().reshape(-1).view(torch.uint8)
-
-    return torch.equal(as_bytes(first), as_bytes(second))
-
-
-def _kind(tensor: torch.Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +30,7 @@ class Answer:
     def is_truncated(self) -> bool:
         """Whether the token limit ended it."""
         return self.finish_reason == "length"
+
+    def row(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return asdict(self)

@@ -1,23 +1,22 @@
-"""What an engine is: prompts in, answers and routing out, the same whichever library runs the model.
+"""The engine protocol: prompts in, answers and routing out, whichever library runs the model.
 
 An engine is one file: an `Engine`, and an `EngineKind` that says before a run starts whether it can be used. It is
-added with `ENGINES.add(name, kind)`, and nothing else has to know its name.
+added with `ENGINES.add(name, kind)`; no other code names it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from harness.base.fingerprint import fingerprint
 from harness.base.registry import Registry
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from harness.config import RunConfig
+    from harness.data.answer import Answer
     from harness.data.prompts import Prompt
     from harness.engines.chat import ChatTemplate
     from harness.engines.in_memory import ModelInMemory
@@ -28,32 +27,16 @@ if TYPE_CHECKING:
     from harness.routing.tokens import RoutedTokens
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """One answer, as it is kept in responses/TASK.jsonl."""
-
-    id: str
-    prompt: str
-    response: str
-    finish_reason: Literal["stop", "length"]
-    prompt_tokens: int
-    generated_tokens: int
-
-    def row(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
 class BatchResult(NamedTuple):
     """The answers of one batch, and its routing where that was asked for."""
 
-    responses: list[Response]
+    responses: list[Answer]
     routing: RoutingCounts | None = None
     tokens: RoutedTokens | None = None
 
 
 class Sampling(NamedTuple):
-    """Several sampled answers a prompt instead of one greedy one.
+    """Several sampled answers per prompt instead of one greedy one.
 
     Their ids are the prompt's with #1, #2, ... behind it; each counts the routing of the prompt again.
     """
@@ -63,18 +46,50 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
     seed: int = 0
 
+    def seed_for(self, ids: Sequence[str]) -> int:
+        """Return the seed of the prompts with these ids, drawn together."""
+        return int(fingerprint([self.seed, list(ids)])[:15], 16)
+
+
+class Decoding(NamedTuple):
+    """How one batch is answered.
+
+    Attributes:
+        max_new_tokens: the longest answer.
+        capture: how much of the routing to keep: counts, also single tokens, also router logits; None for nothing.
+        sampling: draw several answers per prompt; None for greedy decoding.
+    """
+
+    max_new_tokens: int
+    capture: Record | None = None
+    sampling: Sampling | None = None
+
 
 class Engine(Protocol):
-    """Lets a model answer prompts."""
+    """Lets a model answer prompts.
+
+    Attributes:
+        name: as `--engine` and the registry have it.
+        chat: renders prompts.
+        batch_size: prompts per batch.
+    """
 
     name: str
     chat: ChatTemplate
+    batch_size: int
 
     def batches(
         self, prompts: Sequence[Prompt], system_prompt: str | None = None, opening: str = ""
     ) -> list[list[Prompt]]:
-        """Share prompts out into batches, always the same ones; a resumed run goes on with the next batch."""
-        ...
+        """Share prompts out into batches of similar length, the longest first (they need the most memory).
+
+        They are always the same ones, so that a resumed run continues with the next batch.
+        """
+        texts = [prompt.text for prompt in prompts]
+        lengths = [len(ids) for ids in self.chat.tokens(texts, system_prompt, opening)]
+        order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], prompts[i].id))
+        size = self.batch_size
+        return [[prompts[i] for i in order[at : at + size]] for at in range(0, len(order), size)]
 
     def generate(
         self,
@@ -85,20 +100,27 @@ class Engine(Protocol):
         sampling: Sampling | None = None,
         opening: str = "",
     ) -> Iterator[BatchResult]:
-        """Answer batch after batch, greedily unless told to sample.
+        """Answer batch after batch, greedily unless asked to sample.
 
         Args:
             batches: from `batches`.
             max_new_tokens: the longest answer.
-            system_prompt: told to the model first.
+            system_prompt: given to the model first.
             capture: how much of the routing to keep: counts, also single tokens, also router logits.
-            sampling: draw several answers a prompt.
+            sampling: draw several answers per prompt.
             opening: the beginning of every answer, given to the model; the responses are what follows it.
 
         Raises:
-            HarnessError: out of memory (says which knob to turn), or routing that cannot be trusted.
+            HarnessError: out of memory (names the setting to lower), or routing that cannot be trusted.
         """
-        ...
+        how = Decoding(max_new_tokens, capture, sampling)
+        for batch in batches:
+            tokens = self.chat.tokens([prompt.text for prompt in batch], system_prompt, opening)
+            yield self.answer(batch, tokens, how)
+
+    def answer(self, batch: Sequence[Prompt], tokens: list[list[int]], how: Decoding) -> BatchResult:
+        """Answer one batch, whose rendered prompts are these tokens."""
+        raise NotImplementedError
 
     def serving(self, made: Prepared, scratch: Path) -> AbstractContextManager[None]:
         """Answer as a variant inside the block; afterwards as base again.
@@ -122,7 +144,7 @@ class Engine(Protocol):
         ...
 
     def record(self) -> dict[str, Any] | None:
-        """Return what is served at the moment, for served.json; None where the run itself says it already."""
+        """Return what is served at the moment, for served.json; None where run.json already records it."""
         return None
 
     def close(self) -> None:
@@ -131,7 +153,7 @@ class Engine(Protocol):
 
 
 class EngineKind(Protocol):
-    """What a run asks of an engine before it opens it.
+    """What a run needs to know about an engine before it opens it.
 
     Attributes:
         name: as `--engine` and the registry have it.
@@ -161,7 +183,7 @@ class EngineKind(Protocol):
         return None
 
     def why_not_servable(self, made: Prepared) -> str | None:
-        """Return why the engine cannot answer as a variant, of which nothing has been made yet, or None."""
+        """Return why the engine cannot answer as a variant, or None; nothing has been made of the variant yet."""
         return None
 
     def identity(self, config: RunConfig) -> Mapping[str, Any]:
@@ -169,11 +191,11 @@ class EngineKind(Protocol):
         return {}
 
     def device_of_model(self, config: RunConfig) -> str:
-        """Return the device for the model in this process, which trains and is analysed whatever answers."""
+        """Return the device for the model in this process, which serves training and analysis under any engine."""
         return config.device
 
     def open(self, config: RunConfig, model: ModelInMemory, prompts: Sequence[Prompt]) -> Engine:
-        """Return the engine; what is slow waits for the first question.
+        """Return the engine; slow work waits for the first question.
 
         Args:
             config: the run's settings.
@@ -186,57 +208,3 @@ class EngineKind(Protocol):
 ENGINES: Registry[EngineKind] = Registry("engine")
 ENGINES.add("transformers", "harness.engines.transformers:TRANSFORMERS")
 ENGINES.add("vllm", "harness.engines.vllm.kind:VLLM")
-
-
-def longest_first(
-    prompts: Sequence[Prompt],
-    chat: ChatTemplate,
-    size: int,
-    system_prompt: str | None = None,
-    opening: str = "",
-) -> list[list[Prompt]]:
-    """Share prompts out into batches of similar length, the longest first (they need the most memory)."""
-    texts = [prompt.text for prompt in prompts]
-    lengths = [len(ids) for ids in chat.tokens(texts, system_prompt, opening)]
-    order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], prompts[i].id))
-    return [[prompts[i] for i in order[at : at + size]] for at in range(0, len(order), size)]
-
-
-def answer_ids(batch: Sequence[Prompt], sampling: Sampling | None) -> tuple[list[Prompt], list[str]]:
-    """Return, for each answer to a batch in order, what was asked and what the answer is called."""
-    if sampling is None:
-        return list(batch), [prompt.id for prompt in batch]
-    numbered = [(prompt, i + 1) for prompt in batch for i in range(sampling.answers)]
-    return [prompt for prompt, _ in numbered], [f"{prompt.id}#{i}" for prompt, i in numbered]
-
-
-def make_responses(
-    asked: Sequence[Prompt],
-    ids: Sequence[str],
-    prompt_tokens: Sequence[int],
-    answers: Sequence[Sequence[int]],
-    ends: set[int],
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[Response]:
-    """Turn tokens into responses.
-
-    Args:
-        asked: the prompt of each answer.
-        ids: what each answer is called.
-        prompt_tokens: how long each rendered prompt is.
-        answers: the tokens of each answer, its end token included.
-        ends: tokens that end an answer.
-        tokenizer: the model's.
-    """
-    texts = tokenizer.batch_decode([list(row) for row in answers], skip_special_tokens=True)
-    return [
-        Response(
-            id=name,
-            prompt=prompt.text,
-            response=text.strip(),
-            finish_reason="stop" if row[-1] in ends else "length",
-            prompt_tokens=int(n),
-            generated_tokens=len(row),
-        )
-        for prompt, name, text, row, n in zip(asked, ids, texts, answers, prompt_tokens, strict=True)
-    ]

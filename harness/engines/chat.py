@@ -28,7 +28,7 @@ class ChatTemplate:
         self.arguments = dict(arguments or {})
 
     def render(self, prompt: str, system_prompt: str | None = None, opening: str = "") -> str:
-        """Return the text that ends where the model's answer begins, or goes on after an opening given to it.
+        """Return the text that ends where the model's answer begins, or continues an opening given to it.
 
         A template without a system role gets the system prompt before the user's message.
         """
@@ -41,7 +41,7 @@ class ChatTemplate:
         return self._apply(messages) + opening
 
     def has_system_role(self) -> bool:
-        """Say whether the template shows a system message; some raise, some drop it without a word."""
+        """Say whether the template shows a system message; some raise an error, some drop it silently."""
         from jinja2 import TemplateError
 
         try:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from harness.config import RunConfig
 
 AUTO = "auto"
-_OTHERWISE = "transformers"
 
 
 def choose_engine(config: RunConfig, device: str) -> EngineKind:
@@ -27,13 +26,13 @@ def choose_engine(config: RunConfig, device: str) -> EngineKind:
     setting = config.engine
     if setting != AUTO and setting not in ENGINES:
         raise BadInputError(f"unknown engine '{setting}': {nearest(setting, [*ENGINES, AUTO])}")
-    kind = ENGINES.get(_best_on(device) if setting == AUTO else setting)
+    if setting == AUTO:
+        name = next((name for name in ENGINES if ENGINES.get(name).is_best_on(device)), "transformers")
+    else:
+        name = setting
+    kind = ENGINES.get(name)
     reason = kind.why_unusable(config, device)
     if reason is not None:
         # `auto` as well: who installed a faster engine wants to know why it is not used.
         raise BadInputError(f"engine = {setting}: {reason}")
     return kind
-
-
-def _best_on(device: str) -> str:
-    return next((name for name in ENGINES if ENGINES.get(name).is_best_on(device)), _OTHERWISE)

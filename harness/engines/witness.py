@@ -1,6 +1,6 @@
-"""Whether an engine serves the weights it was told to: its log-probabilities beside those of transformers.
+"""Whether an engine serves the intended weights: its log-probabilities beside those of transformers.
 
-vLLM reads a checkpoint by its own code, and has served wrong weights after a reload without a word.
+vLLM reads a checkpoint by its own code, and has silently served wrong weights after a reload.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PROMPTS = 4
 
 @dataclass(frozen=True)
 class Witness:
-    """What transformers says of some texts, with the weights that are to be served.
+    """Log-probabilities by transformers for some texts, with the weights that are to be served.
 
     Attributes:
         texts: token ids.
@@ -66,13 +66,13 @@ class Agreement:
         return self.gap <= self.tolerance
 
     @property
-    def telling(self) -> bool:
+    def would_notice_base(self) -> bool:
         """Whether the base model's weights would have been noticed."""
         return self.from_base is None or self.from_base > 2 * self.tolerance
 
 
 class Witnesses:
-    """What the model in memory says, as base and as a variant, of a few prompts answered by a refusal.
+    """Witnesses from the model in memory, as base and as a variant, on a few prompts answered by a refusal.
 
     Args:
         model: the run's model, which is loaded when a witness is asked for.
@@ -110,9 +110,9 @@ class Witnesses:
         ]
         # A refusal behind harmful and benign prompts alike: what variants differ in.
         answers = refusals_for(asked, self.seed)
-        read = self.chat.tokens([prompt.text for prompt in asked])
-        said = self.chat.tokenizer(answers, add_special_tokens=False)["input_ids"]
-        texts = [[*prompt, *answer] for prompt, answer in zip(read, said, strict=True)]
+        prompt_ids = self.chat.tokens([prompt.text for prompt in asked])
+        answer_ids = self.chat.tokenizer(answers, add_special_tokens=False)["input_ids"]
+        texts = [[*prompt, *answer] for prompt, answer in zip(prompt_ids, answer_ids, strict=True)]
         texts = [ids for ids in texts if len(ids) < self.longest]
         loaded = self.model.loaded
         dtype = str(next(loaded.moe.model.parameters()).dtype).removeprefix("torch.")
@@ -124,18 +124,18 @@ def log_probs_of(loaded: LoadedModel, texts: Sequence[Sequence[int]]) -> list[li
     import torch
 
     model = loaded.moe.model
-    found = []
+    log_probs = []
     with torch.inference_mode():
         # One at a time: there are few, and padding cannot matter.
         for ids in texts:
             tokens = torch.tensor([list(ids)], device=loaded.device)
             logits = model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
-            found.append(logits.log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0].tolist())
-    return found
+            log_probs.append(logits.log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0].tolist())
+    return log_probs
 
 
 def agreement(served: Sequence[Sequence[float]], witness: Witness) -> Agreement:
-    """Compare what an engine says of the witness's texts with what transformers said."""
+    """Compare an engine's log-probabilities of the witness's texts with those of transformers."""
     return Agreement(
         gap=_mean_gap(served, witness.log_probs),
         tolerance=_TOLERANCE.get(witness.dtype, _TOLERANCE_OF_HALF),

@@ -1,9 +1,8 @@
-"""Which of transformers' classes holds a configuration's language model, and its outline without weights."""
+"""The class of transformers that holds a configuration's language model, and the model without its weights."""
 
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, nearest
-from harness.models.decoding import plain_forward
+from harness.models.decoding import plain_forward, read_object
 from harness.models.unserved import why_refused
 from harness.models.weights import Place, places
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedConfig, PreTrainedModel
 
-# One tensor per expert: what is before the expert's number, the number, what is behind it.
+# One tensor per expert: the part before the expert's number, the number, the part after it.
 _NUMBERED = re.compile(r"(.*\.experts\.)(\d+)(\..*)")
 
 
@@ -32,22 +31,15 @@ def read_config_file(folder: Path) -> dict[str, Any]:
         BadInputError: no such file, no JSON object, a model type that is not known, or one that is refused.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInputError(
-            f"{folder} holds no config.json: expected a transformers checkpoint folder"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise BadInputError(f"{path} is not a JSON object: expected a model's configuration")
+    if not path.is_file():
+        raise BadInputError(f"{folder} holds no config.json: expected a transformers checkpoint folder")
+    config = read_object(path, "a model's configuration")
     check_kind(config)
     return config
 
 
 def check_kind(config: Mapping[str, Any]) -> None:
-    """Refuse what can be refused before anything is built.
+    """Refuse a configuration that cannot be served before anything is built.
 
     Raises:
         BadInputError: names the reason.
@@ -95,7 +87,7 @@ def auto_class(config: PreTrainedConfig) -> Any:
 
 @contextmanager
 def _one_line(folder: Path) -> Iterator[None]:
-    """Turn what transformers raises about a configuration or its weights into one line."""
+    """Turn an error of transformers about a configuration or its weights into one line."""
     import torch
 
     try:
@@ -133,7 +125,7 @@ def check_weights(model: PreTrainedModel, folder: Path) -> None:
     """Refuse weights that are not those of a model, from the headers of their files alone.
 
     transformers fills what a checkpoint lacks with random values. Here it loads tensors without values instead, so
-    that its own rules decide about renamed, fused, tied and left-out tensors. Of quantized weights, which it converts
+    that its own rules apply to renamed, fused, tied and left-out tensors. Of quantized weights, which it converts
     in other ways, only the files are checked; `load_whole` looks at the rest.
 
     Args:
@@ -184,7 +176,7 @@ def load_whole(kind: Any, folder: Path, **how: Any) -> PreTrainedModel:
 
 @contextmanager
 def _odd_expert_named(stored: Mapping[str, Place], folder: Path) -> Iterator[None]:
-    """Say which expert's tensor is not like the others where transformers fails to join them, which it does not say."""
+    """Name the expert whose tensor is unlike the others when transformers fails to join them; it does not name it."""
     try:
         yield
     except RuntimeError as error:
@@ -195,12 +187,12 @@ def _odd_expert_named(stored: Mapping[str, Place], folder: Path) -> Iterator[Non
 
 
 def _odd_expert(stored: Mapping[str, Place]) -> str | None:
-    """Return which expert's tensor is missing, or has another shape than those of its layer's other experts."""
+    """Name the expert's tensor that is missing, or whose shape differs from its layer's other experts."""
     layers: dict[str, dict[str, dict[int, tuple[int, ...]]]] = {}
     for name, place in stored.items():
-        found = _NUMBERED.fullmatch(name)
-        if found:
-            layers.setdefault(found[1], {}).setdefault(found[3], {})[int(found[2])] = place.shape
+        match = _NUMBERED.fullmatch(name)
+        if match:
+            layers.setdefault(match[1], {}).setdefault(match[3], {})[int(match[2])] = place.shape
     for layer, kinds in sorted(layers.items()):
         numbers = set().union(*kinds.values())
         for kind, shapes in sorted(kinds.items()):
@@ -214,7 +206,7 @@ def _odd_expert(stored: Mapping[str, Place]) -> str | None:
 
 
 def refuse_parts(report: Mapping[str, Any], name: Path | str) -> None:
-    """Refuse weights of which transformers reports that it filled some with random values.
+    """Refuse weights if transformers reports that it filled some with random values.
 
     Raises:
         BadInputError: the first tensor that is missing or has another shape.
@@ -248,13 +240,24 @@ def load_weights(folder: Path, trust_remote_code: bool = False) -> tuple[PreTrai
     return loaded
 
 
+def stored_dtype(folder: Path) -> str | None:
+    """Return the name of the dtype that a checkpoint's config.json gives its weights, if any."""
+    config = read_config_file(folder)
+    text = config.get("text_config")
+    nested = text.get("dtype") if isinstance(text, dict) else None
+    stored = nested or config.get("dtype") or config.get("torch_dtype")
+    return None if stored is None else str(stored)
+
+
 def quantization_of(folder: Path) -> str | None:
     """Return the method by which a checkpoint's weights are stored in a code instead of plain numbers, if any."""
     config = read_config_file(folder)
     for part in (config, config.get("text_config")):
-        found = part.get("quantization_config") if isinstance(part, dict) else None
-        if found:
-            return str(found.get("quant_method", "an unnamed method") if isinstance(found, dict) else found)
+        scheme = part.get("quantization_config") if isinstance(part, dict) else None
+        if scheme:
+            return str(
+                scheme.get("quant_method", "an unnamed method") if isinstance(scheme, dict) else scheme
+            )
     return None
 
 
@@ -272,7 +275,7 @@ def refuse_quantized(folder: Path) -> None:
 
 
 def config_of(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
-    """Return the configuration of a checkpoint whose kind can be served, asking nothing of forward passes.
+    """Return the configuration of a checkpoint whose kind can be served, set for plain forward passes.
 
     Raises:
         BadInputError: it cannot be used; says why.

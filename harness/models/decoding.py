@@ -1,7 +1,7 @@
-"""What a checkpoint says about decoding: the tokens that end an answer are followed, everything else is set aside.
+"""A checkpoint's settings for decoding: the tokens that end an answer are followed, everything else is set aside.
 
-Published checkpoints come with settings for chatting (sampling, penalties, beams) or left behind by a trainer
-(`use_cache: false`). Each would change answers or routing, so decoding is described here and never by the checkpoint.
+Published checkpoints come with settings for chatting (sampling, penalties, beams) or left by a trainer
+(`use_cache: false`). Each would change answers or routing, so decoding is defined here, never by the checkpoint.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
+from harness.base.schema import read_mapping
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 GENERATION_CONFIG = "generation_config.json"
 
-# What a configuration may ask of every forward pass, beside the architecture, and what the harness relies on.
+# What a configuration may ask of every forward pass besides the architecture, with the values that the harness needs.
 _FORWARD: dict[str, bool] = {
     "use_cache": True,
     "return_dict": True,
@@ -29,20 +30,6 @@ _FORWARD: dict[str, bool] = {
 }
 _TOKENS = {"eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id"}
 _ORIGIN = {"transformers_version", "_from_model_config", "_commit_hash", "_original_object_hash"}
-# Values that ask for nothing besides None, False, 0 and empty ones: older versions wrote them into every file.
-_NEUTRAL: dict[str, Any] = {
-    **_FORWARD,
-    **dict.fromkeys(("num_beams", "num_return_sequences", "num_beam_groups", "guidance_scale"), 1),
-    **dict.fromkeys(("temperature", "top_p", "typical_p", "length_penalty"), 1.0),
-    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), 1.0),
-    **{
-        "top_k": 50,
-        "max_length": 20,
-        "num_assistant_tokens": 20,
-        "num_assistant_tokens_schedule": "constant",
-    },
-    **{"assistant_confidence_threshold": 0.4, "assistant_lookbehind": 10, "target_lookbehind": 10},
-}
 _LONGEST_VALUE = 60
 
 
@@ -55,10 +42,10 @@ def end_tokens(
     tokenizer's.
 
     Raises:
-        BadInputError: there are none, or what is named is no token.
+        BadInputError: there are none, or one is no token id.
     """
     if (folder / GENERATION_CONFIG).is_file():
-        where, named = GENERATION_CONFIG, _settings(folder / GENERATION_CONFIG).get("eos_token_id")
+        where, named = GENERATION_CONFIG, read_object(folder / GENERATION_CONFIG).get("eos_token_id")
     else:
         where, named = "config.json", getattr(config, "eos_token_id", None)
         if named is None:
@@ -130,19 +117,24 @@ def set_aside(folder: Path) -> dict[str, Any]:
     """
     from transformers import GenerationConfig
 
-    config = _settings(folder / "config.json")
+    config = read_object(folder / "config.json")
     text = config.get("text_config")
     known = (vars(GenerationConfig()).keys() | _FORWARD.keys()) - _TOKENS - _ORIGIN
-    found = {
+    settings = {
         name: value
         for part in (config, text if isinstance(text, dict) else {})
         for name, value in part.items()
         if name in known
     }
     if (folder / GENERATION_CONFIG).is_file():
-        own = _settings(folder / GENERATION_CONFIG)
-        found |= {name: value for name, value in own.items() if name not in _TOKENS | _ORIGIN}
-    return {name: value for name, value in sorted(found.items()) if _asks_for_something(name, value)}
+        own = read_object(folder / GENERATION_CONFIG)
+        settings |= {name: value for name, value in own.items() if name not in _TOKENS | _ORIGIN}
+    neutral = _FORWARD | read_mapping(Path(__file__).with_name("neutral.yaml"))
+    return {
+        name: value
+        for name, value in sorted(settings.items())
+        if (value is not None and value != neutral[name] if name in neutral else value)
+    }
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
@@ -154,17 +146,16 @@ def in_words(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _asks_for_something(name: str, value: Any) -> bool:
-    if name in _NEUTRAL:
-        return value is not None and value != _NEUTRAL[name]
-    return bool(value)
+def read_object(path: Path, expected: str = "settings by name") -> dict[str, Any]:
+    """Return the JSON object in a file of a checkpoint.
 
-
-def _settings(path: Path) -> dict[str, Any]:
+    Raises:
+        BadInputError: it is no JSON, or not what is expected.
+    """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadInputError(f"{path} is not JSON: {error}") from error
     if not isinstance(settings, dict):
-        raise BadInputError(f"{path} is not a JSON object: expected settings by name")
+        raise BadInputError(f"{path} is not a JSON object: expected {expected}")
     return settings

@@ -1,4 +1,4 @@
-"""What a model's MoE layers are, as plain facts."""
+"""Plain facts about a model's MoE layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def inspect(moe: MoEModel) -> dict[str, Any]:
     """Return the facts about a model that choosing and training experts depends on.
 
     `moe_layers` are true layer indices; `trainable_if_selected` is the number of parameters of one expert, all
-    that selecting it makes trainable; `routers` says of how many layers the router's logits can be had.
+    that selecting it makes trainable; `routers` is the number of layers whose router logits can be recorded.
     """
     first = moe.layers[0]
     quantization = getattr(moe.model.config, "quantization_config", None)

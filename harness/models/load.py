@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError, first_line
-from harness.models.auto import auto_class, config_of, load_whole, outline, read_config_file
+from harness.models.auto import auto_class, config_of, load_whole, outline, stored_dtype
 from harness.models.decoding import end_tokens, greedy
 from harness.models.moe import MoEModel, find_moe
 
@@ -41,11 +40,17 @@ class LoadedModel:
     checkpoint_dtype: torch.dtype
 
     @property
-    def end_of_turn(self) -> int:
-        """The token that ends an answer."""
+    def ends(self) -> list[int]:
+        """The tokens that end an answer."""
         eos = self.moe.model.generation_config.eos_token_id
-        token = eos[0] if isinstance(eos, list) else eos
-        return int(token if token is not None else self.tokenizer.eos_token_id)
+        if eos is None:
+            eos = self.tokenizer.eos_token_id
+        return list(eos) if isinstance(eos, list) else [int(eos)]
+
+    @property
+    def end_of_turn(self) -> int:
+        """The token that ends an answer; the first of several."""
+        return self.ends[0]
 
 
 def resolve_model(name: str, trust_remote_code: bool = False) -> ModelRef:
@@ -58,45 +63,36 @@ def resolve_model(name: str, trust_remote_code: bool = False) -> ModelRef:
     Raises:
         BadInputError: there is no such model, or it was not built yet.
     """
-    return replace(_find(name), trust_remote_code=trust_remote_code)
-
-
-def _find(name: str) -> ModelRef:
     if name == "demo":
-        return _local(name, DEMO_FOLDER)
+        return ModelRef(name, DEMO_FOLDER, trust_remote_code)
     if name == "smol-moe":
         path = default_cache() / "smol-moe"
         if not (path / "config.json").is_file():
             raise BadInputError(
                 f"model 'smol-moe' is not in {path}: run `harness models build smol-moe` first"
             )
-        return _local(name, path)
+        return ModelRef(name, path, trust_remote_code)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _local(path.resolve().name, path)
+        if not (path / "config.json").is_file():
+            raise BadInputError(f"{path} holds no config.json: expected a transformers checkpoint folder")
+        return ModelRef(path.resolve().name, path, trust_remote_code)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise BadInputError(f"no model at '{name}': expected demo, smol-moe, a checkpoint folder or a hub id")
-    return _from_hub(name)
+    return ModelRef(name, _from_hub(name), trust_remote_code)
 
 
-def _local(name: str, path: Path) -> ModelRef:
-    if not (path / "config.json").is_file():
-        raise BadInputError(f"{path} holds no config.json: expected a transformers checkpoint folder")
-    return ModelRef(name, path)
-
-
-def _from_hub(name: str) -> ModelRef:
+def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
     try:
-        folder = snapshot_download(name, allow_patterns=patterns)
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
         # The hub client raises many kinds: whichever it was, the user named a model that cannot be had.
         raise BadInputError(
             f"model '{name}' is no local folder and the hub did not give it: {first_line(error)}"
         ) from error
-    return ModelRef(name, Path(folder))
 
 
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
@@ -144,7 +140,7 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
     """Load a model for evaluation.
 
     Args:
-        ref: what `resolve_model` found.
+        ref: from `resolve_model`.
         dtype: "auto" for the checkpoint's own, or float32, bfloat16, float16.
         device: "auto", "cpu", "cuda", "cuda:1".
 
@@ -156,7 +152,7 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
 
     # Before the weights: cheap, and the likelier mistake.
     tokenizer = load_tokenizer(ref)
-    stored = _stored_dtype(read_config_file(ref.path))
+    stored = stored_dtype(ref.path)
     config = config_of(ref.path, ref.trust_remote_code)
     ends = end_tokens(ref.path, config, tokenizer)
     target = pick_device(device)
@@ -175,13 +171,6 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
     model.eval().requires_grad_(False)
     checkpoint_dtype = getattr(torch, stored) if stored else next(model.parameters()).dtype
     return LoadedModel(ref, find_moe(model), tokenizer, target, checkpoint_dtype)
-
-
-def _stored_dtype(config: Mapping[str, Any]) -> str | None:
-    text = config.get("text_config")
-    nested = text.get("dtype") if isinstance(text, dict) else None
-    stored = nested or config.get("dtype") or config.get("torch_dtype")
-    return None if stored is None else str(stored)
 
 
 def outline_model(ref: ModelRef) -> MoEModel:

@@ -3,7 +3,7 @@
 transformers 5 decorates the fused experts class of every regular MoE family (`use_experts_implementation`).
 A decorated module holds all experts of a layer in tensors whose first dimension is the expert, and is called
 with the hidden states, the chosen experts and their weights. The adapter finds these modules; a list of model
-types is needed only for the exceptions (harness/models/unserved.py).
+types is needed only for the exceptions (harness/models/unserved.yaml).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class MoELayer:
         name: of the experts module.
         index: true index of the layer, dense layers counted too.
         experts: the decorated experts module.
-        router: the module whose weight has one row an expert, or None where there is none.
+        router: the module whose weight has one row per expert, or None where there is none.
         n_experts: E.
         weights: names of the fused tensors, each [E, ...].
         layout: how these are laid out.
@@ -90,7 +90,7 @@ class MoEModel:
 
     @property
     def layer_indices(self) -> list[int]:
-        """True layer indices, one an MoE layer."""
+        """True layer indices, one per MoE layer."""
         return [layer.index for layer in self.layers]
 
     @property
@@ -145,10 +145,10 @@ def find_moe(model: PreTrainedModel) -> MoEModel:
     indices = [layer.index for layer in layers]
     if len(set(indices)) < len(indices):
         twice = next(index for index in indices if indices.count(index) > 1)
-        raise BadInputError(f"{kind} has several experts modules in layer {twice}: expected one a layer")
+        raise BadInputError(f"{kind} has several experts modules in layer {twice}: expected one per layer")
     for what, values in (
         ("experts", {layer.n_experts for layer in layers}),
-        ("experts a token", {layer.experts_per_token for layer in layers}),
+        ("experts per token", {layer.experts_per_token for layer in layers}),
     ):
         if len(values) > 1:
             raise BadInputError(f"{kind} has layers of {sorted(values)} {what}: expected the same number")
@@ -156,8 +156,8 @@ def find_moe(model: PreTrainedModel) -> MoEModel:
 
 
 def _moe_layer(model: PreTrainedModel, name: str, experts: nn.Module) -> MoELayer:
-    found = _LAYER.findall(name)
-    if not found:
+    numbers = _LAYER.findall(name)
+    if not numbers:
         raise BadInputError(f"experts module '{name}' of '{model.config.model_type}' is in no numbered layer")
     n_experts = int(getattr(experts, "num_experts"))  # noqa: B009 (nn.Module types attributes as Tensor | Module)
     weights = tuple(
@@ -168,7 +168,7 @@ def _moe_layer(model: PreTrainedModel, name: str, experts: nn.Module) -> MoELaye
     block = model.get_submodule(name.rpartition(".")[0])
     return MoELayer(
         name=name,
-        index=int(found[-1]),
+        index=int(numbers[-1]),
         experts=experts,
         router=_router(block, n_experts),
         n_experts=n_experts,
@@ -185,9 +185,9 @@ def _gates(block: nn.Module) -> list[nn.Module]:
 
 
 def _router(block: nn.Module, n_experts: int) -> nn.Module | None:
-    """Return the routing module whose weight has one row an expert, which may lie inside another.
+    """Return the routing module whose weight has one row per expert, which may lie inside another.
 
-    Rows that are no experts (inkling's shared ones) make the weight another's: then there is none.
+    Rows that are no experts (inkling's shared ones) make the weight unusable: then there is no router.
     """
     for gate in _gates(block):
         for module in gate.modules():
@@ -198,7 +198,7 @@ def _router(block: nn.Module, n_experts: int) -> nn.Module | None:
 
 
 def _experts_per_token(model: PreTrainedModel, block: nn.Module) -> int:
-    """Return what the routing module itself says, since it may differ by layer; else the configuration."""
+    """Return k as the routing module itself has it, since it may differ by layer; else the configuration's."""
     for module in (*_gates(block), block):
         value = getattr(module, "top_k", None)
         if isinstance(value, int):
@@ -214,7 +214,7 @@ def _experts_per_token(model: PreTrainedModel, block: nn.Module) -> int:
 
 
 def _shared_experts(model: PreTrainedModel, name: str) -> int:
-    """Return how many experts serve every token: of the block, or of what is around it in the layer."""
+    """Return how many experts serve every token: in the block, or in the modules around it in the layer."""
     config = model.config.get_text_config()
     while _LAYER.search(f"{name}."):
         name = name.rpartition(".")[0]
@@ -236,7 +236,7 @@ def _why_not(model: PreTrainedModel) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Write sorted numbers shortly.
+    """Abbreviate sorted numbers.
 
     Examples:
         >>> ranges([0, 1, 2, 5])

@@ -1,7 +1,7 @@
 """Where a model's experts lie in its checkpoint's files, and how they are laid out there.
 
-In memory an experts module holds fused tensors, [E, ...]. On disk a family may keep the same, or one tensor an expert
-and projection, or something else; transformers describes the way between them as operations that it runs on loading
+In memory an experts module holds fused tensors, [E, ...]. On disk a family may keep the same, or one tensor per expert
+and projection, or something else; transformers describes the conversion as operations that it runs on loading
 and reverses on saving. Here the same operations run on single experts: none of them mixes experts, and where one
 would, shapes no longer fit and the checkpoint counts as not traceable.
 """
@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.base.errors import HarnessError
@@ -87,23 +88,21 @@ class StoredExperts:
     def value(self, expert: Expert, name: str) -> torch.Tensor:
         """Read one expert's part of a fused tensor: [...], laid out as in the model, in the dtype on disk."""
         stored = self._stored[expert.layer, name]
-        parts = {
-            pattern: [self._place(names, expert.expert).read().unsqueeze(0)]
-            if len(names) == 1
-            else [self._place(names, expert.expert).read()]
-            for pattern, names in stored.tensors.items()
-        }
+        parts = {}
+        for pattern, names in stored.tensors.items():
+            tensor = self._place(names, expert.expert).read()
+            parts[pattern] = [tensor.unsqueeze(0) if len(names) == 1 else tensor]
         if stored.converter is None:
             return next(iter(parts.values()))[0].squeeze(0)
-        found = self._convert(stored, stored.converter, parts, (1, *stored.shape[1:]))
-        if len(found) != 1 or tuple(found[0].shape) != (1, *stored.shape[1:]):
+        values = self._convert(stored, stored.converter, parts, (1, *stored.shape[1:]))
+        if len(values) != 1 or tuple(values[0].shape) != (1, *stored.shape[1:]):
             raise UntraceableError(
-                f"{stored.name}: one expert converts to {_shapes(found)}, expected {[1, *stored.shape[1:]]}"
+                f"{stored.name}: one expert converts to {_shapes(values)}, expected {[1, *stored.shape[1:]]}"
             )
-        return found[0].squeeze(0)
+        return values[0].squeeze(0)
 
     def pieces(self, expert: Expert, name: str, value: torch.Tensor) -> Iterator[Piece]:
-        """Yield what one expert's part of a fused tensor becomes on disk, cast to the dtype there."""
+        """Yield the pieces on disk of one expert's part of a fused tensor, in the dtype there."""
         stored = self._stored[expert.layer, name]
         names = list(stored.tensors.values())
         if stored.converter is None:
@@ -154,6 +153,10 @@ class StoredExperts:
         shape: tuple[int, ...],
     ) -> list[torch.Tensor]:
         """Run a transform's operations on one expert."""
+        import torch
+
+        # Some operations ask the model for the shape of the tensor at hand: one expert's.
+        model = SimpleNamespace(get_parameter=lambda _name: torch.empty(shape, device="meta"))
         tensors: Mapping[Any, Any] = parts
         for operation in transform.operations:
             tensors = operation.convert(
@@ -161,23 +164,11 @@ class StoredExperts:
                 source_patterns=transform.source_patterns,
                 target_patterns=transform.target_patterns,
                 full_layer_name=stored.name,
-                model=_OfShape(shape),
+                model=model,
                 config=self.moe.model.config,
                 missing_keys=None,
             )
         return [value[0] if isinstance(value, list) else value for value in tensors.values()]
-
-
-class _OfShape:
-    """Stands for the model where an operation asks it for the shape of the tensor at hand: one expert's."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
-
-    def get_parameter(self, _name: str) -> torch.Tensor:
-        import torch
-
-        return torch.empty(self.shape, device="meta")
 
 
 def _locate(moe: MoEModel, stored: Mapping[str, Place], folder: Path) -> dict[tuple[int, str], _Stored]:
@@ -203,34 +194,34 @@ def _locate(moe: MoEModel, stored: Mapping[str, Place], folder: Path) -> dict[tu
     by_pattern = {pattern: entry for entry in converters for pattern in entry.source_patterns}
     state, prefix = model.state_dict(), model.base_model_prefix
     wanted = {f"{layer.name}.{name}": (layer.index, name) for layer in moe.layers for name in layer.weights}
-    found: dict[str, dict[str | None, list[str]]] = {name: {} for name in wanted}
+    sources: dict[str, dict[str | None, list[str]]] = {name: {} for name in wanted}
     for key in sorted(stored, key=dot_natural_key):
         name, pattern = rename_source_key(key, renamings, converters, prefix, state)
         if name not in state and key in state:
             name, pattern = rename_source_key(key, [], [], prefix, state)
-        if name in found:
-            found[name].setdefault(pattern, []).append(key)
+        if name in sources:
+            sources[name].setdefault(pattern, []).append(key)
     result = {}
     for name, (layer, weight) in wanted.items():
-        patterns = [pattern for pattern in found[name] if pattern is not None]
+        patterns = [pattern for pattern in sources[name] if pattern is not None]
         converter = by_pattern[patterns[0]] if patterns else None
         shape = tuple(state[name].shape)
-        names = found[name]
+        names = sources[name]
         if converter is not None:
             # In the order that the operations know.
             names = {p: names[p] for p in converter.source_patterns if p in names}
         result[layer, weight] = _Stored(name, shape, converter, names)
-        _check(result[layer, weight], found[name], stored, folder)
+        _check(result[layer, weight], sources[name], stored, folder)
     return result
 
 
 def _check(
-    entry: _Stored, found: Mapping[str | None, list[str]], stored: Mapping[str, Place], folder: Path
+    entry: _Stored, sources: Mapping[str | None, list[str]], stored: Mapping[str, Place], folder: Path
 ) -> None:
     n_experts = entry.shape[0]
-    if not found:
+    if not sources:
         raise UntraceableError(f"{folder} holds no tensor for {entry.name}")
-    if len(entry.tensors) != len(found):
+    if len(entry.tensors) != len(sources):
         raise UntraceableError(f"{entry.name} comes from tensors of several kinds in {folder}")
     if entry.converter is not None and len(entry.converter.target_patterns) > 1:
         raise UntraceableError(f"{entry.name} shares its tensors in {folder} with other weights")

@@ -1,4 +1,4 @@
-"""The bytes of a checkpoint's safetensors files: where each tensor lies, reading parts of it and overwriting them.
+"""The bytes of a checkpoint's safetensors files: the place of each tensor, and reading and overwriting parts of it.
 
 safetensors reads and writes whole files. Here only the experts of interest are read, and a checkpoint is changed by
 copying its files and overwriting a few ranges, so that memory holds one tensor at a time and every other byte,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
-# What experts are trained in. Anything else holds numbers in a code of its own.
+# The dtypes that experts are trained in; any other holds quantized numbers.
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _BYTES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
@@ -68,6 +68,11 @@ class Place(NamedTuple):
             )
         dtype: torch.dtype = getattr(torch, _DTYPES[self.dtype])
         return dtype
+
+    @property
+    def kind(self) -> str:
+        """Its dtype and shape, as messages show them."""
+        return f"{_DTYPES.get(self.dtype, self.dtype)} {list(self.shape)}"
 
     def row(self, number: int) -> Place:
         """Return the place of one row, an index of the first dimension."""
@@ -151,15 +156,15 @@ def _in_file(path: Path) -> Iterator[tuple[str, Place]]:
                 raise ValueError(f"{size} bytes do not hold its header")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        found = [(name, _place(path, entry, _LENGTH + length)) for name, entry in header.items()]
-        end = max((place.start + place.size for _, place in found), default=_LENGTH + length)
+        tensors = [(name, _place(path, entry, _LENGTH + length)) for name, entry in header.items()]
+        end = max((place.start + place.size for _, place in tensors), default=_LENGTH + length)
         if end != size:
             raise ValueError(f"{size} bytes, its header says {end}")
     except FileNotFoundError as error:
         raise BadInputError(f"{path} is missing: expected every file that {INDEX} names") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInputError(f"{path}: not a whole safetensors file ({error})") from error
-    yield from found
+    yield from tensors
 
 
 def _place(path: Path, entry: Mapping[str, Any], data: int) -> Place:

@@ -168,13 +168,12 @@ def _proof_key(session: Session, made: Prepared) -> str:
     key=_proof_key,
 )
 def _prove(session: Session, made: Prepared) -> None:
-    from harness.checkpoints.merge import check_disk, write_merged
+    from harness.checkpoints.merge import write_merged
 
     delta, folder = made.delta, session.folder.variant(made.name)
     assert delta is not None  # only what was trained is proved
     trained_experts, model, partial = delta.selected(), folder / "model", folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    check_disk(session.plan.ref, folder)
     write_merged(session.plan.ref, delta, partial)
     result = frozen_unchanged(session.plan.ref.path, partial, set(trained_experts))
     if session.config.save_model:

@@ -3,7 +3,7 @@
 A forward pre-hook on each fused experts module receives the experts that the router chose and their gate weights,
 whatever the router's rule (correction bias, group limits, sparsemixer), so nothing is recomputed. The hook only keeps
 them, [rows, k]; which rows are prompt, answer or padding is known once the batch is finished, and counting happens
-then, in one pass a layer.
+then, in one pass per layer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.base.errors import HarnessError
 from harness.routing.counts import DECISION_WINDOW, STORED_PHASES, RoutingCounts
-from harness.routing.logits import RouterLogits
+from harness.routing.logits import RouterLogits, stacked
 from harness.routing.tokens import RoutedTokens
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _INDICES = 2**23
 
 
 class Captured(NamedTuple):
-    """What was routed in a batch of `B` rows; columns are positions: the padded prompt, then one a decoding step."""
+    """The routing of a batch of `B` rows; columns are positions: the padded prompt, then one per decoding step."""
 
     experts: torch.Tensor  # [L, B, T, k]
     weights: torch.Tensor  # [L, B, T, k]
@@ -43,7 +43,7 @@ class RoutingCapture:
 
     Args:
         moe: the model to listen to.
-        logits: also keep the router's logits, which takes layers x experts numbers a token.
+        logits: also keep the router's logits, which takes layers x experts numbers per token.
     """
 
     def __init__(self, moe: MoEModel, logits: bool = False) -> None:
@@ -76,34 +76,15 @@ class RoutingCapture:
         return keep
 
     def take(self, batch: int) -> Captured:
-        """Return what was routed since the last call, and start anew.
+        """Return the routing since the last call, and start anew.
 
         Raises:
             HarnessError: a layer was not called, or not with whole rows of the batch.
         """
-        experts = self._stacked(self._experts, batch)
-        weights = self._stacked(self._weights, batch)
+        experts = stacked(self.moe, self._experts, batch, "layer")
+        weights = stacked(self.moe, self._weights, batch, "layer")
         logits = None if self._logits is None else self._logits.take(batch)
         return Captured(experts, weights, logits)
-
-    def _stacked(self, kept_by_layer: list[list[torch.Tensor]], batch: int) -> torch.Tensor:
-        import torch
-
-        layers = []
-        for layer, kept in zip(self.moe.layers, kept_by_layer, strict=True):
-            if not kept or any(rows.shape[0] % batch for rows in kept):
-                raise HarnessError(
-                    f"layer {layer.index} was not called with whole rows of a batch of {batch}"
-                )
-            layers.append(torch.cat([rows.view(batch, -1, rows.shape[-1]) for rows in kept], dim=1))
-            kept.clear()
-        for layer, rows in zip(self.moe.layers, layers, strict=True):
-            if rows.shape != layers[0].shape:
-                raise HarnessError(
-                    f"layer {layer.index} routed {rows.shape[1]} positions per row, layer {self.moe.layers[0].index} "
-                    f"{layers[0].shape[1]}: capture is not possible for this model"
-                )
-        return torch.stack(layers)
 
 
 def phase_masks(prompt_mask: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
@@ -134,13 +115,13 @@ def count(captured: Captured, masks: torch.Tensor, moe: MoEModel, prompts: Seque
     """Count a batch.
 
     Args:
-        captured: what `RoutingCapture.take` returned.
+        captured: from `RoutingCapture.take`.
         masks: which positions belong to which phase, bool [phases, B, T].
         moe: the model they come from.
         prompts: the prompts' ids, B of them.
 
     Raises:
-        HarnessError: what was captured is not one column per position, or a token that counts has an expert out of
+        HarnessError: not one column was captured per position, or a token that counts has an expert out of
             range, the same expert twice, or a gate weight that is not a number.
     """
     import torch
@@ -190,13 +171,13 @@ def routed_tokens(
     """Keep a batch's routing token by token.
 
     Args:
-        captured: what `RoutingCapture.take` returned.
+        captured: from `RoutingCapture.take`.
         masks: which positions belong to which phase, bool [phases, B, T].
-        token_ids: what stood at each position, [B, T].
+        token_ids: the token at each position, [B, T].
         prompts: the prompts' ids, B of them.
 
     Raises:
-        HarnessError: what was captured is not one column per position.
+        HarnessError: not one column was captured per position.
     """
     import torch
 
@@ -204,24 +185,20 @@ def routed_tokens(
     prompt, answer = masks[STORED_PHASES.index("prompt")], masks[STORED_PHASES.index("generation")]
     routed = prompt | answer
     lengths = routed.sum(dim=1).cpu().numpy()
-    logits = captured.logits
 
     def rows(values: torch.Tensor) -> torch.Tensor:  # [L, B, T, X] to [routed tokens, L, X]
         return values.permute(1, 2, 0, 3)[routed].cpu()
 
+    experts = rows(captured.experts).numpy()
     return RoutedTokens(
         ids=tuple(prompts),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         prompt_tokens=prompt.sum(dim=1).to(torch.int32).cpu().numpy(),
         token_ids=token_ids[routed].to(torch.int32).cpu().numpy(),
-        experts=_unsigned(rows(captured.experts).numpy()),
+        experts=experts if experts.dtype == np.uint8 else experts.astype(np.uint16),
         weights=rows(captured.weights).to(torch.float16).numpy(),
-        logits=None if logits is None else rows(logits).float().numpy(),
+        logits=None if captured.logits is None else rows(captured.logits).float().numpy(),
     )
-
-
-def _unsigned(experts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return experts if experts.dtype == np.uint8 else experts.astype(np.uint16)
 
 
 def _check_columns(captured: Captured, masks: torch.Tensor) -> None:

@@ -2,14 +2,14 @@
 
 Phases: `prompt` and `generation` share out the routed tokens; `decision` is a window over both, the last few
 prompt tokens and the first few answer tokens, where refusing or complying is decided. `all`, prompt and
-generation together, is computed when asked for. The last sampled token of an answer is never routed, so an
+generation together, is computed on demand. The last sampled token of an answer is never routed, so an
 answer of G tokens has G - 1 routed ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,11 +49,11 @@ class RoutingCounts:
 
     def of(self, phase: Phase) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return the counts [N, L, E] and tokens [N] of a phase."""
-        if phase == "all":
-            (a, tokens_a), (b, tokens_b) = self.of("prompt"), self.of("generation")
-            return a + b, tokens_a + tokens_b
-        where = STORED_PHASES.index(phase)
-        return self.counts[:, where].astype(np.int64), self.tokens[:, where].astype(np.int64)
+        stored = _stored(phase)
+        return (
+            self.counts[:, stored].sum(axis=1, dtype=np.int64),
+            self.tokens[:, stored].sum(axis=1, dtype=np.int64),
+        )
 
     def mass_of(self, phase: Phase) -> npt.NDArray[np.float64]:
         """Return the gate mass of a phase, [N, L, E].
@@ -63,9 +63,8 @@ class RoutingCounts:
         """
         if self.mass is None:
             raise BadInputError("these routing counts hold no gate weights: capture again")
-        if phase == "all":
-            return self.mass_of("prompt") + self.mass_of("generation")
-        return self.mass[:, STORED_PHASES.index(phase)].astype(np.float64)
+        mass: npt.NDArray[np.float64] = self.mass[:, _stored(phase)].sum(axis=1, dtype=np.float64)
+        return mass
 
     def check(self, where: str) -> None:
         """Prove that no routing was lost: every layer's counts sum to tokens times k.
@@ -83,8 +82,14 @@ class RoutingCounts:
             )
 
 
+def _stored(phase: Phase) -> list[int]:
+    """Return where the parts of a phase are among the stored ones."""
+    parts = ("prompt", "generation") if phase == "all" else (phase,)
+    return [STORED_PHASES.index(part) for part in parts]
+
+
 def join(parts: Sequence[RoutingCounts]) -> RoutingCounts:
-    """Put the counts of several batches or tasks behind one another."""
+    """Put the counts of several batches or tasks one after another."""
     first = parts[0]
     if len({(part.layers, part.experts_per_token, part.counts.shape[1:]) for part in parts}) > 1:
         raise BadInputError("routing counts of different models cannot be joined")
@@ -103,11 +108,10 @@ def reorder(counts: RoutingCounts, ids: Sequence[str]) -> RoutingCounts:
     """Return the same counts in the order of `ids`."""
     position = {name: i for i, name in enumerate(counts.ids)}
     order = [position[name] for name in ids]
-    return RoutingCounts(
-        tuple(ids),
-        counts.layers,
-        counts.experts_per_token,
-        counts.counts[order],
-        counts.tokens[order],
-        None if counts.mass is None else counts.mass[order],
+    return replace(
+        counts,
+        ids=tuple(ids),
+        counts=counts.counts[order],
+        tokens=counts.tokens[order],
+        mass=None if counts.mass is None else counts.mass[order],
     )

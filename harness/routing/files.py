@@ -49,7 +49,7 @@ def load_counts(path: Path) -> RoutingCounts:
     """Read counts and check them.
 
     Raises:
-        BadInputError: the file is cut short or is not one of ours.
+        BadInputError: the file is truncated or is not one of ours.
         HarnessError: its counts do not add up.
     """
     with _opened(path) as (file, header):
@@ -66,7 +66,7 @@ def load_tokens(path: Path, with_logits: bool = True) -> RoutedTokens:
         with_logits: read router logits too, where the file has them; they are most of it.
 
     Raises:
-        BadInputError: the file is cut short, is not one of ours, or holds no single tokens.
+        BadInputError: the file is truncated, is not one of ours, or holds no single tokens.
         HarnessError: the tokens are not those that were counted.
     """
     with _opened(path) as (file, header):
@@ -98,7 +98,7 @@ def recorded(path: Path) -> Record:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yield the open file and its header; whatever is wrong with it inside the block is one line."""
+    """Yield the open file and its header; any error with it inside the block becomes one line."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,4 +1,4 @@
-"""Routing token by token, kept on request: what length-cut scores, co-activation and token colouring need.
+"""Routing token by token, kept on request for length-cut scores, co-activation and token colouring.
 
 Rows are the routed tokens of all prompts, one prompt after another, each with its prompt tokens first and then its
 answer tokens (without the last sampled one, which is never routed).
@@ -39,8 +39,8 @@ class RoutedTokens:
     Attributes:
         ids: the prompts, N of them.
         offsets: int64 [N + 1]; prompt i has rows offsets[i] to offsets[i + 1].
-        prompt_tokens: int32 [N], how many of a prompt's rows are prompt tokens.
-        token_ids: int32 [T], what was read.
+        prompt_tokens: int32 [N], the number of prompt tokens among each prompt's rows.
+        token_ids: int32 [T], the token of each row.
         experts: uint8 or uint16 [T, L, k].
         weights: float16 [T, L, k], the gate weights.
         logits: float32 [T, L, E], the router logits, or None where they were not recorded.
@@ -74,7 +74,7 @@ class RoutedTokens:
 
     @property
     def samples(self) -> npt.NDArray[np.int64]:
-        """Which prompt each row belongs to, [T]."""
+        """The prompt that each row belongs to, [T]."""
         return np.repeat(np.arange(len(self.ids)), np.diff(self.offsets))
 
     @property
@@ -112,7 +112,7 @@ def usage(
     chosen = slice(None) if rows is None else rows
     experts, samples = tokens.experts[chosen].astype(np.int64), tokens.samples[chosen]
     n, (_, layers, _) = len(tokens.ids), tokens.experts.shape
-    # One layer at a time: the index of all layers together would take eight bytes a token, layer and k.
+    # One layer at a time: the index of all layers together would take eight bytes per token, layer and k.
     counted = [
         np.bincount((samples[:, None] * n_experts + experts[:, layer]).ravel(), minlength=n * n_experts)
         for layer in range(layers)
@@ -121,7 +121,7 @@ def usage(
 
 
 def join_tokens(parts: Sequence[RoutedTokens]) -> RoutedTokens:
-    """Put the tokens of several batches or tasks behind one another."""
+    """Put the tokens of several batches or tasks one after another."""
     logits = [part.logits for part in parts if part.logits is not None]
     lengths = np.concatenate([np.diff(part.offsets) for part in parts])
     return RoutedTokens(

@@ -129,7 +129,8 @@ def test_labels_join_rows_line_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"), [("0\n1\n", "2 labels, expected 3"), ("0\nx\n1\n", "expected one integer a line")]
+    ("labels", "message"),
+    [("0\n1\n", "2 labels, expected 3"), ("0\nx\n1\n", "expected one integer per line")],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: str, message: str) -> None:
     task = list_capability_tasks()["piqa_local"]

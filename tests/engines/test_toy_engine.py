@@ -13,8 +13,9 @@ import yaml
 from harness.base.files import read_json, read_jsonl
 from harness.cli.main import main
 from harness.config import RunConfig
+from harness.data.answer import Answer
 from harness.data.prompts import Prompt
-from harness.engines.base import ENGINES, BatchResult, Engine, EngineKind, Response, longest_first
+from harness.engines.base import ENGINES, BatchResult, Engine, EngineKind
 from harness.engines.chat import ChatTemplate
 from harness.models.load import load_tokenizer
 
@@ -23,19 +24,14 @@ DECLINES = "I'm sorry, but I can't help with that."
 
 
 class Parrot(Engine):
-    """Complies, and declines what is harmful while it is told a system prompt; no weights are behind it."""
+    """Complies, and declines what is harmful while it has a system prompt; no weights are behind it."""
 
     name = "parrot"
 
     def __init__(self, chat: ChatTemplate, complies: str) -> None:
-        self.chat = chat
+        self.chat, self.batch_size = chat, 4
         self.complies = complies
         self.as_variant: str | None = None
-
-    def batches(
-        self, prompts: Sequence[Prompt], system_prompt: str | None = None, opening: str = ""
-    ) -> list[list[Prompt]]:
-        return longest_first(prompts, self.chat, 4, system_prompt, opening)
 
     def generate(
         self,
@@ -50,7 +46,7 @@ class Parrot(Engine):
             declines = [prompt.kind == "harmful" and system_prompt is not None for prompt in batch]
             yield BatchResult(
                 [
-                    Response(prompt.id, prompt.text, DECLINES if no else self.complies, "stop", 9, 9)
+                    Answer(prompt.id, prompt.text, DECLINES if no else self.complies, "stop", 9, 9)
                     for prompt, no in zip(batch, declines, strict=True)
                 ]
             )

@@ -37,32 +37,34 @@ def test_an_answer_is_the_greedy_one_step_by_step(demo):
     (result,) = TransformersEngine(demo, 1).generate([prompts_of(["Name three fruits."])], 24)
     (row,) = result.responses
     ids = TransformersEngine(demo, 1).chat.tokens([row.prompt])[0]
-    said = []
+    expected = []
     with torch.inference_mode():
-        while len(said) < 24 and (not said or said[-1] != demo.end_of_turn):
-            said.append(int(demo.moe.model(torch.tensor([ids + said])).logits[0, -1].argmax()))
-    assert row.generated_tokens == len(said)
-    assert row.response == demo.tokenizer.decode(said, skip_special_tokens=True).strip()
+        while len(expected) < 24 and (not expected or expected[-1] != demo.end_of_turn):
+            expected.append(int(demo.moe.model(torch.tensor([ids + expected])).logits[0, -1].argmax()))
+    assert row.generated_tokens == len(expected)
+    assert row.response == demo.tokenizer.decode(expected, skip_special_tokens=True).strip()
     assert row.prompt_tokens == len(ids)
     assert result.routing is None
 
 
-def test_finish_reason_tells_a_cut_answer_from_a_whole_one(demo):
+def test_finish_reason_tells_a_truncated_answer_from_a_whole_one(demo):
     batch = [prompts_of(["Name three fruits."])]
     (whole,) = next(TransformersEngine(demo, 1).generate(batch, 40)).responses
     assert whole.finish_reason == "stop"
     (exact,) = next(TransformersEngine(demo, 1).generate(batch, whole.generated_tokens)).responses
     assert (exact.finish_reason, exact.response) == ("stop", whole.response)
-    (cut,) = next(TransformersEngine(demo, 1).generate(batch, whole.generated_tokens - 1)).responses
-    assert cut.finish_reason == "length"
-    assert cut.generated_tokens == whole.generated_tokens - 1
+    (truncated,) = next(TransformersEngine(demo, 1).generate(batch, whole.generated_tokens - 1)).responses
+    assert truncated.finish_reason == "length"
+    assert truncated.generated_tokens == whole.generated_tokens - 1
 
 
 def test_a_system_prompt_is_read(demo):
     engine, prompts = TransformersEngine(demo, 4), prompts_of(["Hi"])
-    plain, told = (next(engine.generate([prompts], 4, system)).responses[0] for system in (None, "Decline."))
-    assert told.prompt_tokens > plain.prompt_tokens
-    assert told.prompt == plain.prompt == "Hi"
+    plain, prompted = (
+        next(engine.generate([prompts], 4, system)).responses[0] for system in (None, "Decline.")
+    )
+    assert prompted.prompt_tokens > plain.prompt_tokens
+    assert prompted.prompt == plain.prompt == "Hi"
 
 
 def test_a_checkpoints_sampling_settings_do_not_matter(demo, monkeypatch):

@@ -1,4 +1,4 @@
-"""Steps of vLLM become one row a position: chunks in order, what was computed twice once, nothing missing."""
+"""Steps of vLLM become one row per position: chunks in order, repeated positions once, nothing missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import HarnessError
-from harness.engines.vllm.rows import RequestRows, padded, request_rows
+from harness.engines.vllm.rows import RequestRows, captured_batch, padded, request_rows
 from harness.engines.vllm.worker import Step
 
 
@@ -80,6 +80,18 @@ def test_answers_are_laid_out_as_a_left_padded_batch():
     captured, mask = padded(list(found.values()), [1, 3])
     assert mask.tolist() == [[0, 0, 1], [1, 1, 1]]
     assert captured.experts[0, :, :, 0].tolist() == [[0, 0, 1, 2, 3], [4, 5, 6, 7, 0]]
+
+
+def test_a_batch_has_the_phases_and_tokens_of_its_positions():
+    steps = [step(("a", 0, [1, 2, 3]), ("b", 0, [4, 5, 6, 7]))]
+    captured, masks, token_ids = captured_batch(
+        steps, ["a", "b"], [[21], [31, 32, 33]], [[22, 23, 24], [34, 35]]
+    )
+    assert captured.experts[0, :, :, 0].tolist() == [[0, 0, 1, 2, 3], [4, 5, 6, 7, 0]]
+    assert token_ids.tolist() == [[0, 0, 21, 22, 23], [31, 32, 33, 34, 0]]
+    prompt, generation, _ = masks.int().tolist()
+    assert prompt == [[0, 0, 1, 0, 0], [1, 1, 1, 0, 0]]
+    assert generation == [[0, 0, 0, 1, 1], [0, 0, 0, 1, 0]]
 
 
 def test_a_kernel_that_never_wrote_its_choice_is_noticed():

@@ -1,4 +1,4 @@
-"""Whether an engine serves what it was told to: by log-probabilities."""
+"""Whether an engine serves the intended weights, by log-probabilities."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def test_what_is_no_number_is_no_agreement(bad):
 
 def test_a_variant_too_near_to_base_is_not_told_apart():
     near = Witness([[1, 2]], [[-1.0]], [[-1.001]], "float32")
-    assert not agreement([[-1.0]], near).telling
-    assert agreement([[-1.0]], Witness([[1, 2]], [[-1.0]], [[-1.5]], "float32")).telling
-    assert agreement([[-1.0]], Witness([[1, 2]], [[-1.0]], None, "float32")).telling
+    assert not agreement([[-1.0]], near).would_notice_base
+    assert agreement([[-1.0]], Witness([[1, 2]], [[-1.0]], [[-1.5]], "float32")).would_notice_base
+    assert agreement([[-1.0]], Witness([[1, 2]], [[-1.0]], None, "float32")).would_notice_base

@@ -40,7 +40,7 @@ def reshaped(name: str, *shape: int) -> Damage:
     return damage
 
 
-def cut(keep: Callable[[int, int], int]) -> Damage:
+def truncated(keep: Callable[[int, int], int]) -> Damage:
     """Keep the first bytes; their number from where the header ends and the file's size."""
 
     def damage(folder: Path) -> None:
@@ -113,16 +113,16 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         f"{MLP}.experts.5.down_proj.weight is [128, 32], those of other experts [128, 64]",
     ),
     "a narrower norm": (reshaped("model.norm.weight", 5), "model.norm.weight is [5], expected [128]"),
-    "an empty file": (cut(lambda header, size: 0), "not a whole safetensors file"),
-    "within the length": (cut(lambda header, size: 5), "not a whole safetensors file"),
-    "no header": (cut(lambda header, size: 8), "not a whole safetensors file"),
-    "within the header": (cut(lambda header, size: header // 2), "not a whole safetensors file"),
-    "before the header's end": (cut(lambda header, size: header - 1), "not a whole safetensors file"),
-    "header alone": (cut(lambda header, size: header), "not a whole safetensors file"),
-    "first byte of data": (cut(lambda header, size: header + 1), "not a whole safetensors file"),
-    "half": (cut(lambda header, size: size // 2), "not a whole safetensors file"),
-    "nine tenths": (cut(lambda header, size: size * 9 // 10), "not a whole safetensors file"),
-    "all but a byte": (cut(lambda header, size: size - 1), "not a whole safetensors file"),
+    "an empty file": (truncated(lambda header, size: 0), "not a whole safetensors file"),
+    "within the length": (truncated(lambda header, size: 5), "not a whole safetensors file"),
+    "no header": (truncated(lambda header, size: 8), "not a whole safetensors file"),
+    "within the header": (truncated(lambda header, size: header // 2), "not a whole safetensors file"),
+    "before the header's end": (truncated(lambda header, size: header - 1), "not a whole safetensors file"),
+    "header alone": (truncated(lambda header, size: header), "not a whole safetensors file"),
+    "first byte of data": (truncated(lambda header, size: header + 1), "not a whole safetensors file"),
+    "half": (truncated(lambda header, size: size // 2), "not a whole safetensors file"),
+    "nine tenths": (truncated(lambda header, size: size * 9 // 10), "not a whole safetensors file"),
+    "all but a byte": (truncated(lambda header, size: size - 1), "not a whole safetensors file"),
     "no JSON": (with_header("weights"), "not a whole safetensors file"),
     "a list": (with_header("[]"), "not a whole safetensors file"),
     "lists": (with_header('{"a": []}'), "not a whole safetensors file"),
@@ -158,12 +158,12 @@ def refused(capsys, tmp_path):
         command = ["run", "--dry-run"] if name == "dry run" else [name]
         capsys.readouterr()
         assert main([*command, *arguments(checkpoint), "--output", str(tmp_path / "run")]) == 2
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert said.err.startswith("harness: ")
-        assert said.err.count("\n") == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("harness: ")
+        assert captured.err.count("\n") == 1
         assert not (tmp_path / "run").exists()
-        return said.err
+        return captured.err
 
     return step
 

@@ -70,11 +70,11 @@ def refused(capsys):
     def run(*arguments: object) -> str:
         capsys.readouterr()
         assert main(["models", "inspect", *map(str, arguments)]) == 2
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert said.err.startswith("harness: ")
-        assert said.err.count("\n") == 1
-        return said.err
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("harness: ")
+        assert captured.err.count("\n") == 1
+        return captured.err
 
     return run
 
@@ -122,13 +122,13 @@ def test_the_demo(inspected):
 def test_the_table_says_the_same(inspected):
     text = inspected("demo")
     rows = dict(line.rstrip().split("  ", 1) for line in text.splitlines() if not line.startswith(" "))
-    told = {name: value.strip() for name, value in rows.items()}
-    assert told["model type"] == "qwen3_moe"
-    assert told["supported"] == "yes, by config.json and the weights' files"
-    assert told["MoE layers"] == "4: 0-3"
-    assert told["experts a layer"] == "32"
-    assert told["matrices"] == "[out, in]"
-    assert told["one expert"] == "24,576 (0.69% of all)"
+    shown = {name: value.strip() for name, value in rows.items()}
+    assert shown["model type"] == "qwen3_moe"
+    assert shown["supported"] == "yes, by config.json and the weights' files"
+    assert shown["MoE layers"] == "4: 0-3"
+    assert shown["experts a layer"] == "32"
+    assert shown["matrices"] == "[out, in]"
+    assert shown["one expert"] == "24,576 (0.69% of all)"
 
 
 @pytest.mark.parametrize(

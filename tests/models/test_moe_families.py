@@ -26,7 +26,7 @@ from harness.base.errors import BadInputError
 from harness.models.auto import auto_class, outline
 from harness.models.facts import inspect
 from harness.models.moe import Expert, find_moe
-from harness.models.unserved import REFUSED, why_refused
+from harness.models.unserved import refused, why_refused
 from harness.training.bank import ExpertBank
 
 MODELS = Path(transformers.__file__).parent / "models"
@@ -74,7 +74,7 @@ def test_facts_are_those_written_down(family, moe):
     assert tensors[up][outer] == tensors["down_proj"][inner]
 
 
-def test_routers_give_one_logit_an_expert(moe):
+def test_routers_give_one_logit_per_expert(moe):
     names = {module: name for name, module in moe.model.named_modules()}
     for layer in moe.layers:
         if layer.router is not None:
@@ -104,7 +104,7 @@ def test_every_decorated_family_of_transformers_is_built_here_or_refused():
         if re.search(r"^@use_experts_implementation", path.read_text("utf-8"), re.MULTILINE)
     }
     assert len(decorated) >= 40
-    assert decorated - {model_type_to_module_name(name) for name in [*FAMILIES, *REFUSED]} == set()
+    assert decorated - {model_type_to_module_name(name) for name in [*FAMILIES, *refused()]} == set()
 
 
 def test_every_other_experts_class_of_a_language_model_is_refused_by_name():
@@ -116,15 +116,15 @@ def test_every_other_experts_class_of_a_language_model_is_refused_by_name():
         and re.search(r"^class \w+ForC(?:ausalLM|onditionalGeneration)\(", text, re.MULTILINE)
     }
     assert undecorated
-    assert undecorated - {model_type_to_module_name(name) for name in [*FAMILIES, *REFUSED]} == set()
+    assert undecorated - {model_type_to_module_name(name) for name in [*FAMILIES, *refused()]} == set()
 
 
-@pytest.mark.parametrize("model_type", REFUSED)
+@pytest.mark.parametrize("model_type", refused())
 def test_what_is_not_served_is_refused_by_name_with_the_reason(model_type, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     with pytest.raises(BadInputError) as error:
         outline(tmp_path)
-    assert str(error.value) == f"model type '{model_type}' {REFUSED[model_type]}"
+    assert str(error.value) == f"model type '{model_type}' {refused()[model_type]}"
 
 
 def test_a_model_in_memory_is_refused_in_the_same_words():
@@ -139,7 +139,7 @@ def test_a_model_in_memory_is_refused_in_the_same_words():
 
 def test_the_text_part_of_a_configuration_is_looked_at_too():
     outer = {"model_type": "anything", "text_config": {"model_type": "zaya"}}
-    assert why_refused(outer) == REFUSED["zaya"]
+    assert why_refused(outer) == refused()["zaya"]
     assert why_refused({"model_type": "qwen3_moe"}) is None
 
 
@@ -162,7 +162,9 @@ def test_experts_for_images_are_left_out():
 def test_layers_that_differ_in_k_are_refused():
     config = config_of("hunyuan_v1_moe")
     config.moe_topk = [2, 2, 3]
-    with pytest.raises(BadInputError, match=r"layers of \[2, 3\] experts a token: expected the same number"):
+    with pytest.raises(
+        BadInputError, match=r"layers of \[2, 3\] experts per token: expected the same number"
+    ):
         find_moe(auto_class(config).from_config(config))
 
 
@@ -179,7 +181,7 @@ def test_a_second_experts_module_in_a_layer_is_refused():
     model.model.layers[1].other = torch.nn.ModuleDict({"experts": model.model.layers[0].mlp.experts})
     # The first name of a module that two layers share is the one that counts, so move it.
     del model.model.layers[0].mlp.experts
-    with pytest.raises(BadInputError, match="several experts modules in layer 1: expected one a layer"):
+    with pytest.raises(BadInputError, match="several experts modules in layer 1: expected one per layer"):
         find_moe(model)
 
 

@@ -101,8 +101,12 @@ def test_a_habit_is_named(tmp_path, habit, file):
 def test_all_of_them_together_are_set_aside_for_vllm_too(tmp_path):
     every = {name: value for habit in HABITS.values() for name, value in habit.items()}
     ref = resolve_model(str(copy_with(tmp_path / "copy", GENERATION, **every)))
-    model = ModelInMemory(ref, outline_model(ref), "auto", "cpu")
-    engine = VllmEngine(model, ChatTemplate(load_tokenizer(ref)), 2, VllmConfig())
+    engine = VllmEngine(
+        ModelInMemory(ref, outline_model(ref), "auto", "cpu"),
+        ChatTemplate(load_tokenizer(ref)),
+        2,
+        VllmConfig(),
+    )
     assert engine.ends == (2,)
 
 
@@ -141,10 +145,10 @@ def test_a_generation_config_that_is_none(tmp_path, text, expected):
 
 
 def test_long_values_are_cut_in_words():
-    said = in_words({"num_beams": 4, "suppress_tokens": list(range(200)), "use_cache": False})
-    assert said.startswith("num_beams = 4, suppress_tokens = [0, 1, ")
-    assert said.endswith("..., use_cache = false")
-    assert len(said) < 130
+    words = in_words({"num_beams": 4, "suppress_tokens": list(range(200)), "use_cache": False})
+    assert words.startswith("num_beams = 4, suppress_tokens = [0, 1, ")
+    assert words.endswith("..., use_cache = false")
+    assert len(words) < 130
 
 
 def test_a_run_and_inspect_say_what_is_set_aside(tmp_path, capsys):

@@ -43,7 +43,7 @@ def assert_followed(folder):
     return stored
 
 
-def test_fused_tensors_of_a_family_that_writes_one_tensor_an_expert(saved):
+def test_fused_tensors_of_a_family_that_writes_one_tensor_per_expert(saved):
     folder = saved("qwen3_moe", save_original_format=False)
     assert "model.layers.1.mlp.experts.gate_up_proj" in places(folder)
     stored = assert_followed(folder)
@@ -52,7 +52,7 @@ def test_fused_tensors_of_a_family_that_writes_one_tensor_an_expert(saved):
     assert (piece.tensor, piece.row) == ("model.layers.1.mlp.experts.down_proj", 5)
 
 
-def test_one_tensor_an_expert_and_projection(saved):
+def test_one_tensor_per_expert_and_projection(saved):
     stored = assert_followed(saved("mixtral"))
     value = stored.value(Expert(2, 5), "gate_up_proj")
     prefix = "model.layers.2.block_sparse_moe.experts.5"

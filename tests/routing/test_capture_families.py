@@ -30,7 +30,7 @@ NEW_TOKENS = 6
 
 
 class Run(NamedTuple):
-    """What the engine said of some batches, and what the routers did meanwhile: by batch and layer, [rows, k]."""
+    """What the engine returned for some batches, and the choices of the routers: by batch and layer, [rows, k]."""
 
     responses: dict
     counts: RoutingCounts
@@ -45,7 +45,7 @@ class Captured(NamedTuple):
 
 
 def choice(output, k: int) -> torch.Tensor | None:
-    """Return the k whole numbers a row among a module's outputs, wherever they stand."""
+    """Return the k whole numbers per row among a module's outputs, wherever they are."""
     parts = output if isinstance(output, tuple | list) else [output]
     found = [
         part.reshape(-1, k)
@@ -94,7 +94,7 @@ def ending(loaded, prompts: list[list[int]]) -> int:
     padded = loaded.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
     whole = model.generate(**padded, max_new_tokens=NEW_TOKENS, do_sample=False)
     first, *others = whole[:, padded["input_ids"].shape[1] :].tolist()
-    # The last may as well be the end of an answer that was cut.
+    # The last may as well be the end of a truncated answer.
     return next(token for token in first[:-1] if any(token not in other for other in others))
 
 

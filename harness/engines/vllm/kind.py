@@ -1,15 +1,18 @@
-"""vLLM as a run sees it before it is started: whether it can be used, and what of it can change an answer."""
+"""vLLM before it is started: whether it can be used, and the settings that can change an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.base.errors import BadInputError
 from harness.engines.base import EngineKind
 from harness.engines.chat import ChatTemplate
-from harness.engines.vllm.engine import VllmEngine, check_servable, longest_text, why_not_servable
-from harness.engines.vllm.install import installed_vllm, versions_of, why_vllm_is_unusable
+from harness.engines.vllm.engine import VllmEngine
+from harness.engines.vllm.install import import_vllm, installed_vllm, versions_of, why_vllm_is_unusable
+from harness.engines.vllm.start import longest_text, why_not_servable
 from harness.engines.witness import Witnesses
+from harness.models.auto import read_config_file
 from harness.models.load import load_tokenizer
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class VllmKind(EngineKind):
-    """Says what can be known of vLLM without starting it."""
+    """Answers questions about vLLM without starting it."""
 
     name = "vllm"
 
@@ -35,8 +38,15 @@ class VllmKind(EngineKind):
         return device == "cuda" and installed_vllm() is not None
 
     def check_model(self, ref: ModelRef, outline: MoEModel) -> None:
-        """Refuse a model that vLLM has no code for, or whose decoding rules it does not follow."""
-        check_servable(ref, outline)
+        """Refuse a model that vLLM has no code for."""
+        vllm = import_vllm()
+        known = vllm.ModelRegistry.get_supported_archs()
+        architectures = read_config_file(ref.path).get("architectures") or []
+        if not set(architectures) & set(known):
+            raise BadInputError(
+                f"engine = vllm: vLLM {vllm.__version__} has no model '{', '.join(architectures) or 'unnamed'}', which "
+                f"'{ref.name}' is: use --engine transformers"
+            )
 
     def why_not_servable(self, made: Prepared) -> str | None:
         """Return why vLLM cannot answer as a variant, or None."""

@@ -27,7 +27,7 @@ def served_model(engine: VllmEngine, description: str) -> Any:
 
         def modify_gen_kwargs(self, *args: Any, **kwargs: Any) -> Any:
             settings, *rest = super().modify_gen_kwargs(*args, **kwargs)
-            # lm-eval leaves it out where a task's file does, and vLLM would draw answers at random.
+            # lm-eval leaves it out if the task's file does; vLLM would then sample.
             return {"temperature": 0.0, **settings}, *rest
 
         def _model_generate(self, requests: Any, *args: Any, **kwargs: Any) -> Any:

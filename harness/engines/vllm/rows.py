@@ -1,4 +1,4 @@
-"""From vLLM's steps to the routing of answers: chunks are put in order, and what was computed twice counts once."""
+"""From vLLM's steps to the routing of answers: chunks are put in order, and repeated positions count once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from harness.base.errors import HarnessError
-from harness.routing.capture import Captured
+from harness.routing.capture import Captured, phase_masks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from harness.engines.vllm.worker import Step
 
 
-# vLLM's id of a request: which of several answers, our number, what makes it unique.
+# vLLM's id of a request: the answer's number among several, our number, a unique suffix.
 _REQUEST = re.compile(r"(?:(\d+)_)?(\d+)(?:-[0-9a-f]+)?")
 
 
 class RequestRows(NamedTuple):
-    """The routing of one request, one row a position.
+    """The routing of one request, one row per position.
 
     Attributes:
         experts: int16 [T, L, k].
@@ -52,17 +52,17 @@ def renamed(steps: Sequence[Step]) -> list[Step]:
 
 
 def request_rows(steps: Sequence[Step], routed: Mapping[str, int]) -> dict[str, RequestRows]:
-    """Return each request's routing, one row a position.
+    """Return each request's routing, one row per position.
 
-    A request that was preempted is computed again from its first token; then the later rows stand, since the rest
+    A request that was preempted is computed again from its first token; the later rows count, since the rest
     of the answer was computed from them.
 
     Args:
-        steps: what the workers kept, in order.
+        steps: kept by the workers, in order.
         routed: how many tokens of each request went through the model.
 
     Raises:
-        HarnessError: a position has no row, or rows are of no request that was asked for or beyond its end.
+        HarnessError: a position has no row, or a row belongs to no known request or lies beyond its end.
     """
     places = {name: place for place, name in enumerate(routed)}
     strange = {name for step in steps for name in step.requests} - places.keys()
@@ -104,6 +104,38 @@ def request_rows(steps: Sequence[Step], routed: Mapping[str, int]) -> dict[str, 
         )
         for (name, n), end in zip(routed.items(), ends.tolist(), strict=True)
     }
+
+
+def captured_batch(
+    steps: Sequence[Step],
+    requests: Sequence[str],
+    prompts: Sequence[list[int]],
+    generated: Sequence[list[int]],
+) -> tuple[Captured, torch.Tensor, torch.Tensor]:
+    """Return a batch's routing as the transformers engine captures it.
+
+    Args:
+        steps: kept by the workers, in order.
+        requests: the name of each answer's request.
+        prompts: the tokens of each answer's prompt.
+        generated: the tokens of each answer, its end token included.
+
+    Returns:
+        The routing, the phases of its positions (bool [phases, B, T]), and the tokens there ([B, T]).
+
+    Raises:
+        HarnessError: the routing cannot be trusted.
+    """
+    import torch
+
+    # The last token of an answer was sampled, never routed.
+    routed = [prompt + answer[:-1] for prompt, answer in zip(prompts, generated, strict=True)]
+    rows = request_rows(steps, {name: len(ids) for name, ids in zip(requests, routed, strict=True)})
+    captured, mask = padded([rows[name] for name in requests], [len(prompt) for prompt in prompts])
+    masks = phase_masks(mask, torch.tensor([len(answer) for answer in generated]))
+    token_ids = torch.zeros(masks.shape[1:], dtype=torch.long)
+    token_ids[masks.any(dim=0)] = torch.tensor([token for ids in routed for token in ids])
+    return captured, masks, token_ids
 
 
 def padded(answers: Sequence[RequestRows], prompt_tokens: Sequence[int]) -> tuple[Captured, torch.Tensor]:

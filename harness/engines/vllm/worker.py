@@ -1,4 +1,4 @@
-"""What runs inside vLLM's workers: routing capture and steering.
+"""The code that runs inside vLLM's workers: routing capture and steering.
 
 vLLM mixes `RoutingExtension` into its worker class and calls the methods by name in each worker. Names begin with
 `harness_`, since vLLM refuses an extension whose names it has already. Nothing here imports vLLM.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Step(NamedTuple):
-    """What one step routed: the rows of its first request, then those of its second, and so on.
+    """The routing of one step: the rows of its first request, then those of its second, and so on.
 
     Attributes:
         requests: vLLM's own ids.
@@ -142,7 +142,7 @@ class RoutingExtension:
             layer.broken = False
 
     def harness_unmasked(self) -> int | None:
-        """Return the first layer that chose a masked expert all the same."""
+        """Return the first layer that chose a masked expert nevertheless."""
         return next((layer.index for layer in self._harness_layers if layer.broken), None)
 
     def _harness_step(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
@@ -154,7 +154,7 @@ class RoutingExtension:
         return result
 
     def _harness_split(self, scheduled: Mapping[str, int]) -> None:
-        """Note whose the step's rows are."""
+        """Assign the step's rows to requests."""
         experts, weights, logits = self._harness_rows()
         batch = self.model_runner.input_batch
         requests = list(batch.req_ids[: batch.num_reqs])
@@ -174,10 +174,10 @@ class RoutingExtension:
         import torch
 
         calls = {layer.index: (len(layer.experts), len(layer.weights)) for layer in self._harness_layers}
-        for index, found in calls.items():
-            if found != (1, 1):
-                raise RuntimeError(f"the router of layer {index} was called {found} times in a step")
-        # Stacked where they are: one copy to the host a step.
+        for index, counts in calls.items():
+            if counts != (1, 1):
+                raise RuntimeError(f"the router of layer {index} was called {counts} times in a step")
+        # Stacked where they are: one copy to the host per step.
         layers = self._harness_layers
         experts = torch.stack([layer.experts[0] for layer in layers], dim=1).cpu().numpy()
         weights = torch.stack([layer.weights[0] for layer in layers], dim=1).cpu().numpy()

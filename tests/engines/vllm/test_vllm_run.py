@@ -28,9 +28,9 @@ def runs(tmp_path_factory):
 
 def test_the_selection_and_every_verdict_are_the_same(runs):
     vllm, transformers = runs
-    ours, theirs = (read_json(run / "summary.json") for run in runs)
+    ours, expected = (read_json(run / "summary.json") for run in runs)
     assert ours["decoding"]["engine"] == "vllm"
-    chosen = [[(e["layer"], e["expert"]) for e in s["selection"]["experts"]] for s in (ours, theirs)]
+    chosen = [[(e["layer"], e["expert"]) for e in s["selection"]["experts"]] for s in (ours, expected)]
     assert chosen[0] == chosen[1]
     for path in sorted(transformers.glob("variants/*/responses/*.jsonl")):
         mine = vllm / path.relative_to(transformers)
@@ -52,7 +52,7 @@ def test_the_selection_and_every_verdict_are_the_same(runs):
 
 
 def test_capability_through_vllm_is_capability_through_transformers(runs):
-    ours, theirs = (
+    ours, expected = (
         {
             (row.variant, row.task): row.value
             for row in read_summary(run).measurements
@@ -60,8 +60,8 @@ def test_capability_through_vllm_is_capability_through_transformers(runs):
         }
         for run in runs
     )
-    assert theirs
-    assert ours == theirs
+    assert expected
+    assert ours == expected
 
 
 def test_what_was_served_is_on_record(runs):
@@ -100,7 +100,7 @@ def test_generated_answers_of_lm_eval_come_from_vllm(tmp_path, demo, vllm_engine
 
     write_json(tmp_path / "count_apples.yaml", task)
     engine = vllm_engine(resolve_model("demo"))
-    said = []
+    answers = []
     for lm in (
         engine.lm_eval_model(4, "vllm"),
         TransformersEngine(demo, 4).lm_eval_model(4, "hf"),
@@ -110,8 +110,8 @@ def test_generated_answers_of_lm_eval_come_from_vllm(tmp_path, demo, vllm_engine
             results = lm_eval.simple_evaluate(
                 model=lm, tasks=["count_apples"], task_manager=manager, apply_chat_template=True
             )
-        said.append([sample["resps"] for sample in results["samples"]["count_apples"]])
-    assert said[0] == said[1]
+        answers.append([sample["resps"] for sample in results["samples"]["count_apples"]])
+    assert answers[0] == answers[1]
 
 
 def test_a_model_that_vllm_has_no_code_for_is_refused_by_name(tiny_model, saved_model, capsys):
@@ -119,9 +119,9 @@ def test_a_model_that_vllm_has_no_code_for_is_refused_by_name(tiny_model, saved_
     config = read_json(folder / "config.json")
     write_json(folder / "config.json", config | {"architectures": ["OlmoeForNothing"]})
     assert main(["run", "--model", str(folder), "--engine", "vllm", "--output", str(folder / "run")]) == 2
-    said = capsys.readouterr().err
-    assert "has no model 'OlmoeForNothing'" in said
-    assert "--engine transformers" in said
+    error = capsys.readouterr().err
+    assert "has no model 'OlmoeForNothing'" in error
+    assert "--engine transformers" in error
     assert not (folder / "run").exists()
 
 

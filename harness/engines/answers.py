@@ -1,0 +1,81 @@
+"""From the tokens of a batch, and the routing captured with them, to its answers: the same for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from harness.data.answer import Answer
+from harness.engines.base import BatchResult, Sampling
+from harness.routing.capture import Captured, count, routed_tokens
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from harness.data.prompts import Prompt
+    from harness.models.moe import MoEModel
+    from harness.routing.counts import Record
+
+
+def make_answers(
+    batch: Sequence[Prompt],
+    sampling: Sampling | None,
+    prompt_tokens: Sequence[int],
+    generated: Sequence[Sequence[int]],
+    ends: Collection[int],
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[Answer]:
+    """Turn the tokens of a batch's answers into answers.
+
+    Args:
+        batch: the prompts.
+        sampling: names several answers per prompt; they follow one another.
+        prompt_tokens: the length of each answer's rendered prompt.
+        generated: the tokens of each answer, its end token included.
+        ends: tokens that end an answer.
+        tokenizer: the model's.
+    """
+    if sampling is None:
+        asked = [(prompt, prompt.id) for prompt in batch]
+    else:
+        asked = [(prompt, f"{prompt.id}#{i + 1}") for prompt in batch for i in range(sampling.answers)]
+    texts = tokenizer.batch_decode([list(row) for row in generated], skip_special_tokens=True)
+    return [
+        Answer(
+            id=name,
+            prompt=prompt.text,
+            response=text.strip(),
+            finish_reason="stop" if row[-1] in ends else "length",
+            prompt_tokens=int(n),
+            generated_tokens=len(row),
+        )
+        for (prompt, name), text, row, n in zip(asked, texts, generated, prompt_tokens, strict=True)
+    ]
+
+
+def with_routing(
+    answers: list[Answer],
+    captured: Captured,
+    masks: torch.Tensor,
+    token_ids: torch.Tensor,
+    moe: MoEModel,
+    capture: Record,
+) -> BatchResult:
+    """Return a batch's answers with what was captured, counted.
+
+    Args:
+        answers: of the batch, B of them.
+        captured: the routing.
+        masks: which positions belong to which phase, bool [phases, B, T].
+        token_ids: the token at each position, [B, T].
+        moe: the model.
+        capture: how much to keep.
+
+    Raises:
+        HarnessError: the routing cannot be trusted.
+    """
+    ids = [answer.id for answer in answers]
+    counts = count(captured, masks, moe, ids)
+    tokens = None if capture == "counts" else routed_tokens(captured, masks, token_ids, ids)
+    return BatchResult(answers, counts, tokens)
