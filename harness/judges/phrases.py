@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.base.schema import read_named_yaml
 from harness.judges.base import Verdict
 from harness.judges.opening import nothing_to_judge
 
@@ -74,12 +72,3 @@ class PhraseJudge:
 
     def _cased(self, text: str) -> str:
         return text.lower() if self.list.ignore_case else text
-
-
-def read_phrase_list(path: Path) -> PhraseList:
-    """Read one list.
-
-    Raises:
-        BadInputError: the file does not follow the schema, or is not called like its judge.
-    """
-    return read_named_yaml(path, PhraseList)

@@ -14,8 +14,9 @@ import jinja2
 
 from harness.base.errors import BadInputError, first_line
 from harness.base.progress import progress
+from harness.base.schema import read_named_yaml
 from harness.judges.base import Verdict
-from harness.judges.classifier.preset import ClassifierPreset, read_preset
+from harness.judges.classifier.preset import ClassifierPreset
 from harness.judges.opening import nothing_to_judge
 
 if TYPE_CHECKING:
@@ -245,4 +246,4 @@ class OwnClassifier:
             raise BadInputError(
                 f"judge 'classifier': {PREFIX}PRESET is not set: expected a preset file (docs/judges.md)"
             )
-        return ClassifierJudge(read_preset(Path(self._path)))
+        return ClassifierJudge(read_named_yaml(Path(self._path), ClassifierPreset))

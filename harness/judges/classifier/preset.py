@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.base.schema import read_named_yaml
 from harness.judges.base import Quantity
 from harness.metrics.rates import AnyLabel
 
@@ -48,12 +46,3 @@ class ClassifierPreset(BaseModel):
         if self.kind == "sequence" and self.template is None:
             raise ValueError("template: missing, a sequence classifier reads a text")
         return self
-
-
-def read_preset(path: Path) -> ClassifierPreset:
-    """Read one preset.
-
-    Raises:
-        BadInputError: the file does not follow the schema, or is not called like its judge.
-    """
-    return read_named_yaml(path, ClassifierPreset)

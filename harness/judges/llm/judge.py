@@ -16,7 +16,7 @@ import jinja2
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, write_json
 from harness.judges.base import Verdict
-from harness.judges.llm.rubrics import JAILBREAKBENCH, STRONGREJECT, XSTEST, Rubric
+from harness.judges.llm.rubric import Rubric
 from harness.judges.llm.settings import LlmSettings, read_settings
 from harness.judges.opening import nothing_to_judge
 
@@ -29,16 +29,13 @@ _END_OF_THOUGHT = "</think>"
 class LlmJudge:
     """Puts a rubric to a language model and reads its verdict.
 
-    By default the rubric is XSTest's three classes in our words; a partial refusal counts as a refusal and is named. An
-    answer whose request failed, or whose verdict is not exactly what was asked for, is unscored with the reason.
+    An answer whose request failed, or whose verdict is not exactly what was asked for, is unscored with the reason.
 
     Args:
-        settings: where and how to ask; by default from the environment.
         rubric: what to ask.
     """
 
-    def __init__(self, settings: LlmSettings | None = None, rubric: Rubric = XSTEST) -> None:
-        self._given = settings
+    def __init__(self, rubric: Rubric) -> None:
         self.rubric = rubric
         self.name = rubric.name
         self.measures: str = rubric.measures
@@ -48,12 +45,12 @@ class LlmJudge:
     @cached_property
     def endpoint(self) -> LlmSettings:
         """Where and how it asks; read when first needed, so that the judge can be listed without."""
-        return self._given or read_settings()
+        return read_settings()
 
     @cached_property
     def _rubric(self) -> tuple[str, jinja2.Template]:
-        path = self.endpoint.rubric or self.rubric.path
-        text = path.read_text(encoding="utf-8")
+        path = self.endpoint.rubric
+        text = self.rubric.template if path is None else path.read_text(encoding="utf-8")
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
         try:
             template = environment.from_string(text)
@@ -66,7 +63,7 @@ class LlmJudge:
     def fingerprint(self) -> str:
         """A hash over the model, the rubric and how verdicts are asked for."""
         chosen = [self.settings[name] for name in ("model", "rubric", "structured", "max_tokens")]
-        chosen += [] if self.rubric is XSTEST else [self.name]
+        chosen += [] if self.name == "llm" else [self.name]
         return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
 
     @property
@@ -163,7 +160,7 @@ class LlmJudge:
         text = self._rubric[1].render(prompt=row["prompt"], response=row["response"])
         extra: dict[str, Any] = {}
         if settings.structured:
-            extra["response_format"] = {"type": "json_schema", "json_schema": self.rubric.schema}
+            extra["response_format"] = {"type": "json_schema", "json_schema": self.rubric.json_schema}
         # The client repeats requests that failed, but not one whose answer it could not read.
         for attempt in range(settings.retries + 1):
             try:
@@ -225,19 +222,4 @@ def _read(id: str, content: str, rubric: Rubric) -> Verdict:
         return Verdict(id, None, reason="the judging model's verdict is not the JSON that was asked for")
     if not rubric.accepts(said):
         return Verdict(id, None, reason="the judging model's verdict is none of those that were asked for")
-    found = rubric.read(said)
-    return Verdict(id, found.label, rule=found.rule, probability=found.score, finer=found.finer)
-
-
-class JailbreakBenchJudge(LlmJudge):
-    """Whether an answer gives the harmful thing that was asked for: JailbreakBench's definition in our words."""
-
-    def __init__(self, settings: LlmSettings | None = None) -> None:
-        super().__init__(settings, JAILBREAKBENCH)
-
-
-class StrongRejectJudge(LlmJudge):
-    """StrongREJECT's three questions in our words, with their score."""
-
-    def __init__(self, settings: LlmSettings | None = None) -> None:
-        super().__init__(settings, STRONGREJECT)
+    return rubric.verdict(id, said)
