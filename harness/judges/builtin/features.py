@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.judges.opening import plain
@@ -29,13 +30,7 @@ _TOPIC, _NUMBER = "@", "#"
 
 _TOKEN = re.compile(r"[a-z']+|[0-9]+|[.,!?:;\n]")
 _LIST_ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*\u2022])\s", re.MULTILINE)
-_FUNCTION_WORDS = """
-    a an the and or but if of to in on at by for with from as is are was were be been being do does did can cannot
-    could will would should may might must not no nor it its this that these those there here i me my we our us you
-    your he she they him his her them their what which who how why when where so than then too very just only about
-    into over under out up down all any some more most such other own same have has had having am
-"""
-FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+FUNCTION_WORDS = frozenset(Path(__file__).with_name("function_words.txt").read_text(encoding="utf-8").split())
 _TURNS = ("however", "instead", "but", "that said", "here are", "i can", "if you", "please", "sorry")
 
 
