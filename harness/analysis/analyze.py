@@ -108,7 +108,7 @@ def analyze(run: Path, samples: Sequence[str] = (), phase: str | None = None) ->
         selected=selected,
         rows=rows,
         profile=layer_profile(rows, selected),
-        balances={kind: _balance(counts[kind], chosen) for kind in KINDS},
+        balances={kind: load_balance(counts[kind].of(chosen)[0].sum(axis=0)) for kind in KINDS},
     )
     found.samples = [_sample(source, name, harmful) for name in dict.fromkeys(samples)]
     if set(PHASES_COMPARED) <= set(table["phase"]):
@@ -210,10 +210,6 @@ def place_of(sample: str) -> tuple[str, str]:
     plain = re.sub(r"[^A-Za-z0-9._-]|^\.", "_", name)[:80]
     mark = "" if plain == name else f"-{hashlib.sha256(sample.encode()).hexdigest()[:6]}"
     return f"tokens/{task}", plain + mark
-
-
-def _balance(counts: RoutingCounts, phase: Phase) -> Balance:
-    return load_balance(counts.of(phase)[0].sum(axis=0))
 
 
 def _pairs(source: Run, found: Analyses) -> pd.DataFrame:

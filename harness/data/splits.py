@@ -220,9 +220,9 @@ def _groups(
     kept = ~(beside_test & cannot_test) & np.array([bool(roles) for roles in possible])
     links = np.concatenate([alike[kept[alike].all(axis=1)], pair_links(pair_keys)])
     labels = group_labels(len(prompts), links)
-    members: dict[int, list[int]] = {}
+    members: defaultdict[int, list[int]] = defaultdict(list)
     for index in np.flatnonzero(kept).tolist():
-        members.setdefault(int(labels[index]), []).append(index)
+        members[int(labels[index])].append(index)
     return list(members.values())
 
 

@@ -36,17 +36,25 @@ class ClassifierJudge:
         preset: the model, how it is asked and what its words mean.
     """
 
+    name: str
+    description: str
+    source: str | None
+
     def __init__(self, preset: ClassifierPreset) -> None:
         self.preset = preset
         self.name = preset.name
-        self.measures: str = preset.measures
         self.description = preset.description
-        self.source: str | None = preset.source
+        self.source = preset.source
+
+    @property
+    def measures(self) -> str:
+        """Whether its labels are about refusal or harmfulness."""
+        return self.preset.measures
 
     @property
     def model(self) -> str:
         """The checkpoint: the preset's, or the one that HARNESS_CLASSIFIER_NAME names."""
-        return os.environ.get(PREFIX + self.name.upper(), "").strip() or self.preset.model
+        return os.environ.get(PREFIX + self.preset.name.upper(), "").strip() or self.preset.model
 
     @property
     def fingerprint(self) -> str:
@@ -83,7 +91,7 @@ class ClassifierJudge:
         # Batches of like length waste little on padding.
         ordered = sorted(texts, key=lambda id: len(texts[id]))
         if ordered:
-            with progress(f"judge {self.name}", len(ordered), "answers") as advance:
+            with progress(f"judge {self.preset.name}", len(ordered), "answers") as advance:
                 for at in range(0, len(ordered), _BATCH):
                     ids = ordered[at : at + _BATCH]
                     found |= {v.id: v for v in self._batch(ids, [texts[id] for id in ids])}
@@ -175,7 +183,7 @@ class ClassifierJudge:
 
         quiet_transformers()
         kind = "SequenceClassification" if self.preset.kind == "sequence" else "CausalLM"
-        where = f"judge '{self.name}'"
+        where = f"judge '{self.preset.name}'"
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         try:
@@ -188,7 +196,7 @@ class ClassifierJudge:
         except (OSError, ValueError, SafetensorError) as error:
             raise BadInputError(
                 f"{where}: {self.model} cannot be loaded ({first_line(error)}); "
-                f"{PREFIX}{self.name.upper()} names another copy, such as a folder"
+                f"{PREFIX}{self.preset.name.upper()} names another copy, such as a folder"
             ) from None
         refuse_parts(report, self.model)
         if tokenizer.pad_token_id is None:
@@ -204,46 +212,33 @@ class ClassifierJudge:
         return model, tokenizer
 
 
-class OwnClassifier:
+class OwnClassifier(ClassifierJudge):
     """The judge of the preset file that HARNESS_CLASSIFIER_PRESET names; it can be listed without one."""
 
     name = "classifier"
     description = (
         "A classifier or guard model of yours, by the preset file that HARNESS_CLASSIFIER_PRESET names."
     )
-    source: str | None = None
+    source = None
+
+    def __init__(self) -> None:
+        """Leave the preset unread until it is needed."""
+
+    @cached_property
+    def preset(self) -> ClassifierPreset:  # type: ignore[override]  # read late, and once
+        """How the model is asked."""
+        path = _preset_file()
+        if not path:
+            raise BadInputError(
+                f"judge 'classifier': {PREFIX}PRESET is not set: expected a preset file (docs/judges.md)"
+            )
+        return read_named_yaml(Path(path), ClassifierPreset)
 
     @property
     def measures(self) -> str:
         """What the preset says; refusal where none is named."""
-        return self._judge.measures if self._path else "refusal"
+        return self.preset.measures if _preset_file() else "refusal"
 
-    @property
-    def fingerprint(self) -> str:
-        """That of the preset's judge."""
-        return self._judge.fingerprint
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of the preset's judge."""
-        return self._judge.settings
-
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
-        """Label one answer; `judge_many` is faster."""
-        return self._judge.judge(id, prompt, response, cut=cut)
-
-    def judge_many(self, rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-        """Label many answers, in their order."""
-        return self._judge.judge_many(rows)
-
-    @property
-    def _path(self) -> str:
-        return os.environ.get(f"{PREFIX}PRESET", "").strip()
-
-    @cached_property
-    def _judge(self) -> ClassifierJudge:
-        if not self._path:
-            raise BadInputError(
-                f"judge 'classifier': {PREFIX}PRESET is not set: expected a preset file (docs/judges.md)"
-            )
-        return ClassifierJudge(read_named_yaml(Path(self._path), ClassifierPreset))
+def _preset_file() -> str:
+    return os.environ.get(f"{PREFIX}PRESET", "").strip()
