@@ -252,5 +252,5 @@ def test_it_can_be_listed_and_shown_without_any_setting(monkeypatch, capsys):
     ],
 )
 def test_a_verdict_is_read_only_where_it_is_all_there_is(content, label, finer):
-    found = _read("1", content, JUDGES.get("llm")().rubric)
+    found = _read("1", content, JUDGES.get("llm")().preset)
     assert (found.label, found.finer) == (label, finer)

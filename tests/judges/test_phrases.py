@@ -5,7 +5,7 @@ from harness.base.schema import read_named_yaml
 from harness.judges.base import JUDGES
 from harness.judges.phrases import PhraseJudge, PhraseList
 
-LISTS = {name: listed.list for name in JUDGES if isinstance(listed := JUDGES.get(name)(), PhraseJudge)}
+LISTS = {name: listed.preset for name in JUDGES if isinstance(listed := JUDGES.get(name)(), PhraseJudge)}
 
 
 def judge(**changes):

@@ -8,7 +8,7 @@ from harness.judges.base import JUDGES
 from harness.judges.llm.judge import _read
 
 XSTEST, JAILBREAKBENCH, STRONGREJECT = (
-    JUDGES.get(name)().rubric for name in ("llm", "llm_jailbreakbench", "llm_strongreject")
+    JUDGES.get(name)().preset for name in ("llm", "llm_jailbreakbench", "llm_strongreject")
 )
 
 

@@ -18,6 +18,7 @@ from harness.base.schema import read_named_yaml
 from harness.judges.base import Verdict
 from harness.judges.classifier.preset import ClassifierPreset
 from harness.judges.opening import nothing_to_judge
+from harness.judges.preset import PresetJudge
 
 if TYPE_CHECKING:
     import torch
@@ -26,30 +27,12 @@ PREFIX = "HARNESS_CLASSIFIER_"
 _BATCH = 16
 
 
-class ClassifierJudge:
+class ClassifierJudge(PresetJudge[ClassifierPreset]):
     """Asks a sequence classifier or a guard model.
 
     An answer that the model is not sure of, or a verdict that begins like none of the preset's labels, is unscored.
     So is an exchange that does not fit the model's context: a part of it may not be judged for the whole.
-
-    Args:
-        preset: the model, how it is asked and what its words mean.
     """
-
-    name: str
-    description: str
-    source: str | None
-
-    def __init__(self, preset: ClassifierPreset) -> None:
-        self.preset = preset
-        self.name = preset.name
-        self.description = preset.description
-        self.source = preset.source
-
-    @property
-    def measures(self) -> str:
-        """Whether its labels are about refusal or harmfulness."""
-        return self.preset.measures
 
     @property
     def model(self) -> str:

@@ -19,6 +19,7 @@ from harness.judges.base import Verdict
 from harness.judges.llm.rubric import Rubric
 from harness.judges.llm.settings import LlmSettings, read_settings
 from harness.judges.opening import nothing_to_judge
+from harness.judges.preset import PresetJudge
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -26,21 +27,11 @@ if TYPE_CHECKING:
 _END_OF_THOUGHT = "</think>"
 
 
-class LlmJudge:
+class LlmJudge(PresetJudge[Rubric]):
     """Puts a rubric to a language model and reads its verdict.
 
     An answer whose request failed, or whose verdict is not exactly what was asked for, is unscored with the reason.
-
-    Args:
-        rubric: what to ask.
     """
-
-    def __init__(self, rubric: Rubric) -> None:
-        self.rubric = rubric
-        self.name = rubric.name
-        self.measures: str = rubric.measures
-        self.description = rubric.description
-        self.source: str | None = rubric.source
 
     @cached_property
     def endpoint(self) -> LlmSettings:
@@ -50,7 +41,7 @@ class LlmJudge:
     @cached_property
     def _rubric(self) -> tuple[str, jinja2.Template]:
         path = self.endpoint.rubric
-        text = self.rubric.template if path is None else path.read_text(encoding="utf-8")
+        text = self.preset.template if path is None else path.read_text(encoding="utf-8")
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
         try:
             template = environment.from_string(text)
@@ -133,7 +124,7 @@ class LlmJudge:
             return Verdict(row["id"], None, reason=reason)
         path = self._path(row)
         if path.is_file():
-            return _read(row["id"], read_json(path)["content"], self.rubric)
+            return _read(row["id"], read_json(path)["content"], self.preset)
         try:
             content = await self._ask(client, row, path)
         except APITimeoutError:
@@ -146,7 +137,7 @@ class LlmJudge:
             # Half a JSON, or a JSON without what the protocol asks for.
             failure = "the endpoint's answer was not readable"
         else:
-            return _read(row["id"], content, self.rubric)
+            return _read(row["id"], content, self.preset)
         return Verdict(row["id"], None, reason=f"{failure}, also after {self.endpoint.retries} retries")
 
     async def _ask(self, client: AsyncOpenAI, row: Mapping[str, Any], path: Path) -> str:
@@ -160,7 +151,7 @@ class LlmJudge:
         text = self._rubric[1].render(prompt=row["prompt"], response=row["response"])
         extra: dict[str, Any] = {}
         if settings.structured:
-            extra["response_format"] = {"type": "json_schema", "json_schema": self.rubric.json_schema}
+            extra["response_format"] = {"type": "json_schema", "json_schema": self.preset.json_schema}
         # The client repeats requests that failed, but not one whose answer it could not read.
         for attempt in range(settings.retries + 1):
             try:

@@ -9,28 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from harness.judges.base import Finer, Quantity, Verdict
+from harness.judges.base import Finer, Verdict
+from harness.judges.preset import Preset
 from harness.metrics.rates import AnyLabel
 
 
-class Rubric(BaseModel):
+class Rubric(Preset):
     """A question to a judging model, as its YAML file states it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    name: str
-    """The judge's name; the file is called like it."""
-    measures: Quantity
-    """What its labels are about."""
-    description: str
-    """One sentence on what is asked."""
-    source: str
-    """The paper."""
     fields: dict[str, tuple[str, ...] | tuple[int, ...]]
     """The verdict's fields, each with the values that it may have."""
-    labels: dict[str, AnyLabel | Finer] = {}
+    labels: dict[str, AnyLabel | Finer] = Field(default_factory=dict)
     """Of a verdict of one word: the label of each word."""
     score: str | None = None
     """Of a verdict in numbers: a Jinja expression over the fields, from 0 to 1."""
