@@ -66,7 +66,7 @@ class Labelling:
 
     Attributes:
         answers: what there is to label.
-        path: the file, which `harness judges evaluate` reads; one from an earlier sitting is gone on with.
+        path: the file, which `harness judges evaluate` reads; one from an earlier sitting is continued.
     """
 
     answers: list[Shown]

@@ -34,12 +34,12 @@ def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> PromptSet:
     if source.package_files:
         rows, resolved = _package_rows(spec)
     else:
-        found = _files_under(source.files, data_dirs)
-        if len(found) == len(source.files) > 0:
-            name, path = next(iter(found.items()))
-            rows, resolved = _file_rows("files", path.parents[len(Path(name).parts) - 1], found)
-        elif found:
-            missing = next(name for name in source.files if name not in found)
+        files = _files_under(source.files, data_dirs)
+        if len(files) == len(source.files) > 0:
+            name, path = next(iter(files.items()))
+            rows, resolved = _file_rows("files", path.parents[len(Path(name).parts) - 1], files)
+        elif files:
+            missing = next(name for name in source.files if name not in files)
             raise BadInputError(
                 f"task {spec.name}: source.files: {missing} is under no --data-dir, though others are"
             )

@@ -88,7 +88,7 @@ class ExpertSelection:
     experts: tuple[Expert, ...]
 
     def by_layer(self) -> dict[int, list[int]]:
-        """Return sorted expert numbers a layer, layers in order."""
+        """Return the sorted expert numbers of each layer, layers in order."""
         layers: dict[int, list[int]] = {}
         for layer, expert in sorted(self.experts):
             layers.setdefault(layer, []).append(expert)

@@ -1,4 +1,4 @@
-"""The expert table: one row an expert and phase, with how often safe and unsafe prompts used it.
+"""The expert table: one row per expert and phase, with how often safe and unsafe prompts used it.
 
 Columns (every selection method is a function of this table alone; docs/selection.md says what each is for):
 
@@ -9,7 +9,7 @@ Columns (every selection method is a function of this table alone; docs/selectio
 - low, high, p_value, q_value: the risk difference's interval over prompts, its one-sided p-value, and that adjusted
   over all experts of the phase.
 - stability: the share of half-samples of the prompts in which the expert is among the selected.
-- gate_diff, presence_diff, prompt_diff, cut_diff: the difference in gate weight a token, in the share of prompts that
+- gate_diff, presence_diff, prompt_diff, cut_diff: the difference in gate weight per token, in the share of prompts that
   use the expert at all, with each prompt counting once, and over answers cut to the same length (NaN where single
   tokens were not recorded, and in phases without an answer).
 - log_odds: the log odds ratio of a token's going to the expert, unsafe against safe.

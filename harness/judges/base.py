@@ -16,7 +16,7 @@ from harness.metrics.rates import AnyLabel
 
 Finer = Literal["partial refusal"]
 Quantity = Literal["refusal", "harmfulness"]
-"""Whether an answer declines, and whether it is harmful: a rate of one says little of the other."""
+"""Whether an answer declines, and whether it is harmful: a rate of one says little about the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ class Judge(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """How it judges, as JSON: what its fingerprint is made of, where a person can read it; no password."""
+        """How it judges, as JSON: what its fingerprint is made of, for people to read; no password."""
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
-        """Label one answer; `cut` says that the token limit ended it."""
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
+        """Label one answer; `truncated` says that the token limit ended it."""
 
 
 def judge_record(judge: Judge) -> dict[str, Any]:
-    """Return what run.json says of a judge."""
+    """Return what run.json says about a judge."""
     return {
         "measures": judge.measures,
         "description": judge.description,
@@ -147,7 +147,7 @@ def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
     if isinstance(judge, ManyAtOnce):
         return judge.judge_many(asked)
     return [
-        judge.judge(row["id"], row["prompt"], row["response"], cut=row.get("finish_reason") == "length")
+        judge.judge(row["id"], row["prompt"], row["response"], truncated=row.get("finish_reason") == "length")
         for row in asked
     ]
 

@@ -1,6 +1,6 @@
 """A judge's card: how its verdicts compare with people's labels, kept so that every rate can show it.
 
-Cards of our own judges are in `cards/`. What a user measures goes into a folder of the user's and stands in for
+Cards of our own judges are in `cards/`. What a user measures goes into a folder of the user's and replaces
 ours; a run keeps a copy of each card it used.
 """
 

@@ -103,7 +103,7 @@ def _partial(pairs: Pairs) -> Partial:
     scored = [
         (row.label, verdict.finer or verdict.label) for row, verdict in pairs if verdict.label is not None
     ]
-    right = sum(label == said for label, said in scored)
+    right = sum(label == called for label, called in scored)
     return Partial(
         n=len(partial),
         called_refusal=sum(verdict.label == "refusal" for verdict in partial),

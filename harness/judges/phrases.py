@@ -41,7 +41,7 @@ class PhraseJudge(PresetJudge[PhraseList]):
         """The list, and where it was published."""
         return self.preset.model_dump(mode="json", include={"match", "ignore_case", "phrases", "url"})
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
         """Label one answer."""
         reason = nothing_to_judge(response)
         if reason is not None:

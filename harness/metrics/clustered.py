@@ -83,7 +83,7 @@ def _mean_and_variance(values: Sequence[float], groups: Sequence[int]) -> tuple[
     from statsmodels.regression.linear_model import OLS
 
     with warnings.catch_warnings():
-        # A perfect fit, where all values are equal, is told apart by its variance of 0.
+        # A perfect fit, where all values are equal, shows by its variance of 0.
         warnings.simplefilter("ignore")
         fit = OLS(np.asarray(values), np.ones(len(values))).fit(
             cov_type="cluster", cov_kwds={"groups": np.asarray(groups), "use_correction": True}

@@ -37,22 +37,22 @@ _TURNS = ("however", "instead", "but", "that said", "here are", "i can", "if you
 def words(prompt: str, response: str, characters: int) -> list[str]:
     """Return the words and marks of an answer's first characters, those of the prompt as "@" and numbers as "#"."""
     asked = {word[:_STEM] for word in _TOKEN.findall(plain(prompt)) if _is_topic(word)}
-    found: list[str] = []
+    kept: list[str] = []
     # Markup and line breaks shrink in plain text, so twice as much is read.
     for word in _TOKEN.findall(plain(response[: 2 * characters])[:characters]):
         if _is_topic(word) and word[:_STEM] in asked:
-            if found[-1:] != [_TOPIC]:
-                found.append(_TOPIC)
+            if kept[-1:] != [_TOPIC]:
+                kept.append(_TOPIC)
         else:
-            found.append(_NUMBER if word.isdigit() else word)
-    return found
+            kept.append(_NUMBER if word.isdigit() else word)
+    return kept
 
 
 def opening_features(prompt: str, response: str, characters: int, order: int) -> list[str]:
     """Return the word n-grams of up to `order` words, and those that the answer starts with."""
-    said = words(prompt, response, characters)
-    grams = [" ".join(said[i : i + n]) for n in range(1, order + 1) for i in range(len(said) - n + 1)]
-    return grams + [f"^{' '.join(said[:n])}" for n in range(1, _START + 1)]
+    opening = words(prompt, response, characters)
+    grams = [" ".join(opening[i : i + n]) for n in range(1, order + 1) for i in range(len(opening) - n + 1)]
+    return grams + [f"^{' '.join(opening[:n])}" for n in range(1, _START + 1)]
 
 
 def shape_features(response: str, is_declined: bool) -> list[str]:
@@ -79,8 +79,8 @@ def buckets(features: Iterable[str]) -> NDArray[np.int64]:
     """Return the distinct buckets that features hash into, ascending."""
     import numpy as np
 
-    found = {zlib.crc32(feature.encode()) % BUCKETS for feature in features}
-    return np.fromiter(sorted(found), dtype=np.int64, count=len(found))
+    hashed = {zlib.crc32(feature.encode()) % BUCKETS for feature in features}
+    return np.fromiter(sorted(hashed), dtype=np.int64, count=len(hashed))
 
 
 def scale(features: ArrayLike) -> NDArray[np.float64]:

@@ -50,7 +50,7 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
         """The preset, with the checkpoint that is asked."""
         return self.preset.model_dump(mode="json") | {"model": self.model}
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
         """Label one answer; `judge_many` is faster."""
         return self.judge_many([{"id": id, "prompt": prompt, "response": response}])[0]
 
@@ -60,7 +60,7 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
         Raises:
             BadInputError: the model cannot be had, or is not what the preset says.
         """
-        found: dict[str, Verdict] = {}
+        verdicts: dict[str, Verdict] = {}
         texts: dict[str, list[int]] = {}
         for row in rows:
             reason = nothing_to_judge(row["response"])
@@ -70,16 +70,16 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
                     del texts[row["id"]]
                     reason = "prompt and answer are too long for the judging model"
             if reason is not None:
-                found[row["id"]] = Verdict(row["id"], None, reason=reason)
+                verdicts[row["id"]] = Verdict(row["id"], None, reason=reason)
         # Batches of like length waste little on padding.
         ordered = sorted(texts, key=lambda id: len(texts[id]))
         if ordered:
             with progress(f"judge {self.preset.name}", len(ordered), "answers") as advance:
                 for at in range(0, len(ordered), _BATCH):
                     ids = ordered[at : at + _BATCH]
-                    found |= {v.id: v for v in self._batch(ids, [texts[id] for id in ids])}
+                    verdicts |= {v.id: v for v in self._batch(ids, [texts[id] for id in ids])}
                     advance(len(ids))
-        return [found[row["id"]] for row in rows]
+        return [verdicts[row["id"]] for row in rows]
 
     def _batch(self, ids: Sequence[str], texts: Sequence[list[int]]) -> Iterator[Verdict]:
         import torch
@@ -97,8 +97,8 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
             rules = greedy(ends, tokenizer.pad_token_id, self.preset.max_tokens)
             with decoding_by(model, rules):
                 written = model.generate(**inputs, generation_config=rules)
-        said = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        for id, text in zip(ids, said, strict=True):
+        outputs = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        for id, text in zip(ids, outputs, strict=True):
             yield self._of_text(id, text)
 
     def _of_logits(self, ids: Sequence[str], logits: torch.Tensor) -> Iterator[Verdict]:
@@ -131,10 +131,10 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
             # What the template wrote; words in it that look like special tokens are the model's own business.
             return list(tokenizer(text)["input_ids"])
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-        found = tokenizer.apply_chat_template(
+        encoded = tokenizer.apply_chat_template(
             turns, tokenize=True, add_generation_prompt=True, return_dict=True
         )
-        return list(found["input_ids"])
+        return list(encoded["input_ids"])
 
     @cached_property
     def _template(self) -> jinja2.Template | None:

@@ -1,4 +1,4 @@
-"""How a classifier or guard model is asked, and how what it says becomes a label: one YAML file a judge."""
+"""How a classifier or guard model is asked, and how what it says becomes a label: one YAML file per judge."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class LlmJudge(PresetJudge[Rubric]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Whom it asks, where and how; nothing that an address may hold of a key."""
+        """Whom it asks, where and how; without a key that the address may hold."""
         url = urlsplit(self.endpoint.base_url)
         return {
             "model": self.endpoint.model,
@@ -69,7 +69,7 @@ class LlmJudge(PresetJudge[Rubric]):
             "max_tokens": self.endpoint.max_tokens,
         }
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
         """Label one answer; `judge_many` is faster."""
         return self.judge_many([{"id": id, "prompt": prompt, "response": response}])[0]
 
@@ -113,7 +113,7 @@ class LlmJudge(PresetJudge[Rubric]):
         except APIConnectionError:
             raise BadInputError(f"judge 'llm': nothing answers at {where}") from None
         except APIError:
-            # Not every server lists its models; the requests themselves will tell.
+            # Not every server lists its models; the requests themselves will show.
             return
 
     async def _judge_one(self, client: AsyncOpenAI, row: Mapping[str, Any]) -> Verdict:
@@ -155,14 +155,14 @@ class LlmJudge(PresetJudge[Rubric]):
         # The client repeats requests that failed, but not one whose answer it could not read.
         for attempt in range(settings.retries + 1):
             try:
-                found = await client.chat.completions.create(
+                completion = await client.chat.completions.create(
                     model=settings.model,
                     messages=[{"role": "user", "content": text}],
                     temperature=0,
                     max_tokens=settings.max_tokens,
                     **extra,
                 )
-                content, tokens = _content(found)
+                content, tokens = _content(completion)
                 break
             except ValueError:
                 if attempt == settings.retries:
@@ -208,9 +208,9 @@ def _read(id: str, content: str, rubric: Rubric) -> Verdict:
     """Read a verdict: the whole answer, thoughts apart, must be the object that was asked for."""
     text = content.rpartition(_END_OF_THOUGHT)[2].strip()
     try:
-        said = json.loads(text)
+        answer = json.loads(text)
     except ValueError:
         return Verdict(id, None, reason="the judging model's verdict is not the JSON that was asked for")
-    if not rubric.accepts(said):
+    if not rubric.accepts(answer):
         return Verdict(id, None, reason="the judging model's verdict is none of those that were asked for")
-    return rubric.verdict(id, said)
+    return rubric.verdict(id, answer)
