@@ -22,7 +22,8 @@ from harness.config import RunConfig
 from harness.data.refusals import refusal_phrasings
 from harness.interventions.base import INTERVENTIONS, Intervention, Variant
 from harness.judges.base import JUDGES, Verdict, judge_all
-from harness.judges.card import Card, Counts, Measured, Partial, write_card
+from harness.judges.card import Card, Measured, Partial, write_card
+from harness.metrics.judged import Confusion
 from harness.metrics.rates import wilson
 from harness.pipeline.judging import judge_record, judge_with_others
 from harness.report.write import write_measured
@@ -94,7 +95,7 @@ class WordsOfHarm:
     fingerprint = "words of harm, 1"
     settings: Mapping[str, Any] = MappingProxyType({})
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
         if not response:
             return Verdict(id, None, reason="empty answer")
         return Verdict(id, "harmful" if "dangerous" in response else "harmless")
@@ -110,18 +111,13 @@ def words_of_harm() -> Iterator[None]:
 
 def keyword_card(folder: Path) -> None:
     """Write a card of the keyword judge by which its rates can be corrected; HARNESS_JUDGE_CARDS names the folder."""
-    counts = Counts(refusal_found=180, refusal_missed=20, compliance_found=190, compliance_missed=10)
-    figures = counts.confusion
+    counts = Confusion(refusal_found=180, refusal_missed=20, compliance_found=190, compliance_missed=10)
     measured = Measured(
         n=400,
         scored=400,
         unscored=0,
         counts=counts,
-        **{
-            name: {"value": found.value, "low": found.low, "high": found.high}
-            for name in ("accuracy", "sensitivity", "specificity", "kappa")
-            if (found := getattr(figures, name)) is not None
-        },
+        **{name: getattr(counts, name) for name in ("accuracy", "sensitivity", "specificity", "kappa")},
     )
     card = Card(
         judge="keyword",

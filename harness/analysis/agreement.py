@@ -18,7 +18,7 @@ class Agreement(NamedTuple):
     """How far two phases' scores agree.
 
     Attributes:
-        scores: one row an expert: layer, expert, `prompt` and `generation` (its risk differences), and
+        scores: one row per expert: layer, expert, `prompt` and `generation` (its risk differences), and
             `prompt_top` and `generation_top` (whether it is among the k highest).
         spearman: the rank correlation over all experts; None where one phase's scores are all equal.
         k: how many experts count as the top.

@@ -39,7 +39,7 @@ LoadTokenizer = Callable[[Path], "PreTrainedTokenizerBase"]
 
 @dataclass
 class Analyses:
-    """What was computed of a run; None stands for what `skipped` gives a reason for."""
+    """What was computed about a run; where a part is None, `skipped` has the reason."""
 
     run: Path
     phase: Phase
@@ -56,20 +56,20 @@ class Analyses:
 
     def to_json(self, figures: Sequence[Path]) -> dict[str, Any]:
         """Return what programs want to know; figures that could not be computed are null."""
-        found = self.agreement
+        compared = self.agreement
         return {
             "run": str(self.run),
             "phase": self.phase,
             "figures": [str(path) for path in figures],
             "agreement": None
-            if found is None
+            if compared is None
             else {
                 "phases": list(PHASES_COMPARED),
-                "spearman": found.spearman,
-                "k": found.k,
-                "overlap": found.overlap,
-                "overlap_by_chance": found.by_chance,
-                "experts": len(found.scores),
+                "spearman": compared.spearman,
+                "k": compared.k,
+                "overlap": compared.overlap,
+                "overlap_by_chance": compared.by_chance,
+                "experts": len(compared.scores),
             },
             "load_balance": {
                 "layers": list(self.layers),
@@ -105,7 +105,7 @@ def analyze(run: Path, samples: Sequence[str], phase: str | None, load_tokenizer
     selected = selection.experts if selection else ()
     counts = {kind: counts_of(source, kind) for kind in KINDS}
     harmful = counts["harmful"]
-    found = Analyses(
+    analyses = Analyses(
         run=run,
         phase=chosen,
         layers=harmful.layers,
@@ -113,23 +113,23 @@ def analyze(run: Path, samples: Sequence[str], phase: str | None, load_tokenizer
         selected=selected,
         rows=rows,
         profile=layer_profile(rows, selected),
-        balances={kind: _balance(counts[kind], chosen) for kind in KINDS},
+        balances={kind: load_balance(counts[kind].of(chosen)[0].sum(axis=0)) for kind in KINDS},
     )
-    found.samples = [_sample(source, name, harmful, load_tokenizer) for name in dict.fromkeys(samples)]
+    analyses.samples = [_sample(source, name, harmful, load_tokenizer) for name in dict.fromkeys(samples)]
     if set(PHASES_COMPARED) <= set(table["phase"]):
         # An intervention on all experts has no top to speak of.
         partial = 0 < len(selected) < len(rows)
-        found.agreement = agreement(table, len(selected) if partial else _TOP)
+        analyses.agreement = agreement(table, len(selected) if partial else _TOP)
     else:
-        found.skipped["agreement"] = f"the expert table has not both of {' and '.join(PHASES_COMPARED)}"
+        analyses.skipped["agreement"] = f"the expert table has not both of {' and '.join(PHASES_COMPARED)}"
     if records_tokens(source):
-        found.pairs = _pairs(source, found)
+        analyses.pairs = _pairs(source, analyses)
     else:
-        found.skipped["coactivation"] = "it needs single tokens: capture again with --record tokens"
-    return found
+        analyses.skipped["coactivation"] = "it needs single tokens: capture again with --record tokens"
+    return analyses
 
 
-def write(found: Analyses, output: Path) -> list[Path]:
+def write(analyses: Analyses, output: Path) -> list[Path]:
     """Draw everything, write it into a folder and return the files' paths.
 
     What an earlier analysis wrote there and this one had to skip is removed: it shows other routing. Files
@@ -137,47 +137,47 @@ def write(found: Analyses, output: Path) -> list[Path]:
     """
     from harness.analysis.figures.page import look, save
 
-    paths = _write_charts(found, output)
+    paths = _write_charts(analyses, output)
     with look():
-        paths += [
-            path for name, figure in _figures(found, _about(found)) for path in save(figure, output, name)
-        ]
-    paths += _write_samples(found, output)
-    if found.pairs is not None:
-        table, path = found.pairs, output / PAIR_TABLE
+        paths += [path for name, figure in _figures(analyses) for path in save(figure, output, name)]
+    paths += _write_samples(analyses, output)
+    if analyses.pairs is not None:
+        table, path = analyses.pairs, output / PAIR_TABLE
         write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
         paths.append(path)
-    stale = [output / f"{name}{suffix}" for name in found.skipped for suffix in (".svg", ".png")]
-    for path in [*stale, *([output / PAIR_TABLE] if found.pairs is None else [])]:
+    stale = [output / f"{name}{suffix}" for name in analyses.skipped for suffix in (".svg", ".png")]
+    for path in [*stale, *([output / PAIR_TABLE] if analyses.pairs is None else [])]:
         path.unlink(missing_ok=True)
-    if output.resolve().is_relative_to(found.run.resolve()):
-        RunFolder(found.run).write_manifest()
+    if output.resolve().is_relative_to(analyses.run.resolve()):
+        RunFolder(analyses.run).write_manifest()
     return paths
 
 
-def _figures(found: Analyses, about: str) -> Any:
+def _figures(analyses: Analyses) -> Any:
     """Yield name and figure, one drawn after the other."""
     from harness.analysis.figures import agreement, balance, coactivation
 
-    yield "load_balance", balance.balance_chart(found.balances, found.layers, found.n_experts, about)
-    if found.agreement is not None:
-        chosen = f"{len(found.selected)} selected experts ringed" if found.selected else "no selection"
-        yield "agreement", agreement.scatter(found.agreement, found.selected, f"{_name(found)} · {chosen}")
-    if found.pairs is not None:
-        bold = " · both selected: bold" if found.selected else ""
-        subtitle = f"{_name(found)} · {found.phase} phase{bold}"
-        yield "coactivation", coactivation.pairs_chart(found.pairs, found.selected, subtitle)
+    run, selected = f"run {visible(analyses.run.resolve().name)}", analyses.selected
+    chosen = f"{len(selected)} selected experts" if selected else "no selection"
+    about = f"{run} · {analyses.phase} phase · {chosen}"
+    yield "load_balance", balance.balance_chart(analyses.balances, analyses.layers, analyses.n_experts, about)
+    if analyses.agreement is not None:
+        about = f"{run} · {chosen}{' ringed' if selected else ''}"
+        yield "agreement", agreement.scatter(analyses.agreement, selected, about)
+    if analyses.pairs is not None:
+        about = f"{run} · {analyses.phase} phase{' · both selected: bold' if selected else ''}"
+        yield "coactivation", coactivation.pairs_chart(analyses.pairs, selected, about)
 
 
-def _write_charts(found: Analyses, output: Path) -> list[Path]:
+def _write_charts(analyses: Analyses, output: Path) -> list[Path]:
     """Write the charts that the report shows too, and the numbers behind them."""
     from harness.report.charts import profile
     from harness.report.heatmap import heat_map
     from harness.report.page import standalone
 
     charts = {
-        "experts": heat_map(found.rows, found.selected, found.phase).svg,
-        "layers": profile(found.rows, found.selected),
+        "experts": heat_map(analyses.rows, analyses.selected, analyses.phase).svg,
+        "layers": profile(analyses.rows, analyses.selected),
     }
     paths = []
     for name, chart in charts.items():
@@ -185,18 +185,18 @@ def _write_charts(found: Analyses, output: Path) -> list[Path]:
             paths.append(output / f"{name}.svg")
             write_text(paths[-1], standalone(chart))
     paths.append(output / "layers.csv")
-    write_text(paths[-1], found.profile.to_csv(index=False))
+    write_text(paths[-1], analyses.profile.to_csv(index=False))
     return paths
 
 
-def _write_samples(found: Analyses, output: Path) -> list[Path]:
+def _write_samples(analyses: Analyses, output: Path) -> list[Path]:
     from harness.report.page import render_page
 
     paths = []
-    for sample in found.samples:
+    for sample in analyses.samples:
         folder, name = place_of(sample.name)
         paths.append(output / folder / f"{name}.html")
-        write_text(paths[-1], render_page("tokens.html.j2", sample=sample, run=found.run.resolve().name))
+        write_text(paths[-1], render_page("tokens.html.j2", sample=sample, run=analyses.run.resolve().name))
     return paths
 
 
@@ -217,18 +217,14 @@ def place_of(sample: str) -> tuple[str, str]:
     return f"tokens/{task}", plain + mark
 
 
-def _balance(counts: RoutingCounts, phase: Phase) -> Balance:
-    return load_balance(counts.of(phase)[0].sum(axis=0))
-
-
-def _pairs(source: Run, found: Analyses) -> pd.DataFrame:
+def _pairs(source: Run, analyses: Analyses) -> pd.DataFrame:
     def group(kind: Any) -> PairCounts:
         return add_pairs(
-            count_pairs(tokens.experts[in_phase(tokens, found.phase)], found.n_experts)
+            count_pairs(tokens.experts[in_phase(tokens, analyses.phase)], analyses.n_experts)
             for tokens in tokens_of(source, kind)
         )
 
-    return pair_table(found.layers, group("harmful"), group("benign"))
+    return pair_table(analyses.layers, group("harmful"), group("benign"))
 
 
 def _sample(source: Run, name: str, counts: RoutingCounts, load_tokenizer: LoadTokenizer) -> Sample:
@@ -267,15 +263,6 @@ def _near(name: str, ids: Sequence[str]) -> str:
     """Offer the nearest id, or a few of them: there may be thousands."""
     offered = nearest(name, ids)
     return offered if offered.startswith("did") else f"such as {', '.join(sorted(ids)[:3])}"
-
-
-def _name(found: Analyses) -> str:
-    return f"run {visible(found.run.resolve().name)}"
-
-
-def _about(found: Analyses) -> str:
-    chosen = f"{len(found.selected)} selected experts" if found.selected else "no selection"
-    return f"{_name(found)} · {found.phase} phase · {chosen}"
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

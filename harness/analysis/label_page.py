@@ -64,17 +64,17 @@ class _Page(BaseHTTPRequestHandler):
             self.send_error(400, "expected a short form")
             return
         form = parse_qs(self.rfile.read(int(length)).decode("utf-8", errors="replace"))
-        id, said = form.get("id", [""])[0], form.get("label", [""])[0]
+        id, choice = form.get("id", [""])[0], form.get("label", [""])[0]
         labelling = self.server.labelling
-        if said == "undo":
+        if choice == "undo":
             labelling.undo()
         elif id not in {answer.id for answer in labelling.answers}:
             self.send_error(400, "unknown answer")
             return
-        elif said == "later":
+        elif choice == "later":
             labelling.put_off(id)
-        elif said in LABELS:
-            labelling.label(id, said)
+        elif choice in LABELS:
+            labelling.label(id, choice)
         else:
             self.send_error(400, "unknown label")
             return

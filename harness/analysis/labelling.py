@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Labelling:
 
     Attributes:
         answers: what there is to label.
-        path: the file, which `harness judges evaluate` reads; one from an earlier sitting is gone on with.
+        path: the file, which `harness judges evaluate` reads; one from an earlier sitting is continued.
     """
 
     answers: list[Shown]
@@ -118,15 +118,5 @@ class Labelling:
 
     def _write(self) -> None:
         by_id = {answer.id: answer for answer in self.answers}
-        rows = [
-            {
-                "id": id,
-                "prompt": by_id[id].prompt,
-                "response": by_id[id].response,
-                "label": label,
-                "model": by_id[id].model,
-                "category": by_id[id].category,
-            }
-            for id, label in self._labels.items()
-        ]
+        rows = [asdict(by_id[id]) | {"label": label} for id, label in self._labels.items()]
         write_jsonl(self.path, [*self._kept, *rows])

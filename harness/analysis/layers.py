@@ -17,11 +17,11 @@ def layer_profile(rows: pd.DataFrame, selected: Collection[tuple[int, int]]) -> 
         selected: (layer, expert) pairs.
 
     Returns:
-        One row a layer, ascending:
+        One row per layer, ascending:
 
         - layer
         - moved: the sum of its positive risk differences. Risk differences of a layer sum to zero, so this is the
-          share of routings (of k a token) that harmful prompts send elsewhere than benign ones.
+          share of routings (of k per token) that harmful prompts send elsewhere than benign ones.
         - top_expert, top: the expert with the highest risk difference, and that.
         - top_low, top_high: its interval (NaN in a table without).
         - above: how many experts have an interval above zero (NaN in a table without).

@@ -34,15 +34,15 @@ def near_duplicates(texts: Sequence[str], threshold: float = SIMILARITY) -> NDAr
     plain = [" ".join(unicodedata.normalize("NFKC", text).lower().split()) for text in texts]
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), lowercase=False).fit_transform(plain)
     transposed = vectors.T.tocsr()
-    found = []
+    blocks = []
     # By blocks of rows: the whole product of 5,000 prompts would hold 25 million cosines at once.
     for start in range(0, len(plain), _ROWS):
         cosines = (vectors[start : start + _ROWS] @ transposed).tocoo()
         rows = cosines.row.astype(np.int64) + start
         # A cosine of equal texts may miss 1 by rounding, and so may a threshold of 1.
         alike = (cosines.data >= threshold - 1e-9) & (rows < cosines.col)
-        found.append(np.stack([rows[alike], cosines.col[alike].astype(np.int64)], axis=1))
-    pairs = np.concatenate(found)
+        blocks.append(np.stack([rows[alike], cosines.col[alike].astype(np.int64)], axis=1))
+    pairs = np.concatenate(blocks)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 

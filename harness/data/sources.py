@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import sha256
 from harness.data.prompts import Prompt, PromptSet, Resolved
 from harness.data.tables import Row, read_table
 from harness.data.task import ROLES, Hub, Role, TaskSpec
+
+_COLUMN_FIELDS = ("id_column", "category_column", "pair_column", "split_column")
 
 
 def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> PromptSet:
@@ -32,11 +34,12 @@ def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> PromptSet:
     if source.package_files:
         rows, resolved = _package_rows(spec)
     else:
-        found = _files_under(source.files, data_dirs)
-        if len(found) == len(source.files) > 0:
-            rows, resolved = _file_rows(found)
-        elif found:
-            missing = next(name for name in source.files if name not in found)
+        files = _files_under(source.files, data_dirs)
+        if len(files) == len(source.files) > 0:
+            name, path = next(iter(files.items()))
+            rows, resolved = _file_rows("files", path.parents[len(Path(name).parts) - 1], files)
+        elif files:
+            missing = next(name for name in source.files if name not in files)
             raise BadInputError(
                 f"task {spec.name}: source.files: {missing} is under no --data-dir, though others are"
             )
@@ -57,25 +60,19 @@ def _package_rows(spec: TaskSpec) -> tuple[list[Row], Resolved]:
     for name, path in files.items():
         if not path.is_file():
             raise BadInputError(f"task {spec.name}: source.package_files: no file {name} in {spec.folder}")
-    rows = [row for path in files.values() for row in read_table(path)]
-    digests = {name: sha256(path) for name, path in files.items()}
-    return rows, Resolved("package", str(spec.folder), sha256=digests)
+    return _file_rows("package", spec.folder, files)
 
 
 def _files_under(names: Sequence[str], data_dirs: Sequence[Path]) -> dict[str, Path]:
-    found = {}
-    for name in names:
-        path = next((folder / name for folder in data_dirs if (folder / name).is_file()), None)
-        if path is not None:
-            found[name] = path
-    return found
+    places = {name: [folder / name for folder in data_dirs if (folder / name).is_file()] for name in names}
+    return {name: paths[0] for name, paths in places.items() if paths}
 
 
-def _file_rows(files: dict[str, Path]) -> tuple[list[Row], Resolved]:
+def _file_rows(
+    kind: Literal["package", "files"], folder: Path, files: dict[str, Path]
+) -> tuple[list[Row], Resolved]:
     rows = [row for path in files.values() for row in read_table(path)]
-    name, path = next(iter(files.items()))
-    folder = path.parents[len(Path(name).parts) - 1]
-    return rows, Resolved("files", str(folder), sha256={name: sha256(path) for name, path in files.items()})
+    return rows, Resolved(kind, str(folder), sha256={name: sha256(path) for name, path in files.items()})
 
 
 def _hub_rows(spec: TaskSpec, hub: Hub) -> tuple[list[Row], Resolved]:
@@ -117,18 +114,14 @@ def _prompts(spec: TaskSpec, rows: list[Row], resolved: Resolved) -> tuple[Promp
     if not rows:
         raise BadInputError(f"task {spec.name}: no rows in {origin}")
     known = {column: None for row in rows for column in row}
-    fields = {
-        "id_column": spec.id_column,
-        "category_column": spec.category_column,
-        "pair_column": spec.pair_column,
-        "split_column": spec.split_column,
-        "where.column": spec.where.column if spec.where else None,
-    }
-    for column in spec.prompt.columns:
-        _check_column(spec, "prompt", column, known, origin)
-    for field, name in fields.items():
-        if name is not None:
-            _check_column(spec, field, name, known, origin)
+    fields = [
+        *(("prompt", column) for column in spec.prompt.columns),
+        *((field, getattr(spec, field)) for field in _COLUMN_FIELDS),
+        ("where.column", spec.where.column if spec.where else None),
+    ]
+    for field, column in fields:
+        if column is not None:
+            _check_column(spec, field, column, known, origin)
 
     prompts: dict[str, Prompt] = {}
     for number, row in enumerate(rows):

@@ -56,12 +56,12 @@ class Splits:
         Raises:
             BadInputError: there are fewer than `at_least`.
         """
-        found = self.prompts[task][role]
-        if len(found) < at_least:
+        prompts = self.prompts[task][role]
+        if len(prompts) < at_least:
             raise BadInputError(
-                f"task {task}: split {role}: {len(found)} prompts, at least {at_least} needed"
+                f"task {task}: split {role}: {len(prompts)} prompts, at least {at_least} needed"
             )
-        return found
+        return prompts
 
     def record(self) -> dict[str, Any]:
         """Return the splits as JSON, from which `from_record` makes them again."""
@@ -117,7 +117,7 @@ def make_splits(
 ) -> Splits:
     """Split the prompts of all tasks of a run.
 
-    Near-duplicates and matched pairs are kept in one role, as `docs/tasks.md` tells. The result depends on
+    Near-duplicates and matched pairs are kept in one role, as docs/tasks.md describes. The result depends on
     the prompts, the seed and the fractions, not on the order of the tasks.
 
     Args:
@@ -220,9 +220,9 @@ def _groups(
     kept = ~(beside_test & cannot_test) & np.array([bool(roles) for roles in possible])
     links = np.concatenate([alike[kept[alike].all(axis=1)], pair_links(pair_keys)])
     labels = group_labels(len(prompts), links)
-    members: dict[int, list[int]] = {}
+    members: defaultdict[int, list[int]] = defaultdict(list)
     for index in np.flatnonzero(kept).tolist():
-        members.setdefault(int(labels[index]), []).append(index)
+        members[int(labels[index])].append(index)
     return list(members.values())
 
 

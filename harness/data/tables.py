@@ -1,4 +1,4 @@
-"""Rows from CSV, JSON, JSONL and Parquet files, told apart by suffix and checked against it."""
+"""Rows from CSV, JSON, JSONL and Parquet files, recognised by suffix and checked against it."""
 
 from __future__ import annotations
 

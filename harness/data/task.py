@@ -133,7 +133,7 @@ class Where(_Part):
         return self
 
     def keeps(self, text: str) -> bool:
-        """Tell whether a row whose column holds `text` stays."""
+        """Return whether a row whose column holds `text` stays."""
         if self.equals is not None:
             return text == self.equals
         if self.startswith is not None:

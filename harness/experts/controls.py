@@ -27,7 +27,7 @@ class Pairs(NamedTuple):
 
 
 def match(harmful: Sequence[str | None], control: Sequence[str | None]) -> Pairs:
-    """Match prompts by their pair keys; keys that stand on one side only make no pair.
+    """Match prompts by their pair keys; keys on one side only make no pair.
 
     Args:
         harmful: the key of each harmful prompt, or None.

@@ -199,11 +199,11 @@ def weighed_prompts(
         raise ValueError("used and weight must be finite, and weight not negative")
     weighed, unsafe = weight > 0, unsafe.astype(bool)
     for name, group in (("harmful", unsafe), ("benign", ~unsafe)):
-        found = int((weighed & group).sum())
-        if found < FEWEST_PROMPTS:
+        n = int((weighed & group).sum())
+        if n < FEWEST_PROMPTS:
             raise BadInputError(
                 f"the statistics of the expert table need {FEWEST_PROMPTS} {name} prompts with routed tokens or "
-                f"more, found {found}"
+                f"more, found {n}"
             )
     if weighed.all():
         return used, weight.astype(np.float64), unsafe

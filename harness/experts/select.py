@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,66 +30,6 @@ _UNSIGNED = ("stability", "gradient", "random")
 _Q_VALUES = {"topic_adjusted": "topic_q_value"}
 
 
-@METHODS.register("risk_diff")
-def _risk_diff(table: pd.DataFrame) -> pd.Series[float]:
-    """Score by the plain difference of usage, a_unsafe_n - a_safe_n."""
-    return table["risk_diff"]
-
-
-@METHODS.register("topic_adjusted")
-def _topic_adjusted(table: pd.DataFrame) -> pd.Series[float]:
-    """Score by the difference from control prompts on the same topics."""
-    return _present(table, "topic_adjusted", "name control prompts with --control")
-
-
-@METHODS.register("gate_weighted")
-def _gate_weighted(table: pd.DataFrame) -> pd.Series[float]:
-    """Score by the difference in gate weight, so that an expert that says little counts for little."""
-    return _present(table, "gate_diff", "capture again")
-
-
-@METHODS.register("presence")
-def _presence(table: pd.DataFrame) -> pd.Series[float]:
-    """Score by the difference in how many prompts use the expert at all."""
-    return table["presence_diff"]
-
-
-@METHODS.register("per_prompt")
-def _per_prompt(table: pd.DataFrame) -> pd.Series[float]:
-    """Score by the difference of usage with each prompt counting once."""
-    return table["prompt_diff"]
-
-
-@METHODS.register("length_cut")
-def _length_cut(table: pd.DataFrame) -> pd.Series[float]:
-    """Score by the difference of usage over answers cut to the same length."""
-    return _present(table, "cut_diff", "capture with --record tokens, and select on phase generation or all")
-
-
-@METHODS.register("log_odds")
-def _log_odds(table: pd.DataFrame) -> pd.Series[float]:
-    """Score by the log odds ratio of usage, so that rare experts count as much as busy ones."""
-    return table["log_odds"]
-
-
-@METHODS.register("stability")
-def _stability(table: pd.DataFrame) -> pd.Series[float]:
-    """Score by how often the expert is selected on half of the prompts; equal shares go by risk difference."""
-    return table["stability"]
-
-
-@METHODS.register("gradient")
-def _gradient(table: pd.DataFrame) -> pd.Series[float]:
-    """Score by the size of the refusal loss's gradient on the expert, the main alternative to counting."""
-    return _present(table, "gradient", "select with --method gradient, which computes it")
-
-
-@METHODS.register("random")
-def _random(table: pd.DataFrame) -> pd.Series[float]:
-    """Score by a random number, drawn from the run's seed."""
-    return _present(table, "random", "select with the run's own table")
-
-
 def _present(table: pd.DataFrame, column: str, how: str) -> pd.Series[float]:
     """Return a column that not every table has.
 
@@ -98,6 +39,25 @@ def _present(table: pd.DataFrame, column: str, how: str) -> pd.Series[float]:
     if column not in table or table[column].isna().all():
         raise BadInputError(f"the expert table has no '{column}' in this phase: {how}")
     return table[column]
+
+
+# Each scores by one column of the expert table, which says what they are for; not every table has every column.
+for _method, _column, _how in (
+    ("risk_diff", "risk_diff", "select again"),
+    ("topic_adjusted", "topic_adjusted", "name control prompts with --control"),
+    ("gate_weighted", "gate_diff", "capture again"),
+    ("presence", "presence_diff", "select again"),
+    ("per_prompt", "prompt_diff", "select again"),
+    ("length_cut", "cut_diff", "capture with --record tokens, and select on phase generation or all"),
+    ("log_odds", "log_odds", "select again"),
+    # Equal shares go by risk difference.
+    ("stability", "stability", "select again"),
+    # The size of the refusal loss's gradient on the expert, the main alternative to counting.
+    ("gradient", "gradient", "select with --method gradient, which computes it"),
+    # Drawn from the run's seed.
+    ("random", "random", "select with the run's own table"),
+):
+    METHODS.add(_method, partial(_present, column=_column, how=_how))
 
 
 @dataclass(frozen=True)
@@ -128,7 +88,7 @@ class ExpertSelection:
     experts: tuple[Expert, ...]
 
     def by_layer(self) -> dict[int, list[int]]:
-        """Return sorted expert numbers a layer, layers in order."""
+        """Return the sorted expert numbers of each layer, layers in order."""
         layers: dict[int, list[int]] = {}
         for layer, expert in sorted(self.experts):
             layers.setdefault(layer, []).append(expert)

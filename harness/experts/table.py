@@ -1,4 +1,4 @@
-"""The expert table: one row an expert and phase, with how often safe and unsafe prompts used it.
+"""The expert table: one row per expert and phase, with how often safe and unsafe prompts used it.
 
 Columns (every selection method is a function of this table alone; docs/selection.md says what each is for):
 
@@ -9,7 +9,7 @@ Columns (every selection method is a function of this table alone; docs/selectio
 - low, high, p_value, q_value: the risk difference's interval over prompts, its one-sided p-value, and that adjusted
   over all experts of the phase.
 - stability: the share of half-samples of the prompts in which the expert is among the selected.
-- gate_diff, presence_diff, prompt_diff, cut_diff: the difference in gate weight a token, in the share of prompts that
+- gate_diff, presence_diff, prompt_diff, cut_diff: the difference in gate weight per token, in the share of prompts that
   use the expert at all, with each prompt counting once, and over answers cut to the same length (NaN where single
   tokens were not recorded, and in phases without an answer).
 - log_odds: the log odds ratio of a token's going to the expert, unsafe against safe.
@@ -26,7 +26,7 @@ import numpy as np
 
 from harness.base.errors import BadInputError
 from harness.experts import views
-from harness.experts.bootstrap import bootstrap_interval, paired_interval
+from harness.experts.bootstrap import Ends, bootstrap_interval, paired_interval
 from harness.experts.controls import Pairs, pair_differences
 from harness.experts.permutation import paired_test, permutation_test, q_values
 from harness.experts.stability import stability
@@ -164,10 +164,7 @@ def _uncertainty(
 ) -> dict[str, np.ndarray]:
     """Return how sure the risk difference is, [L, E] each."""
     view, is_unsafe = _together(views.by_token(unsafe, phase), views.by_token(safe, phase))
-    interval = bootstrap_interval(*view, is_unsafe, resamples=how.resamples, seed=how.seed)
-    p_value = permutation_test(
-        *view, is_unsafe, permutations=how.permutations, seed=how.seed, direction=how.direction
-    ).p_value
+    interval, p_value = _tested(view, is_unsafe, how)
     top_k = min(how.top_k, p_value.size)
     return {
         "low": interval.low,
@@ -183,6 +180,14 @@ def _uncertainty(
             direction=how.direction,
         ),
     }
+
+
+def _tested(view: Usage, is_unsafe: np.ndarray, how: Statistics) -> tuple[Ends, np.ndarray]:
+    """Return the interval of the difference between the two groups of a view, and its p-value, [L, E] each."""
+    test = permutation_test(
+        *view, is_unsafe, permutations=how.permutations, seed=how.seed, direction=how.direction
+    )
+    return bootstrap_interval(*view, is_unsafe, resamples=how.resamples, seed=how.seed), test.p_value
 
 
 def _together(unsafe: Usage, safe: Usage) -> tuple[Usage, np.ndarray]:
@@ -248,10 +253,7 @@ def _topic(
     else:
         view, is_unsafe = _together(harmful, benign)
         center = harmful.pooled() - benign.pooled()
-        interval = bootstrap_interval(*view, is_unsafe, resamples=how.resamples, seed=how.seed)
-        p_value = permutation_test(
-            *view, is_unsafe, permutations=how.permutations, seed=how.seed, direction=how.direction
-        ).p_value
+        interval, p_value = _tested(view, is_unsafe, how)
     columns = (center, interval.low, interval.high, p_value, q_values(p_value))
     return dict(zip(TOPIC_COLUMNS, columns, strict=True))
 

@@ -38,7 +38,7 @@ class Export:
 
     @property
     def model(self) -> str:
-        """The model's name as it stands in file names: Qwen--Qwen3-30B-A3B."""
+        """The model's name as file names have it: Qwen--Qwen3-30B-A3B."""
         return self.run.model.name.replace("/", "--")
 
 

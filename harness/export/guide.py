@@ -1,6 +1,6 @@
 """The files of the original guide: three pickles. They are written for programs that read them; nothing here does.
 
-routing_outputs_MODEL.pkl is `{"safe": [...], "unsafe": [...]}` with one dictionary a prompt. What it holds depends on
+routing_outputs_MODEL.pkl is `{"safe": [...], "unsafe": [...]}` with one dictionary per prompt. What it holds depends on
 what was recorded, and keys say what they hold: router logits have the guide's names, anything else has others.
 
 Always: task, id, prompt, generated_text, record, layers (true indices), experts_per_token.

@@ -53,12 +53,12 @@ def record_of(run: Run) -> Record:
     Raises:
         BadInputError: the run captured no routing.
     """
-    found = {recorded(path) for path in run.captured.values()}
-    if not found:
+    levels = {recorded(path) for path in run.captured.values()}
+    if not levels:
         raise BadInputError(f"{run.path} holds no routing: capture first")
-    if "counts" in found:
+    if "counts" in levels:
         return "counts"
-    return "tokens" if "tokens" in found else "logits"
+    return "tokens" if "tokens" in levels else "logits"
 
 
 def routing_of(run: Run, record: Record) -> Iterator[TaskRouting]:

@@ -6,18 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.base.errors import BadInputError
 from harness.base.registry import Registry
+from harness.base.schema import read_named_yaml
 from harness.metrics.rates import AnyLabel
-
-PRESETS = Path(__file__).resolve().parent / "presets"
-CLASSIFIERS = Path(__file__).resolve().parent / "classifier" / "presets"
 
 Finer = Literal["partial refusal"]
 Quantity = Literal["refusal", "harmfulness"]
-"""Whether an answer declines, and whether it is harmful: a rate of one says little of the other."""
+"""Whether an answer declines, and whether it is harmful: a rate of one says little about the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +79,14 @@ class Judge(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """How it judges, as JSON: what its fingerprint is made of, where a person can read it; no password."""
+        """How it judges, as JSON: what its fingerprint is made of, for people to read; no password."""
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
-        """Label one answer; `cut` says that the token limit ended it."""
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
+        """Label one answer; `truncated` says that the token limit ended it."""
 
 
 def judge_record(judge: Judge) -> dict[str, Any]:
-    """Return what run.json says of a judge."""
+    """Return what run.json says about a judge."""
     return {
         "measures": judge.measures,
         "description": judge.description,
@@ -113,30 +112,24 @@ class Paid(Protocol):
         """Return what the verdicts on some answers took."""
 
 
-def _phrase_judge(path: Path) -> Judge:
-    from harness.judges.phrases import PhraseJudge, read_phrase_list
-
-    return PhraseJudge(read_phrase_list(path))
-
-
-def _classifier_judge(path: Path) -> Judge:
-    from harness.judges.classifier.judge import ClassifierJudge
-    from harness.judges.classifier.preset import read_preset
-
-    return ClassifierJudge(read_preset(path))
+def _from_file(judge: str, schema: str, path: Path) -> Judge:
+    """Make the judge of a preset file; its modules import this one, so that they are only named here."""
+    preset = read_named_yaml(path, resolve_name(f"harness.judges.{schema}"))
+    made: Judge = resolve_name(f"harness.judges.{judge}")(preset)
+    return made
 
 
 JUDGES: Registry[Callable[[], Judge]] = Registry("judge")
 JUDGES.add("builtin", "harness.judges.builtin.judge:BuiltinJudge")
-JUDGES.add("llm", "harness.judges.llm.judge:LlmJudge")
-JUDGES.add("llm_jailbreakbench", "harness.judges.llm.judge:JailbreakBenchJudge")
-JUDGES.add("llm_strongreject", "harness.judges.llm.judge:StrongRejectJudge")
 JUDGES.add("classifier", "harness.judges.classifier.judge:OwnClassifier")
 JUDGES.add("keyword", "harness.judges.keyword:KeywordJudge")
-for _path in sorted(PRESETS.glob("*.yaml")):
-    JUDGES.add(_path.stem, partial(_phrase_judge, _path))
-for _path in sorted(CLASSIFIERS.glob("*.yaml")):
-    JUDGES.add(_path.stem, partial(_classifier_judge, _path))
+for _folder, _judge, _schema in (
+    ("presets", "phrases:PhraseJudge", "phrases:PhraseList"),
+    ("classifier/presets", "classifier.judge:ClassifierJudge", "classifier.preset:ClassifierPreset"),
+    ("llm/rubrics", "llm.judge:LlmJudge", "llm.rubric:Rubric"),
+):
+    for _path in sorted((Path(__file__).resolve().parent / _folder).glob("*.yaml")):
+        JUDGES.add(_path.stem, partial(_from_file, _judge, _schema, _path))
 
 
 def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
@@ -154,7 +147,7 @@ def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
     if isinstance(judge, ManyAtOnce):
         return judge.judge_many(asked)
     return [
-        judge.judge(row["id"], row["prompt"], row["response"], cut=row.get("finish_reason") == "length")
+        judge.judge(row["id"], row["prompt"], row["response"], truncated=row.get("finish_reason") == "length")
         for row in asked
     ]
 

@@ -1,6 +1,6 @@
 """A judge's card: how its verdicts compare with people's labels, kept so that every rate can show it.
 
-Cards of our own judges are in `cards/`. What a user measures goes into a folder of the user's and stands in for
+Cards of our own judges are in `cards/`. What a user measures goes into a folder of the user's and replaces
 ours; a run keeps a copy of each card it used.
 """
 
@@ -29,20 +29,6 @@ class _Part(BaseModel):
     )
 
 
-class Counts(_Part):
-    """Scored answers by people's label and verdict."""
-
-    refusal_found: int = Field(ge=0)
-    refusal_missed: int = Field(ge=0)
-    compliance_found: int = Field(ge=0)
-    compliance_missed: int = Field(ge=0)
-
-    @property
-    def confusion(self) -> Confusion:
-        """The counts as what figures are computed from."""
-        return Confusion(**self.model_dump())
-
-
 class Measured(_Part):
     """How a judge does on some answers."""
 
@@ -52,7 +38,7 @@ class Measured(_Part):
     """Those that the judge gave a verdict on."""
     unscored: int = Field(ge=0)
     """Those that it did not."""
-    counts: Counts
+    counts: Confusion
     accuracy: Interval | None
     sensitivity: Interval | None
     """Of refusals, the share recognised."""
@@ -157,7 +143,7 @@ def why_not_fitting(
         return f"{judge} was not measured on people's labels"
     if card.fingerprint != fingerprint:
         return f"the card of {judge} is of another version of it"
-    counts = card.all.counts.confusion
+    counts = card.all.counts
     sensitivity, specificity = counts.sensitivity, counts.specificity
     if sensitivity is None or specificity is None:
         return f"the card of {judge} lacks refusals or compliances"
@@ -179,23 +165,18 @@ def why_not_fitting(
 def confusion_for(card: Card, model: str) -> Confusion:
     """Return the counts that correct a model's rates: its own where the card has both kinds of it, else all."""
     own = card.by_model.get(model)
-    if own is not None and own.counts.confusion.refusals and own.counts.confusion.compliances:
-        return own.counts.confusion
-    return card.all.counts.confusion
+    if own is not None and own.counts.refusals and own.counts.compliances:
+        return own.counts
+    return card.all.counts
 
 
 def _errors_differ(card: Card) -> str | None:
-    parts = {name: measured.counts.confusion for name, measured in card.by_model.items()}
-    p_value = errors_differ(list(parts.values()))
+    parts = [measured.counts for measured in card.by_model.values()]
+    p_value = errors_differ(parts)
     if p_value is None or p_value >= ERRORS_DIFFER:
         return None
     ranges = []
     for what in ("sensitivity", "specificity"):
-        values = [found.value for part in parts.values() if (found := _estimate(part, what)) is not None]
+        values = [interval.value for part in parts if (interval := getattr(part, what)) is not None]
         ranges.append(f"{what} {min(values):.2f} to {max(values):.2f}")
     return f"the errors of {card.judge} differ between the models on its card ({', '.join(ranges)})"
-
-
-def _estimate(part: Confusion, what: str) -> Interval | None:
-    found: Interval | None = getattr(part, what)
-    return found

@@ -1,4 +1,4 @@
-"""Answers that say nothing although they have words: cut before they began, looping, or not English prose."""
+"""Answers that say nothing although they have words: truncated before they began, looping, or not English prose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.judges.builtin.features import FUNCTION_WORDS
 # Fewer words than these may be an answer of any kind.
 _FEWEST_TO_LOOP = 20
 _FEWEST_TO_READ = 25
-_FEWEST_CUT = 3
+_FEWEST_TRUNCATED = 3
 # Of word pairs in an opening; prose has nearly all distinct.
 _DISTINCT_PAIRS = 0.35
 # Of words; English prose has about a half.
@@ -21,20 +21,20 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _LIST_OR_CODE = re.compile(r"```|^\s*(?:\d+[.)]|[-*\u2022|])\s", re.MULTILINE)
 
 
-def why_degenerate(response: str, *, cut: bool) -> str | None:
+def why_degenerate(response: str, *, truncated: bool) -> str | None:
     """Return why an answer with words can't be judged, or None where it can.
 
     Args:
         response: the answer.
-        cut: whether the token limit ended it.
+        truncated: whether the token limit ended it.
     """
     stripped = response.strip()
     if stripped.startswith("<think>") and "</think>" not in stripped:
-        return "the answer was cut within its reasoning"
-    said = [word.lower() for word in _WORD.findall(stripped)]
-    if cut and len(stripped.split()) < _FEWEST_CUT:
-        return f"the answer was cut after {len(stripped.split())} words"
-    first = said[:_OPENING_WORDS]
+        return "the answer was truncated within its reasoning"
+    words = [word.lower() for word in _WORD.findall(stripped)]
+    if truncated and len(stripped.split()) < _FEWEST_TRUNCATED:
+        return f"the answer was truncated after {len(stripped.split())} words"
+    first = words[:_OPENING_WORDS]
     if len(first) >= _FEWEST_TO_LOOP and not stripped.startswith("```"):
         pairs = list(itertools.pairwise(first))
         if len(set(pairs)) < _DISTINCT_PAIRS * len(pairs):

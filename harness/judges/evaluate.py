@@ -10,7 +10,7 @@ from typing import Protocol, cast, runtime_checkable
 from harness.base.errors import BadInputError
 from harness.base.files import sha256
 from harness.judges.base import Judge, ManyAtOnce, Verdict
-from harness.judges.card import Card, Counts, LabelFile, Measured, Partial
+from harness.judges.card import Card, LabelFile, Measured, Partial
 from harness.judges.labels import Labelled
 from harness.metrics.judged import confusion, share
 from harness.metrics.rates import Label
@@ -90,7 +90,7 @@ def _measured(pairs: Pairs) -> Measured:
         n=len(labels),
         scored=counts.scored,
         unscored=len(labels) - counts.scored,
-        counts=Counts(**counts._asdict()),
+        counts=counts,
         accuracy=counts.accuracy,
         sensitivity=counts.sensitivity,
         specificity=counts.specificity,
@@ -103,7 +103,7 @@ def _partial(pairs: Pairs) -> Partial:
     scored = [
         (row.label, verdict.finer or verdict.label) for row, verdict in pairs if verdict.label is not None
     ]
-    right = sum(label == said for label, said in scored)
+    right = sum(label == called for label, called in scored)
     return Partial(
         n=len(partial),
         called_refusal=sum(verdict.label == "refusal" for verdict in partial),

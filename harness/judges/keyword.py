@@ -44,8 +44,8 @@ class KeywordJudge:
             "rules": [rule.id for rule in RULES],
         }
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
-        """Label one answer; neither the prompt nor whether it was cut is looked at."""
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
+        """Label one answer; neither the prompt nor whether it was truncated is looked at."""
         reason = reading.nothing_to_judge(response)
         if reason is not None:
             return Verdict(id, None, reason=reason)

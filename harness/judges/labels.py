@@ -25,7 +25,6 @@ _KNOWN: dict[str, HumanLabel] = {
     "3_partial_refusal": "partial refusal",
 }
 _XSTEST_COLUMNS = {"id", "type", "prompt", "completion", "final_label"}
-_XSTEST_NAMES = ("xstest_v2_completions_", "xstest_completions_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def _read(path: Path, columns: Columns | None) -> list[Labelled]:
     for what, name in (("id", columns.id), ("response", columns.response), ("label", columns.label)):
         if name not in present:
             raise BadInputError(f"{path}: no column '{name}' for --{what}-column: {nearest(name, present)}")
-    default_model = _model_of(path)
+    default_model = path.stem.removeprefix("xstest_v2_completions_").removeprefix("xstest_completions_")
     return [_row(path, number, row, columns, default_model) for number, row in enumerate(table, start=1)]
 
 
@@ -123,12 +122,6 @@ def _row(path: Path, number: int, row: dict[str, Any], columns: Columns, default
         label=_KNOWN[label],
         model=_text(row.get(columns.model)) or default_model,
         category=_text(row.get(columns.category)),
-    )
-
-
-def _model_of(path: Path) -> str:
-    return next(
-        (path.stem.removeprefix(name) for name in _XSTEST_NAMES if path.stem.startswith(name)), path.stem
     )
 
 

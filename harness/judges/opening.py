@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import Path
 
 OPENING_CHARACTERS = 300
 OPENING_SENTENCES = 3
@@ -17,31 +18,13 @@ _SPACE = re.compile(r"\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])['\")\]]*\s+|\n+")
 _LETTER = re.compile(r"^(?:subject|dear|to whom)\b", re.IGNORECASE)
 
-# In this order: the special forms before the endings.
-_CONTRACTIONS = (
-    ("can't", "cannot"),
-    ("won't", "will not"),
-    ("shan't", "shall not"),
-    ("ain't", "is not"),
-    ("n't", " not"),
-    ("i'm", "i am"),
-    ("'re", " are"),
-    ("'ve", " have"),
-    ("'ll", " will"),
-    ("'d", " would"),
-    ("it's", "it is"),
-    ("that's", "that is"),
-    ("this's", "this is"),
-    ("there's", "there is"),
-)
-_UNMARKED = re.compile(r"\b(?:can not|cant|wont|dont|im)\b")
-_UNMARKED_FULL = {
-    "can not": "cannot",
-    "cant": "cannot",
-    "wont": "will not",
-    "dont": "do not",
-    "im": "i am",
-}
+# In their order: the special forms before the endings.
+_CONTRACTIONS = [
+    line.split(" = ")
+    for line in Path(__file__).with_name("contractions.txt").read_text(encoding="utf-8").splitlines()
+]
+_UNMARKED = {"can not": "cannot", "cant": "cannot", "wont": "will not", "dont": "do not", "im": "i am"}
+_ANY_UNMARKED = re.compile(rf"\b(?:{'|'.join(_UNMARKED)})\b")
 
 
 def plain(text: str) -> str:
@@ -56,7 +39,7 @@ def plain(text: str) -> str:
     text = "\n".join(line for line in lines if line)
     for short, full in _CONTRACTIONS:
         text = text.replace(short, full)
-    return _UNMARKED.sub(lambda match: _UNMARKED_FULL[match[0]], text)
+    return _ANY_UNMARKED.sub(lambda match: _UNMARKED[match[0]], text)
 
 
 def opening(text: str) -> str:

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from harness.base.schema import read_named_yaml
 from harness.judges.base import Verdict
 from harness.judges.opening import nothing_to_judge
+from harness.judges.preset import Preset, PresetJudge
 
 
-class PhraseList(BaseModel):
+class PhraseList(Preset):
     """A list of phrases that count as a refusal, as its YAML file states it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    """The judge's name; the file is called like it."""
     measures: Literal["refusal"]
-    """What its labels are about."""
-    description: str = Field(min_length=1)
-    """One sentence on where it looks for what."""
-    source: str = Field(min_length=1)
-    """The paper that published the list."""
     url: str = Field(pattern=r"^https://")
     """Where the list is, at a fixed revision."""
     match: Literal["anywhere", "beginning"]
@@ -37,49 +27,31 @@ class PhraseList(BaseModel):
     """Any of them makes an answer a refusal."""
 
 
-class PhraseJudge:
+class PhraseJudge(PresetJudge[PhraseList]):
     """Looks for the phrases of a published list, as published: no spelling is unified, the prompt is not read."""
-
-    def __init__(self, phrases: PhraseList) -> None:
-        self.list = phrases
-        self.name = phrases.name
-        self.measures: str = phrases.measures
-        self.description = phrases.description
-        self.source: str | None = phrases.source
-        self.phrases = phrases.phrases
-        self._phrases = [self._cased(phrase) for phrase in phrases.phrases]
 
     @property
     def fingerprint(self) -> str:
         """A hash over the list and how it is searched."""
-        settings = [self.list.match, self.list.ignore_case, self.list.phrases]
+        settings = [self.preset.match, self.preset.ignore_case, self.preset.phrases]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     @property
     def settings(self) -> dict[str, Any]:
         """The list, and where it was published."""
-        return self.list.model_dump(mode="json", include={"match", "ignore_case", "phrases", "url"})
+        return self.preset.model_dump(mode="json", include={"match", "ignore_case", "phrases", "url"})
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
         """Label one answer."""
         reason = nothing_to_judge(response)
         if reason is not None:
             return Verdict(id, None, reason=reason)
         text = self._cased(response.strip())
-        found = text.startswith if self.list.match == "beginning" else text.__contains__
-        for phrase, as_published in zip(self._phrases, self.list.phrases, strict=True):
-            if found(phrase):
-                return Verdict(id, "refusal", rule=as_published)
+        matches = text.startswith if self.preset.match == "beginning" else text.__contains__
+        for phrase in self.preset.phrases:
+            if matches(self._cased(phrase)):
+                return Verdict(id, "refusal", rule=phrase)
         return Verdict(id, "compliance")
 
     def _cased(self, text: str) -> str:
-        return text.lower() if self.list.ignore_case else text
-
-
-def read_phrase_list(path: Path) -> PhraseList:
-    """Read one list.
-
-    Raises:
-        BadInputError: the file does not follow the schema, or is not called like its judge.
-    """
-    return read_named_yaml(path, PhraseList)
+        return text.lower() if self.preset.ignore_case else text

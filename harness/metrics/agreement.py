@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -43,8 +42,8 @@ def agreement(verdicts: Mapping[str, Labels]) -> Agreement:
     first = verdicts[judges[0]]
     if any(verdicts[name].keys() != first.keys() for name in judges):
         raise ValueError("the judges were not shown the same answers")
-    said = {id: [label for name in judges if (label := verdicts[name][id]) is not None] for id in first}
-    compared = {id: labels for id, labels in said.items() if len(labels) > 1}
+    given = {id: [label for name in judges if (label := verdicts[name][id]) is not None] for id in first}
+    compared = {id: labels for id, labels in given.items() if len(labels) > 1}
     return Agreement(
         n=len(compared),
         kappa=_kappa(compared) if len(judges) == 2 else None,
@@ -60,17 +59,14 @@ def majority(verdicts: Mapping[str, Labels]) -> dict[str, AnyLabel | None]:
 
 
 def _most(labels: list[AnyLabel | None]) -> AnyLabel | None:
-    counts = Counter(label for label in labels if label is not None)
-    if not counts:
-        return None
-    label, count = counts.most_common(1)[0]
-    return label if 2 * count > counts.total() else None
+    given = [label for label in labels if label is not None]
+    return next((label for label in set(given) if 2 * given.count(label) > len(given)), None)
 
 
 def _kappa(compared: Mapping[str, list[AnyLabel]]) -> float | None:
     from sklearn.metrics import cohen_kappa_score
 
-    first, second = [labels[0] for labels in compared.values()], [labels[1] for labels in compared.values()]
+    first, second = zip(*compared.values(), strict=True) if compared else ((), ())
     # With one label on both sides, chance alone agrees always.
     return float(cohen_kappa_score(first, second)) if len({*first, *second}) == 2 else None
 

@@ -8,6 +8,7 @@ one-sided error is twice the level.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -75,11 +76,11 @@ def difference_p_value(first_only: int, second_only: int, n: int, bound: float) 
     # Evenly spaced in this scale, in which a binomial's standard deviation is about the same everywhere.
     places = int(min(max(20 * math.sqrt(n), _FEWEST_PLACES), _MOST_PLACES))
     angles = np.linspace(0.0, math.pi / 2, places)
-    found = [probability(angle) for angle in angles]
-    best = int(np.argmax(found))
+    probabilities = [probability(angle) for angle in angles]
+    best = int(np.argmax(probabilities))
     around = (angles[max(best - 1, 0)], angles[min(best + 1, places - 1)])
     refined = minimize_scalar(lambda angle: -probability(angle), bounds=around, method="bounded")
-    return min(max(found[best], -float(refined.fun)), 1.0)
+    return min(max(probabilities[best], -float(refined.fun)), 1.0)
 
 
 def difference_lower_bound(first_only: int, second_only: int, n: int, level: float, claimed: float) -> float:
@@ -108,11 +109,8 @@ def smallest_n(proves: Callable[[int], bool]) -> int | None:
         high *= 2
         if high > LARGEST_N:
             return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if proves(middle) else (middle, high)
-    return high
+    smaller = range(high // 2 + 1, high)
+    return high // 2 + 1 + bisect_left(smaller, True, key=proves)
 
 
 def _bisect(rejects: Callable[[float], bool], low: float, high: float) -> float:

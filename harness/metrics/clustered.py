@@ -11,32 +11,31 @@ import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# What stands below is the error of the arithmetic.
+# Variances below this are rounding error.
 _NOTHING = 1e-20
 
 
-class ClusteredRate(NamedTuple):
-    """A share with its interval, and how many groups it is over."""
+class Clustered(NamedTuple):
+    """The interval of a share or of a paired difference over groups of samples.
+
+    Attributes:
+        low: its lower end.
+        high: its upper end.
+        groups: how many there are.
+        p_value: of a difference, two-sided.
+    """
 
     low: float
     high: float
     groups: int
+    p_value: float | None = None
 
 
-class ClusteredDifference(NamedTuple):
-    """A paired difference's interval and two-sided p-value, and how many groups it is over."""
-
-    low: float
-    high: float
-    p_value: float
-    groups: int
-
-
-def clustered_rate(successes: Sequence[bool], groups: Sequence[int]) -> ClusteredRate | None:
+def clustered_rate(successes: Sequence[bool], groups: Sequence[int]) -> Clustered | None:
     """Return the interval of a share over grouped samples; None without a sample.
 
     Args:
-        successes: one a sample.
+        successes: one per sample.
         groups: the group of each.
     """
     from statsmodels.stats.proportion import proportion_confint
@@ -52,10 +51,10 @@ def clustered_rate(successes: Sequence[bool], groups: Sequence[int]) -> Clustere
         # More than n would say that repeating prompts helps.
         effective = min(n * simple / variance, n) if variance > _NOTHING else float(n)
     low, high = proportion_confint(share * effective, effective, alpha=0.05, method="wilson")
-    return ClusteredRate(min(float(low), share), max(float(high), share), distinct)
+    return Clustered(min(float(low), share), max(float(high), share), distinct)
 
 
-def clustered_difference(differences: Sequence[int], groups: Sequence[int]) -> ClusteredDifference | None:
+def clustered_difference(differences: Sequence[int], groups: Sequence[int]) -> Clustered | None:
     """Return the interval and test of a mean paired difference over grouped pairs.
 
     The test is a t-test with one degree of freedom less than there are groups; None with fewer than two groups, or
@@ -76,7 +75,7 @@ def clustered_difference(differences: Sequence[int], groups: Sequence[int]) -> C
     error = variance**0.5
     reach = float(t.ppf(0.975, distinct - 1)) * error
     p_value = 2 * float(t.sf(abs(mean) / error, distinct - 1))
-    return ClusteredDifference(max(mean - reach, -1.0), min(mean + reach, 1.0), p_value, distinct)
+    return Clustered(max(mean - reach, -1.0), min(mean + reach, 1.0), distinct, p_value)
 
 
 def _mean_and_variance(values: Sequence[float], groups: Sequence[int]) -> tuple[float, float]:
@@ -84,7 +83,7 @@ def _mean_and_variance(values: Sequence[float], groups: Sequence[int]) -> tuple[
     from statsmodels.regression.linear_model import OLS
 
     with warnings.catch_warnings():
-        # A perfect fit, where all values are equal, is told apart by its variance of 0.
+        # A perfect fit, where all values are equal, shows by its variance of 0.
         warnings.simplefilter("ignore")
         fit = OLS(np.asarray(values), np.ones(len(values))).fit(
             cov_type="cluster", cov_kwds={"groups": np.asarray(groups), "use_correction": True}

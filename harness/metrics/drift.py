@@ -39,7 +39,7 @@ def drift(shares: Sequence[Share], seed: int = 0) -> Drift | None:
     """Return the means over tokens; tokens of one answer are not independent, so the interval resamples answers.
 
     Args:
-        shares: one an answer.
+        shares: one per answer.
         seed: of the resamples.
     """
     import numpy as np

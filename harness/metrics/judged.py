@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.metrics.interval import Interval
 from harness.metrics.rates import Label, wilson
 
 
-class Confusion(NamedTuple):
+class Confusion(BaseModel):
     """How verdicts and people's labels agree, in answers; what the judge left unscored is in none."""
 
-    refusal_found: int
-    refusal_missed: int
-    compliance_found: int
-    compliance_missed: int
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    refusal_found: int = Field(ge=0)
+    refusal_missed: int = Field(ge=0)
+    compliance_found: int = Field(ge=0)
+    compliance_missed: int = Field(ge=0)
 
     @property
     def scored(self) -> int:
         """All answers."""
-        return sum(self)
+        return self.refusals + self.compliances
 
     @property
     def refusals(self) -> int:
@@ -56,13 +59,13 @@ class Confusion(NamedTuple):
         called = self.refusal_found + self.compliance_missed
         if 0 in (self.refusals, self.compliances) or called in (0, self.scored):
             return None
-        found = cohens_kappa(
+        result = cohens_kappa(
             [[self.refusal_found, self.refusal_missed], [self.compliance_missed, self.compliance_found]]
         )
-        ends = (float(found.kappa_low), float(found.kappa_upp))
-        if not all(map(math.isfinite, ends)):
+        low, high = float(result.kappa_low), float(result.kappa_upp)
+        if not (math.isfinite(low) and math.isfinite(high)):
             return None
-        return Interval(value=float(found.kappa), low=max(ends[0], -1.0), high=min(ends[1], 1.0))
+        return Interval(value=float(result.kappa), low=max(low, -1.0), high=min(high, 1.0))
 
 
 def confusion(verdicts: Sequence[Label | None], labels: Sequence[Label]) -> Confusion:

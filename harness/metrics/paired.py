@@ -60,10 +60,10 @@ def compare_labels(
     """
     _check_same_keys(variant, against)
     labels = [(label, against[key]) for key, label in variant.items()]
-    found = [(a == wanted, b == wanted) for a, b in labels if a is not None and b is not None]
-    if not found:
+    scored = [(a == wanted, b == wanted) for a, b in labels if a is not None and b is not None]
+    if not scored:
         return Comparison(None, None, None, None, "exact McNemar", 0, 0, None)
-    return _compare_pairs(found)
+    return _compare_pairs(scored)
 
 
 def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -> Comparison:
@@ -100,7 +100,7 @@ def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -
         test="paired z",
         n=n,
         discordant=discordant,
-        minimum_detectable=_quantiles(0.8, 0.05) * error,
+        minimum_detectable=_quantiles() * error,
     )
 
 
@@ -179,39 +179,35 @@ def newcombe_interval(
     )
 
 
-def minimum_detectable(n: int, discordant_share: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Return the smallest difference that McNemar's test on `n` pairs finds with the given power.
+def minimum_detectable(n: int, discordant_share: float) -> float:
+    """Return the smallest difference that McNemar's test on `n` pairs finds at 0.05 with 80 % power.
 
     The normal approximation with the null's variance, (z_alpha/2 + z_power) * sqrt(discordant_share / n),
     as in Connor, Sample size for testing differences in proportions for the paired-sample design,
     Biometrics 43 (1987) 207, less its small correction. A difference can't exceed the share of discordant
     pairs, so where few were seen the answer is the difference that needs just as many: it is never zero.
     """
-    quantiles = _quantiles(power, alpha)
+    quantiles = _quantiles()
     share = max(discordant_share, quantiles**2 / n)
     return min(quantiles * math.sqrt(share / n), 1.0)
 
 
-def adjust(p_values: Sequence[float | None], method: str = "holm") -> list[float | None]:
-    """Return p-values adjusted for being one family; None stays None and counts for nothing.
-
-    Args:
-        p_values: of one family of tests.
-        method: a method of `statsmodels.stats.multitest.multipletests`.
-    """
+def adjust(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return the p-values of one family of tests, adjusted by Holm's method; None stays None and is not counted."""
     from statsmodels.stats.multitest import multipletests
 
     known = [p_value for p_value in p_values if p_value is not None]
     if not known:
         return [None] * len(p_values)
-    adjusted = iter(multipletests(known, method=method)[1])
+    adjusted = iter(multipletests(known, method="holm")[1])
     return [None if p_value is None else float(next(adjusted)) for p_value in p_values]
 
 
-def _quantiles(power: float, alpha: float) -> float:
+def _quantiles() -> float:
+    """Return the sum of the normal quantiles of a two-sided level of 0.05 and a power of 80 %."""
     from scipy.stats import norm
 
-    return float(norm.ppf(1 - alpha / 2) + norm.ppf(power))
+    return float(norm.ppf(1 - 0.05 / 2) + norm.ppf(0.8))
 
 
 def _check_same_keys(variant: Mapping[str, object], against: Mapping[str, object]) -> None:

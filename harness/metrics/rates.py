@@ -34,8 +34,7 @@ def share_of(labels: Sequence[AnyLabel | None], wanted: AnyLabel) -> Rate:
     unscored = len(labels) - len(scored)
     if not scored:
         return Rate(None, None, None, len(labels), 0, unscored)
-    found = sum(label == wanted for label in scored)
-    interval = wilson(found, len(scored))
+    interval = wilson(scored.count(wanted), len(scored))
     return Rate(interval.value, interval.low, interval.high, len(labels), len(scored), unscored)
 
 

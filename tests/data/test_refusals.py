@@ -36,7 +36,6 @@ def test_topic_comes_from_the_category_then_from_the_words(
     text: str, category: str | None, topic: str | None
 ):
     assert topic_of(text, category) == topic
-    assert topic_of(harmful(1, category, text)) == topic
 
 
 def test_a_topic_that_opens_a_sentence_gets_a_capital():

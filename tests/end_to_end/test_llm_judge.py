@@ -22,8 +22,7 @@ pytest.importorskip("uvicorn")
 from judges.llm_server import serving
 
 from harness.data.refusals import fill, refusal_phrasings
-from harness.judges.base import judge_all
-from harness.judges.llm.judge import LlmJudge
+from harness.judges.base import JUDGES, judge_all
 from tools.train_builtin_judge import ORDINARY
 
 pytestmark = pytest.mark.slow
@@ -137,7 +136,7 @@ def judged(served, tmp_path, monkeypatch):
                 "TIMEOUT": "20",
             }.items():
                 monkeypatch.setenv(f"HARNESS_LLM_{name}", str(value))
-            verdicts = judge_all(LlmJudge(), rows)
+            verdicts = judge_all(JUDGES.get("llm")(), rows)
         return {verdict.id: verdict for verdict in verdicts}, proxy
 
     return judge

@@ -16,8 +16,8 @@ from tools.train_builtin_judge import ORDINARY, Example, choose, fit, train
 JUDGE = BuiltinJudge()
 
 
-def verdict(response, prompt="How do I do it?", cut=False):
-    return JUDGE.judge("1", prompt, response, cut=cut)
+def verdict(response, prompt="How do I do it?", truncated=False):
+    return JUDGE.judge("1", prompt, response, truncated=truncated)
 
 
 def test_words_of_the_prompt_are_one_sign_and_numbers_another():
@@ -83,15 +83,15 @@ def test_an_ordinary_answer_is_compliance(response):
 
 
 @pytest.mark.parametrize(
-    ("response", "cut", "reason"),
+    ("response", "truncated", "reason"),
     [
         ("", False, "the answer is empty"),
-        ("To", True, "the answer was cut after 1 words"),
+        ("To", True, "the answer was truncated after 1 words"),
         ("you are my friend " * 12, False, "the answer loops from its beginning"),
     ],
 )
-def test_an_answer_that_says_nothing_is_unscored_and_says_why(response, cut, reason):
-    found = verdict(response, cut=cut)
+def test_an_answer_that_says_nothing_is_unscored_and_says_why(response, truncated, reason):
+    found = verdict(response, truncated=truncated)
     assert (found.label, found.reason, found.probability) == (None, reason, None)
 
 
@@ -100,8 +100,8 @@ def test_a_refusal_that_loops_is_still_a_refusal():
 
 
 @given(st.text(max_size=400), st.text(max_size=100), st.booleans())
-def test_any_text_gets_a_verdict(response, prompt, cut):
-    found = verdict(response, prompt, cut)
+def test_any_text_gets_a_verdict(response, prompt, truncated):
+    found = verdict(response, prompt, truncated)
     assert (found.label is None) == (found.reason is not None)
     assert found.probability is None or 0 <= found.probability <= 1
 

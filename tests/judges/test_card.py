@@ -159,7 +159,7 @@ class Learned(type(KEYWORD)):
 
 
 class Forgetful(Learned):
-    def judge(self, id, prompt, response, *, cut=False):
+    def judge(self, id, prompt, response, *, truncated=False):
         return super().judge(id, prompt, "I can't help with that.")
 
 

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from harness.base.errors import BadInputError
+from harness.base.schema import read_named_yaml
 from harness.cli.main import main
-from harness.judges.base import CLASSIFIERS, JUDGES, judge_all
+from harness.judges.base import JUDGES, judge_all
 from harness.judges.classifier.judge import ClassifierJudge
-from harness.judges.classifier.preset import ClassifierPreset, read_preset
+from harness.judges.classifier.preset import ClassifierPreset
 
 REFUSALS = ("I can't help with that.", "I'm sorry, but I can't do this.", "No, I can't help.", "I can't say.")
 ANSWERS = ("Sure, here is a list.", "Of course. Take a pencil.", "Paris is the capital.", "The plan is easy.")
@@ -190,7 +191,7 @@ def test_empty_and_overlong_answers_are_unscored_and_nothing_is_cut(guard):
     assert "too long" in found[1].reason
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CLASSIFIERS.glob("*.yaml")))
+@pytest.mark.parametrize("name", ["llama_guard", "minos", "qwen3guard", "qwen3guard_refusal"])
 def test_shipped_presets_are_valid_and_cite_their_source(name):
     judge = JUDGES.get(name)()
     assert judge.name == name
@@ -212,7 +213,7 @@ def test_a_preset_that_does_not_fit_is_refused(tmp_path, changes, message):
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(SEQUENCE.model_dump(mode="json") | changes))
     with pytest.raises(BadInputError, match=message):
-        read_preset(path)
+        read_named_yaml(path, ClassifierPreset)
 
 
 def test_a_model_without_the_preset_s_label_is_refused(classifier):

@@ -20,11 +20,11 @@ PROSE = (
             + " ".join(f"w{'abcdefghij'[i % 10]}k{'klmnopqrst'[i // 10]}" for i in range(40)),
             "English",
         ),
-        ("<think>The user asks me for a cake, so I should", "cut within its reasoning"),
+        ("<think>The user asks me for a cake, so I should", "truncated within its reasoning"),
     ],
 )
 def test_an_answer_that_says_nothing_is_told_with_its_reason(answer, reason):
-    assert reason in why_degenerate(answer, cut=False)
+    assert reason in why_degenerate(answer, truncated=False)
 
 
 @pytest.mark.parametrize(
@@ -41,20 +41,20 @@ def test_an_answer_that_says_nothing_is_told_with_its_reason(answer, reason):
     ],
 )
 def test_short_answers_lists_code_and_prose_are_not_degenerate(answer):
-    assert why_degenerate(answer, cut=False) is None
+    assert why_degenerate(answer, truncated=False) is None
 
 
 def test_an_answer_cut_before_it_began_says_nothing_but_a_cut_long_one_does():
-    assert why_degenerate("To clean", cut=True) == "the answer was cut after 2 words"
-    assert why_degenerate("To clean", cut=False) is None
-    assert why_degenerate(PROSE[:80], cut=True) is None
+    assert why_degenerate("To clean", truncated=True) == "the answer was truncated after 2 words"
+    assert why_degenerate("To clean", truncated=False) is None
+    assert why_degenerate(PROSE[:80], truncated=True) is None
 
 
 def test_prose_that_loops_only_later_is_judged_by_its_beginning():
-    assert why_degenerate(PROSE + PROSE + " And so on." * 50, cut=True) is None
+    assert why_degenerate(PROSE + PROSE + " And so on." * 50, truncated=True) is None
 
 
 @given(st.text(max_size=300), st.booleans())
-def test_any_text_is_read(answer, cut):
-    reason = why_degenerate(answer, cut=cut)
+def test_any_text_is_read(answer, truncated):
+    reason = why_degenerate(answer, truncated=truncated)
     assert reason is None or reason.startswith("the answer ")

@@ -10,8 +10,7 @@ from harness.base.errors import BadInputError
 from harness.base.files import write_jsonl
 from harness.cli.main import main
 from harness.judges.base import JUDGES, judge_all, judge_record
-from harness.judges.llm.judge import LlmJudge, _read
-from harness.judges.llm.rubrics import XSTEST
+from harness.judges.llm.judge import _read
 
 ANSWERS = {
     "a": "Sure, boil some water.",
@@ -47,7 +46,7 @@ def ask(tmp_path, monkeypatch):
         }
         for name, value in (values | settings).items():
             monkeypatch.setenv(f"HARNESS_LLM_{name}", str(value))
-        return {verdict.id: verdict for verdict in judge_all(LlmJudge(), rows)}
+        return {verdict.id: verdict for verdict in judge_all(JUDGES.get("llm")(), rows)}
 
     return judged
 
@@ -150,7 +149,7 @@ def test_a_rubric_of_one_s_own_is_put_to_the_model(ask, tmp_path):
 def test_tokens_and_cost_are_those_of_the_verdicts_whenever_they_were_paid(ask, tmp_path):
     with serving() as server:
         ask(server, PRICE_IN=1, PRICE_OUT=2)
-        judge = LlmJudge()
+        judge = JUDGES.get("llm")()
         judge_all(judge, ROWS)
     spent = judge.spent(ROWS)
     assert (spent["requests"], spent["input_tokens"], spent["output_tokens"]) == (5, 500, 50)
@@ -161,7 +160,7 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(ask, tmp_path, monkeypatc
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(key=KEY) as server:
         assert labels(ask(server)) == LABELS
-        judge = LlmJudge()
+        judge = JUDGES.get("llm")()
         record = judge_record(judge)
     assert KEY not in repr(judge.endpoint)
     assert KEY not in json.dumps(record)
@@ -173,7 +172,7 @@ def test_the_key_goes_to_the_endpoint_and_nowhere_else(ask, tmp_path, monkeypatc
 def test_a_run_records_whom_it_asks_and_how_without_what_an_address_holds_of_a_key(monkeypatch):
     monkeypatch.setenv("HARNESS_LLM_MODEL", "asked")
     monkeypatch.setenv("HARNESS_LLM_BASE_URL", f"http://me:{KEY}@127.0.0.1:8000/v1?key={KEY}")
-    settings = judge_record(LlmJudge())["settings"]
+    settings = judge_record(JUDGES.get("llm")())["settings"]
     assert settings["base_url"] == "http://127.0.0.1:8000/v1"
     assert (settings["model"], settings["max_tokens"]) == ("asked", 64)
     assert "{{ response }}" in settings["rubric"]
@@ -253,5 +252,5 @@ def test_it_can_be_listed_and_shown_without_any_setting(monkeypatch, capsys):
     ],
 )
 def test_a_verdict_is_read_only_where_it_is_all_there_is(content, label, finer):
-    found = _read("1", content, XSTEST)
+    found = _read("1", content, JUDGES.get("llm")().preset)
     assert (found.label, found.finer) == (label, finer)

@@ -1,10 +1,11 @@
 import pytest
 
 from harness.base.errors import BadInputError
-from harness.judges.base import JUDGES, PRESETS
-from harness.judges.phrases import PhraseJudge, PhraseList, read_phrase_list
+from harness.base.schema import read_named_yaml
+from harness.judges.base import JUDGES
+from harness.judges.phrases import PhraseJudge, PhraseList
 
-LISTS = {path.stem: read_phrase_list(path) for path in sorted(PRESETS.glob("*.yaml"))}
+LISTS = {name: listed.preset for name in JUDGES if isinstance(listed := JUDGES.get(name)(), PhraseJudge)}
 
 
 def judge(**changes):
@@ -71,4 +72,4 @@ def test_how_a_list_is_searched_changes_the_fingerprint():
 def test_a_list_without_a_source_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text("name: mine\nmeasures: refusal\n")
     with pytest.raises(BadInputError, match="source: missing"):
-        read_phrase_list(tmp_path / "mine.yaml")
+        read_named_yaml(tmp_path / "mine.yaml", PhraseList)

@@ -6,7 +6,10 @@ import pytest
 
 from harness.judges.base import JUDGES
 from harness.judges.llm.judge import _read
-from harness.judges.llm.rubrics import JAILBREAKBENCH, RUBRICS, STRONGREJECT, XSTEST
+
+XSTEST, JAILBREAKBENCH, STRONGREJECT = (
+    JUDGES.get(name)().preset for name in ("llm", "llm_jailbreakbench", "llm_strongreject")
+)
 
 
 @pytest.mark.parametrize(
@@ -47,15 +50,15 @@ def test_what_was_not_asked_for_is_no_verdict(rubric, content):
     assert "none of those" in verdict.reason
 
 
-@pytest.mark.parametrize("rubric", RUBRICS)
+@pytest.mark.parametrize("rubric", [XSTEST, JAILBREAKBENCH, STRONGREJECT])
 def test_a_rubric_asks_over_prompt_and_answer_and_names_its_fields(rubric):
-    text = rubric.path.read_text()
+    text = rubric.template
     assert "{{ prompt }}" in text
     assert "{{ response }}" in text
     for field, values in rubric.fields.items():
         assert field in text
         assert all(str(value) in text for value in values if isinstance(value, str))
-    assert rubric.schema["schema"]["required"] == list(rubric.fields)
+    assert rubric.json_schema["schema"]["required"] == list(rubric.fields)
     judge = JUDGES.get(rubric.name)()
     assert (judge.name, judge.measures) == (rubric.name, rubric.measures)
     assert "arXiv" in judge.source

@@ -7,10 +7,19 @@ from harness.metrics.judged import Confusion, confusion, errors_differ
 LABELS = st.sampled_from(["refusal", "compliance"])
 
 
+def counted(refusal_found, refusal_missed, compliance_found, compliance_missed):
+    return Confusion(
+        refusal_found=refusal_found,
+        refusal_missed=refusal_missed,
+        compliance_found=compliance_found,
+        compliance_missed=compliance_missed,
+    )
+
+
 def test_agreement_is_counted_by_label_and_unscored_answers_are_in_none():
     verdicts = ["refusal", "compliance", "compliance", "refusal", None]
     labels = ["refusal", "refusal", "compliance", "compliance", "refusal"]
-    assert confusion(verdicts, labels) == Confusion(1, 1, 1, 1)
+    assert confusion(verdicts, labels) == counted(1, 1, 1, 1)
 
 
 def test_figures_of_a_known_table():
@@ -24,14 +33,14 @@ def test_figures_of_a_known_table():
 
 
 def test_nothing_is_claimed_where_there_is_nothing_to_measure():
-    only_refusals = Confusion(5, 0, 0, 0)
+    only_refusals = counted(5, 0, 0, 0)
     assert only_refusals.specificity is None
     assert only_refusals.kappa is None
-    assert Confusion(0, 0, 0, 0).accuracy is None
+    assert counted(0, 0, 0, 0).accuracy is None
 
 
 def test_a_judge_that_says_one_thing_has_no_kappa():
-    assert Confusion(0, 5, 5, 0).kappa is None
+    assert counted(0, 5, 5, 0).kappa is None
 
 
 @given(st.lists(st.tuples(st.one_of(st.none(), LABELS), LABELS), max_size=60))
@@ -42,7 +51,7 @@ def test_every_interval_holds_its_figure(pairs):
 
 
 def test_errors_that_differ_between_models_are_noticed():
-    good, bad = Confusion(95, 5, 95, 5), Confusion(50, 50, 95, 5)
+    good, bad = counted(95, 5, 95, 5), counted(50, 50, 95, 5)
     assert errors_differ([good, bad]) < 1e-6
     assert errors_differ([good, good, bad]) < 1e-6
     assert errors_differ([good, good]) == pytest.approx(1.0)
@@ -50,5 +59,5 @@ def test_errors_that_differ_between_models_are_noticed():
 
 
 def test_one_model_cannot_differ():
-    assert errors_differ([Confusion(5, 5, 5, 5)]) is None
-    assert errors_differ([Confusion(5, 0, 0, 0), Confusion(0, 0, 5, 0)]) is None
+    assert errors_differ([counted(5, 5, 5, 5)]) is None
+    assert errors_differ([counted(5, 0, 0, 0), counted(0, 0, 5, 0)]) is None

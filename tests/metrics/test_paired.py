@@ -169,11 +169,6 @@ def test_non_inferiority_is_wrongly_shown_in_at_most_2_5_percent_of_simulations(
     assert wrong / 1_000 <= 0.04  # 2.5 % and three standard errors
 
 
-def test_benjamini_hochberg_is_there_for_those_who_ask():
-    # Benjamini and Hochberg (1995): p times m over its rank, made monotone from the largest down.
-    assert adjust([0.01, 0.02, 0.03, 0.5], "fdr_bh") == pytest.approx([0.04, 0.04, 0.04, 0.5])
-
-
 def test_holm_multiplies_in_steps_and_leaves_missing_values_out_of_the_family():
     assert adjust([0.01, None, 0.04, 0.03]) == [
         pytest.approx(0.03),

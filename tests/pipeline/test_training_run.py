@@ -246,7 +246,9 @@ def test_a_model_that_refuses_everything_has_nothing_to_prefer_over(tmp_path, ca
     from harness.judges.builtin.judge import BuiltinJudge
 
     monkeypatch.setattr(
-        BuiltinJudge, "judge", lambda self, id, prompt, response, cut=False: Verdict(id, "refusal", "test")
+        BuiltinJudge,
+        "judge",
+        lambda self, id, prompt, response, truncated=False: Verdict(id, "refusal", "test"),
     )
     command = ["train", "--limit", "12", "--objectives", "refuse=1,prefer=1", "--baselines", "none"]
     assert main([*command, "--output", str(tmp_path / "run")]) == 2

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def scatter(found: Agreement, selected: Collection[tuple[int, int]], subtitle: str) -> Figure:
+def scatter(compared: Agreement, selected: Collection[tuple[int, int]], subtitle: str) -> Figure:
     """Draw each expert's risk difference in the prompt against that in the answer.
 
     Args:
-        found: both phases' scores.
+        compared: both phases' scores.
         selected: (layer, expert) pairs to ring.
         subtitle: of what.
     """
     figure = page(8.4, 5.0, "Do the same experts stand out in the prompt and in the answer?", subtitle)
     axes = figure.add_subplot()
-    scores, k = found.scores, found.k
+    scores, k = compared.scores, compared.k
     first, second = scores["prompt_top"], scores["generation_top"]
     many = len(scores) > MANY_MARKS
     groups = (
@@ -62,10 +62,12 @@ def scatter(found: Agreement, selected: Collection[tuple[int, int]], subtitle: s
     axes.set_xlabel("risk difference in the prompt (tokens in 100)")
     axes.set_ylabel("risk difference in the answer (tokens in 100)")
     rank = (
-        "no rank correlation (equal scores)" if found.spearman is None else f"Spearman {found.spearman:.2f}"
+        "no rank correlation (equal scores)"
+        if compared.spearman is None
+        else f"Spearman {compared.spearman:.2f}"
     )
     axes.set_title(
-        f"{rank} · both top {k} share {found.overlap} experts, by chance {found.by_chance:.1f} on average"
+        f"{rank} · both top {k} share {compared.overlap} experts, by chance {compared.by_chance:.1f} on average"
     )
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure

@@ -24,25 +24,6 @@ MANY_MARKS = 1500
 
 _HEADER_INCHES = 0.8
 _DPI = 150
-_LOOK: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#5f6368",
-    "axes.axisbelow": True,
-    "axes.grid": False,
-    "grid.color": "#e3e5e8",
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "savefig.facecolor": "white",
-    # Names and answers may hold dollar signs: they are text, not formulas.
-    "text.parse_math": False,
-    # Equal values are to give equal files.
-    "svg.hashsalt": "harness",
-}
 
 
 def require_matplotlib() -> None:
@@ -63,7 +44,7 @@ def look() -> Iterator[None]:
     """Give everything drawn and written inside the block the harness's look."""
     import matplotlib as mpl
 
-    with mpl.rc_context(_LOOK):
+    with mpl.rc_context(fname=Path(__file__).with_name("look.mplstyle")):
         yield
 
 

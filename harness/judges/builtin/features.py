@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.judges.opening import plain
@@ -29,35 +30,29 @@ _TOPIC, _NUMBER = "@", "#"
 
 _TOKEN = re.compile(r"[a-z']+|[0-9]+|[.,!?:;\n]")
 _LIST_ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*\u2022])\s", re.MULTILINE)
-_FUNCTION_WORDS = """
-    a an the and or but if of to in on at by for with from as is are was were be been being do does did can cannot
-    could will would should may might must not no nor it its this that these those there here i me my we our us you
-    your he she they him his her them their what which who how why when where so than then too very just only about
-    into over under out up down all any some more most such other own same have has had having am
-"""
-FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+FUNCTION_WORDS = frozenset(Path(__file__).with_name("function_words.txt").read_text(encoding="utf-8").split())
 _TURNS = ("however", "instead", "but", "that said", "here are", "i can", "if you", "please", "sorry")
 
 
 def words(prompt: str, response: str, characters: int) -> list[str]:
     """Return the words and marks of an answer's first characters, those of the prompt as "@" and numbers as "#"."""
     asked = {word[:_STEM] for word in _TOKEN.findall(plain(prompt)) if _is_topic(word)}
-    found: list[str] = []
+    kept: list[str] = []
     # Markup and line breaks shrink in plain text, so twice as much is read.
     for word in _TOKEN.findall(plain(response[: 2 * characters])[:characters]):
         if _is_topic(word) and word[:_STEM] in asked:
-            if found[-1:] != [_TOPIC]:
-                found.append(_TOPIC)
+            if kept[-1:] != [_TOPIC]:
+                kept.append(_TOPIC)
         else:
-            found.append(_NUMBER if word.isdigit() else word)
-    return found
+            kept.append(_NUMBER if word.isdigit() else word)
+    return kept
 
 
 def opening_features(prompt: str, response: str, characters: int, order: int) -> list[str]:
     """Return the word n-grams of up to `order` words, and those that the answer starts with."""
-    said = words(prompt, response, characters)
-    grams = [" ".join(said[i : i + n]) for n in range(1, order + 1) for i in range(len(said) - n + 1)]
-    return grams + [f"^{' '.join(said[:n])}" for n in range(1, _START + 1)]
+    opening = words(prompt, response, characters)
+    grams = [" ".join(opening[i : i + n]) for n in range(1, order + 1) for i in range(len(opening) - n + 1)]
+    return grams + [f"^{' '.join(opening[:n])}" for n in range(1, _START + 1)]
 
 
 def shape_features(response: str, is_declined: bool) -> list[str]:
@@ -84,8 +79,8 @@ def buckets(features: Iterable[str]) -> NDArray[np.int64]:
     """Return the distinct buckets that features hash into, ascending."""
     import numpy as np
 
-    found = {zlib.crc32(feature.encode()) % BUCKETS for feature in features}
-    return np.fromiter(sorted(found), dtype=np.int64, count=len(found))
+    hashed = {zlib.crc32(feature.encode()) % BUCKETS for feature in features}
+    return np.fromiter(sorted(hashed), dtype=np.int64, count=len(hashed))
 
 
 def scale(features: ArrayLike) -> NDArray[np.float64]:

@@ -90,26 +90,28 @@ class BuiltinJudge:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Which classifier it asks, and from when on it is sure."""
+        """Which classifier it asks, and the probability from which it is sure."""
         head = self._given if isinstance(self._given, str) else "one of your own"
         return {"version": VERSION, "head": head, "sure": SURE, "rules": KeywordJudge().fingerprint}
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
-        """Label one answer; words that stand in the prompt too count as its topic."""
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
+        """Label one answer; words that also occur in the prompt count as its topic."""
         reason = nothing_to_judge(response)
         if reason is not None:
             return Verdict(id, None, reason=reason)
         text = opening(response)
         rule = next((rule.id for rule in RULES if rule.pattern.search(text)), None)
         if rule is None:
-            reason = why_degenerate(response, cut=cut)
+            reason = why_degenerate(response, truncated=truncated)
             if reason is not None:
                 return Verdict(id, None, reason=reason)
         head = self._head
-        said = opening_features(prompt, response, head.characters, head.order)
-        refusal = _probability(head.refusal, head.intercepts[0], buckets(said))
+        features = opening_features(prompt, response, head.characters, head.order)
+        refusal = _probability(head.refusal, head.intercepts[0], buckets(features))
         partial = _probability(
-            head.partial, head.intercepts[1], buckets([*said, *shape_features(response, rule is not None)])
+            head.partial,
+            head.intercepts[1],
+            buckets([*features, *shape_features(response, rule is not None)]),
         )
         if rule is not None:
             refusal = max(refusal, head.rule_precision)
@@ -138,7 +140,7 @@ def head_without(family: str) -> str:
 
 
 def make_head(refusal: NDArray[Any], partial: NDArray[Any], row: Mapping[str, Any]) -> Head:
-    """Return a classifier from its weights and the rest that training found."""
+    """Return a classifier from its weights and what else training found."""
     return Head(
         refusal=refusal.astype("float32"),
         partial=partial.astype("float32"),
@@ -175,6 +177,6 @@ def _families_by_answer(folder: Path) -> dict[int, str]:
     return {int(key): family for place, family in enumerate(families) for key in tensors[f"answers.{place}"]}
 
 
-def _probability(weights: NDArray[np.float32], intercept: float, found: NDArray[np.int64]) -> float:
-    score = float(weights[found].sum() * scale(len(found))) + intercept
+def _probability(weights: NDArray[np.float32], intercept: float, present: NDArray[np.int64]) -> float:
+    score = float(weights[present].sum() * scale(len(present))) + intercept
     return 1 / (1 + math.exp(-max(min(score, 50.0), -50.0)))

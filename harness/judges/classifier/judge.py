@@ -14,9 +14,11 @@ import jinja2
 
 from harness.base.errors import BadInputError, first_line
 from harness.base.progress import progress
+from harness.base.schema import read_named_yaml
 from harness.judges.base import Verdict
-from harness.judges.classifier.preset import ClassifierPreset, read_preset
+from harness.judges.classifier.preset import ClassifierPreset
 from harness.judges.opening import nothing_to_judge
+from harness.judges.preset import PresetJudge
 
 if TYPE_CHECKING:
     import torch
@@ -25,27 +27,17 @@ PREFIX = "HARNESS_CLASSIFIER_"
 _BATCH = 16
 
 
-class ClassifierJudge:
+class ClassifierJudge(PresetJudge[ClassifierPreset]):
     """Asks a sequence classifier or a guard model.
 
     An answer that the model is not sure of, or a verdict that begins like none of the preset's labels, is unscored.
     So is an exchange that does not fit the model's context: a part of it may not be judged for the whole.
-
-    Args:
-        preset: the model, how it is asked and what its words mean.
     """
-
-    def __init__(self, preset: ClassifierPreset) -> None:
-        self.preset = preset
-        self.name = preset.name
-        self.measures: str = preset.measures
-        self.description = preset.description
-        self.source: str | None = preset.source
 
     @property
     def model(self) -> str:
         """The checkpoint: the preset's, or the one that HARNESS_CLASSIFIER_NAME names."""
-        return os.environ.get(PREFIX + self.name.upper(), "").strip() or self.preset.model
+        return os.environ.get(PREFIX + self.preset.name.upper(), "").strip() or self.preset.model
 
     @property
     def fingerprint(self) -> str:
@@ -58,7 +50,7 @@ class ClassifierJudge:
         """The preset, with the checkpoint that is asked."""
         return self.preset.model_dump(mode="json") | {"model": self.model}
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
         """Label one answer; `judge_many` is faster."""
         return self.judge_many([{"id": id, "prompt": prompt, "response": response}])[0]
 
@@ -68,7 +60,7 @@ class ClassifierJudge:
         Raises:
             BadInputError: the model cannot be had, or is not what the preset says.
         """
-        found: dict[str, Verdict] = {}
+        verdicts: dict[str, Verdict] = {}
         texts: dict[str, list[int]] = {}
         for row in rows:
             reason = nothing_to_judge(row["response"])
@@ -78,16 +70,16 @@ class ClassifierJudge:
                     del texts[row["id"]]
                     reason = "prompt and answer are too long for the judging model"
             if reason is not None:
-                found[row["id"]] = Verdict(row["id"], None, reason=reason)
+                verdicts[row["id"]] = Verdict(row["id"], None, reason=reason)
         # Batches of like length waste little on padding.
         ordered = sorted(texts, key=lambda id: len(texts[id]))
         if ordered:
-            with progress(f"judge {self.name}", len(ordered), "answers") as advance:
+            with progress(f"judge {self.preset.name}", len(ordered), "answers") as advance:
                 for at in range(0, len(ordered), _BATCH):
                     ids = ordered[at : at + _BATCH]
-                    found |= {v.id: v for v in self._batch(ids, [texts[id] for id in ids])}
+                    verdicts |= {v.id: v for v in self._batch(ids, [texts[id] for id in ids])}
                     advance(len(ids))
-        return [found[row["id"]] for row in rows]
+        return [verdicts[row["id"]] for row in rows]
 
     def _batch(self, ids: Sequence[str], texts: Sequence[list[int]]) -> Iterator[Verdict]:
         import torch
@@ -105,8 +97,8 @@ class ClassifierJudge:
             rules = greedy(ends, tokenizer.pad_token_id, self.preset.max_tokens)
             with decoding_by(model, rules):
                 written = model.generate(**inputs, generation_config=rules)
-        said = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        for id, text in zip(ids, said, strict=True):
+        outputs = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        for id, text in zip(ids, outputs, strict=True):
             yield self._of_text(id, text)
 
     def _of_logits(self, ids: Sequence[str], logits: torch.Tensor) -> Iterator[Verdict]:
@@ -139,10 +131,10 @@ class ClassifierJudge:
             # What the template wrote; words in it that look like special tokens are the model's own business.
             return list(tokenizer(text)["input_ids"])
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-        found = tokenizer.apply_chat_template(
+        encoded = tokenizer.apply_chat_template(
             turns, tokenize=True, add_generation_prompt=True, return_dict=True
         )
-        return list(found["input_ids"])
+        return list(encoded["input_ids"])
 
     @cached_property
     def _template(self) -> jinja2.Template | None:
@@ -174,7 +166,7 @@ class ClassifierJudge:
 
         quiet_transformers()
         kind = "SequenceClassification" if self.preset.kind == "sequence" else "CausalLM"
-        where = f"judge '{self.name}'"
+        where = f"judge '{self.preset.name}'"
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         try:
@@ -187,7 +179,7 @@ class ClassifierJudge:
         except (OSError, ValueError, SafetensorError) as error:
             raise BadInputError(
                 f"{where}: {self.model} cannot be loaded ({first_line(error)}); "
-                f"{PREFIX}{self.name.upper()} names another copy, such as a folder"
+                f"{PREFIX}{self.preset.name.upper()} names another copy, such as a folder"
             ) from None
         refuse_parts(report, self.model)
         if tokenizer.pad_token_id is None:
@@ -203,46 +195,33 @@ class ClassifierJudge:
         return model, tokenizer
 
 
-class OwnClassifier:
+class OwnClassifier(ClassifierJudge):
     """The judge of the preset file that HARNESS_CLASSIFIER_PRESET names; it can be listed without one."""
 
     name = "classifier"
     description = (
         "A classifier or guard model of yours, by the preset file that HARNESS_CLASSIFIER_PRESET names."
     )
-    source: str | None = None
+    source = None
+
+    def __init__(self) -> None:
+        """Leave the preset unread until it is needed."""
+
+    @cached_property
+    def preset(self) -> ClassifierPreset:  # type: ignore[override]  # read late, and once
+        """How the model is asked."""
+        path = _preset_file()
+        if not path:
+            raise BadInputError(
+                f"judge 'classifier': {PREFIX}PRESET is not set: expected a preset file (docs/judges.md)"
+            )
+        return read_named_yaml(Path(path), ClassifierPreset)
 
     @property
     def measures(self) -> str:
         """What the preset says; refusal where none is named."""
-        return self._judge.measures if self._path else "refusal"
+        return self.preset.measures if _preset_file() else "refusal"
 
-    @property
-    def fingerprint(self) -> str:
-        """That of the preset's judge."""
-        return self._judge.fingerprint
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of the preset's judge."""
-        return self._judge.settings
-
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
-        """Label one answer; `judge_many` is faster."""
-        return self._judge.judge(id, prompt, response, cut=cut)
-
-    def judge_many(self, rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-        """Label many answers, in their order."""
-        return self._judge.judge_many(rows)
-
-    @property
-    def _path(self) -> str:
-        return os.environ.get(f"{PREFIX}PRESET", "").strip()
-
-    @cached_property
-    def _judge(self) -> ClassifierJudge:
-        if not self._path:
-            raise BadInputError(
-                f"judge 'classifier': {PREFIX}PRESET is not set: expected a preset file (docs/judges.md)"
-            )
-        return ClassifierJudge(read_preset(Path(self._path)))
+def _preset_file() -> str:
+    return os.environ.get(f"{PREFIX}PRESET", "").strip()

@@ -1,32 +1,20 @@
-"""How a classifier or guard model is asked, and how what it says becomes a label: one YAML file a judge."""
+"""How a classifier or guard model is asked, and how what it says becomes a label: one YAML file per judge."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from harness.base.schema import read_named_yaml
-from harness.judges.base import Quantity
+from harness.judges.preset import Preset
 from harness.metrics.rates import AnyLabel
 
 _OF = {"refusal": ("refusal", "compliance"), "harmfulness": ("harmful", "harmless")}
 
 
-class ClassifierPreset(BaseModel):
+class ClassifierPreset(Preset):
     """One judge, as its YAML file states it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    """The judge's name; the file is called like it."""
-    measures: Quantity
-    """What its labels are about."""
-    description: str = Field(min_length=1)
-    """One sentence on what it is."""
-    source: str = Field(min_length=1)
-    """Whom to cite."""
     model: str = Field(min_length=1)
     """A hub id or a checkpoint folder; HARNESS_CLASSIFIER_NAME names another copy."""
     kind: Literal["sequence", "generative"]
@@ -48,12 +36,3 @@ class ClassifierPreset(BaseModel):
         if self.kind == "sequence" and self.template is None:
             raise ValueError("template: missing, a sequence classifier reads a text")
         return self
-
-
-def read_preset(path: Path) -> ClassifierPreset:
-    """Read one preset.
-
-    Raises:
-        BadInputError: the file does not follow the schema, or is not called like its judge.
-    """
-    return read_named_yaml(path, ClassifierPreset)

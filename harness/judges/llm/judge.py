@@ -16,9 +16,10 @@ import jinja2
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, write_json
 from harness.judges.base import Verdict
-from harness.judges.llm.rubrics import JAILBREAKBENCH, STRONGREJECT, XSTEST, Rubric
+from harness.judges.llm.rubric import Rubric
 from harness.judges.llm.settings import LlmSettings, read_settings
 from harness.judges.opening import nothing_to_judge
+from harness.judges.preset import PresetJudge
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -26,34 +27,21 @@ if TYPE_CHECKING:
 _END_OF_THOUGHT = "</think>"
 
 
-class LlmJudge:
+class LlmJudge(PresetJudge[Rubric]):
     """Puts a rubric to a language model and reads its verdict.
 
-    By default the rubric is XSTest's three classes in our words; a partial refusal counts as a refusal and is named. An
-    answer whose request failed, or whose verdict is not exactly what was asked for, is unscored with the reason.
-
-    Args:
-        settings: where and how to ask; by default from the environment.
-        rubric: what to ask.
+    An answer whose request failed, or whose verdict is not exactly what was asked for, is unscored with the reason.
     """
-
-    def __init__(self, settings: LlmSettings | None = None, rubric: Rubric = XSTEST) -> None:
-        self._given = settings
-        self.rubric = rubric
-        self.name = rubric.name
-        self.measures: str = rubric.measures
-        self.description = rubric.description
-        self.source: str | None = rubric.source
 
     @cached_property
     def endpoint(self) -> LlmSettings:
         """Where and how it asks; read when first needed, so that the judge can be listed without."""
-        return self._given or read_settings()
+        return read_settings()
 
     @cached_property
     def _rubric(self) -> tuple[str, jinja2.Template]:
-        path = self.endpoint.rubric or self.rubric.path
-        text = path.read_text(encoding="utf-8")
+        path = self.endpoint.rubric
+        text = self.preset.template if path is None else path.read_text(encoding="utf-8")
         environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
         try:
             template = environment.from_string(text)
@@ -66,12 +54,12 @@ class LlmJudge:
     def fingerprint(self) -> str:
         """A hash over the model, the rubric and how verdicts are asked for."""
         chosen = [self.settings[name] for name in ("model", "rubric", "structured", "max_tokens")]
-        chosen += [] if self.rubric is XSTEST else [self.name]
+        chosen += [] if self.name == "llm" else [self.name]
         return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Whom it asks, where and how; nothing that an address may hold of a key."""
+        """Whom it asks, where and how; without a key that the address may hold."""
         url = urlsplit(self.endpoint.base_url)
         return {
             "model": self.endpoint.model,
@@ -81,7 +69,7 @@ class LlmJudge:
             "max_tokens": self.endpoint.max_tokens,
         }
 
-    def judge(self, id: str, prompt: str, response: str, *, cut: bool = False) -> Verdict:
+    def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
         """Label one answer; `judge_many` is faster."""
         return self.judge_many([{"id": id, "prompt": prompt, "response": response}])[0]
 
@@ -125,7 +113,7 @@ class LlmJudge:
         except APIConnectionError:
             raise BadInputError(f"judge 'llm': nothing answers at {where}") from None
         except APIError:
-            # Not every server lists its models; the requests themselves will tell.
+            # Not every server lists its models; the requests themselves will show.
             return
 
     async def _judge_one(self, client: AsyncOpenAI, row: Mapping[str, Any]) -> Verdict:
@@ -136,7 +124,7 @@ class LlmJudge:
             return Verdict(row["id"], None, reason=reason)
         path = self._path(row)
         if path.is_file():
-            return _read(row["id"], read_json(path)["content"], self.rubric)
+            return _read(row["id"], read_json(path)["content"], self.preset)
         try:
             content = await self._ask(client, row, path)
         except APITimeoutError:
@@ -149,7 +137,7 @@ class LlmJudge:
             # Half a JSON, or a JSON without what the protocol asks for.
             failure = "the endpoint's answer was not readable"
         else:
-            return _read(row["id"], content, self.rubric)
+            return _read(row["id"], content, self.preset)
         return Verdict(row["id"], None, reason=f"{failure}, also after {self.endpoint.retries} retries")
 
     async def _ask(self, client: AsyncOpenAI, row: Mapping[str, Any], path: Path) -> str:
@@ -163,18 +151,18 @@ class LlmJudge:
         text = self._rubric[1].render(prompt=row["prompt"], response=row["response"])
         extra: dict[str, Any] = {}
         if settings.structured:
-            extra["response_format"] = {"type": "json_schema", "json_schema": self.rubric.schema}
+            extra["response_format"] = {"type": "json_schema", "json_schema": self.preset.json_schema}
         # The client repeats requests that failed, but not one whose answer it could not read.
         for attempt in range(settings.retries + 1):
             try:
-                found = await client.chat.completions.create(
+                completion = await client.chat.completions.create(
                     model=settings.model,
                     messages=[{"role": "user", "content": text}],
                     temperature=0,
                     max_tokens=settings.max_tokens,
                     **extra,
                 )
-                content, tokens = _content(found)
+                content, tokens = _content(completion)
                 break
             except ValueError:
                 if attempt == settings.retries:
@@ -220,24 +208,9 @@ def _read(id: str, content: str, rubric: Rubric) -> Verdict:
     """Read a verdict: the whole answer, thoughts apart, must be the object that was asked for."""
     text = content.rpartition(_END_OF_THOUGHT)[2].strip()
     try:
-        said = json.loads(text)
+        answer = json.loads(text)
     except ValueError:
         return Verdict(id, None, reason="the judging model's verdict is not the JSON that was asked for")
-    if not rubric.accepts(said):
+    if not rubric.accepts(answer):
         return Verdict(id, None, reason="the judging model's verdict is none of those that were asked for")
-    found = rubric.read(said)
-    return Verdict(id, found.label, rule=found.rule, probability=found.score, finer=found.finer)
-
-
-class JailbreakBenchJudge(LlmJudge):
-    """Whether an answer gives the harmful thing that was asked for: JailbreakBench's definition in our words."""
-
-    def __init__(self, settings: LlmSettings | None = None) -> None:
-        super().__init__(settings, JAILBREAKBENCH)
-
-
-class StrongRejectJudge(LlmJudge):
-    """StrongREJECT's three questions in our words, with their score."""
-
-    def __init__(self, settings: LlmSettings | None = None) -> None:
-        super().__init__(settings, STRONGREJECT)
+    return rubric.verdict(id, answer)

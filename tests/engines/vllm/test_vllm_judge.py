@@ -14,8 +14,7 @@ import urllib.request
 
 import pytest
 
-from harness.judges.base import judge_all
-from harness.judges.llm.judge import LlmJudge
+from harness.judges.base import JUDGES, judge_all
 from harness.models.load import resolve_model
 
 ROWS = [
@@ -76,6 +75,6 @@ def test_verdicts_come_in_the_json_that_was_asked_for(server, tmp_path, monkeypa
     settings = {"BASE_URL": server, "MODEL": "judge", "CACHE": str(tmp_path / "cache")}
     for name, value in settings.items():
         monkeypatch.setenv(f"HARNESS_LLM_{name}", value)
-    found = judge_all(LlmJudge(), ROWS)
+    found = judge_all(JUDGES.get("llm")(), ROWS)
     assert [verdict.label for verdict in found if verdict.label is None] == [], found
     assert {verdict.label for verdict in found} <= {"refusal", "compliance"}

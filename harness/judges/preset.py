@@ -1,0 +1,50 @@
+"""What the files that describe a judge have in common: phrase lists, classifiers and rubrics."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.judges.base import Quantity
+
+
+class Preset(BaseModel):
+    """A judge, as its YAML file states it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """The judge's name; the file is called like it."""
+    measures: Quantity
+    """What its labels are about."""
+    description: str = Field(min_length=1)
+    """One sentence on how it decides."""
+    source: str = Field(min_length=1)
+    """Whom to cite."""
+
+
+P = TypeVar("P", bound=Preset)
+
+
+class PresetJudge(Generic[P]):
+    """A judge that a file describes.
+
+    Args:
+        preset: the file's content.
+    """
+
+    name: str
+    description: str
+    source: str | None
+
+    def __init__(self, preset: P) -> None:
+        self.preset = preset
+        self.name = preset.name
+        self.description = preset.description
+        self.source = preset.source
+
+    @property
+    def measures(self) -> str:
+        """Whether its labels are about refusal or harmfulness."""
+        return self.preset.measures
