@@ -48,10 +48,11 @@ class GateFile(pytest.File):
     def collect(self) -> Iterator[GateItem]:
         """Yield a test for each gate."""
         from harness.base.errors import BadInputError
-        from harness.gate.schema import read_gates
+        from harness.base.schema import read_yaml
+        from harness.gate import schema
 
         try:
-            gates = read_gates(self.path).gates
+            gates = read_yaml(self.path, schema.GateFile).gates
         except BadInputError as error:
             raise pytest.UsageError(f"--harness-gates: {error}") from None
         for index, gate in enumerate(gates):
@@ -84,7 +85,7 @@ class GateItem(pytest.Item):
             )
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Return what is shown of a gate that does not pass: its line, and no traceback."""
+        """Return the line of a gate that does not pass, without a traceback."""
         from harness.base.errors import HarnessError
 
         if isinstance(excinfo.value, (GateNotPassedError, HarnessError)):
@@ -92,7 +93,7 @@ class GateItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where the gate stands."""
+        """Return the place and name of the gate."""
         return self.path, None, f"gate: {self.name}"
 
 

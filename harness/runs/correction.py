@@ -23,16 +23,10 @@ def correction(run: Evidence, row: Measurement) -> tuple[Interval | None, str | 
         return None, "nothing was scored"
     lengths = [len(answer.response.split()) for answer in run.answers(row.variant, str(row.task))]
     card, model = run.card(judge), run.model.name
-    reason = why_not_fitting(card, judge, run.judge(judge).fingerprint, model, lengths)
+    reason = why_not_fitting(card, judge, run.record.judges[judge].fingerprint, model, lengths)
     if reason is not None or card is None:
         return None, reason
     counts = confusion_for(card, model)
-    found = corrected_rate(
-        round((row.value or 0.0) * row.scored),
-        row.scored,
-        counts.refusal_found,
-        counts.refusals,
-        counts.compliance_found,
-        counts.compliances,
-    )
-    return Interval(value=float(found.value), low=float(found.low), high=float(found.high)), None
+    labels = (counts.refusal_found, counts.refusals, counts.compliance_found, counts.compliances)
+    rate = corrected_rate(round((row.value or 0.0) * row.scored), row.scored, *labels)
+    return Interval(**{end: float(value) for end, value in rate._asdict().items()}), None

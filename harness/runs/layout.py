@@ -182,6 +182,13 @@ def run_folders(place: Path) -> Iterator[Path]:
                 level.append(path)
 
 
+def not_there(path: Path, hint: str = "expected the folder of a finished run") -> BadInputError:
+    """Return the error for a file that a run folder lacks."""
+    if path.parent.is_file():
+        return BadInputError(f"{path.parent}: is a file; expected the folder of a finished run")
+    return BadInputError(f"{path}: no such file; {hint}")
+
+
 def is_unfinished(name: str) -> bool:
     """Say whether a file of a run folder, by its name there, is part of work that is not finished."""
     return any(part.startswith(".") or part.endswith(".partial") for part in name.split("/"))
