@@ -85,8 +85,9 @@ def verify_files(run: Path, names: Iterable[str]) -> dict[str, FileRecord]:
     """
     listed = read_manifest(run)
     for name in names:
-        known = name in listed
-        _refuse(run, _damages(run, {name: listed[name]}) if known else {name: "is not in manifest.json"})
+        if name not in listed:
+            _refuse(run, {name: "is not in manifest.json"})
+        _refuse(run, _damages(run, {name: listed[name]}))
     return listed
 
 

@@ -17,20 +17,8 @@ from harness.capability.results import CapabilityResult
 from harness.data.answer import Answer
 from harness.judges.base import Verdict
 from harness.metrics.drift import Drift
-from harness.runs import integrity
+from harness.runs import integrity, records
 from harness.runs.layout import Layout
-from harness.runs.records import (
-    ColouredTokens,
-    DeltaRecord,
-    ModelRecord,
-    PhrasingsRecord,
-    Proof,
-    RunRecord,
-    Selection,
-    SplitsRecord,
-    TrainingExample,
-    TrainingStep,
-)
 from harness.runs.rows import Comparison, Part
 
 if TYPE_CHECKING:
@@ -105,12 +93,12 @@ class Run:
         return content
 
     @cached_property
-    def record(self) -> RunRecord:
+    def record(self) -> records.RunRecord:
         """run.json: configuration, model, tasks, seeds, versions, variants, stages."""
-        return validated(self.content, self.layout.run, RunRecord)
+        return validated(self.content, self.layout.run, records.RunRecord)
 
     @property
-    def model(self) -> ModelRecord:
+    def model(self) -> records.ModelRecord:
         """The model that all variants start from.
 
         Raises:
@@ -121,9 +109,9 @@ class Run:
         return self.record.model
 
     @cached_property
-    def splits(self) -> SplitsRecord:
+    def splits(self) -> records.SplitsRecord:
         """The ids of the prompts of each task and role."""
-        return self._required(self.layout.splits, SplitsRecord)
+        return self._required(self.layout.splits, records.SplitsRecord)
 
     @cached_property
     def summary(self) -> Summary:
@@ -219,34 +207,34 @@ class Run:
             raise self._unknown(what, variant, name, known)
         return self._rows(path, Verdict)
 
-    def selection(self, variant: str) -> Selection | None:
+    def selection(self, variant: str) -> records.Selection | None:
         """Return the experts that a variant acts on; None where it acts on no chosen ones."""
-        return self._optional(self.layout.variant(variant).selection, Selection)
+        return self._optional(self.layout.variant(variant).selection, records.Selection)
 
-    def training(self, variant: str) -> list[TrainingStep]:
+    def training(self, variant: str) -> list[records.TrainingStep]:
         """Return the loss of each training step; empty where nothing was trained."""
         path = self.layout.variant(variant).training
-        return self._rows(path, TrainingStep) if path.exists() else []
+        return self._rows(path, records.TrainingStep) if path.exists() else []
 
-    def proof(self, variant: str) -> Proof | None:
+    def proof(self, variant: str) -> records.Proof | None:
         """Return the frozen proof of a variant; None where nothing was trained."""
-        return self._optional(self.layout.variant(variant).proof, Proof)
+        return self._optional(self.layout.variant(variant).proof, records.Proof)
 
-    def delta(self, variant: str) -> DeltaRecord:
+    def delta(self, variant: str) -> records.DeltaRecord:
         """Return what was trained in a variant.
 
         Raises:
             BadInputError: nothing was.
         """
-        return self._required(self.layout.variant(variant).delta_card, DeltaRecord)
+        return self._required(self.layout.variant(variant).delta_card, records.DeltaRecord)
 
-    def phrasings(self) -> PhrasingsRecord:
+    def phrasings(self) -> records.PhrasingsRecord:
         """Return the phrasings of refusal that trained variants saw, and those that were held out.
 
         Raises:
             BadInputError: the run trained nothing.
         """
-        return self._required(self.layout.phrasings, PhrasingsRecord)
+        return self._required(self.layout.phrasings, records.PhrasingsRecord)
 
     def drift(self, variant: str) -> Drift | None:
         """Return how far a variant is from base on benign text; None where that was not measured."""
@@ -300,14 +288,14 @@ class Run:
         """Return the answers given while routing was captured."""
         return self._rows(self.layout.captured_answers(task), Answer)
 
-    def token_shares(self) -> list[ColouredTokens]:
+    def token_shares(self) -> list[records.ColouredTokens]:
         """Return a few prompts, token by token, with the share of gate weight to selected experts, where recorded."""
-        return self._optional(self.layout.token_shares, list[ColouredTokens]) or []
+        return self._optional(self.layout.token_shares, list[records.ColouredTokens]) or []
 
-    def examples(self) -> list[TrainingExample] | None:
+    def examples(self) -> list[records.TrainingExample] | None:
         """Return what trained variants learned from; None where nothing was trained."""
         path = self.layout.examples
-        return self._rows(path, TrainingExample) if path.exists() else None
+        return self._rows(path, records.TrainingExample) if path.exists() else None
 
     def _captured(self, task: str) -> Path:
         if task not in self.captured:
