@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -103,19 +103,20 @@ def _read(path: Path, read: Any) -> Any:
         raise BadInputError(f"{path}: not valid JSON ({error}): it was cut off or changed") from None
 
 
-def validated(content: object, where: object, shape: type[T]) -> T:
+def validated(content: object, where: object, shape: type[T], extra: Literal["ignore"] | None = None) -> T:
     """Return content as what `shape` asks for.
 
     Args:
         content: as a YAML or JSON file holds it.
         where: what the message begins with, usually the file's path.
         shape: a pydantic model, a dataclass, or a list or dict of these.
+        extra: "ignore" passes over unknown keys, whatever `shape` does with them.
 
     Raises:
         BadInputError: it is something else; one line says what is wrong, as `explain` does.
     """
     try:
-        value: T = _adapter(shape).validate_python(content)  # type: ignore[arg-type]  # types are hashable
+        value: T = _adapter(shape).validate_python(content, extra=extra)  # type: ignore[arg-type]  # types are hashable
     except ValidationError as error:
         raise BadInputError(f"{where}: {explain(error, shape)}") from None
     return value

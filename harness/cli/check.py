@@ -39,10 +39,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Decide gates on a run: exit code 0 if all pass, 3 if one fails, 4 if one is inconclusive."""
-    from harness.base.files import write_text
+    from harness.base.files import write_json, write_text
     from harness.gate.check import check as decide
-    from harness.gate.junit import write_junit
-    from harness.gate.sarif import write_sarif
+    from harness.gate.junit import junit_xml
+    from harness.gate.sarif import sarif_log
     from harness.gate.show import markdown as as_markdown
     from harness.gate.show import print_check
 
@@ -50,9 +50,9 @@ def check(
         raise BadInputError("--allow-regression: goes with --update")
     checked = decide(run, gates, against, update, allow_regression)
     if junit is not None:
-        write_junit(checked, junit)
+        write_text(junit, junit_xml(checked))
     if sarif is not None:
-        write_sarif(checked, sarif)
+        write_json(sarif, sarif_log(checked))
     if markdown is not None:
         write_text(markdown, as_markdown(checked))
     if os.environ.get(_SUMMARY):

@@ -72,9 +72,9 @@ def command(
 
 
 def _is_finished(run: Path | None) -> TypeGuard[Path]:
-    from harness.runs.summary import FILE_NAME
+    from harness.runs.layout import Layout
 
-    return run is not None and (run / FILE_NAME).is_file()
+    return run is not None and Layout(run).summary.is_file()
 
 
 def _add_judge(run: Path, judge: str, as_json: bool) -> int:

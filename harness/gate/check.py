@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.gate.decide import EXIT_CODES, Decision, Verdict, decide_all, overall
+from harness.base.schema import read_yaml
+from harness.gate.decide import EXIT_CODES, Decision, Verdict, decide, overall
 from harness.gate.outcomes import GatedRun
-from harness.gate.reference import Reference, find_reference, read_reference, reference_path, updated
-from harness.gate.schema import REFERENCE, GateFile, read_gates
+from harness.gate.reference import Reference, find_reference, read_reference, reference_path, update_reference
+from harness.gate.schema import REFERENCE, GateFile
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The outcome of a check: every output is made from this one, so that none says what another does not.
+    """The outcome of a check: every output is made from it, so that all agree.
 
     Attributes:
         run: the run folder.
@@ -83,15 +83,21 @@ def check(
     Raises:
         BadInputError: an input cannot be used, or the reference may not be written.
     """
-    file = read_gates(gates)
+    file = read_yaml(gates, GateFile)
     gated = GatedRun(run)
     path = None if update is None else reference_path(update)
     reference = _reference(file, against, path)
     waiting = [gate.name for gate in file.gates if gate.against == REFERENCE and path and reference is None]
-    decided = file.model_copy(update={"gates": tuple(g for g in file.gates if g.name not in waiting)})
-    decisions = decide_all(decided, gated, reference)
+    decisions = [
+        decide(gate, gated, reference, file.level) for gate in file.gates if gate.name not in waiting
+    ]
     if path is not None:
-        updated(path, gated, file, allow_regression, _failing(decisions))
+        failing = [
+            f"gate '{one.gate.name}' is {one.verdict}: {one.seen}"
+            for one in decisions
+            if one.verdict != "PASS"
+        ]
+        update_reference(path, gated, file, allow_regression, failing)
     return Checked(
         run=run,
         run_id=gated.summary.run_id,
@@ -105,16 +111,10 @@ def check(
 
 
 def _reference(file: GateFile, against: str | None, updating: Path | None) -> Reference | None:
-    """Return what gates compare with: the reference named, or the one about to be updated."""
+    """Return the reference that gates compare with: the one named, or the one to be updated."""
     if against is not None:
         return find_reference(against, file)
     return read_reference(updating) if updating is not None and updating.exists() else None
-
-
-def _failing(decisions: Sequence[Decision]) -> list[str]:
-    return [
-        f"gate '{one.gate.name}' is {one.verdict}: {one.seen}" for one in decisions if one.verdict != "PASS"
-    ]
 
 
 def _row(decision: Decision) -> dict[str, Any]:
@@ -132,7 +132,5 @@ def _row(decision: Decision) -> dict[str, Any]:
         "bound": decision.bound,
         "n": decision.n,
         "unscored": decision.unscored,
-        "flipped": [
-            {"id": flip.sample, "before": flip.before, "after": flip.after} for flip in decision.flips
-        ],
+        "flipped": [flip._asdict() for flip in decision.flips],
     }

@@ -7,60 +7,61 @@ if it would as well.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from harness.base.errors import BadInputError
 from harness.gate.outcomes import GatedRun, Samples
-from harness.gate.reference import Pinned, Reference
-from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Bound, Gate, GateFile
-from harness.gate.words import bounded, counted, figure, required, share, sized
+from harness.gate.reference import Reference
+from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Gate, Side
+from harness.gate.words import bounded, compared, figure, required, share, sized
 from harness.metrics import bounds
 from harness.runs.metric import metric_of
 from harness.runs.rows import Measurement
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+_OPPOSITE: dict[Side, Side] = {"lower": "upper", "upper": "lower"}
 # The error of either end of a 95 % interval.
 _OF_AN_INTERVAL = 0.025
 EXIT_CODES: dict[Verdict, int] = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
 
 
-@dataclass(frozen=True, slots=True)
-class Flip:
-    """A sample that came to something else than in what a gate compares with."""
+class Flip(NamedTuple):
+    """A sample whose outcome differs from the one in the reference."""
 
-    sample: str
+    id: str
     before: str
     after: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A gate's verdict and what it rests on.
 
     Attributes:
         gate: the gate.
         variant: the variant in question.
         verdict: PASS, FAIL or INCONCLUSIVE.
-        value: the share, difference or count that was seen; None where there is none.
+        seen: the result in words, on one line.
+        value: the share, difference or count; None where there is none.
         bound: the one-sided confidence bound that was held against the limit; None where nothing is uncertain.
         n: samples.
         unscored: samples without a verdict, on either side of a comparison.
-        required: the bound in words.
-        seen: what was found in words, on one line.
-        flips: samples that came to something else than in the reference.
+        flips: samples whose outcome differs from the one in the reference.
     """
 
     gate: Gate
     variant: str
     verdict: Verdict
-    value: float | None
-    bound: float | None
-    n: int
-    unscored: int
-    required: str
     seen: str
-    flips: tuple[Flip, ...] = field(default=())
+    value: float | None = None
+    bound: float | None = None
+    n: int = 0
+    unscored: int = 0
+    flips: tuple[Flip, ...] = ()
+
+    @property
+    def required(self) -> str:
+        """The gate's bound in words."""
+        return required(self.gate)
 
 
 def overall(decisions: list[Decision]) -> Verdict:
@@ -71,44 +72,37 @@ def overall(decisions: list[Decision]) -> Verdict:
     return "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "PASS"
 
 
-def decide_all(file: GateFile, run: GatedRun, reference: Reference | None) -> list[Decision]:
-    """Decide every gate of a file.
+def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float) -> Decision:
+    """Decide one gate; `level` is the error it allows, such as 0.05.
 
     Raises:
         BadInputError: a gate names something that the run lacks, compares what cannot be compared, or asks for a
             bound that so few samples can never prove.
     """
-    return [decide(gate, run, reference, file.level) for gate in file.gates]
-
-
-def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float) -> Decision:
-    """Decide one gate; `level` is the error it allows, such as 0.05."""
     if gate.against == REFERENCE and reference is None:
         raise BadInputError(f"gate '{gate.name}' compares with a reference: name one with --against")
-    names = [run.variant_name(gate)]
-    if gate.against not in (None, REFERENCE):
-        names.append(run.against_name(gate))
-    for name in names:
-        reason = run.skipped(name)
+    variant = run.named(gate, "variant")
+    against = variant if gate.against in (None, REFERENCE) else run.named(gate, "against")
+    for name in (variant, against):
+        reason = run.summary.variants[name].skipped
         if reason is not None:
-            seen = f"'{name}' was not evaluated: {reason}"
-            return Decision(gate, names[0], "INCONCLUSIVE", None, None, 0, 0, required(gate), seen)
+            return Decision(gate, variant, "INCONCLUSIVE", f"'{name}' was not evaluated: {reason}")
     if gate.metric == FROZEN:
-        kept = run.frozen(gate)
-        seen = "every frozen weight is bit-identical" if kept else "a frozen weight changed"
-        return Decision(gate, names[0], "PASS" if kept else "FAIL", None, None, 0, 0, required(gate), seen)
+        if run.frozen(gate):
+            return Decision(gate, variant, "PASS", "every frozen weight is bit-identical")
+        return Decision(gate, variant, "FAIL", "a frozen weight changed")
+    row = run.figure(gate, variant)
     if gate.metric in COUNTS:
-        return _count(gate, run, names[0])
-    row = run.figure(gate, names[0])
+        count = row.unscored if gate.metric == "unscored" else row.truncated or 0
+        verdict: Verdict = "PASS" if count <= gate.bound.limit else "FAIL"
+        return Decision(gate, variant, verdict, f"{count} of {row.n} {gate.metric}", count, n=row.n)
     samples = run.samples(row)
     if gate.against is None:
         return _share(gate, samples, level) if samples is not None else _figure(gate, row, level)
+    samples = _given(gate, samples)
     if gate.against == REFERENCE and reference is not None:
-        return _difference(
-            gate, _given(gate, samples), reference.pinned(gate, _given(gate, samples), run), level
-        )
-    other = run.samples(run.figure(gate, names[1]))
-    return _difference(gate, _given(gate, samples), Pinned.of(_given(gate, other)), level)
+        return _difference(gate, samples, reference.pinned(gate, samples, run), level)
+    return _difference(gate, samples, _given(gate, run.samples(run.figure(gate, against))), level)
 
 
 def _given(gate: Gate, samples: Samples | None) -> Samples:
@@ -120,18 +114,26 @@ def _given(gate: Gate, samples: Samples | None) -> Samples:
     return samples
 
 
-def _count(gate: Gate, run: GatedRun, variant: str) -> Decision:
-    (found, n), limit = run.count(gate), gate.bound.limit
-    verdict: Verdict = "PASS" if found <= limit else "FAIL"
-    return Decision(gate, variant, verdict, found, None, n, 0, required(gate), counted(gate, found, n))
+def _tested(side: Side, level: float, p_value: Callable[[Side], float]) -> tuple[Verdict, Side]:
+    """Return the verdict, and which confidence bound it rests on."""
+    if p_value(side) <= level:
+        return "PASS", side
+    opposite = _OPPOSITE[side]
+    return ("FAIL", opposite) if p_value(opposite) <= level else ("INCONCLUSIVE", side)
 
 
 def _share(gate: Gate, samples: Samples, level: float) -> Decision:
+    side, limit = gate.bound
+
+    def proves(size: int) -> bool:
+        """Whether the best result that so many samples can give shows the bound."""
+        return bounds.share_p_value(size, size, limit if side == "lower" else 1 - limit) <= level
+
     n, unscored = samples.n, samples.unscored
-    _refuse_unprovable(gate, n, "whatever they come to", lambda size: _best_share(size, gate.bound) <= level)
-    verdict, bound = _decided_share(gate, samples.successes, n, unscored, level)
-    seen = f"{share(samples)}; {bounded(bound, gate, verdict == 'FAIL', level)}"
-    return Decision(gate, samples.variant, verdict, samples.value, bound, n, unscored, required(gate), seen)
+    _refuse_unprovable(gate, n, "whatever they come to", proves)
+    verdict, bound, seen = _tested_share(gate, samples.successes, n, unscored, level)
+    seen = f"{share(samples)}; {seen}"
+    return Decision(gate, samples.variant, verdict, seen, samples.value, bound, n, unscored)
 
 
 def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
@@ -139,124 +141,74 @@ def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
 
     A figure without an interval is held against the limit as it is.
     """
-
-    def decided(verdict: Verdict, bound: float | None, seen: str) -> Decision:
-        return Decision(
-            gate, row.variant, verdict, row.value, bound, row.n, row.unscored, required(gate), seen
-        )
-
+    (side, limit), seen = gate.bound, figure(row)
+    bound: float | None = None
+    verdict: Verdict
     if row.value is None:
-        return decided("INCONCLUSIVE", None, "no value")
-    if metric_of(row.metric, row.kind).is_proportion:
-        verdict, bound = _decided_share(gate, round(row.value * row.scored), row.n, row.unscored, level)
-        return decided(verdict, bound, f"{figure(row)}; {bounded(bound, gate, verdict == 'FAIL', level)}")
-    side, limit = gate.bound
-    if row.low is None or row.high is None:
+        verdict, seen = "INCONCLUSIVE", "no value"
+    elif metric_of(row.metric, row.kind).is_proportion:
+        successes = round(row.value * row.scored)
+        verdict, bound, bounded_by = _tested_share(gate, successes, row.n, row.unscored, level)
+        seen = f"{seen}; {bounded_by}"
+    elif row.low is None or row.high is None:
         keeps = row.value >= limit if side == "lower" else row.value <= limit
-        return decided("PASS" if keeps else "FAIL", None, f"{figure(row)}, which has no interval")
-    if level < _OF_AN_INTERVAL:
+        verdict, seen = "PASS" if keeps else "FAIL", f"{seen}, which has no interval"
+    elif level < _OF_AN_INTERVAL:
         raise BadInputError(
             f"gate '{gate.name}': {gate.metric} is decided by its 95% interval: expected a confidence of at most "
             f"{1 - _OF_AN_INTERVAL}, found {1 - level:g}"
         )
-    passes, fails = (
-        (row.low >= limit, row.high < limit) if side == "lower" else (row.high <= limit, row.low > limit)
-    )
-    bound = row.low if (side == "lower") != fails else row.high
-    return decided(_verdict(passes, fails), bound, figure(row))
-
-
-def _decided_share(gate: Gate, successes: int, n: int, unscored: int, level: float) -> tuple[Verdict, float]:
-    """Return the verdict on a share, and the bound that it rests on."""
-    side, limit = gate.bound
-    # The successes that count for a pass are the fewest there can be for a lower bound, the most for an upper one.
-    least, most = successes, successes + unscored
-    if side == "lower":
-        passes = bounds.share_p_value(least, n, limit) <= level
-        fails = bounds.share_p_value(n - most, n, 1 - limit) <= level
-        bound = (
-            bounds.share_upper_bound(most, n, level) if fails else bounds.share_lower_bound(least, n, level)
-        )
     else:
-        passes = bounds.share_p_value(n - most, n, 1 - limit) <= level
-        fails = bounds.share_p_value(least, n, limit) <= level
-        bound = (
-            bounds.share_lower_bound(least, n, level) if fails else bounds.share_upper_bound(most, n, level)
-        )
-    return _verdict(passes, fails), bound
+        near, far, sign = (row.low, row.high, 1) if side == "lower" else (row.high, row.low, -1)
+        fails = sign * far < sign * limit
+        verdict = "PASS" if sign * near >= sign * limit else "FAIL" if fails else "INCONCLUSIVE"
+        bound = far if fails else near
+    return Decision(gate, row.variant, verdict, seen, row.value, bound, row.n, row.unscored)
 
 
-def _difference(gate: Gate, samples: Samples, other: Pinned, level: float) -> Decision:
+def _tested_share(
+    gate: Gate, successes: int, n: int, unscored: int, level: float
+) -> tuple[Verdict, float, str]:
+    """Return the verdict on a share, and the bound that it rests on, also in words."""
     side, limit = gate.bound
-    ids = list(samples.outcomes)
-    mine, theirs = samples.outcomes, other.outcomes
+    # A lower bound has every unscored sample fail, an upper one has it succeed.
+    counts: dict[Side, int] = {"lower": successes, "upper": n - successes - unscored}
+    limits: dict[Side, float] = {"lower": limit, "upper": 1 - limit}
+    verdict, rests_on = _tested(side, level, lambda end: bounds.share_p_value(counts[end], n, limits[end]))
+    bound = bounds.share_lower_bound(counts[rests_on], n, level)
+    bound = bound if rests_on == "lower" else 1 - bound
+    return verdict, bound, bounded(bound, gate, rests_on, level)
+
+
+def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> Decision:
+    side, limit = gate.bound
     n = samples.n
-    unscored = sum(mine[key] is None or theirs[key] is None for key in ids)
+    pairs = [(outcome, other.outcomes[id]) for id, outcome in samples.outcomes.items()]
     _refuse_unprovable_difference(gate, other, level)
 
-    def discordant(unscored_mine: bool) -> tuple[int, int]:
+    def discordant(ours: bool) -> tuple[int, int]:
         """Return pairs where only this one succeeds, and only the other, if unscored samples all go one way."""
-        pairs = [
-            (
-                unscored_mine if mine[key] is None else mine[key],
-                (not unscored_mine) if theirs[key] is None else theirs[key],
-            )
-            for key in ids
+        filled = [
+            (ours if mine is None else mine, (not ours) if theirs is None else theirs)
+            for mine, theirs in pairs
         ]
-        return pairs.count((True, False)), pairs.count((False, True))
+        return filled.count((True, False)), filled.count((False, True))
 
-    low, high = discordant(False), discordant(True)
-    worst, kindest = (low, high) if side == "lower" else (high, low)
-    passes = _shows(side, worst, n, limit) <= level
-    fails = not passes and _shows("upper" if side == "lower" else "lower", kindest, n, limit) <= level
-    if (side == "lower") != fails:
-        bound = bounds.difference_lower_bound(*(kindest if fails else worst), n, level, limit)
-    else:
-        first, second = kindest if fails else worst
-        bound = -bounds.difference_lower_bound(second, first, n, level, -limit)
-    scored = [(mine[key], theirs[key]) for key in ids if mine[key] is not None and theirs[key] is not None]
+    counts: dict[Side, tuple[int, int]] = {"lower": discordant(False), "upper": discordant(True)[::-1]}
+    limits: dict[Side, float] = {"lower": limit, "upper": -limit}
+    verdict, rests_on = _tested(
+        side, level, lambda end: bounds.difference_p_value(*counts[end], n, limits[end])
+    )
+    bound = bounds.difference_lower_bound(*counts[rests_on], n, level, limits[rests_on])
+    bound = bound if rests_on == "lower" else -bound
+    scored = [pair for pair in pairs if None not in pair]
     value = (scored.count((True, False)) - scored.count((False, True))) / len(scored) if scored else None
-    seen = f"{share(samples)} against {other.value_in_words()}; {bounded(bound, gate, fails, level)}"
-    verdict = _verdict(passes, fails)
-    return Decision(
-        gate,
-        samples.variant,
-        verdict,
-        value,
-        bound,
-        n,
-        unscored,
-        required(gate),
-        seen,
-        _flips(gate, samples, other),
+    seen = f"{share(samples)} against {compared(other)}; {bounded(bound, gate, rests_on, level)}"
+    labels = other.labels if gate.against == REFERENCE else samples.labels
+    flips = tuple(
+        Flip(id, labels[id], label) for id, label in sorted(samples.labels.items()) if label != labels[id]
     )
-
-
-def _flips(gate: Gate, samples: Samples, other: Pinned) -> tuple[Flip, ...]:
-    if gate.against != REFERENCE:
-        return ()
-    return tuple(
-        Flip(key, other.labels[key], label)
-        for key, label in sorted(samples.labels.items())
-        if label != other.labels[key]
-    )
-
-
-def _verdict(passes: bool, fails: bool) -> Verdict:
-    return "PASS" if passes else "FAIL" if fails else "INCONCLUSIVE"
-
-
-def _shows(side: str, discordant: tuple[int, int], n: int, limit: float) -> float:
-    """Return the p-value against "the difference is on the other side of the limit"."""
-    first, second = discordant
-    if side == "lower":
-        return bounds.difference_p_value(first, second, n, limit)
-    return bounds.difference_p_value(second, first, n, -limit)
-
-
-def _best_share(n: int, bound: Bound) -> float:
-    """Return the p-value of the best result that `n` samples can give."""
-    return bounds.share_p_value(n, n, bound.limit if bound.side == "lower" else 1 - bound.limit)
+    return Decision(gate, samples.variant, verdict, seen, value, bound, n, n - len(scored), flips)
 
 
 def _refuse_unprovable(gate: Gate, n: int, clause: str, proves: Callable[[int], bool]) -> None:
@@ -267,12 +219,11 @@ def _refuse_unprovable(gate: Gate, n: int, clause: str, proves: Callable[[int], 
         )
 
 
-def _refuse_unprovable_difference(gate: Gate, other: Pinned, level: float) -> None:
+def _refuse_unprovable_difference(gate: Gate, other: Samples, level: float) -> None:
     side, limit = gate.bound
-    theirs = other.outcomes
-    n = len(theirs)
+    n = other.n
     # The best there can be: every sample that the other one does not have right (or, for an upper bound, has).
-    wins = sum(outcome is not (side == "lower") for outcome in theirs.values() if outcome is not None)
+    wins = other.scored - other.successes if side == "lower" else other.successes
     share_of_wins = wins / n if n else 0.0
 
     def proves(size: int) -> bool:
@@ -280,4 +231,4 @@ def _refuse_unprovable_difference(gate: Gate, other: Pinned, level: float) -> No
         p_value = bounds.difference_p_value(best, 0, size, limit if side == "lower" else -limit)
         return p_value <= level
 
-    _refuse_unprovable(gate, n, f"where the other comes to {other.value_in_words()}", proves)
+    _refuse_unprovable(gate, n, f"where the other comes to {compared(other)}", proves)

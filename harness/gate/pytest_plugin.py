@@ -48,10 +48,11 @@ class GateFile(pytest.File):
     def collect(self) -> Iterator[GateItem]:
         """Yield a test for each gate."""
         from harness.base.errors import BadInputError
-        from harness.gate.schema import read_gates
+        from harness.base.schema import read_yaml
+        from harness.gate import schema
 
         try:
-            gates = read_gates(self.path).gates
+            gates = read_yaml(self.path, schema.GateFile).gates
         except BadInputError as error:
             raise pytest.UsageError(f"--harness-gates: {error}") from None
         for index, gate in enumerate(gates):
@@ -75,26 +76,20 @@ class GateItem(pytest.Item):
         self.index = index
 
     def runtest(self) -> None:
-        """Decide the gate."""
-        assert isinstance(self.parent, GateFile)
-        decision = self.parent.checked().decisions[self.index]
-        if decision.verdict != "PASS":
-            raise GateNotPassedError(
-                f"{decision.verdict}: {decision.variant}: required {decision.required}; seen {decision.seen}"
-            )
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """Return what is shown of a gate that does not pass: its line, and no traceback."""
+        """Decide the gate; one that does not pass fails with its line, without a traceback."""
         from harness.base.errors import HarnessError
 
-        if isinstance(excinfo.value, (GateNotPassedError, HarnessError)):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo, style)
+        assert isinstance(self.parent, GateFile)
+        try:
+            decision = self.parent.checked().decisions[self.index]
+        except HarnessError as error:
+            pytest.fail(str(error), pytrace=False)
+        if decision.verdict != "PASS":
+            pytest.fail(
+                f"{decision.verdict}: {decision.variant}: required {decision.required}; seen {decision.seen}",
+                pytrace=False,
+            )
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where the gate stands."""
+        """Return the place and name of the gate."""
         return self.path, None, f"gate: {self.name}"
-
-
-class GateNotPassedError(Exception):
-    """A gate failed or is inconclusive."""

@@ -13,7 +13,6 @@ from urllib.parse import quote
 import yaml
 
 import harness
-from harness.base.files import write_json
 from harness.gate.check import Checked
 from harness.gate.decide import Decision, Verdict
 from harness.report.words import visible
@@ -26,35 +25,19 @@ def sarif_log(checked: Checked) -> dict[str, Any]:
     """Return the log; every result points at the gate's line in the gates file."""
     lines = _lines(checked.gates)
     uri = _uri(checked.gates)
-    return {
-        "$schema": _SCHEMA,
-        "version": "2.1.0",
-        "runs": [
-            {
-                "tool": {
-                    "driver": {
-                        "name": "harness check",
-                        "version": harness.__version__,
-                        "rules": [
-                            {"id": _id(one), "shortDescription": {"text": visible(one.required)}}
-                            for one in checked.decisions
-                        ],
-                    }
-                },
-                "invocations": [{"executionSuccessful": True, "exitCode": checked.exit_code}],
-                "results": [
-                    _result(index, one, uri, lines.get(one.gate.name, 1))
-                    for index, one in enumerate(checked.decisions)
-                    if one.verdict != "PASS"
-                ],
-            }
+    rules = [
+        {"id": _id(one), "shortDescription": {"text": visible(one.required)}} for one in checked.decisions
+    ]
+    run = {
+        "tool": {"driver": {"name": "harness check", "version": harness.__version__, "rules": rules}},
+        "invocations": [{"executionSuccessful": True, "exitCode": checked.exit_code}],
+        "results": [
+            _result(index, one, uri, lines.get(one.gate.name, 1))
+            for index, one in enumerate(checked.decisions)
+            if one.verdict != "PASS"
         ],
     }
-
-
-def write_sarif(checked: Checked, path: Path) -> None:
-    """Write the log as a whole file."""
-    write_json(path, sarif_log(checked))
+    return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
 def _result(index: int, decision: Decision, uri: str, line: int) -> dict[str, Any]:
@@ -83,9 +66,9 @@ def _uri(path: Path) -> str:
 
 
 def _lines(path: Path) -> dict[str, int]:
-    """Return the line that each gate's name stands on; one that comes through an anchor is left out."""
+    """Return the line of each gate's name; one that comes through an anchor is left out."""
     document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    assert isinstance(document, yaml.MappingNode)  # read_gates has read it
+    assert isinstance(document, yaml.MappingNode)  # `check` has read it
     gates = next(value for key, value in document.value if key.value == "gates")
     return {
         value.value: value.start_mark.line + 1

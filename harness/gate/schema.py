@@ -1,13 +1,12 @@
-"""gates.yaml: which bounds a run must be shown to keep."""
+"""gates.yaml: the bounds that a run must be shown to keep."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.base.schema import read_yaml
 from harness.runs.metric import metric_named
 
 FROZEN = "frozen_unchanged"
@@ -27,13 +26,12 @@ _SIDES: dict[str, Side] = {
     "below_by": "upper",
 }
 _ABSOLUTE = ("at_least", "at_most")
-_RELATIVE = ("at_most_below", "at_most_above", "above_by", "below_by")
 # A difference is the variant's share less the other's.
 _NEGATIVE = ("at_most_below", "below_by")
 
 
 class Bound(NamedTuple):
-    """What a gate requires of a share, a difference or a count: to be at or on the named side of `limit`."""
+    """The requirement on a share, a difference or a count: to be at `limit` or on the named side of it."""
 
     side: Side
     limit: float
@@ -84,29 +82,24 @@ class Gate(BaseModel):
             raise ValueError(
                 f"gate '{self.name}': expected one bound of {', '.join(_SIDES)}; found {' and '.join(given) or 'none'}"
             )
-        if (self.against is not None) != (given[0] in _RELATIVE):
+        key, amount = self.given
+        if (self.against is None) != (key in _ABSOLUTE):
             raise ValueError(
-                f"gate '{self.name}': {given[0]} goes with {'a value for' if given[0] in _RELATIVE else 'no'} against"
+                f"gate '{self.name}': {key} goes with {'no' if key in _ABSOLUTE else 'a value for'} against"
             )
-        self._check_amount(given[0])
-        return self
-
-    def _check_amount(self, key: str) -> None:
-        amount = float(getattr(self, key))
         if self.metric in COUNTS:
             if key != "at_most" or amount != int(amount):
                 raise ValueError(
                     f"gate '{self.name}': {self.metric} is a count, expected at_most with a whole number"
                 )
-        elif not self.is_share:
-            return
-        elif amount > 1:
+        elif self.is_share and amount > 1:
             raise ValueError(f"gate '{self.name}': {key} is a fraction of 1, found {amount:g}")
-        elif (key, amount) in (("at_least", 1), ("at_most", 0)):
+        elif self.is_share and (key, amount) in (("at_least", 1), ("at_most", 0)):
             raise ValueError(
                 f"gate '{self.name}': {key} {amount:g} cannot be shown, however many samples there are; "
                 f"expected {'less than 1' if amount else 'more than 0'}"
             )
+        return self
 
     @property
     def is_share(self) -> bool:
@@ -114,10 +107,15 @@ class Gate(BaseModel):
         return metric_named(self.metric, self.task).unit != "number"
 
     @property
+    def given(self) -> tuple[str, float]:
+        """The bound as the file has it: its key and amount."""
+        key = next(key for key in _SIDES if getattr(self, key) is not None)
+        return key, float(getattr(self, key))
+
+    @property
     def bound(self) -> Bound:
         """The required side and limit; a difference's limit has its sign."""
-        key = next(key for key in _SIDES if getattr(self, key) is not None)
-        amount = float(getattr(self, key))
+        key, amount = self.given
         return Bound(_SIDES[key], -amount if key in _NEGATIVE and amount else amount)
 
 
@@ -133,9 +131,8 @@ class GateFile(BaseModel):
 
     @model_validator(mode="after")
     def _names_differ(self) -> GateFile:
-        names = [gate.name for gate in self.gates]
-        for name in names:
-            if names.count(name) > 1:
+        for name, times in Counter(gate.name for gate in self.gates).items():
+            if times > 1:
                 raise ValueError(f"two gates are called '{name}'")
         return self
 
@@ -144,12 +141,3 @@ class GateFile(BaseModel):
         """The error that a gate allows."""
         # So that 1 - 0.95 is 0.05 and not a little more.
         return round(1 - self.confidence, 12)
-
-
-def read_gates(path: Path) -> GateFile:
-    """Read a gates file.
-
-    Raises:
-        BadInputError: it is missing, is not YAML, or breaks the schema.
-    """
-    return read_yaml(path, GateFile)

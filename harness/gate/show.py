@@ -24,11 +24,10 @@ def conclusion(checked: Checked) -> str:
     """Return the verdict of all gates in a sentence."""
     n, waiting = len(checked.decisions), len(checked.not_decided)
     gates = f"{n} gate{'' if n == 1 else 's'}{f' ({waiting} more not decided)' if waiting else ''}"
-    names: dict[Verdict, list[str]] = {"FAIL": [], "INCONCLUSIVE": []}
-    for decision in checked.decisions:
-        if decision.verdict != "PASS":
-            names[decision.verdict].append(decision.gate.name)
-    failed, undecided = names["FAIL"], names["INCONCLUSIVE"]
+    failed, undecided = (
+        [decision.gate.name for decision in checked.decisions if decision.verdict == verdict]
+        for verdict in ("FAIL", "INCONCLUSIVE")
+    )
     if failed:
         rest = f"; inconclusive: {listing(undecided)}" if undecided else ""
         return f"FAIL: {len(failed)} of {gates}: {listing(failed)}{rest}"
@@ -37,7 +36,7 @@ def conclusion(checked: Checked) -> str:
     return f"PASS: {gates}"
 
 
-def notes(checked: Checked) -> Iterator[str]:
+def _notes(checked: Checked) -> Iterator[str]:
     """Yield what else a reader must know."""
     if checked.not_decided:
         yield f"Not decided, since the reference did not exist yet: {listing(checked.not_decided)}."
@@ -62,11 +61,11 @@ def print_check(checked: Checked, console: Console | None = None) -> None:
     for decision in _flipped(checked):
         console.print(Text(visible(_flips_heading(decision)), "bold"))
         for flip in decision.flips[:MOST_FLIPS]:
-            console.print(Text(f"  {visible(flip.sample)}: {flip.before} -> {flip.after}"))
+            console.print(Text(f"  {visible(flip.id)}: {flip.before} -> {flip.after}"))
         if len(decision.flips) > MOST_FLIPS:
             console.print(Text(f"  and {len(decision.flips) - MOST_FLIPS} more (--json lists all)", "dim"))
     console.print(Text(visible(conclusion(checked)), _STYLES[checked.verdict]))
-    for note in notes(checked):
+    for note in _notes(checked):
         console.print(Text(visible(note)))
 
 
@@ -85,17 +84,14 @@ def markdown(checked: Checked) -> str:
     parts += ["| verdict | gate | required | seen |", "| --- | --- | --- | --- |"]
     parts += [f"| {' | '.join(row)} |" for row in rows]
     for decision in _flipped(checked):
-        flips = [[code(flip.sample), flip.before, flip.after] for flip in decision.flips[:MOST_FLIPS]]
+        flips = [[code(flip.id), flip.before, flip.after] for flip in decision.flips[:MOST_FLIPS]]
         more = len(decision.flips) - MOST_FLIPS
         parts += ["", f"<details><summary>{escape(_flips_heading(decision))}</summary>", ""]
         parts += [table(["sample", "before", "now"], flips)]
         parts += ["", f"and {more} more"] if more > 0 else []
         parts += ["", "</details>"]
-    parts += [
-        "",
-        f"Run {code(checked.run_id)}; each gate by itself with {checked.confidence:.4g} confidence.",
-    ]
-    parts += [escape(note) for note in notes(checked)]
+    confidence = f"each gate by itself with {checked.confidence:.4g} confidence."
+    parts += ["", f"Run {code(checked.run_id)}; {confidence}", *map(escape, _notes(checked))]
     return "\n".join(parts) + "\n"
 
 

@@ -1,11 +1,11 @@
-"""Gates and what was found, in words that say on which side of its limit a figure lies."""
+"""Gates and their results in words that say on which side of its limit a figure lies."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Gate
+from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Gate, Side
 from harness.metrics.bounds import LARGEST_N
 from harness.report.words import hundredths
 from harness.runs.metric import metric_of
@@ -18,28 +18,25 @@ _MOST_DIGITS = 8
 
 
 def required(gate: Gate) -> str:
-    """Return what a gate asks for."""
+    """Return the bound of a gate."""
     if gate.metric == FROZEN:
         return "no frozen weight changed"
     if gate.metric in COUNTS:
         return f"at most {gate.bound.limit:.0f} {gate.metric} on {gate.task}"
-    what = gate.metric if gate.task is None else f"{gate.metric} on {gate.task}"
+    subject = gate.metric if gate.task is None else f"{gate.metric} on {gate.task}"
     show = _percent if gate.is_share else _plain
-    if gate.at_least is not None:
-        return f"{what} >= {show(gate.at_least)}"
-    if gate.at_most is not None:
-        return f"{what} <= {show(gate.at_most)}"
-    other = "the reference" if gate.against == REFERENCE else str(gate.against)
-    if gate.at_most_below is not None:
-        return f"{what} no more than {_points(gate.at_most_below)} below {other}"
-    if gate.at_most_above is not None:
-        return f"{what} no more than {_points(gate.at_most_above)} above {other}"
-    amount, word = (gate.above_by, "above") if gate.above_by is not None else (gate.below_by, "below")
-    return f"{what} {word} {other}{f' by {_points(amount)} or more' if amount else ''}"
+    key, amount = gate.given
+    if gate.against is None:
+        return f"{subject} {'>=' if key == 'at_least' else '<='} {show(amount)}"
+    other = "the reference" if gate.against == REFERENCE else gate.against
+    points, word = f"{amount * 100:.6g} points", "below" if "below" in key else "above"
+    if key.startswith("at_most"):
+        return f"{subject} no more than {points} {word} {other}"
+    return f"{subject} {word} {other}{f' by {points} or more' if amount else ''}"
 
 
 def figure(row: Measurement) -> str:
-    """Return a figure with its interval and what it is over."""
+    """Return a figure with its interval and sample size."""
     is_share = metric_of(row.metric, row.kind).unit == "share"
 
     def show(number: float) -> str:
@@ -54,25 +51,25 @@ def figure(row: Measurement) -> str:
 
 def share(samples: Samples) -> str:
     """Return a share with its counts, and how many samples have no verdict."""
-    scored = samples.n - samples.unscored
     value = "no value" if samples.value is None else f"{hundredths(samples.value)}%"
     left = f", {samples.unscored} unscored held against it" if samples.unscored else ""
-    return f"{value} ({samples.successes} of {scored}{left})"
+    return f"{value} ({samples.successes} of {samples.scored}{left})"
 
 
-def counted(gate: Gate, found: int, n: int) -> str:
-    """Return a count."""
-    return f"{found} of {n} {gate.metric}"
+def compared(other: Samples) -> str:
+    """Return the share that a gate compares with."""
+    if other.value is None:
+        return "no value"
+    return f"{hundredths(other.value)}% ({other.successes} of {other.scored})"
 
 
-def bounded(bound: float, gate: Gate, fails: bool, level: float) -> str:
-    """Return a confidence bound, with digits enough to tell it from the limit.
+def bounded(bound: float, gate: Gate, side: Side, level: float) -> str:
+    """Return a confidence bound, with enough digits to tell it from the limit.
 
     For a gate that fails it is the bound on the other side: how good the figure can be at best.
     """
-    side, limit = gate.bound
-    is_lower = (side == "lower") != fails
-    figure = f"{_apart(bound, limit, down=is_lower)}{'%' if gate.against is None else ' points'}"
+    is_lower = side == "lower"
+    figure = f"{_apart(bound, gate.bound.limit, down=is_lower)}{'%' if gate.against is None else ' points'}"
     if gate.against is not None and not figure.startswith("-"):
         figure = f"+{figure}"
     return f"{'at least' if is_lower else 'at most'} {figure} with {(1 - level) * 100:g}% confidence"
@@ -87,7 +84,7 @@ def _apart(value: float, limit: float, *, down: bool) -> str:
     """Return a fraction in percent, rounded to the side that claims less, on the limit's side that it is on."""
     for digits in range(1, _MOST_DIGITS + 1):
         scale = 10**digits
-        # What stands beyond the ninth digit is the error of the arithmetic.
+        # Digits after the ninth are rounding error.
         exact = round(value * 100 * scale, 9)
         rounded = (math.floor(exact) if down else math.ceil(exact)) / scale
         shown = f"{rounded:z.{digits}f}"
@@ -102,7 +99,3 @@ def _plain(number: float) -> str:
 
 def _percent(fraction: float) -> str:
     return f"{fraction * 100:.6g}%"
-
-
-def _points(fraction: float) -> str:
-    return f"{fraction * 100:.6g} points"

@@ -12,7 +12,6 @@ from harness.runs.evidence import Evidence
 from harness.runs.judged import differences
 from harness.runs.layout import Layout
 from harness.runs.measure import measure
-from harness.runs.run import Run
 from harness.runs.run_folder import RunFolder
 from harness.runs.summary import Summary, read_summary, write_summary
 
@@ -23,7 +22,7 @@ def write_measured(folder: RunFolder) -> Summary:
     Raises:
         BadInputError: the run is not finished, or a file that is needed cannot be used.
     """
-    evidence = Evidence(Run(folder.path))
+    evidence = Evidence(folder.path)
     summary = measure(evidence)
     write_summary(folder.path, summary)
     if (differ := differences(evidence)) is not None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # lm-eval metrics where less is better; all others that the harness reports are shares of right answers.
 _LESS_IS_BETTER = frozenset({"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"})
+_FIGURE = ("metric", "value", "low", "high", "n", "stderr", "unparsed")
 
 
 class Capability(Metric):
@@ -38,16 +39,10 @@ class Capability(Metric):
                 variant=variant,
                 task=task,
                 kind="capability",
-                metric=result.metric,
                 judge=None,
-                value=result.value,
-                low=result.low,
-                high=result.high,
-                n=result.n,
+                **{name: getattr(result, name) for name in _FIGURE},
                 scored=result.n,
                 unscored=0,
-                stderr=result.stderr,
-                unparsed=result.unparsed,
             )
 
     def samples(self, run: Evidence, row: Measurement) -> Mapping[str, bool | None] | None:

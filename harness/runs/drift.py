@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.runs.metric import Better, Metric
 from harness.runs.rows import Kind, Measurement
@@ -12,26 +13,25 @@ if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
 
 
+@dataclass(eq=False)
 class DriftFigure(Metric):
     """One figure of drift.json.
 
-    Args:
+    Attributes:
         name: of the metric and of the file's key.
-        label: what a heading calls it.
+        heading: what a heading calls it.
         has_interval: whether the file's interval is this figure's.
     """
 
+    name: str
+    heading: str
+    has_interval: bool
     unit = "number"
     of_a_task = False
 
-    def __init__(self, name: Literal["kl", "perplexity"], label: str, *, has_interval: bool) -> None:
-        self.name = name
-        self._label = label
-        self._has_interval = has_interval
-
     def label(self, kind: Kind) -> str:
         """Return what a heading calls it."""
-        return self._label
+        return self.heading
 
     def better(self, kind: Kind) -> Better | None:
         """Return which way is better."""
@@ -39,8 +39,8 @@ class DriftFigure(Metric):
 
     def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
         """Yield the figure, where drift was measured."""
-        found = run.drift(variant)
-        if found is None:
+        drift = run.drift(variant)
+        if drift is None:
             return
         yield Measurement(
             variant=variant,
@@ -48,13 +48,13 @@ class DriftFigure(Metric):
             kind="text",
             metric=self.name,
             judge=None,
-            value=getattr(found, self.name),
-            low=found.low if self._has_interval else None,
-            high=found.high if self._has_interval else None,
-            n=found.answers,
-            scored=found.answers,
+            value=getattr(drift, self.name),
+            low=drift.low if self.has_interval else None,
+            high=drift.high if self.has_interval else None,
+            n=drift.answers,
+            scored=drift.answers,
             unscored=0,
-            tokens=found.tokens,
+            tokens=drift.tokens,
         )
 
 

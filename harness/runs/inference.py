@@ -1,13 +1,14 @@
-"""Which variants are compared on which figures, and what the tests say of them together."""
+"""The comparisons of a run: which variants on which figures, adjusted within their families."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.metrics.paired import adjust
 from harness.runs.metric import metric_of
 from harness.runs.rows import BASE, Comparison, Measurement
+from harness.runs.summary import draws_of
 
 if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
@@ -18,74 +19,54 @@ def comparisons(run: Evidence, figures: Sequence[Measurement]) -> list[Compariso
 
     Each judge's tests are families of their own, adjusted by Holm's method.
     """
-    by_variant: dict[str, list[Measurement]] = {}
-    for row in figures:
-        by_variant.setdefault(row.variant, []).append(row)
+    by_key = {(row.variant, row.task, row.metric, row.judge): row for row in figures}
     pairs = _pairs(run)
     rows = [
-        row
+        comparison
         for judge in dict.fromkeys(_judge(run, row) for row in figures)
         for name, against in pairs
-        for row in _compare(run, judge, by_variant.get(name, []), by_variant.get(against, []))
+        for row in figures
+        if row.variant == name
+        and _judge(run, row) == judge
+        and (other := by_key.get((against, row.task, row.metric, row.judge))) is not None
+        and (comparison := _compare(run, row, other)) is not None
     ]
-    return _adjusted(rows)
+    adjusted = {
+        family: iter(adjust([row.p_value for row in rows if row.family == family]))
+        for family in dict.fromkeys(row.family for row in rows)
+    }
+    return [row.model_copy(update={"p_adjusted": next(adjusted[row.family])}) for row in rows]
 
 
 def _pairs(run: Evidence) -> list[tuple[str, str]]:
-    done = [name for name, evaluated in run.evaluated.items() if evaluated.skipped is None]
-    pairs = [(name, BASE) for name in done if name != BASE]
-    own = run.record.intervention
-    if own in done:
-        kind = run.variants[own].get("intervention")
-        pairs += [
-            (own, name)
-            for name in done
-            if name != own
-            and run.variants[name].get("draw") is not None
-            and run.variants[name].get("intervention") == kind
-        ]
-    return pairs
+    done = [name for name, evaluated in run.record.evaluated.items() if evaluated.skipped is None]
+    own = str(run.record.intervention)
+    draws = draws_of(own, {name: run.variants[name] for name in done})
+    return [*((name, BASE) for name in done if name != BASE), *((own, draw) for draw in draws)]
 
 
 def _judge(run: Evidence, row: Measurement) -> str:
-    """Return whose tests a figure belongs to; what needs no judge goes with the primary judge's."""
+    """Return the judge whose tests a figure belongs to: the primary one if it needs no judge."""
     return row.judge or run.primary
 
 
-def _compare(
-    run: Evidence, judge: str, mine: Sequence[Measurement], theirs: Sequence[Measurement]
-) -> Iterator[Comparison]:
-    others = {(row.task, row.metric, row.judge): row for row in theirs}
-    for row in mine:
-        other = others.get((row.task, row.metric, row.judge))
-        if other is None or _judge(run, row) != judge:
-            continue
-        tested = metric_of(row.metric, row.kind).compare(run, row, other)
-        if tested is None:
-            continue
-        against = "against base" if other.variant == BASE else "against random experts"
-        tasks = "capability" if row.kind == "capability" else f"{row.kind} tasks"
-        whose = "" if judge == run.primary else f", by {judge}"
-        yield Comparison(
-            variant=row.variant,
-            against=other.variant,
-            task=row.task,
-            metric=row.metric,
-            judge=row.judge,
-            **tested.result._asdict(),
-            p_adjusted=None,
-            family=f"{tested.family}{against}, {tasks}{whose}",
-            unit=tested.unit,
-            clustered=tested.clustered,
-        )
-
-
-def _adjusted(rows: Sequence[Comparison]) -> list[Comparison]:
-    found = list(rows)
-    families: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        families.setdefault(row.family, []).append(place)
-    for places in families.values():
-        for place, p_value in zip(places, adjust([rows[i].p_value for i in places]), strict=True):
-            found[place] = rows[place].model_copy(update={"p_adjusted": p_value})
-    return found
+def _compare(run: Evidence, row: Measurement, other: Measurement) -> Comparison | None:
+    tested = metric_of(row.metric, row.kind).compare(run, row, other)
+    if tested is None:
+        return None
+    judge = _judge(run, row)
+    against = "against base" if other.variant == BASE else "against random experts"
+    tasks = "capability" if row.kind == "capability" else f"{row.kind} tasks"
+    whose = "" if judge == run.primary else f", by {judge}"
+    return Comparison(
+        variant=row.variant,
+        against=other.variant,
+        task=row.task,
+        metric=row.metric,
+        judge=row.judge,
+        **tested.result._asdict(),
+        p_adjusted=None,
+        family=f"{tested.family}{against}, {tasks}{whose}",
+        unit=tested.unit,
+        clustered=tested.clustered,
+    )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.errors import BadInputError
-from harness.base.files import sha256
-from harness.base.schema import validated
-from harness.runs.layout import MANIFEST, Layout, is_unfinished
+from harness.base.files import json_text, sha256
+from harness.base.schema import read_json_as
+from harness.runs.layout import MANIFEST, Layout, is_unfinished, not_there
 
 _REMEDY = "run the command in run.json again on this folder to have it made anew"
 
@@ -37,13 +35,6 @@ class _Manifest(BaseModel):
     files: dict[str, FileRecord]
 
 
-class _Damage(NamedTuple):
-    """One file that is not what the manifest says; `what` reads on from its name."""
-
-    file: str
-    what: str
-
-
 def read_manifest(run: Path) -> dict[str, FileRecord]:
     """Read RUN/manifest.json.
 
@@ -51,18 +42,11 @@ def read_manifest(run: Path) -> dict[str, FileRecord]:
         BadInputError: it is missing, or is not exactly what a run writes.
     """
     path = Layout(run).manifest
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
-    except FileNotFoundError:
-        raise BadInputError(f"{path}: no such file; expected the folder of a finished run") from None
-    except NotADirectoryError:
-        raise BadInputError(f"{run}: is a file; expected the folder of a finished run") from None
-    except ValueError as error:
-        raise BadInputError(f"{path}: not valid JSON ({error}): it was cut off or changed") from None
-    manifest = validated(content, path, _Manifest)
+    if not path.is_file():
+        raise not_there(path)
+    manifest = read_json_as(path, _Manifest)
     # A change that leaves the JSON valid would else go unseen, such as a key given twice.
-    if text != json.dumps(content, indent=2, ensure_ascii=False) + "\n":
+    if path.read_text(encoding="utf-8") != json_text(manifest.model_dump()):
         raise BadInputError(f"{path}: changed since the run wrote it; {_REMEDY}")
     return manifest.files
 
@@ -86,7 +70,7 @@ def verify_run(run: Path, but_for: Callable[[str], bool] = lambda name: False) -
     extra = sorted(
         name for name in there - {MANIFEST} - set(listed) if not is_unfinished(name) and not but_for(name)
     )
-    _refuse(run, (_Damage(name, "is not in manifest.json: no stage of the run wrote it") for name in extra))
+    _refuse(run, dict.fromkeys(extra, "is not in manifest.json: no stage of the run wrote it"))
     return listed
 
 
@@ -102,28 +86,29 @@ def verify_files(run: Path, names: Iterable[str]) -> dict[str, FileRecord]:
     listed = read_manifest(run)
     for name in names:
         if name not in listed:
-            _refuse(run, [_Damage(name, "is not in manifest.json")])
+            _refuse(run, {name: "is not in manifest.json"})
         _refuse(run, _damages(run, {name: listed[name]}))
     return listed
 
 
-def _damages(run: Path, listed: Mapping[str, FileRecord]) -> Iterable[_Damage]:
-    """Yield the listed files that are not what the manifest says."""
+def _damages(run: Path, listed: Mapping[str, FileRecord]) -> dict[str, str]:
+    """Return the listed files that differ from the manifest, each with its damage as it reads on from the name."""
+    damages = {}
     for name, record in listed.items():
         path = run / name
         if not path.is_file():
-            yield _Damage(name, _MISSING)
+            damages[name] = _MISSING
         elif (size := path.stat().st_size) < record.size:
-            yield _Damage(name, f"was cut off: it has {size} bytes, the run wrote {record.size}")
+            damages[name] = f"was cut off: it has {size} bytes, the run wrote {record.size}"
         elif size != record.size or sha256(path) != record.sha256:
-            yield _Damage(name, "was changed: its content is not what the run wrote")
+            damages[name] = "was changed: its content is not what the run wrote"
+    return damages
 
 
-def _refuse(run: Path, found: Iterable[_Damage]) -> None:
-    broken = list(found)
-    if broken:
-        first = broken[0]
-        more = f" (and {len(broken) - 1} more files)" if len(broken) > 1 else ""
-        lost = all(each.what == _MISSING and Layout(run).is_made_of_others(each.file) for each in broken)
-        remedy = f"`harness measure {run}` makes it again from the other files" if lost else _REMEDY
-        raise BadInputError(f"{run}: {first.file} {first.what}{more}; {remedy}")
+def _refuse(run: Path, damages: Mapping[str, str]) -> None:
+    for name, damage in damages.items():
+        more = f" (and {len(damages) - 1} more files)" if len(damages) > 1 else ""
+        lost = all(each == _MISSING for each in damages.values())
+        is_made_again = lost and all(map(Layout(run).is_made_of_others, damages))
+        remedy = f"`harness measure {run}` makes it again from the other files" if is_made_again else _REMEDY
+        raise BadInputError(f"{run}: {name} {damage}{more}; {remedy}")

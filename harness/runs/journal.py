@@ -1,7 +1,7 @@
-"""Work that is done batch by batch, so that a killed run goes on with what is missing.
+"""Work that is done batch by batch, so that a killed run resumes with the missing batches.
 
-Each finished batch is a whole file beside the target, in a folder that carries the work's fingerprint; another
-fingerprint means other work, and the folder is emptied.
+Each finished batch is a whole file beside the target, in a folder that carries the work's fingerprint; if the
+fingerprint has changed, the folder is emptied.
 """
 
 from __future__ import annotations

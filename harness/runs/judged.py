@@ -1,13 +1,11 @@
-"""What is known of the judges of a run: their cards, and how far they agree."""
+"""The judges of a run: their cards, and how far they agree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from harness.metrics.agreement import agreement
-from harness.metrics.interval import Interval
-from harness.runs.evidence import MAJORITY
 from harness.runs.summary import JudgeAgreement, JudgeSummary
 
 if TYPE_CHECKING:
@@ -21,44 +19,36 @@ def judge_summaries(run: Evidence) -> dict[str, JudgeSummary]:
 
 
 def _summary(run: Evidence, name: str) -> JudgeSummary:
-    judge, card = run.judge(name), run.card(name)
+    judge, card = run.record.judges[name], run.card(name)
     if card is None or card.fingerprint != judge.fingerprint:
         return JudgeSummary(measures=judge.measures, fingerprint=judge.fingerprint, labels=[], n=0)
-    figures = {
-        what: None if (figure := getattr(card.all, what)) is None else Interval(**figure.model_dump())
-        for what in ("accuracy", "sensitivity", "specificity", "kappa")
-    }
     return JudgeSummary(
         measures=judge.measures,
         fingerprint=judge.fingerprint,
         labels=[file.name for file in card.labels],
         n=card.all.n,
-        **figures,
+        **{what: getattr(card.all, what) for what in ("accuracy", "sensitivity", "specificity", "kappa")},
     )
 
 
 def agreements(run: Evidence) -> list[JudgeAgreement]:
-    """Return how far the judges of refusal agree, task by task over all variants; empty of one judge."""
+    """Return how far the judges of refusal agree, task by task over all variants; empty for one judge."""
     return [row for row, _ in _compared(run)]
 
 
 def differences(run: Evidence) -> list[dict[str, Any]] | None:
-    """Return the answers on which the judges of refusal do not all say the same; None of one judge."""
-    if len(_judges(run)) < 2:
+    """Return the answers on which the judges of refusal do not all say the same; None for one judge."""
+    if len(run.named_judges("refusal")) < 2:
         return None
     return [difference for _, rows in _compared(run) for difference in rows]
 
 
-def _judges(run: Evidence) -> list[str]:
-    return [name for name in run.judges_of("refusal") if name != MAJORITY]
-
-
 def _compared(run: Evidence) -> Iterator[tuple[JudgeAgreement, list[dict[str, Any]]]]:
-    judges = _judges(run)
+    judges = run.named_judges("refusal")
     if len(judges) < 2:
         return
-    for task in run.asked:
-        variants = [name for name in run.evaluated if task in run.tasks_of(name)]
+    for task in run.record.asked:
+        variants = [name for name in run.record.evaluated if task in run.tasks_of(name)]
         labels: dict[str, dict[str, AnyLabel | None]] = {
             judge: {
                 f"{variant}/{id}": label
@@ -67,21 +57,17 @@ def _compared(run: Evidence) -> Iterator[tuple[JudgeAgreement, list[dict[str, An
             }
             for judge in judges
         }
-        found = agreement(labels)
-        row = JudgeAgreement(
-            task=task,
-            judges=judges,
-            n=found.n,
-            kappa=found.kappa,
-            alpha=found.alpha,
-            differ=len(found.differ),
+        agreed = agreement(labels)
+        differing = [answer.split("/", 1) for answer in agreed.differ]
+        yield (
+            JudgeAgreement(task=task, judges=judges, **agreed._asdict() | {"differ": len(differing)}),
+            [
+                {
+                    "variant": variant,
+                    "task": task,
+                    "id": id,
+                    "labels": {judge: verdicts[f"{variant}/{id}"] for judge, verdicts in labels.items()},
+                }
+                for variant, id in differing
+            ],
         )
-        yield row, [_difference(task, answer, labels) for answer in found.differ]
-
-
-def _difference(
-    task: str, answer: str, labels: Mapping[str, Mapping[str, AnyLabel | None]]
-) -> dict[str, Any]:
-    variant, _, id = answer.partition("/")
-    said = {judge: verdicts[answer] for judge, verdicts in labels.items()}
-    return {"variant": variant, "task": task, "id": id, "labels": said}

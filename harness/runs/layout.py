@@ -12,11 +12,19 @@ from pathlib import Path
 
 from harness.base.errors import BadInputError
 
-RUN = "run.json"
 SUMMARY = "summary.json"
 MANIFEST = "manifest.json"
-SPLITS = "splits.json"
 _DEPTH = 3
+
+
+class _Below:
+    """A path below the folder of a layout."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, layout: Layout | VariantLayout, owner: object) -> Path:
+        return layout.folder / self._name
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,60 +37,28 @@ class VariantLayout:
 
     folder: Path
 
-    @property
-    def selection(self) -> Path:
-        """The experts that it acts on."""
-        return self.folder / "selection.json"
-
-    @property
-    def delta(self) -> Path:
-        """The trained experts' new values."""
-        return self.folder / "delta.safetensors"
-
-    @property
-    def delta_card(self) -> Path:
-        """How they came about."""
-        return self.folder / "delta.json"
-
-    @property
-    def training(self) -> Path:
-        """Loss, learning rate and gradient norm of each step."""
-        return self.folder / "train.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The state of a training that is not finished."""
-        return self.folder / "checkpoint.partial"
-
-    @property
-    def job(self) -> Path:
-        """What the processes of a training share while it lasts."""
-        return self.folder / "job.partial"
-
-    @property
-    def proof(self) -> Path:
-        """The frozen proof."""
-        return self.folder / "proof.json"
-
-    @property
-    def model(self) -> Path:
-        """The whole checkpoint, where it is kept."""
-        return self.folder / "model"
-
-    @property
-    def served(self) -> Path:
-        """How the checkpoint that an engine served compares with the model in memory."""
-        return self.folder / "served.json"
-
-    @property
-    def drift(self) -> Path:
-        """How far the variant is from base on benign text."""
-        return self.folder / "drift.json"
-
-    @property
-    def capability(self) -> Path:
-        """lm-eval's results with a score for each item."""
-        return self.folder / "capability.json"
+    selection = _Below("selection.json")
+    """The experts that it acts on."""
+    delta = _Below("delta.safetensors")
+    """The trained experts' new values."""
+    delta_card = _Below("delta.json")
+    """How they came about."""
+    training = _Below("train.jsonl")
+    """Loss, learning rate and gradient norm of each step."""
+    checkpoint = _Below("checkpoint.partial")
+    """The state of a training that is not finished."""
+    job = _Below("job.partial")
+    """What the processes of a training share while it lasts."""
+    proof = _Below("proof.json")
+    """The frozen proof."""
+    model = _Below("model")
+    """The whole checkpoint, where it is kept."""
+    served = _Below("served.json")
+    """How the checkpoint that an engine served compares with the model in memory."""
+    drift = _Below("drift.json")
+    """How far the variant is from base on benign text."""
+    capability = _Below("capability.json")
+    """lm-eval's results with a score for each item."""
 
     def responses(self, task: str) -> Path:
         """Its answers to a task."""
@@ -94,12 +70,12 @@ class VariantLayout:
 
     def answered(self) -> list[str]:
         """Return the tasks that have a file of answers, sorted."""
-        return sorted(path.stem for path in (self.folder / "responses").glob("[!.]*.jsonl"))
+        return sorted(path.stem for path in self.folder.glob("responses/[!.]*.jsonl"))
 
     def judges(self, task: str) -> list[str]:
         """Return the judges that have a file of verdicts on a task's answers, sorted."""
         start = f"{task}."
-        names = (path.stem for path in (self.folder / "verdicts").glob("[!.]*.jsonl"))
+        names = (path.stem for path in self.folder.glob("verdicts/[!.]*.jsonl"))
         return sorted(name.removeprefix(start) for name in names if name.startswith(start))
 
 
@@ -108,70 +84,43 @@ class Layout:
     """The paths of a run folder.
 
     Args:
-        root: the folder.
+        folder: the run folder.
     """
 
-    root: Path
+    folder: Path
 
-    @property
-    def run(self) -> Path:
-        """Configuration, specifications, seeds, versions and stages."""
-        return self.root / RUN
-
-    @property
-    def summary(self) -> Path:
-        """What reports, gates and other programs read."""
-        return self.root / SUMMARY
-
-    @property
-    def manifest(self) -> Path:
-        """Size and hash of every other file."""
-        return self.root / MANIFEST
-
-    @property
-    def splits(self) -> Path:
-        """The ids of the prompts of each task and role."""
-        return self.root / SPLITS
-
-    @property
-    def experts(self) -> Path:
-        """The expert table."""
-        return self.root / "experts.parquet"
-
-    @property
-    def html(self) -> Path:
-        """The report as a page."""
-        return self.root / "report.html"
-
-    @property
-    def redacted(self) -> Path:
-        """The same without harmful prompts and answers."""
-        return self.root / "report-redacted.html"
-
-    @property
-    def markdown(self) -> Path:
-        """The report as Markdown."""
-        return self.root / "report.md"
-
-    @property
-    def tables(self) -> Path:
-        """The folder of the report's tables as CSV and LaTeX."""
-        return self.root / "tables"
-
-    @property
-    def figures(self) -> Path:
-        """The folder of what `harness analyze` draws."""
-        return self.root / "figures"
-
-    @property
-    def judges(self) -> Path:
-        """The folder of judges' cards."""
-        return self.root / "judges"
-
-    @property
-    def differences(self) -> Path:
-        """Every answer on which judges differ."""
-        return self.judges / "differences.jsonl"
+    run = _Below("run.json")
+    """Configuration, specifications, seeds, versions and stages."""
+    summary = _Below(SUMMARY)
+    """What reports, gates and other programs read."""
+    manifest = _Below(MANIFEST)
+    """Size and hash of every other file."""
+    splits = _Below("splits.json")
+    """The ids of the prompts of each task and role."""
+    experts = _Below("experts.parquet")
+    """The expert table."""
+    html = _Below("report.html")
+    """The report as a page."""
+    redacted = _Below("report-redacted.html")
+    """The same without harmful prompts and answers."""
+    markdown = _Below("report.md")
+    """The report as Markdown."""
+    tables = _Below("tables")
+    """The folder of the report's tables as CSV and LaTeX."""
+    figures = _Below("figures")
+    """The folder of what `harness analyze` draws."""
+    judges = _Below("judges")
+    """The folder of judges' cards."""
+    differences = _Below("judges/differences.jsonl")
+    """Every answer on which judges differ."""
+    token_shares = _Below("routing/token_shares.json")
+    """For a few prompts, each token's share of gate weight to the selected experts."""
+    examples = _Below("training/examples.jsonl")
+    """What trained variants learn from."""
+    phrasings = _Below("training/phrasings.json")
+    """The phrasings of refusal that trained variants saw, and those that were held out."""
+    variants = _Below("variants")
+    """The folder of the variants' folders."""
 
     def card(self, judge: str) -> Path:
         """How a judge compares with people's labels, as it was known when the run was judged."""
@@ -183,39 +132,19 @@ class Layout:
 
     def routing(self, task: str) -> Path:
         """The routing counts of a task's identify prompts."""
-        return self.root / "routing" / f"{_safe(task)}.safetensors"
+        return self.folder / "routing" / f"{_safe(task)}.safetensors"
 
     def captured(self) -> list[Path]:
         """Return the files of routing counts that exist, sorted."""
-        return sorted((self.root / "routing").glob("[!.]*.safetensors"))
+        return sorted(self.folder.glob("routing/[!.]*.safetensors"))
 
     def captured_answers(self, task: str) -> Path:
         """The answers given while routing was captured."""
         return self.routing(task).with_suffix(".jsonl")
 
-    @property
-    def token_shares(self) -> Path:
-        """For a few prompts, each token's share of gate weight to the selected experts."""
-        return self.root / "routing" / "token_shares.json"
-
     def own_answers(self, task: str) -> Path:
         """The base model's own answers to a task's train prompts."""
-        return self.root / "training" / f"{_safe(task)}.jsonl"
-
-    @property
-    def examples(self) -> Path:
-        """What trained variants learn from."""
-        return self.root / "training" / "examples.jsonl"
-
-    @property
-    def phrasings(self) -> Path:
-        """The phrasings of refusal that trained variants saw, and those that were held out."""
-        return self.root / "training" / "phrasings.json"
-
-    @property
-    def variants(self) -> Path:
-        """The folder of the variants' folders."""
-        return self.root / "variants"
+        return self.folder / "training" / f"{_safe(task)}.jsonl"
 
     def variant(self, name: str) -> VariantLayout:
         """The paths of a variant."""
@@ -224,19 +153,15 @@ class Layout:
     def is_made_of_others(self, name: str) -> bool:
         """Say whether a file, by its name in the folder, is made of the others: summary, reports, tables."""
         made = (self.summary, self.html, self.redacted, self.markdown, self.differences)
-        path = self.root / name
+        path = self.folder / name
         return path in made or path.is_relative_to(self.tables)
 
     def of_base(self) -> Iterator[Path]:
         """Yield the files that say something of the base model alone, so that another run may take them."""
+        for pattern in ("routing/*.safetensors", "routing/*.jsonl", "training/*.jsonl"):
+            yield from self.folder.glob(pattern)
         base = self.variant("base")
-        for folder, pattern in (
-            (self.root / "routing", "*.safetensors"),
-            (self.root / "routing", "*.jsonl"),
-            (self.examples.parent, "*.jsonl"),
-            (base.folder / "responses", "*.jsonl"),
-        ):
-            yield from folder.glob(pattern)
+        yield from base.folder.glob("responses/*.jsonl")
         yield from (path for path in (base.capability, base.served) if path.is_file())
 
     def is_run(self) -> bool:
@@ -255,6 +180,13 @@ def run_folders(place: Path) -> Iterator[Path]:
                 yield path
             elif not path.name.startswith("."):
                 level.append(path)
+
+
+def not_there(path: Path, hint: str = "expected the folder of a finished run") -> BadInputError:
+    """Return the error for a file that a run folder lacks."""
+    if path.parent.is_file():
+        return BadInputError(f"{path.parent}: is a file; expected the folder of a finished run")
+    return BadInputError(f"{path}: no such file; {hint}")
 
 
 def is_unfinished(name: str) -> bool:

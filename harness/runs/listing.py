@@ -1,4 +1,4 @@
-"""The runs below a folder, whatever state they are in."""
+"""The runs below a folder: finished, unfinished or damaged."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def state_of(run: Run) -> tuple[State, str | None]:
 
 
 def facts_of(run: Run) -> dict[str, Any]:
-    """Return what one run is about: model, tasks, variants with their specification, stages with their seconds."""
+    """Return the facts of one run: model, tasks, variants with their specification, stages with their seconds."""
     record, (state, reason) = run.record, state_of(run)
     return {
         "name": run.path.resolve().name,
@@ -86,11 +86,8 @@ def facts_of(run: Run) -> dict[str, Any]:
 
 
 def _listed(path: Path) -> Listed:
-    run = Run(path)
     try:
-        record = run.record
+        facts = facts_of(Run(path))
     except BadInputError as error:
         return Listed(path.resolve().name, None, None, None, "damaged", str(path), str(error))
-    model = None if record.model is None else record.model.name
-    state, reason = state_of(run)
-    return Listed(path.resolve().name, model, record.intervention, record.created, state, str(path), reason)
+    return Listed(**{name: facts[name] for name in Listed._fields})

@@ -38,7 +38,7 @@ def measure(run: Run) -> Summary:
     Raises:
         BadInputError: the run is not finished, or a file that is needed is missing or is not what a run writes.
     """
-    evidence = run if isinstance(run, Evidence) else Evidence(run)
+    evidence = run if isinstance(run, Evidence) else Evidence(run.path)
     evidence.require_whole()
     record, model = evidence.record, evidence.model
     figures = measurements(evidence)
@@ -67,7 +67,7 @@ def measurements(run: Evidence) -> list[Measurement]:
 
     metrics = [*(METRICS.get(name) for name in METRICS.in_order()), Capability("")]
     judges: list[str | None] = [*(name for of in QUANTITIES for name in run.judges_of(of)), None]
-    tasks = list(run.asked)
+    tasks = list(run.record.asked)
 
     def place(row: Measurement) -> tuple[int, bool, int]:
         decides = metric_of(row.metric, row.kind).decides
@@ -75,7 +75,7 @@ def measurements(run: Evidence) -> list[Measurement]:
 
     return [
         row
-        for variant, evaluated in run.evaluated.items()
+        for variant, evaluated in run.record.evaluated.items()
         if evaluated.skipped is None
         for row in sorted((row for metric in metrics for row in metric.measure(run, variant)), key=place)
     ]
@@ -97,7 +97,7 @@ def _decoding(run: Evidence) -> dict[str, Any]:
     generation, evaluation = config["generation"], config["evaluation"]
     return {
         "strategy": "greedy",
-        "max_new_tokens": {task: asked.max_new_tokens for task, asked in run.asked.items()},
+        "max_new_tokens": {task: asked.max_new_tokens for task, asked in run.record.asked.items()},
         "batch_size": generation["batch_size"],
         "chat_template_kwargs": generation["chat_template_kwargs"],
         "engine": run.record.engine,
@@ -107,7 +107,7 @@ def _decoding(run: Evidence) -> dict[str, Any]:
 
 
 def _variant(run: Evidence, name: str) -> VariantSummary:
-    evaluated = run.evaluated[name]
+    evaluated = run.record.evaluated[name]
     proof = run.proof(name) if evaluated.trained else None
     return VariantSummary(
         specification=dict(run.variants[name]),
@@ -120,21 +120,18 @@ def _variant(run: Evidence, name: str) -> VariantSummary:
 
 def _seconds(run: Evidence, variant: str) -> dict[str, float]:
     """Return how long each kind of stage took for a variant; several tasks of one kind are one stage."""
-    found: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for name, stage in run.record.stages.items():
-        what, _, whose = name.partition(" ")
-        if whose.split("/")[0] == variant:
-            found[what] = round(found.get(what, 0.0) + stage.seconds, 3)
-    return found
+        kind, _, subject = name.partition(" ")
+        if subject.split("/")[0] == variant:
+            seconds[kind] = round(seconds.get(kind, 0.0) + stage.seconds, 3)
+    return seconds
 
 
 def _selection(run: Evidence) -> SelectionSummary | None:
     """Describe the experts that the intervention acts on, where the run compared all experts."""
-    own = run.record.intervention
-    selection = None if own is None else run.selection(own)
-    if own is None or selection is None:
-        return None
-    if not run.layout.experts.is_file():
+    selection = run.selection(_given(run, "intervention"))
+    if selection is None or not run.layout.experts.is_file():
         return None
     table = run.experts()
     rows = table[table["phase"] == selection.phase].set_index(["layer", "expert"])

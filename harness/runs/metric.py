@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from harness.base.registry import Registry
 from harness.metrics.paired import Comparison as Paired
@@ -25,7 +26,7 @@ class Tested(NamedTuple):
     Attributes:
         result: over samples that both have.
         unit: what a sample is.
-        family: what is asked, as the family's name begins: tests are adjusted together within it.
+        family: how the family's name begins; tests are adjusted together within a family.
         clustered: the same over groups of near-duplicates, where there are any.
     """
 
@@ -40,20 +41,20 @@ class Metric(ABC):
 
     Attributes:
         name: as summary.json and gates name it.
-        unit: a share of 1, shown in percent, or a plain number; None where the figures tell.
+        unit: a share of 1, shown in percent, or a plain number; None where it depends on the figure.
         decides: whether the best variant and the conclusion rest on it.
         on_leaderboard: whether it is a column.
         of_a_task: whether it is measured on each task, rather than over all.
         is_proportion: whether it is a share of yes-or-no samples, so that its counts decide a bound exactly.
-        words: what a sample that counts is called, and one that does not.
+        words: for a sample that counts, and for one that does not.
     """
 
     name: str
     unit: Literal["share", "number"] | None = None
-    decides: ClassVar[bool] = False
+    decides: bool = False
     on_leaderboard: bool = False
-    of_a_task: ClassVar[bool] = True
-    is_proportion: ClassVar[bool] = False
+    of_a_task: bool = True
+    is_proportion: bool = False
     words: tuple[str, str] = ("yes", "no")
 
     def label(self, kind: Kind) -> str:
@@ -77,15 +78,15 @@ class Metric(ABC):
         return None
 
     def compare(self, run: Evidence, row: Measurement, other: Measurement) -> Tested | None:
-        """Test one variant's figure against another's; None where that is not done."""
+        """Test one variant's figure against another's; None where there is no test."""
         return None
 
 
+@dataclass(eq=False)
 class _Unregistered(Metric):
     """A figure of a metric that another installation knew."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: str
 
     def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
         """Yield nothing."""
@@ -106,7 +107,7 @@ for _name, _where in (
 
 
 def metric_named(name: str, task: str | None) -> Metric:
-    """Return the metric that a name stands for; on a task it may be lm-eval's, whose names are its own."""
+    """Return the metric of a name; on a task it may be one of lm-eval's, which has names of its own."""
     known = METRICS.get(name) if name in METRICS else None
     return known if known is not None and (known.of_a_task or task is None) else metric_of(name, "capability")
 

@@ -7,6 +7,7 @@ training text rather than a refusal.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.runs.metric import Metric
@@ -16,17 +17,16 @@ if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
 
 
+@dataclass(eq=False)
 class Phrasing(Metric):
     """One of the rates of `phrasing_rates`, over the refusals of a trained variant by the primary judge."""
 
+    name: str
     unit = "share"
-
-    def __init__(self, name: str) -> None:
-        self.name = name
 
     def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
         """Yield the rate of each task."""
-        if not run.evaluated[variant].trained:
+        if not run.record.evaluated[variant].trained:
             return
         for task, kind in run.tasks_of(variant).items():
             rate = run.phrasing_rates(variant, task)[self.name]

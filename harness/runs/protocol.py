@@ -1,43 +1,35 @@
-"""How a task was put to a run: only figures of one protocol can be compared."""
+"""How a run asked a task: only figures of one protocol can be compared."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from harness.base.errors import BadInputError
 from harness.base.fingerprint import fingerprint
 from harness.data.task import asked_task
+from harness.runs.rows import Part
 from harness.runs.run import Run
 
+_WORDS = {"task_version": "task version", "prompts": "test prompts"}
 
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """What two figures of one task must share.
 
-    Attributes:
-        task_version: the task's version; lm-eval's package version for a capability task.
-        prompts: hash over the test prompts, whatever their order; for a capability task over the number of items and
-            their limit.
-        decoding: settings of generation as JSON; of a capability task those of lm-eval.
-        judge: who labelled the answers; None for a capability task.
-    """
+class Protocol(Part):
+    """The settings that two comparable figures of a task share."""
 
     task_version: str
+    """The task's version; lm-eval's package version for a capability task."""
     prompts: str
+    """A hash over the test prompts, whatever their order; for a capability task the number of items and their limit."""
     decoding: str
+    """The settings of generation as JSON; for a capability task those of lm-eval."""
     judge: str | None
+    """The judge of the answers; None for a capability task."""
 
     def difference(self, other: Protocol) -> str | None:
         """Return in words what differs first, or None."""
-        for what, mine, theirs in (
-            ("task version", self.task_version, other.task_version),
-            ("test prompts", self.prompts, other.prompts),
-            ("decoding", self.decoding, other.decoding),
-            ("judge", self.judge, other.judge),
-        ):
-            if mine != theirs:
-                return f"{what} ({mine} and {theirs})"
+        for field, value in self:
+            if value != getattr(other, field):
+                return f"{_WORDS.get(field, field)} ({value} and {getattr(other, field)})"
         return None
 
 
@@ -56,45 +48,37 @@ def protocols(run: Run) -> dict[str, Protocol]:
 
 
 def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
-    summary, splits = run.summary, run.splits
+    summary = run.summary
     versions = {task.name: str(task.version) for task in run.record.tasks}
-    found: dict[str, Protocol] = {}
+    made: dict[str, Protocol] = {}
     for task in summary.tasks():
         asked = asked_task(task)
-        split = splits.tasks[asked]
+        split = run.splits.tasks[asked]
         longest = summary.decoding.get("max_new_tokens")
-        decoding = {
-            "strategy": summary.decoding.get("strategy"),
-            "max_new_tokens": longest.get(task) if isinstance(longest, dict) else longest,
-            "chat_template_kwargs": summary.decoding.get("chat_template_kwargs"),
-        }
-        if asked != task:
-            decoding["opening"] = summary.decoding.get("opening")
-        found[task] = Protocol(
-            versions[asked],
-            fingerprint([split.fingerprint, sorted(split.ids["test"])])[:12],
-            json.dumps(decoding, sort_keys=True),
-            summary.judge,
+        names = ("strategy", "chat_template_kwargs", *(("opening",) if asked != task else ()))
+        decoding = {name: summary.decoding.get(name) for name in names}
+        decoding["max_new_tokens"] = longest.get(task) if isinstance(longest, dict) else longest
+        made[task] = Protocol(
+            task_version=versions[asked],
+            prompts=fingerprint([split.fingerprint, sorted(split.ids["test"])])[:12],
+            decoding=json.dumps(decoding, sort_keys=True),
+            judge=summary.judge,
         )
-    return found
+    return made
 
 
 def _of_capability_tasks(run: Run) -> dict[str, Protocol]:
+    rows = {str(row.task): row for row in run.summary.measurements if row.kind == "capability"}
+    if not rows:
+        return {}
     settings, version = run.record.config["capability"], run.record.versions["lm-eval"]
-    found: dict[str, Protocol] = {}
-    for row in run.summary.measurements:
-        if row.kind == "capability" and row.task is not None and row.task not in found:
-            found[row.task] = Protocol(
-                f"lm-eval {version}",
-                f"{row.n} items, limit {settings['limit']}",
-                json.dumps(
-                    {
-                        "metric": row.metric,
-                        "chat_template": settings["chat_template"],
-                        "num_fewshot": settings.get("num_fewshot"),
-                    },
-                    sort_keys=True,
-                ),
-                None,
-            )
-    return found
+    decoding = {"chat_template": settings["chat_template"], "num_fewshot": settings.get("num_fewshot")}
+    return {
+        task: Protocol(
+            task_version=f"lm-eval {version}",
+            prompts=f"{row.n} items, limit {settings['limit']}",
+            decoding=json.dumps({"metric": row.metric, **decoding}, sort_keys=True),
+            judge=None,
+        )
+        for task, row in rows.items()
+    }

@@ -1,4 +1,4 @@
-"""What the small files of a run folder hold; reading leaves out fields that this version does not know."""
+"""The content of the small files of a run folder; reading ignores unknown fields."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class AskedRecord(_Record):
     max_new_tokens: int
     """The longest answer."""
     opening: str = ""
-    """What of the answer was given; empty but for a forced start."""
+    """The given beginning of the answer; empty unless the start is forced."""
 
 
 class JudgeRecord(_Record):
@@ -92,9 +92,9 @@ class StageRecord(_Record):
     state: str
     """done or started."""
     seconds: float
-    """Wall-clock seconds over all tries; 0 for a stage that was lent by another run."""
+    """Wall-clock seconds over all tries; 0 for a stage copied from another run."""
     files: dict[str, FileRecord] = Field(default_factory=dict)
-    """What it wrote, by the file's name in the folder; empty in runs that did not record it."""
+    """The files it wrote, by their names in the folder; empty in runs that did not record them."""
 
 
 class RunRecord(_Record):
@@ -186,7 +186,7 @@ class Proof(_Record):
     frozen_unchanged: bool
     """Whether all weights but the trained experts' equal the base's, bit for bit."""
     violations: list[str]
-    """What does not."""
+    """The weights that differ."""
 
 
 class ColouredTokens(_Record):

@@ -22,7 +22,7 @@ _ROUNDING = 1e-9
 
 
 class Part(BaseModel):
-    """What every part of a summary is: frozen, and strict when it is written."""
+    """The base of every part of a summary: frozen, and strict when it is written."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -43,14 +43,14 @@ class Clustered(Part):
 
 
 class Measurement(Part):
-    """One figure of one variant, whatever it is about."""
+    """One figure of one variant."""
 
     variant: str
-    """Whose figure it is."""
+    """The variant that was measured."""
     task: str | None
     """The prompt task or lm-eval task; null where the figure is over several tasks."""
     kind: Kind
-    """What was asked: harmful or benign prompts, an lm-eval task (capability), or nothing but fixed text."""
+    """What was asked: harmful or benign prompts, an lm-eval task (capability), or only fixed text."""
     metric: str
     """What the figure is: a name of METRICS, or lm-eval's name of a capability metric."""
     judge: str | None
@@ -68,7 +68,7 @@ class Measurement(Part):
     unscored: int = Field(ge=0)
     """How many it leaves out, since they could not be judged."""
     truncated: int | None = Field(default=None, ge=0)
-    """How many answers were cut by the token limit; they are judged by what they say. Null for other samples."""
+    """How many answers the token limit truncated; they are judged as they are. Null for other samples."""
     worst_case: tuple[float, float] | None = Field(default=None, strict=False)
     """The rate over all prompts if every unscored answer went one way, then the other."""
     clustered: Clustered | None = None
@@ -98,13 +98,10 @@ class Measurement(Part):
         if (low is None) != (high is None) or (value is None and low is not None):
             raise ValueError("low and high are null together, and where value is")
         if value is not None and low is not None and high is not None:
-            floor, ceiling = (0.0, 1.0) if self.metric in (REFUSAL, HARMFUL) else (low, high)
-            if not floor <= low + _ROUNDING or not low <= value + _ROUNDING:
-                raise ValueError(f"low {low} <= value {value} is broken, or low is less than a rate can be")
-            if not value <= high + _ROUNDING or not high <= ceiling + _ROUNDING:
-                raise ValueError(
-                    f"value {value} <= high {high} is broken, or high is more than a rate can be"
-                )
+            if not low - _ROUNDING <= value <= high + _ROUNDING:
+                raise ValueError(f"low {low} <= value {value} <= high {high} is broken")
+            if self.metric in (REFUSAL, HARMFUL) and (low < -_ROUNDING or high > 1 + _ROUNDING):
+                raise ValueError(f"0 <= low {low} and high {high} <= 1 is broken, which a rate keeps")
         return self
 
 
@@ -144,8 +141,8 @@ class Comparison(Part):
     margin: float | None = None
     """The loss that was declared beforehand not to matter; null when none was."""
     verdict: str | None = None
-    """What was decided of it; null without a margin."""
+    """The decision; null without a margin."""
     minimum_detectable: float | None
     """The smallest difference such a test finds in four of five runs; null when it was not computed."""
     clustered: Clustered | None = None
-    """Interval and test over groups of near-duplicates; null where no prompt repeats another or no variance is seen."""
+    """Interval and test over groups of near-duplicates; null without repeated prompts or without variance."""

@@ -6,35 +6,24 @@ to see what has changed since.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.base.errors import BadInputError, first_line, nearest
 from harness.base.schema import read_json_as, read_jsonl_as, validated
-from harness.runs import integrity
-from harness.runs.layout import Layout, VariantLayout
-from harness.runs.records import (
-    ColouredTokens,
-    DeltaRecord,
-    ModelRecord,
-    PhrasingsRecord,
-    Proof,
-    RunRecord,
-    Selection,
-    SplitsRecord,
-    TrainingExample,
-    TrainingStep,
-)
+from harness.capability.results import CapabilityResult
+from harness.data.answer import Answer
+from harness.judges.base import Verdict
+from harness.metrics.drift import Drift
+from harness.runs import integrity, records
+from harness.runs.layout import Layout
+from harness.runs.rows import Comparison, Part
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.capability.results import CapabilityResult
-    from harness.data.answer import Answer
-    from harness.judges.base import Verdict
-    from harness.metrics.drift import Drift
     from harness.routing.counts import RoutingCounts
     from harness.routing.tokens import RoutedTokens
     from harness.runs.summary import Summary
@@ -42,6 +31,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXPERT_COLUMNS = ("phase", "layer", "expert", "risk_diff")
+MEASUREMENT_COLUMNS = [
+    "variant",
+    "task",
+    "kind",
+    "metric",
+    "judge",
+    "value",
+    "low",
+    "high",
+    "n",
+    "scored",
+    "unscored",
+]
 
 
 def read_run(path: Path | str) -> Run:
@@ -70,7 +72,7 @@ class Run:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.layout = Layout(self.path)
-        self._kept: dict[Path, Any] = {}
+        self._kept: dict[Hashable, Any] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -84,18 +86,19 @@ class Run:
         """
         content = self._required(self.layout.run, object)
         if not isinstance(content, dict):
+            found = "a list" if isinstance(content, list) else repr(content)
             raise BadInputError(
-                f"{self.layout.run}: not the run.json of a run: expected an object, found {_kind(content)}"
+                f"{self.layout.run}: not the run.json of a run: expected an object, found {found}"
             )
         return content
 
     @cached_property
-    def record(self) -> RunRecord:
+    def record(self) -> records.RunRecord:
         """run.json: configuration, model, tasks, seeds, versions, variants, stages."""
-        return validated(self.content, self.layout.run, RunRecord)
+        return validated(self.content, self.layout.run, records.RunRecord)
 
     @property
-    def model(self) -> ModelRecord:
+    def model(self) -> records.ModelRecord:
         """The model that all variants start from.
 
         Raises:
@@ -106,9 +109,9 @@ class Run:
         return self.record.model
 
     @cached_property
-    def splits(self) -> SplitsRecord:
+    def splits(self) -> records.SplitsRecord:
         """The ids of the prompts of each task and role."""
-        return self._required(self.layout.splits, SplitsRecord)
+        return self._required(self.layout.splits, records.SplitsRecord)
 
     @cached_property
     def summary(self) -> Summary:
@@ -155,15 +158,11 @@ class Run:
 
         Columns: variant, task, kind, metric, judge, value, low, high, n, scored, unscored.
         """
-        from harness.runs.frames import measurements
-
-        return measurements(self.summary)
+        return _table(self.summary.measurements, MEASUREMENT_COLUMNS)
 
     def comparisons(self) -> pd.DataFrame:
         """Return every paired test of the summary, one row each, with the columns of summary.json."""
-        from harness.runs.frames import comparisons
-
-        return comparisons(self.summary)
+        return _table(self.summary.comparisons, list(Comparison.model_fields))
 
     def answered(self, variant: str) -> list[str]:
         """Return the tasks that a variant has answers to, sorted."""
@@ -175,13 +174,10 @@ class Run:
         Raises:
             BadInputError: the run has none.
         """
-        from harness.data.answer import Answer
-
-        files = self.layout.variant(variant)
-        path = files.responses(task)
+        path = self.layout.variant(variant).responses(task)
         if not path.is_file():
-            self._refuse(
-                files, f"no answers of '{variant}' to '{task}'", variant, task, self.answered(variant)
+            raise self._unknown(
+                f"no answers of '{variant}' to '{task}'", variant, task, self.answered(variant)
             )
         return self._rows(path, Answer)
 
@@ -200,59 +196,52 @@ class Run:
         Raises:
             BadInputError: the run has none.
         """
-        from harness.judges.base import Verdict
-
         judge = judge or self.record.judge
         if judge is None:
             raise BadInputError(f"{self.layout.run}: config.judge: missing")
-        files = self.layout.variant(variant)
-        path = files.verdicts(task, judge)
+        path = self.layout.variant(variant).verdicts(task, judge)
         if not path.is_file():
+            judges = self.judges(variant, task)
+            name, known = (judge, judges) if judges else (task, self.answered(variant))
             what = f"no verdicts of '{judge}' on the answers of '{variant}' to '{task}'"
-            if judges := files.judges(task):
-                self._refuse(files, what, variant, judge, judges)
-            self._refuse(files, what, variant, task, files.answered())
+            raise self._unknown(what, variant, name, known)
         return self._rows(path, Verdict)
 
-    def selection(self, variant: str) -> Selection | None:
+    def selection(self, variant: str) -> records.Selection | None:
         """Return the experts that a variant acts on; None where it acts on no chosen ones."""
-        return self._optional(self.layout.variant(variant).selection, Selection)
+        return self._optional(self.layout.variant(variant).selection, records.Selection)
 
-    def training(self, variant: str) -> list[TrainingStep]:
+    def training(self, variant: str) -> list[records.TrainingStep]:
         """Return the loss of each training step; empty where nothing was trained."""
         path = self.layout.variant(variant).training
-        return self._rows(path, TrainingStep) if path.exists() else []
+        return self._rows(path, records.TrainingStep) if path.exists() else []
 
-    def proof(self, variant: str) -> Proof | None:
+    def proof(self, variant: str) -> records.Proof | None:
         """Return the frozen proof of a variant; None where nothing was trained."""
-        return self._optional(self.layout.variant(variant).proof, Proof)
+        return self._optional(self.layout.variant(variant).proof, records.Proof)
 
-    def delta(self, variant: str) -> DeltaRecord:
+    def delta(self, variant: str) -> records.DeltaRecord:
         """Return what was trained in a variant.
 
         Raises:
             BadInputError: nothing was.
         """
-        return self._required(self.layout.variant(variant).delta_card, DeltaRecord)
+        return self._required(self.layout.variant(variant).delta_card, records.DeltaRecord)
 
-    def phrasings(self) -> PhrasingsRecord:
+    def phrasings(self) -> records.PhrasingsRecord:
         """Return the phrasings of refusal that trained variants saw, and those that were held out.
 
         Raises:
             BadInputError: the run trained nothing.
         """
-        return self._required(self.layout.phrasings, PhrasingsRecord)
+        return self._required(self.layout.phrasings, records.PhrasingsRecord)
 
     def drift(self, variant: str) -> Drift | None:
         """Return how far a variant is from base on benign text; None where that was not measured."""
-        from harness.metrics.drift import Drift
-
         return self._optional(self.layout.variant(variant).drift, Drift)
 
     def capability(self, variant: str) -> dict[str, CapabilityResult]:
         """Return lm-eval's result of each capability task, with a score per item; empty where none was asked."""
-        from harness.capability.results import CapabilityResult
-
         path = self.layout.variant(variant).capability
         return self._optional(path, dict[str, CapabilityResult]) or {}
 
@@ -267,10 +256,7 @@ class Run:
             raise BadInputError(
                 f"{self.path} has no {path.name}: select experts first, with `harness select --output {self.path}`"
             )
-        if path not in self._kept:
-            self._kept[path] = _read_experts(path)
-        table: pd.DataFrame = self._kept[path]
-        return table.copy()
+        return self._once(path, lambda: _read_experts(path)).copy()
 
     @cached_property
     def captured(self) -> dict[str, Path]:
@@ -300,18 +286,16 @@ class Run:
 
     def captured_answers(self, task: str) -> list[Answer]:
         """Return the answers given while routing was captured."""
-        from harness.data.answer import Answer
-
         return self._rows(self.layout.captured_answers(task), Answer)
 
-    def token_shares(self) -> list[ColouredTokens]:
+    def token_shares(self) -> list[records.ColouredTokens]:
         """Return a few prompts, token by token, with the share of gate weight to selected experts, where recorded."""
-        return self._optional(self.layout.token_shares, list[ColouredTokens]) or []
+        return self._optional(self.layout.token_shares, list[records.ColouredTokens]) or []
 
-    def examples(self) -> list[TrainingExample] | None:
+    def examples(self) -> list[records.TrainingExample] | None:
         """Return what trained variants learned from; None where nothing was trained."""
         path = self.layout.examples
-        return self._rows(path, TrainingExample) if path.exists() else None
+        return self._rows(path, records.TrainingExample) if path.exists() else None
 
     def _captured(self, task: str) -> Path:
         if task not in self.captured:
@@ -320,11 +304,10 @@ class Run:
             )
         return self.captured[task]
 
-    def _refuse(
-        self, files: VariantLayout, what: str, variant: str, name: str, known: Iterable[str]
-    ) -> NoReturn:
-        hint = nearest(name, known) if files.folder.is_dir() else nearest(variant, self.variants)
-        raise BadInputError(f"{self.path}: {what}, {hint}")
+    def _unknown(self, what: str, variant: str, name: str, known: Iterable[str]) -> BadInputError:
+        has_variant = self.layout.variant(variant).folder.is_dir()
+        hint = nearest(name, known) if has_variant else nearest(variant, self.variants)
+        return BadInputError(f"{self.path}: {what}, {hint}")
 
     def _required(self, path: Path, shape: type[T]) -> T:
         if not path.is_file():
@@ -332,20 +315,23 @@ class Run:
         return read_json_as(path, shape)
 
     def _optional(self, path: Path, shape: type[T]) -> T | None:
-        if path not in self._kept:
-            self._kept[path] = read_json_as(path, shape) if path.exists() else None
-        kept: T | None = self._kept[path]
-        return kept
+        return self._once(path, lambda: read_json_as(path, shape) if path.exists() else None)
 
     def _rows(self, path: Path, row: type[T]) -> list[T]:
-        if path not in self._kept:
-            self._kept[path] = read_jsonl_as(path, row)
-        kept: list[T] = self._kept[path]
-        return list(kept)
+        return list(self._once(path, lambda: read_jsonl_as(path, row)))
+
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returned when this key was first asked for."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: T = self._kept[key]
+        return kept
 
 
-def _kind(content: object) -> str:
-    return "a list" if isinstance(content, list) else repr(content)
+def _table(rows: Sequence[Part], columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame([row.model_dump(mode="json") for row in rows], columns=list(columns))
 
 
 def _read_experts(path: Path) -> pd.DataFrame:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInputError
-from harness.base.files import read_json, sha256, write_json
+from harness.base.files import sha256, write_json
 from harness.runs.layout import MANIFEST, Layout, is_unfinished
+from harness.runs.run import Run
 
 
 class RunFolder:
@@ -33,7 +34,9 @@ class RunFolder:
         self.state: dict[str, Any] = {"stages": {}}
         self._hashes: dict[str, tuple[int, int, str]] = {}
         if self.layout.run.is_file():
-            self.state = _read_state(self.layout.run)
+            self.state = Run(path).content
+            if not isinstance(self.state.get("stages"), dict):
+                raise BadInputError(f"{self.layout.run}: not the run.json of a run: it has no stages")
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise BadInputError(
                 f"output {path} holds something that is not a run: expected a new or empty folder"
@@ -61,19 +64,19 @@ class RunFolder:
         self.update({"evaluated": {**known, variant: {"trained": trained, "skipped": skipped}}})
 
     def is_done(self, stage: str, key: str) -> bool:
-        """Say whether a stage was finished with this fingerprint and its files are still those that it wrote."""
+        """Return whether a stage was finished with this fingerprint and its files are unchanged."""
         return self.was_done(stage, key) and self.damage(stage) is None
 
     def was_done(self, stage: str, key: str) -> bool:
-        """Say whether a stage was finished with this fingerprint, whatever has become of its files.
+        """Return whether a stage was finished with this fingerprint, whatever happened to its files since.
 
-        A record without hashes is of an earlier version: what it wrote cannot be told from what was changed since.
+        A record without hashes is of an earlier version, which cannot show whether its files have changed since.
         """
         record = self.state["stages"].get(stage)
         return bool(record and record["fingerprint"] == key and "files" in record)
 
     def damage(self, stage: str) -> str | None:
-        """Return the first file of a finished stage that is not what it wrote, and how it differs, or None."""
+        """Return the first missing or changed file of a finished stage, with its damage, or None."""
         for name, written in self.state["stages"][stage]["files"].items():
             if not (self.path / name).is_file():
                 return f"{name} is missing"
@@ -134,8 +137,8 @@ class RunFolder:
 
     def _files(self, path: Path) -> list[str]:
         """Return the names in the run folder of a file, or of all files in a folder."""
-        found = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        return [file.relative_to(self.path).as_posix() for file in found]
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        return [file.relative_to(self.path).as_posix() for file in files]
 
     def _hashed(self, name: str) -> dict[str, Any]:
         """Return a file's size and sha256; one with the size and time of the last look is not read again."""
@@ -149,13 +152,3 @@ class RunFolder:
 
     def _save(self) -> None:
         write_json(self.layout.run, self.state)
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        state = read_json(path)
-    except ValueError as error:
-        raise BadInputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(state, dict) or not isinstance(state.get("stages"), dict):
-        raise BadInputError(f"{path} is not the run.json of a run: it has no stages")
-    return state

@@ -1,8 +1,7 @@
 """`@stage`: a piece of a run's work that is done once, and again when its inputs or its files have changed.
 
-A stage has a name, the files that it writes, and a fingerprint of all that can change what is in them. Whoever calls it
-gets them: it is skipped where run.json says that it was finished with this fingerprint and the files have the hashes
-that it recorded.
+A stage has a name, the files that it writes, and a fingerprint of all that can change what is in them. A call is
+skipped where run.json records it as finished with this fingerprint and the files have the recorded hashes.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol
@@ -30,26 +30,19 @@ class HasFolder(Protocol):
         """Where the run keeps what it makes."""
 
 
+@dataclass(eq=False)
 class Stage(Generic[P]):
     """A function that is called only where its files are not there yet; see `stage`."""
 
-    def __init__(
-        self,
-        work: Callable[P, object],
-        name: str,
-        writes: tuple[str, ...],
-        key: Callable[P, str],
-        keeps: tuple[str, ...],
-        again: Callable[P, bool] | None,
-    ) -> None:
-        self._work = work
-        self._name = name
-        self._writes = writes
-        self._keeps = keeps
-        self._key = key
-        self._again = again
-        self._signature = inspect.signature(work)
-        update_wrapper(self, work)
+    _work: Callable[P, object]
+    _name: str
+    _writes: tuple[str, ...]
+    _key: Callable[P, str]
+    _keeps: tuple[str, ...]
+    _again: Callable[P, bool] | None
+
+    def __post_init__(self) -> None:
+        update_wrapper(self, self._work)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Do the work where it is not done."""
@@ -62,7 +55,7 @@ class Stage(Generic[P]):
         if not known or damage is not None or (self._again is not None and self._again(*args, **kwargs)):
             with folder.stage(name, key, self._written(folder, given)):
                 self._work(*args, **kwargs)
-        # Only now: with neither these nor the record, a killed run would do all of it again.
+        # Only now: without these and without the record, a killed run would start the work over.
         for pattern in self._keeps:
             _remove(folder.path / pattern.format(**given))
 
@@ -76,7 +69,7 @@ class Stage(Generic[P]):
         return self._key(*args, **kwargs)
 
     def _given(self, *args: P.args, **kwargs: P.kwargs) -> tuple[RunFolder, dict[str, Any]]:
-        given = self._signature.bind(*args, **kwargs).arguments
+        given = inspect.signature(self._work).bind(*args, **kwargs).arguments
         return next(iter(given.values())).folder, given
 
     def _written(self, folder: RunFolder, given: dict[str, Any]) -> Iterator[Path]:
@@ -98,11 +91,11 @@ def stage(
 
     Args:
         name: of the stage in run.json, with the function's arguments in braces: "drift {made.name}".
-        writes: the files that it writes, within the run folder; "folder/" stands for all files of a folder
+        writes: the files that it writes, within the run folder; "folder/" means all files of a folder
             that it may write.
         key: returns the fingerprint of its inputs, of the same arguments.
         keeps: what it keeps of unfinished work, removed once the stage is recorded.
-        again: says, of the same arguments, that it is to be done each time; its files are checked all the same.
+        again: whether to repeat it on each call, from the same arguments; its files are checked all the same.
     """
 
     def decorate(work: Callable[P, None]) -> Stage[P]:

@@ -1,4 +1,4 @@
-"""`summary.json`: what a run found, as reports, gates and other programs read it.
+"""`summary.json`: the results of a run, as reports, gates and other programs read them.
 
 Every figure is one row of `measurements`, every test one row of `comparisons`.
 
@@ -9,20 +9,22 @@ keep their order: variants and tasks are shown as the run listed them.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from harness.base.errors import BadInputError
 from harness.base.files import write_json
-from harness.base.schema import explain
+from harness.base.schema import validated
 from harness.metrics.interval import Interval
+from harness.runs.layout import Layout, not_there
 from harness.runs.rows import BASE, REFUSAL, Comparison, Kind, Measurement, Part
 
 SCHEMA_VERSION: Literal[2] = 2
-FILE_NAME = "summary.json"
 
 
 class ModelSummary(Part):
@@ -74,13 +76,13 @@ class SelectionSummary(Part):
     """Which experts were chosen, and how."""
 
     method: str
-    """The name of the rule, such as top_k or threshold."""
+    """The score that ranked the experts, such as risk_diff or topic_adjusted."""
     phase: str
-    """The tokens the score was taken on: prompt, generation, or both together."""
+    """The tokens the score was taken on: prompt, generation, all (both together) or decision."""
     experts: list[SelectedExpert]
     """The chosen experts, the riskiest first."""
     topic: TopicSummary | None = None
-    """How much of the difference is topic; null where no control prompts were compared."""
+    """How much of the difference the topic explains; null where no control prompts were compared."""
 
 
 class JudgeSummary(Part):
@@ -95,7 +97,7 @@ class JudgeSummary(Part):
     n: int = Field(ge=0)
     """How many labelled answers they hold."""
     accuracy: Interval | None = None
-    """The share of verdicts that are people's; null when it was not measured, as all below."""
+    """The share of verdicts that agree with people's labels; null when it was not measured, as all below."""
     sensitivity: Interval | None = None
     """Of refusals, the share recognised."""
     specificity: Interval | None = None
@@ -118,11 +120,11 @@ class JudgeAgreement(Part):
     alpha: float | None
     """Krippendorff's alpha; null where it is undefined."""
     differ: int = Field(ge=0)
-    """On how many answers they do not all say the same; judges/differences.jsonl lists them."""
+    """On how many answers they disagree; judges/differences.jsonl lists them."""
 
 
 class VariantSummary(Part):
-    """One variant of the model: how it was made, and what else is known of it than figures."""
+    """One variant of the model: how it was made, and whether and how long it was evaluated."""
 
     specification: dict[str, JsonValue]
     """The whole record of its intervention in run.json."""
@@ -191,19 +193,18 @@ class Summary(Part):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Summary:
-        for row in self.comparisons:
-            for name in (row.variant, row.against):
-                if name not in self.variants:
-                    raise ValueError(f"a comparison names '{name}', which is not among the variants")
-        measured = [(row.variant, row.task, row.metric, row.judge) for row in self.measurements]
-        for name in dict.fromkeys(row.variant for row in self.measurements):
-            if name not in self.variants:
-                raise ValueError(f"a measurement names '{name}', which is not among the variants")
+        measured = {row.variant for row in self.measurements}
+        compared = {name for row in self.comparisons for name in (row.variant, row.against)}
+        for name in sorted((measured | compared) - self.variants.keys()):
+            what = "measurement" if name in measured else "comparison"
+            raise ValueError(f"a {what} names '{name}', which is not among the variants")
+        for name in sorted(measured):
             if self.variants[name].skipped is not None:
                 raise ValueError(f"the skipped variant '{name}' has results")
-        if len(set(measured)) < len(measured):
-            twice = next(each for each in measured if measured.count(each) > 1)
-            raise ValueError(f"{twice[2]} of '{twice[0]}' on {twice[1]} by {twice[3]} is given twice")
+        figures = Counter((row.variant, row.task, row.metric, row.judge) for row in self.measurements)
+        for (variant, task, metric, judge), times in figures.items():
+            if times > 1:
+                raise ValueError(f"{metric} of '{variant}' on {task} by {judge} is given twice")
         return self
 
     def of(self, variant: str) -> list[Measurement]:
@@ -230,43 +231,49 @@ class Summary(Part):
 
     def draws(self) -> list[str]:
         """Return the evaluated variants that are the intervention with experts drawn at random."""
-        if self.intervention not in self.variants:
-            return []
-        kind = self.variants[self.intervention].specification.get("intervention")
-        return [
-            name
-            for name, variant in self.variants.items()
-            if variant.is_draw
-            and variant.specification.get("intervention") == kind
-            and variant.skipped is None
-            and name not in (BASE, self.intervention)
-        ]
+        specifications = {name: variant.specification for name, variant in self.variants.items()}
+        draws = draws_of(self.intervention, specifications)
+        return [name for name in draws if self.variants[name].skipped is None]
 
     def to_json(self) -> dict[str, Any]:
         """Return the file's content, nulls kept."""
         return self.model_dump(mode="json")
 
 
+def draws_of(intervention: str, specifications: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the variants that are the intervention with experts drawn at random."""
+    if intervention not in specifications:
+        return []
+    kind = specifications[intervention].get("intervention")
+    return [
+        name
+        for name, spec in specifications.items()
+        if name not in (BASE, intervention)
+        and spec.get("draw") is not None
+        and spec.get("intervention") == kind
+    ]
+
+
 def write_summary(run: Path, summary: Summary) -> None:
     """Write RUN/summary.json as a whole file."""
-    write_json(run / FILE_NAME, summary.to_json())
+    write_json(Layout(run).summary, summary.to_json())
 
 
 def read_summary(run: Path) -> Summary:
     """Read RUN/summary.json.
 
-    Version 1 is translated. Keys that this version does not know are passed over, as newer versions may add some.
+    Version 1 is translated. Unknown keys are ignored, since newer versions may add some.
 
     Raises:
         BadInputError: the file is missing, is not JSON, or breaks the schema.
     """
-    path = run / FILE_NAME
+    layout = Layout(run)
+    path = layout.summary
+    if not path.is_file():
+        remedy = f"if the run is finished, `harness measure {run}` makes it from the run's other files"
+        raise not_there(path, remedy) if layout.run.is_file() else not_there(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except FileNotFoundError:
-        raise BadInputError(f"{path}: no such file; {_why_missing(run)}") from None
-    except NotADirectoryError:
-        raise BadInputError(f"{run}: is a file; expected the folder of a finished run") from None
     except ValueError as error:  # also bytes that are not UTF-8, and NaN
         raise BadInputError(f"{path}: not valid JSON ({error})") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
@@ -274,23 +281,16 @@ def read_summary(run: Path) -> Summary:
         raise BadInputError(
             f"{path}: schema_version is {version!r}; expected a number such as {SCHEMA_VERSION}"
         )
-    try:
-        if version == 1:
-            from harness.runs.summary_v1 import translate
+    if version == 1:
+        from harness.runs.summary_v1 import translate
 
-            return translate(content)
-        return Summary.model_validate(content | {"schema_version": SCHEMA_VERSION}, extra="ignore")
-    except ValidationError as error:
-        newer = f" (schema_version {version}, this version writes {SCHEMA_VERSION})" if version > 2 else ""
-        raise BadInputError(f"{path}: {explain(error, Summary)}{newer}") from None
-    except (LookupError, TypeError, AttributeError) as error:
-        raise BadInputError(f"{path}: not what a run of schema_version 1 writes ({error!r})") from None
-
-
-def _why_missing(run: Path) -> str:
-    if (run / "run.json").is_file():
-        return f"if the run is finished, `harness measure {run}` makes it from the run's other files"
-    return "expected the folder of a finished run"
+        try:
+            content = translate(content)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise BadInputError(f"{path}: not what a run of schema_version 1 writes ({error!r})") from None
+    newer = f" (schema_version {version}, this version writes {SCHEMA_VERSION})"
+    where = f"{path}{newer if version > SCHEMA_VERSION else ''}"
+    return validated(content | {"schema_version": SCHEMA_VERSION}, where, Summary, extra="ignore")
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -10,42 +10,35 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.runs.rows import BASE
-from harness.runs.summary import SCHEMA_VERSION, Summary
 
-# Version 1 told random draws by their names, or by what the intervention was tested against.
+# Version 1 marked random draws by their names, and by the tests of the intervention against them.
 _RANDOM = "random_experts"
 _OF_A_VARIANT = ("trained_parameters", "frozen_unchanged", "skipped", "seconds")
 _OF_A_FIGURE = ("value", "low", "high")
 
 
-def translate(content: Mapping[str, Any]) -> Summary:
-    """Return the content of a summary of version 1 as a summary of today.
+def translate(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a summary of version 1 as that of a summary of today.
 
     Raises:
-        ValidationError: a figure is not what it should be.
         LookupError, TypeError, AttributeError: the file lacks what version 1 always had.
     """
     variants: Mapping[str, Mapping[str, Any]] = content["variants"]
     random = _draws(content)
-    return Summary.model_validate(
-        {
-            **content,
-            "schema_version": SCHEMA_VERSION,
-            "variants": {
-                name: {
-                    **{key: variant[key] for key in _OF_A_VARIANT},
-                    "specification": {"name": name} | {"draw": 0 if name in random else None},
-                }
-                for name, variant in variants.items()
-            },
-            "measurements": [row for name, variant in variants.items() for row in _figures(name, variant)],
-            "comparisons": [
-                row | {"unit": "items" if row["judge"] is None else "prompts"}
-                for row in content["comparisons"]
-            ],
+    return {
+        **content,
+        "variants": {
+            name: {
+                **{key: variant[key] for key in _OF_A_VARIANT},
+                "specification": {"name": name} | {"draw": 0 if name in random else None},
+            }
+            for name, variant in variants.items()
         },
-        extra="ignore",
-    )
+        "measurements": [row for name, variant in variants.items() for row in _figures(name, variant)],
+        "comparisons": [
+            row | {"unit": "items" if row["judge"] is None else "prompts"} for row in content["comparisons"]
+        ],
+    }
 
 
 def _draws(content: Mapping[str, Any]) -> set[str]:
@@ -74,10 +67,10 @@ def _figures(name: str, variant: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _rate(name: str, task: str, kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a rate by a judge; where only `tasks` had it, nothing is known of clusters and corrections."""
-    found: dict[str, Any] = {"variant": name, "task": task, "kind": kind}
+    """Return a rate by a judge; a rate only in `tasks` has no known clusters and corrections."""
+    rate: dict[str, Any] = {"variant": name, "task": task, "kind": kind}
     if row:
-        found |= {key: row[key] for key in (*_OF_A_FIGURE, "n", "scored")}
-        found |= {"unscored": row["n"] - row["scored"], "worst_case": row.get("unscored_range")}
-        found |= {key: row.get(key) for key in ("corrected", "not_corrected", "clustered")}
-    return found
+        rate |= {key: row[key] for key in (*_OF_A_FIGURE, "n", "scored")}
+        rate |= {"unscored": row["n"] - row["scored"], "worst_case": row.get("unscored_range")}
+        rate |= {key: row.get(key) for key in ("corrected", "not_corrected", "clustered")}
+    return rate

@@ -1,4 +1,4 @@
-"""Run folders of summary version 1: what run.json did not record then, taken from the summary that did."""
+"""Run folders of summary version 1: completes run.json with records that only their summary has."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def upgrade(folder: RunFolder) -> None:
 
 
 def _records(summary: Summary, state: dict[str, Any]) -> dict[str, Any]:
-    selection, longest = summary.selection, summary.decoding["max_new_tokens"]
+    topic = None if summary.selection is None else summary.selection.topic
+    longest = summary.decoding["max_new_tokens"]
     return {
         "model": {**state["model"], **summary.model.model_dump()},
         "engine": summary.decoding["engine"],
@@ -48,11 +49,9 @@ def _records(summary: Summary, state: dict[str, Any]) -> dict[str, Any]:
             }
             for task, kind in summary.tasks().items()
         },
-        "control_tasks": selection.topic.control
-        if selection is not None and selection.topic is not None
-        else [],
+        "control_tasks": topic.control if topic is not None else [],
         "judges": {
-            name: {"measures": judge.measures, "fingerprint": judge.fingerprint}
+            name: judge.model_dump(include={"measures", "fingerprint"})
             for name, judge in summary.judges.items()
         },
         "evaluated": {

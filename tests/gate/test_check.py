@@ -150,7 +150,7 @@ def test_a_reference_keeps_the_side_that_is_better(run, gates, capsys, tmp_path)
     turned = {"name": "no more than before", **REFUSAL, "against": "reference", "at_most_above": 0.5}
     capsys.readouterr()
     assert check(run, "--gates", gates(turned), "--update", reference) == 2
-    assert "would be held to be better the lower it is, not the higher" in capsys.readouterr().err
+    assert "would count as better when lower, not when higher" in capsys.readouterr().err
 
 
 def test_a_reference_of_other_prompts_or_another_judge_is_refused(run, gates, capsys, tmp_path):

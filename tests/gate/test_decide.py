@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from harness.base.errors import BadInputError
 from harness.gate.decide import EXIT_CODES, _difference, _share, overall
 from harness.gate.outcomes import Samples
-from harness.gate.reference import Pinned
 from harness.gate.schema import Gate
 
 LEVEL = 0.05
@@ -26,7 +25,7 @@ def gate(**bound):
 def samples(outcomes):
     named = {str(index): outcome for index, outcome in enumerate(outcomes)}
     words = ("refusal", "compliance")
-    return Samples("v", "t", "refusal_rate", "builtin", "harmful", named, dict.fromkeys(named, ""), words)
+    return Samples("v", "t", "refusal_rate", "builtin", named, dict.fromkeys(named, ""), words)
 
 
 def of_counts(successes, n, unscored=0):
@@ -36,7 +35,7 @@ def of_counts(successes, n, unscored=0):
 def pair(first_only, second_only, both, neither):
     mine = [True] * first_only + [False] * second_only + [True] * both + [False] * neither
     theirs = [False] * first_only + [True] * second_only + [True] * both + [False] * neither
-    return samples(mine), Pinned.of(samples(theirs))
+    return samples(mine), samples(theirs)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +91,8 @@ def test_an_unscored_answer_never_helps(n, data):
 def test_an_unscored_answer_of_either_side_of_a_pair_counts_against_the_gate():
     mine, theirs = samples([True] * 100 + [None] * 20), samples([True] * 120)
     asked = gate(against="other", at_most_below=0.1)
-    assert _difference(asked, mine, Pinned.of(theirs), LEVEL).verdict == "INCONCLUSIVE"
-    assert _difference(asked, samples([True] * 120), Pinned.of(theirs), LEVEL).verdict == "PASS"
+    assert _difference(asked, mine, theirs, LEVEL).verdict == "INCONCLUSIVE"
+    assert _difference(asked, samples([True] * 120), theirs, LEVEL).verdict == "PASS"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.base.errors import BadInputError
-from harness.gate.schema import read_gates
+from harness.base.schema import read_yaml
+from harness.gate.schema import GateFile
 
 REFUSAL = {"name": "g", "metric": "refusal_rate", "task": "demo_harmful"}
 
@@ -34,7 +35,7 @@ REFUSAL = {"name": "g", "metric": "refusal_rate", "task": "demo_harmful"}
 )
 def test_a_gate_that_says_too_much_or_too_little_is_refused(gates, row, message):
     with pytest.raises(BadInputError, match=message) as caught:
-        read_gates(gates(row))
+        read_yaml(gates(row), GateFile)
     assert "\n" not in str(caught.value)
 
 
@@ -43,27 +44,30 @@ def test_a_gate_that_says_too_much_or_too_little_is_refused(gates, row, message)
 )
 def test_settings_are_checked_too(gates, settings, message):
     with pytest.raises(BadInputError, match=message):
-        read_gates(gates({**REFUSAL, "at_least": 0.9}, **settings))
+        read_yaml(gates({**REFUSAL, "at_least": 0.9}, **settings), GateFile)
 
 
 def test_two_gates_of_one_name_and_a_file_without_gates_are_refused(gates):
     row = {**REFUSAL, "at_least": 0.9}
     with pytest.raises(BadInputError, match="two gates are called 'g'"):
-        read_gates(gates(row, row))
+        read_yaml(gates(row, row), GateFile)
     with pytest.raises(BadInputError, match="gates"):
-        read_gates(gates())
+        read_yaml(gates(), GateFile)
 
 
 def test_a_missing_file_and_one_that_is_no_yaml_are_named(tmp_path):
     with pytest.raises(BadInputError, match=r"none\.yaml"):
-        read_gates(tmp_path / "none.yaml")
+        read_yaml(tmp_path / "none.yaml", GateFile)
     (tmp_path / "bad.yaml").write_text("gates: [")
     with pytest.raises(BadInputError, match=r"bad\.yaml"):
-        read_gates(tmp_path / "bad.yaml")
+        read_yaml(tmp_path / "bad.yaml", GateFile)
 
 
 def test_the_demo_s_gates_are_valid():
     from harness.base.content import content_folder
 
-    names = [gate.name for gate in read_gates(content_folder("baselines") / "reference" / "demo.yaml").gates]
+    names = [
+        gate.name
+        for gate in read_yaml(content_folder("baselines") / "reference" / "demo.yaml", GateFile).gates
+    ]
     assert len(names) == 9

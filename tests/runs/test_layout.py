@@ -6,8 +6,8 @@ from harness.runs.layout import Layout, VariantLayout, is_unfinished, run_folder
 
 def paths_of(layout: Layout | VariantLayout) -> set[Path]:
     """Return every path that a layout names without further words."""
-    properties = [name for name, value in vars(type(layout)).items() if isinstance(value, property)]
-    return {getattr(layout, name) for name in properties}
+    values = [getattr(layout, name) for name in vars(type(layout)) if name != "folder"]
+    return {value for value in values if isinstance(value, Path)}
 
 
 def test_every_file_that_a_run_leaves_is_named_by_the_layout(small_run):

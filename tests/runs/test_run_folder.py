@@ -110,5 +110,5 @@ def test_a_file_is_refused(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "3", "[]", "{}", '{"stages": []}'])
 def test_a_run_file_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(BadInputError, match=r"run\.json is not"):
+    with pytest.raises(BadInputError, match=r"run\.json: not (valid JSON|the run\.json of a run)"):
         RunFolder(tmp_path)

@@ -210,7 +210,7 @@ def test_what_a_newer_version_added_is_passed_over(document, tmp_path):
 
 def test_what_a_newer_version_left_out_is_named_with_its_version(document, tmp_path):
     newer = {name: value for name, value in document.items() if name != "judge"} | {"schema_version": 3}
-    with pytest.raises(BadInputError, match=r"judge: missing \(schema_version 3, this version writes 2\)"):
+    with pytest.raises(BadInputError, match=r"\(schema_version 3, this version writes 2\): judge: missing"):
         read_summary(put(tmp_path, json.dumps(newer)))
 
 
