@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.base.errors import BadInputError
 from harness.base.fingerprint import fingerprint
-from harness.data.task import asked_task
+from harness.data.task import AskedTask
 from harness.runs.run import Run
 
 
@@ -60,18 +60,18 @@ def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
     versions = {task.name: str(task.version) for task in run.record.tasks}
     found: dict[str, Protocol] = {}
     for task in summary.tasks():
-        asked = asked_task(task)
-        split = splits.tasks[asked]
+        asked = AskedTask.read(task)
+        split = splits.tasks[asked.name]
         longest = summary.decoding.get("max_new_tokens")
         decoding = {
             "strategy": summary.decoding.get("strategy"),
             "max_new_tokens": longest.get(task) if isinstance(longest, dict) else longest,
             "chat_template_kwargs": summary.decoding.get("chat_template_kwargs"),
         }
-        if asked != task:
+        if asked.forced:
             decoding["opening"] = summary.decoding.get("opening")
         found[task] = Protocol(
-            versions[asked],
+            versions[asked.name],
             fingerprint([split.fingerprint, sorted(split.ids["test"])])[:12],
             json.dumps(decoding, sort_keys=True),
             summary.judge,
