@@ -39,12 +39,13 @@ from trials import (
 )
 
 from harness.checkpoints.delta import ExpertDelta
-from harness.data.task import FORCED
+from harness.data.task import AskedTask
 from harness.interventions.base import Prepared
 from harness.models.load import LoadedModel, quiet_transformers
-from harness.pipeline.evaluating import measure_capability
+from harness.pipeline.measure import measure_capability
 from harness.pipeline.plan import Plan
 from harness.pipeline.session import Session
+from harness.runs.run import Run
 from harness.training.bank import ExpertBank
 from harness.training.examples import Example, collate, make_examples
 from harness.training.objectives import Reading, kl_to_frozen
@@ -186,7 +187,7 @@ class Bench:
         row = Measured(BASE, self.seed)
         fill(row, answered(session))
         self._answers[split] = own_answers(session)
-        row.capability = capability(measure_capability(session, Prepared(session.plan.variants[0])))
+        row.capability = capability(session, Prepared(session.plan.variants[0]))
         return row
 
     def session(self, plan: Plan) -> Session:
@@ -202,7 +203,7 @@ class Bench:
         with tried.active():
             fill(row, answered(tried.session))
             if not briefly:
-                row.capability = capability(measure_capability(tried.session, tried.made))
+                row.capability = capability(tried.session, tried.made)
         if not briefly:
             row.kl = self.kl(tried, split)
         return row
@@ -256,9 +257,11 @@ def fill(row: Measured, found: Sequence[Answered]) -> None:
         (row.refusal if each.kind == "harmful" else row.false_refusal)[each.task] = each.rate.value
 
 
-def capability(measured: dict) -> dict[str, float | None]:
+def capability(session: Session, made: Prepared) -> dict[str, float | None]:
     """Return each capability task's figure."""
-    return {task: result["value"] for task, result in measured.items()}
+    measure_capability(session, made)
+    measured = Run(session.folder.path).capability(made.name)
+    return {task: result.value for task, result in measured.items()}
 
 
 def where(arguments: argparse.Namespace, split: str) -> str:
@@ -276,7 +279,7 @@ def table(rows: Sequence[Measured]) -> str:
     for row in rows:
         groups.setdefault(row.recipe, []).append(row)
     first = rows[0]
-    harmful = sorted(first.refusal, key=lambda task: (task.endswith(FORCED), task))
+    harmful = sorted(first.refusal, key=lambda task: (AskedTask.read(task).forced, task))
     head = ["objectives", *harmful, *first.false_refusal, *first.capability, "KL to base", "tuned"]
     lines = [head, ["---"] * len(head)]
     for recipe, group in groups.items():

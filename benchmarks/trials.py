@@ -24,12 +24,12 @@ from harness.judges.base import Verdict, judge_all
 from harness.metrics.rates import refusal_rate
 from harness.models.load import LoadedModel
 from harness.pipeline import pipeline
-from harness.pipeline.answering import capture_routing
+from harness.pipeline.capture import capture_routing
 from harness.pipeline.conversations import training_conversations
 from harness.pipeline.plan import Plan, make_plan
-from harness.pipeline.selecting import select
+from harness.pipeline.select import select
 from harness.pipeline.session import Session
-from harness.pipeline.training import train, trained
+from harness.pipeline.train import train, trained
 
 HELD_OUT = 0.25
 
@@ -114,7 +114,7 @@ def trial(session: Session) -> Trial:
     train(session, made, conversations)
     made = trained(session, made, conversations)
     seconds = time.perf_counter() - started
-    log = read_jsonl(session.folder.variant(made.name) / "train.jsonl")
+    log = read_jsonl(session.folder.layout.variant(made.name).training)
     return Trial(session, made, log, len(conversations), seconds)
 
 

@@ -20,12 +20,13 @@ from harness.base.files import write_json, write_jsonl
 from harness.capability.results import CapabilityResult
 from harness.config import RunConfig
 from harness.data.refusals import refusal_phrasings
+from harness.data.task import AskedTask
 from harness.interventions.base import INTERVENTIONS, Intervention, Variant
 from harness.judges.base import JUDGES, Verdict, judge_all
 from harness.judges.card import Card, Measured, Partial, write_card
 from harness.metrics.judged import Confusion
 from harness.metrics.rates import wilson
-from harness.pipeline.judging import judge_record, judge_with_others
+from harness.pipeline.judge import judge_record, judge_with_others
 from harness.report.write import write_measured
 from harness.runs.run_folder import RunFolder
 
@@ -448,7 +449,7 @@ def _record(made: Synthetic) -> dict[str, Any]:
         },
         "asked": {
             task: {
-                "kind": made.tasks[task.partition("@")[0]].kind,
+                "kind": made.tasks[AskedTask.read(task).name].kind,
                 "max_new_tokens": 48,
                 "opening": config.evaluation.opening if "@" in task else "",
             }
@@ -524,7 +525,7 @@ def _write_variant(folder: Path, made: Synthetic, variant: Made) -> None:
     if variant.skipped is not None:
         return
     for task, pattern in variant.answers.items():
-        asked = made.tasks[task.partition("@")[0]].prompts
+        asked = made.tasks[AskedTask.read(task).name].prompts
         rows = [
             {
                 "id": id,

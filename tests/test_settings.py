@@ -13,7 +13,7 @@ from harness.base.settings import Decides
 from harness.config import RunConfig, make_config, setting_names
 from harness.engines.base import ENGINES
 from harness.interventions.base import Prepared
-from harness.pipeline import evaluating, selecting, training
+from harness.pipeline import measure, select, train
 from harness.pipeline.plan import make_plan
 from harness.pipeline.session import Session
 from harness.runs.run_folder import RunFolder
@@ -129,9 +129,9 @@ def keys(plan, folder, config: RunConfig) -> dict[str, str]:
     made = Prepared(plan.intervention)
     return {
         "answers": fingerprint(session.world),
-        "table": selecting._expert_table.fingerprint(session),
-        "training": training.train.fingerprint(session, made, []),
-        "capability": evaluating._capability.fingerprint(session, made),
+        "table": select._expert_table.fingerprint(session),
+        "training": train.train.fingerprint(session, made, []),
+        "capability": measure._capability.fingerprint(session, made),
     }
 
 

@@ -78,7 +78,7 @@ def _is_finished(run: Path | None) -> TypeGuard[Path]:
 
 
 def _add_judge(run: Path, judge: str, as_json: bool) -> int:
-    from harness.pipeline.judging import judge_again
+    from harness.pipeline.judge import judge_again
 
     _show_summary(judge_again(run, judge), run, as_json)
     return 0
@@ -99,7 +99,7 @@ def _go(
     from harness.pipeline.plan import make_plan
 
     quiet_transformers()
-    # A single step goes on with the settings of the run folder that it is pointed at.
+    # A single step resumes with the settings of the run folder that it is pointed at.
     kept = pipeline.kept_config(output) if command != "run" and output is not None else None
     config = make_config(flags, config_file, assignments, kept)
     target = output or pipeline.default_output(config)
@@ -107,7 +107,7 @@ def _go(
     if dry_run:
         _show_dry_run(plan, target, as_json)
         return 0
-    session = pipeline.start(plan, target, goes_on=command not in ("run", "capture"))
+    session = pipeline.start(plan, target, resume=command not in ("run", "capture"))
     summary = pipeline.run(session, until="evaluate" if command == "run" else command)
     if summary is None:
         typer.echo(json.dumps({"run": str(target)}) if as_json else f"{command}: done, see {target}")
@@ -129,8 +129,8 @@ def _show_summary(summary: Summary, target: Path, as_json: bool) -> None:
 def _show_dry_run(plan: Any, target: Path, as_json: bool) -> None:
     from harness.pipeline.estimate import estimate, print_estimate
 
-    found = estimate(plan, target)
+    estimates = estimate(plan, target)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(estimates))
     else:
-        print_estimate(found)
+        print_estimate(estimates)

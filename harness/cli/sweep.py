@@ -142,9 +142,7 @@ def _status(file: Path, output: Path | None, as_json: bool) -> int:
 def _dry_run(plan: Sweep, output: Path, as_json: bool) -> int:
     groups = len({cell.group for cell in plan.cells})
     if as_json:
-        runs = [
-            {"name": cell.name, "labels": dict(cell.labels), "config": cell.settings} for cell in plan.cells
-        ]
+        runs = [cell.record() for cell in plan.cells]
         typer.echo(
             json.dumps({"sweep": str(output), "runs": runs, "merged": plan.merged, "base_models": groups})
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -18,13 +18,25 @@ Role = Literal["identify", "train", "test"]
 ROLES: tuple[Role, ...] = ("identify", "train", "test")
 
 
-# A harmful task's test prompts with the beginning of a compliant answer given are a task of their own, TASK@forced.
-FORCED = "@forced"
+class AskedTask(NamedTuple):
+    """A task as a run asks it: as it is, or with the beginning of a compliant answer given (a forced start).
+
+    Forced starts are a task of their own, with files and figures named TASK@forced.
+    """
+
+    name: str
+    forced: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}{_FORCED}" if self.forced else self.name
+
+    @classmethod
+    def read(cls, name: str) -> AskedTask:
+        """Return the task that a file or a figure names."""
+        return cls(name.removesuffix(_FORCED), name.endswith(_FORCED))
 
 
-def asked_task(name: str) -> str:
-    """Return the task whose prompts a task of a run asks."""
-    return name.removesuffix(FORCED)
+_FORCED = "@forced"
 
 
 def _relative(path: str) -> str:

@@ -1,1 +1,1 @@
-"""What turns a model into a variant."""
+"""Interventions: each turns a model into a variant."""

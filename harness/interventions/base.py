@@ -1,4 +1,4 @@
-"""What an intervention is, and a variant that is made by one.
+"""Interventions, and the variants that they make.
 
 An intervention turns the model into a variant; a baseline is an intervention that another is compared with. A kind is
 one class in one file, registered by name; a variant is one YAML file with the kind's name and the kind's own fields.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.experts.select import ExpertSelection
     from harness.models.moe import MoEModel
 
-# What a specification says for people alone.
+# The fields of a specification that are for people alone.
 _FOR_PEOPLE = {"name", "description", "citation"}
 
 
@@ -33,7 +33,7 @@ class Intervention(BaseModel, ABC):
     A kind adds its own fields as pydantic fields and says what the pipeline has to make for it.
 
     Attributes:
-        needs: what has to be made before the variant can answer: nothing, a choice of experts, or their training too.
+        needs: the work before the variant can answer: nothing, a choice of experts, or their training too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -132,13 +132,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A variant with what was made for it.
+    """A variant with the selection and delta that were made for it.
 
     Attributes:
         variant: which variant.
         selection: the experts that it acts on.
         delta: the trained experts.
-        training: fingerprint of the training that they are from.
+        training: fingerprint of their training.
     """
 
     variant: Variant
@@ -163,7 +163,7 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with everything that is done to the model or told to it."""
+        """Changes with everything that the variant does to the model or to its prompts."""
         experts = None if self.selection is None else sorted(self.selection.experts)
         return fingerprint([self.intervention.fingerprint(), self.variant.draw, experts, self.training])
 

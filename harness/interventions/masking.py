@@ -46,7 +46,7 @@ def why_not_steerable(moe: MoEModel, selection: ExpertSelection) -> str | None:
     for index, experts in selection.by_layer().items():
         layer = moe.layer(index)
         if layer.router is None:
-            return f"layer {index} has no router with one row an expert"
+            return f"layer {index} has no router with one row per expert"
         left = layer.n_experts - len(experts)
         if left < moe.experts_per_token:
             return f"layer {index} would keep {left} experts, fewer than the {moe.experts_per_token} a token needs"

@@ -14,7 +14,7 @@ BASE = "base"
 
 
 def list_variants(include: Sequence[Path] = ()) -> dict[str, Intervention]:
-    """Return all specifications by name; a file of `include` stands in for ours of the same name.
+    """Return all specifications by name; a file of `include` replaces ours of the same name.
 
     Raises:
         BadInputError: as `read_variant`.

@@ -5,8 +5,7 @@ Source of the idea: SteerMoE (arXiv:2509.09660), which masks or boosts router lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from harness.base.errors import HarnessError
@@ -27,15 +26,13 @@ class Steer(ExpertIntervention):
 
         return None if experts is None else why_not_steerable(outline, experts)
 
-    @contextmanager
-    def in_memory(self, moe: MoEModel, made: Prepared) -> Iterator[None]:
+    def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
         """Mask the experts inside the block."""
         from harness.interventions.masking import steered
 
         if made.selection is None:
             raise HarnessError(f"variant '{made.name}' has no selection to steer by")
-        with steered(moe, made.selection):
-            yield
+        return steered(moe, made.selection)
 
     def served(self, made: Prepared) -> Served:
         """Serve the base model with the experts masked."""

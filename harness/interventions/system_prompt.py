@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
-from harness.interventions.base import Intervention, Prepared, Served
-
-if TYPE_CHECKING:
-    from harness.models.moe import MoEModel
+from harness.interventions.none import NoIntervention
 
 
-class SystemPrompt(Intervention):
-    """The base model under a system prompt."""
+class SystemPrompt(NoIntervention):
+    """The base model under a system prompt, which the engine is given."""
 
     system_prompt: str = Field(min_length=1)
     """The text."""
@@ -22,11 +16,3 @@ class SystemPrompt(Intervention):
     def system_message(self) -> str:
         """Return the text."""
         return self.system_prompt
-
-    def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
-        """Leave the model as it is: the engine is given the text."""
-        return nullcontext()
-
-    def served(self, made: Prepared) -> Served:
-        """Serve the base model: the engine is given the text."""
-        return Served()

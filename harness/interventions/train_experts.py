@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from harness.base.errors import HarnessError
@@ -19,15 +18,13 @@ class TrainExperts(ExpertIntervention):
 
     needs: ClassVar[Literal["nothing", "experts", "training"]] = "training"
 
-    @contextmanager
-    def in_memory(self, moe: MoEModel, made: Prepared) -> Iterator[None]:
+    def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
         """Put the trained values into the model inside the block."""
         from harness.checkpoints.delta import applied
 
         if made.delta is None:
             raise HarnessError(f"variant '{made.name}' was not trained")
-        with applied(moe, made.delta):
-            yield
+        return applied(moe, made.delta)
 
     def served(self, made: Prepared) -> Served:
         """Serve a checkpoint with the trained values merged into it."""

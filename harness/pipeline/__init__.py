@@ -1,1 +1,1 @@
-"""The main job: stages, resume and summary."""
+"""A run, one file per step: plan, capture, select, train, answer, judge, measure; `pipeline` is the main path."""

@@ -11,7 +11,7 @@ from harness.base.errors import BadInputError
 from harness.base.files import write_json, write_jsonl
 from harness.data.refusals import refusal_phrasings, refusals_for
 from harness.judges.base import judge_all
-from harness.pipeline.answering import own_answers
+from harness.pipeline.answer import own_answers
 
 if TYPE_CHECKING:
     from harness.data.task import Kind
@@ -41,58 +41,46 @@ def training_conversations(session: Session) -> Rows:
         rows = rows + _retained(session, len(harmful))
     if "continue" in aims or "prefer" in aims:
         rows = rows + _beside_compliance(session, harmful, aims)
-    folder = session.folder.path / "training"
-    write_jsonl(folder / "examples.jsonl", rows)
+    write_jsonl(session.folder.layout.examples, rows)
     phrasings = {"trained": refusal_phrasings(), "held_out": refusal_phrasings(held_out=True)}
-    write_json(folder / "phrasings.json", phrasings)
+    write_json(session.folder.layout.phrasings, phrasings)
     return rows
 
 
 def refusals(session: Session) -> Rows:
     """Return the harmful train prompts, each with the refusal that it is to get."""
     return [
-        {
-            "task": task,
-            "id": prompt.id,
-            "prompt": prompt.text,
-            "answer": refusal,
-            "finished": True,
-            "aim": "refuse",
-        }
+        _row("refuse", task, prompt.id, prompt.text, refusal, finished=True)
         for task, prompts in session.plan.train_prompts("harmful").items()
         for prompt, refusal in zip(prompts, refusals_for(prompts, session.config.seed), strict=True)
     ]
 
 
+def _row(aim: Aim, task: str, id: str, prompt: str, answer: str, *, finished: bool) -> dict[str, Any]:
+    return {"task": task, "id": id, "prompt": prompt, "answer": answer, "finished": finished, "aim": aim}
+
+
 def _retained(session: Session, harmful: int) -> Rows:
     """Return benign train prompts with the base model's own answers."""
-    retained = {
-        task: [
-            {
-                "task": task,
-                "id": row["id"],
-                "prompt": row["prompt"],
-                "answer": row["response"],
-                "finished": row["finish_reason"] == "stop",
-                "aim": "retain",
-            }
-            for row in rows
-        ]
-        for task, rows in _complied(session, "benign").items()
-    }
+    complied = _complied(session, "benign")
     quota = round(session.config.training.retain_per_refusal * harmful)
-    shares = even_shares(quota, {task: len(rows) for task, rows in retained.items()})
-    return [row for task, share in shares.items() for row in retained[task][:share]]
+    shares = even_shares(quota, {task: len(rows) for task, rows in complied.items()})
+    return [
+        _row("retain", task, row["id"], row["prompt"], row["response"], finished=_is_finished(row))
+        for task, share in shares.items()
+        for row in complied[task][:share]
+    ]
+
+
+def _is_finished(row: Mapping[str, Any]) -> bool:
+    return bool(row["finish_reason"] == "stop")
 
 
 def _beside_compliance(session: Session, harmful: Rows, aims: Sequence[Aim]) -> Rows:
     """Return refusals beside what the base model says instead: in place of its answer, and after its beginning."""
-    complied = {
-        (task, row["id"]): row for task, rows in _complied(session, "harmful").items() for row in rows
-    }
-    pairs = [
-        (row, complied[row["task"], row["id"]]) for row in harmful if (row["task"], row["id"]) in complied
-    ]
+    complied = _complied(session, "harmful")
+    answers = {(task, row["id"]): row for task, rows in complied.items() for row in rows}
+    pairs = [(row, own) for row in harmful if (own := answers.get((row["task"], row["id"])))]
     if not pairs:
         raise BadInputError(
             "the base model refuses every harmful train prompt: leave the objectives prefer and refuse_continued "
@@ -101,27 +89,13 @@ def _beside_compliance(session: Session, harmful: Rows, aims: Sequence[Aim]) -> 
     rows: Rows = []
     if "continue" in aims:
         fewest, most = session.config.training.opening_tokens
-        rows += [
-            row
-            | {
-                "aim": "continue",
-                "own": own["response"],
-                "opening_tokens": random.Random(f"{session.config.seed} opening {row['id']}").randint(
-                    fewest, most
-                ),
-            }
-            for row, own in pairs
-        ]
+        for row, own in pairs:
+            tokens = random.Random(f"{session.config.seed} opening {row['id']}").randint(fewest, most)
+            rows.append(row | {"aim": "continue", "own": own["response"], "opening_tokens": tokens})
     if "prefer" in aims:
-        rows += [
-            row
-            | {
-                "aim": "prefer",
-                "rejected": own["response"],
-                "rejected_finished": own["finish_reason"] == "stop",
-            }
-            for row, own in pairs
-        ]
+        for row, own in pairs:
+            rejected = {"rejected": own["response"], "rejected_finished": _is_finished(own)}
+            rows.append(row | {"aim": "prefer"} | rejected)
     return rows
 
 
@@ -146,7 +120,7 @@ def even_shares(quota: int, available: Mapping[str, int]) -> dict[str, int]:
     return {task: shares[task] for task in available}
 
 
-def to_examples(session: Session, conversations: Sequence[Mapping[str, Any]]) -> list[Example]:
+def to_examples(session: Session, conversations: Rows) -> list[Example]:
     """Tokenise conversations, aim by aim."""
     from harness.training.examples import AIMS
 
@@ -157,18 +131,21 @@ def to_examples(session: Session, conversations: Sequence[Mapping[str, Any]]) ->
     ]
 
 
-def _examples(session: Session, rows: Sequence[Mapping[str, Any]], aim: Aim) -> list[Example]:
+def _examples(session: Session, rows: Rows, aim: Aim) -> list[Example]:
     from harness.training.examples import make_examples
 
-    chat, end = session.engine.chat, session.loaded.end_of_turn
-    prompts, answers = [row["prompt"] for row in rows], [row["answer"] for row in rows]
-    openings = [_opening(session, row) for row in rows] if aim == "continue" else None
-    examples = make_examples(chat, prompts, answers, [row["finished"] for row in rows], end, aim, openings)
-    if aim != "prefer":
-        return examples
-    own, finished = [row["rejected"] for row in rows], [row["rejected_finished"] for row in rows]
-    rejected = make_examples(chat, prompts, own, finished, end, aim)
-    return [replace(a, rejected=b.answer) for a, b in zip(examples, rejected, strict=True)]
+    def examples(answer: str, finished: str, openings: list[str] | None = None) -> list[Example]:
+        answers, ends = [row[answer] for row in rows], [row[finished] for row in rows]
+        chat, end = session.engine.chat, session.loaded.end_of_turn
+        return make_examples(chat, [row["prompt"] for row in rows], answers, ends, end, aim, openings)
+
+    if aim == "continue":
+        return examples("answer", "finished", [_opening(session, row) for row in rows])
+    learnt = examples("answer", "finished")
+    if aim == "prefer":
+        rejected = examples("rejected", "rejected_finished")
+        return [replace(a, rejected=b.answer) for a, b in zip(learnt, rejected, strict=True)]
+    return learnt
 
 
 def _opening(session: Session, row: Mapping[str, Any]) -> str:

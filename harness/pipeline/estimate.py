@@ -1,4 +1,4 @@
-"""What a run will take: the dry run."""
+"""The dry run: what a run would do, and its memory, disk and tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.data.task import ROLES
+from harness.models.load import pick_device
 from harness.pipeline.memory import (
     BYTES_PER_TRAINED,
     available_bytes,
@@ -15,7 +17,7 @@ from harness.pipeline.memory import (
 )
 
 if TYPE_CHECKING:
-    from harness.data.task import Role
+    from harness.data.task import Kind, Role
     from harness.interventions.base import Variant
     from harness.pipeline.plan import Plan
     from harness.training.examples import Aim
@@ -27,10 +29,11 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
     Generated tokens are upper bounds (every answer as long as allowed); memory counts weights and training
     state, not activations.
     """
-    device = _device(plan)
+    device = str(pick_device(plan.config.device))
     weights, available = model_bytes(plan.outline, plan.config.dtype), available_bytes(device)
     variants = [_variant(plan, variant, weights, available) for variant in plan.variants]
-    largest = max(row["trained_parameters"] for row in variants)
+    possible = [row for row in variants if not row["skipped"]]
+    splits = plan.splits.prompts
     return {
         "model": {
             "name": plan.ref.name,
@@ -41,19 +44,14 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         },
         "device": device,
         "output": str(output),
-        "tasks": {
-            task: {
-                role: len(plan.splits.prompts[task].get(role, [])) for role in ("identify", "train", "test")
-            }
-            for task in plan.splits.prompts
-        },
+        "tasks": {task: {role: len(roles.get(role, [])) for role in ROLES} for task, roles in splits.items()},
         "capability": plan.config.capability.tasks,
         "variants": variants,
         "training_examples": _examples(plan),
-        "generated_tokens_at_most": _tokens(plan, [row for row in variants if not row["skipped"]]),
-        "memory_bytes": weights + max(largest, 0) * BYTES_PER_TRAINED,
+        "generated_tokens_at_most": _tokens(plan, len(possible)),
+        "memory_bytes": weights + max(row["trained_parameters"] for row in variants) * BYTES_PER_TRAINED,
         "memory_available_bytes": available,
-        "disk_bytes": _disk(plan, variants),
+        "disk_bytes": _disk(plan, [row["trained_parameters"] for row in possible]),
         "disk_free_bytes": shutil.disk_usage(_existing(output)).free,
     }
 
@@ -71,12 +69,6 @@ def _aims(plan: Plan) -> list[Aim]:
     return aims_of(plan.config.training.objectives) if plan.trains else []
 
 
-def _device(plan: Plan) -> str:
-    from harness.models.load import pick_device
-
-    return str(pick_device(plan.config.device))
-
-
 def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict[str, Any]:
     experts = plan.outline.all_experts()
     if variant.spec.uses_selection:
@@ -91,28 +83,23 @@ def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict
     }
 
 
-def _tokens(plan: Plan, variants: list[dict[str, Any]]) -> int:
-    def of(role: Role, kind: str | None = None) -> int:
-        return sum(
-            len(prompts) * plan.max_new_tokens(task) for task, prompts in plan.prompts(role, kind).items()
-        )
+def _tokens(plan: Plan, variants: int) -> int:
+    def of(role: Role, kind: Kind | None = None) -> int:
+        prompts = plan.prompts(role, kind)
+        return sum(len(prompts[task]) * plan.max_new_tokens(task) for task in prompts)
 
     aims = _aims(plan)
     once = of("identify") if plan.selects else 0
     once += of("train", "benign") if "retain" in aims else 0
     once += of("train", "harmful") if {"continue", "prefer"} & set(aims) else 0
-    return once + of("test") * len(variants)
+    return once + of("test") * variants
 
 
-def _disk(plan: Plan, variants: list[dict[str, Any]]) -> int:
+def _disk(plan: Plan, trained: list[int]) -> int:
     """Deltas, and the merged checkpoints: one at a time, or all of them with save_model."""
-    checkpoint = model_bytes(plan.outline, "auto")
-    trained = [
-        row["trained_parameters"] for row in variants if row["trained_parameters"] and not row["skipped"]
-    ]
-    checkpoints = len(trained) if plan.config.save_model else min(1, len(trained))
-    total: int = 2 * sum(trained) + checkpoints * checkpoint
-    return total
+    deltas = [parameters for parameters in trained if parameters]
+    checkpoints = len(deltas) if plan.config.save_model else min(1, len(deltas))
+    return 2 * sum(deltas) + checkpoints * model_bytes(plan.outline, "auto")
 
 
 def _existing(path: Path) -> Path:
@@ -120,39 +107,40 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-def print_estimate(found: dict[str, Any]) -> None:
+def print_estimate(estimates: dict[str, Any]) -> None:
     """Print a dry run for people."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
-    model = found["model"]
+    model = estimates["model"]
     console.print(
         f"[bold]{escape(model['name'])}[/]: {model['parameters'] / 1e6:,.1f} million parameters, "
         f"{model['moe_layers']} MoE layers of {model['experts_per_layer']} experts, "
-        f"{model['experts_per_token']} per token, on {found['device']}"
+        f"{model['experts_per_token']} per token, on {estimates['device']}"
     )
-    tasks = Table("task", *(("identify", "train", "test")), title="prompts", title_justify="left")
-    for task, sizes in found["tasks"].items():
+    tasks = Table("task", *ROLES, title="prompts", title_justify="left")
+    for task, sizes in estimates["tasks"].items():
         tasks.add_row(escape(task), *(str(n) for n in sizes.values()))
     console.print(tasks)
     variants = Table("variant", "how", "trained parameters", "note", title="variants", title_justify="left")
-    for row in found["variants"]:
+    for row in estimates["variants"]:
         note = f"skipped: {row['skipped']}" if row["skipped"] else ""
         trained = f"{row['trained_parameters']:,}" if row["trained_parameters"] else "-"
         variants.add_row(escape(row["name"]), row["intervention"], trained, escape(note))
     console.print(variants)
-    examples = found["training_examples"]
-    console.print(f"capability: {escape(', '.join(found['capability']) or 'none')}")
-    counted = ", ".join(f"{number} to {aim}" for aim, number in examples.items())
-    console.print(f"training examples: at most {counted or 'none'}")
-    console.print(f"generated tokens: at most {found['generated_tokens_at_most']:,}")
+    examples = ", ".join(f"{number} to {aim}" for aim, number in estimates["training_examples"].items())
+    sizes = {name: _size(value) for name, value in estimates.items() if name.endswith("_bytes")}
     console.print(
-        f"memory: about {_size(found['memory_bytes'])} of {_size(found['memory_available_bytes'])}, activations apart"
+        f"capability: {escape(', '.join(estimates['capability']) or 'none')}",
+        f"training examples: at most {examples or 'none'}",
+        f"generated tokens: at most {estimates['generated_tokens_at_most']:,}",
+        f"memory: about {sizes['memory_bytes']} of {sizes['memory_available_bytes']}, activations apart",
+        f"disk: about {sizes['disk_bytes']} of {sizes['disk_free_bytes']} free",
+        f"output: {escape(estimates['output'])}",
+        sep="\n",
     )
-    console.print(f"disk: about {_size(found['disk_bytes'])} of {_size(found['disk_free_bytes'])} free")
-    console.print(f"output: {escape(found['output'])}")
 
 
 def _size(n: int) -> str:

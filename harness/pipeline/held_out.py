@@ -10,18 +10,20 @@ from harness.pipeline.conversations import even_shares
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt
-    from harness.data.task import Kind
     from harness.pipeline.session import Session
     from harness.training.bank import ExpertBank
     from harness.training.stopping import Evaluate, Look
 
 
-def held_out_prompts(session: Session, kind: Kind) -> dict[str, list[Prompt]]:
-    """Return the held-out prompts that are asked at each look, shared evenly between tasks."""
-    held_out = session.plan.held_out_prompts(kind)
+def held_out_prompts(session: Session) -> dict[str, list[Prompt]]:
+    """Return the held-out prompts that are asked at each look, shared evenly between the tasks of each kind."""
     most = session.config.training.early_stopping.prompts
-    shares = even_shares(most, {task: len(prompts) for task, prompts in held_out.items()})
-    return {task: prompts[: shares[task]] for task, prompts in held_out.items() if shares[task]}
+    asked: dict[str, list[Prompt]] = {}
+    for kind in ("harmful", "benign"):
+        held_out = session.plan.held_out_prompts(kind)
+        shares = even_shares(most, {task: len(prompts) for task, prompts in held_out.items()})
+        asked |= {task: prompts[: shares[task]] for task, prompts in held_out.items() if shares[task]}
+    return asked
 
 
 def looks(session: Session, bank: ExpertBank) -> Evaluate:
@@ -34,32 +36,21 @@ def looks(session: Session, bank: ExpertBank) -> Evaluate:
     from harness.training.bank import delta_of
     from harness.training.stopping import Look
 
-    harmful, benign = held_out_prompts(session, "harmful"), held_out_prompts(session, "benign")
+    plan, loaded, generation = session.plan, session.loaded, session.config.generation
+    # The bank's values are in this process's model, whichever engine answers for finished variants.
+    engine = TransformersEngine(loaded, generation.batch_size, generation.chat_template_kwargs)
 
     def evaluate() -> Look:
-        delta = delta_of(bank, session.model_key, session.loaded.checkpoint_dtype)
-        with applied(session.loaded.moe, delta):
-            complied = _labels(session, benign)
-            return Look(
-                refusal=_share(_labels(session, harmful), "refusal"),
-                false_refusal=1.0 - _share(complied, "compliance") if complied else None,
-            )
+        labels: dict[str, list[str | None]] = {"harmful": [], "benign": []}
+        with applied(loaded.moe, delta_of(bank, session.model.fingerprint, loaded.checkpoint_dtype)):
+            for task, prompts in held_out_prompts(session).items():
+                results = engine.generate(engine.batches(prompts), plan.max_new_tokens(task))
+                rows = [response.row() for result in results for response in result.responses]
+                labels[plan.kind(task)] += [verdict.label for verdict in judge_all(plan.judge, rows)]
+        harmful, benign = labels["harmful"], labels["benign"]
+        return Look(
+            refusal=harmful.count("refusal") / len(harmful),
+            false_refusal=1.0 - benign.count("compliance") / len(benign) if benign else None,
+        )
 
     return evaluate
-
-
-def _labels(session: Session, asked: dict[str, list[Prompt]]) -> list[str | None]:
-    # The bank's values are in this process's model, whichever engine answers for finished variants.
-    generation = session.config.generation
-    engine = TransformersEngine(session.loaded, generation.batch_size, generation.chat_template_kwargs)
-    labels: list[str | None] = []
-    for task, prompts in asked.items():
-        batches = engine.batches(prompts)
-        answered = engine.generate(batches, session.plan.max_new_tokens(task))
-        rows = [response.row() for result in answered for response in result.responses]
-        labels += [verdict.label for verdict in judge_all(session.plan.judge, rows)]
-    return labels
-
-
-def _share(labels: list[str | None], label: str) -> float:
-    return labels.count(label) / len(labels)

@@ -1,4 +1,4 @@
-"""The main job: capture, select, train, evaluate, prove, judge, measure, report.
+"""The main path of a run: plan, capture, select, train, answer, judge, measure, report.
 
 Each step is skipped where an earlier run in the same folder finished it with the same inputs.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,25 +17,25 @@ from harness.base.files import write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.config import RunConfig
-from harness.judges.base import JUDGES, Judge, judge_record
+from harness.judges.base import JUDGES, judge_record
 from harness.models.decoding import in_words, set_aside
-from harness.pipeline.answering import answer, capture_routing
-from harness.pipeline.colouring import write_token_shares
+from harness.pipeline.answer import answer
+from harness.pipeline.capture import capture_routing
 from harness.pipeline.conversations import training_conversations
-from harness.pipeline.drifting import measure_drift
-from harness.pipeline.evaluating import is_evaluated, judge_answers, measure_capability
-from harness.pipeline.judging import MORE_JUDGES, judge_with_others
+from harness.pipeline.judge import MORE_JUDGES, judge_answers, judge_with_others
+from harness.pipeline.measure import is_evaluated, measure_capability, measure_drift
 from harness.pipeline.memory import available_bytes, model_bytes, parameters_of, why_not_trainable
 from harness.pipeline.plan import Plan
-from harness.pipeline.selecting import select
+from harness.pipeline.select import select
 from harness.pipeline.session import Session, package_versions
-from harness.pipeline.training import prove_frozen, train, trained
+from harness.pipeline.token_shares import write_token_shares
+from harness.pipeline.train import prove_frozen, train, trained
 from harness.report.write import write_measured
 from harness.runs.run_folder import RunFolder
 from harness.runs.summary import Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from harness.interventions.base import Prepared
 
@@ -51,13 +51,13 @@ def kept_config(output: Path) -> dict[str, Any] | None:
     return RunFolder(output).state.get("config")
 
 
-def start(plan: Plan, output: Path, goes_on: bool = False) -> Session:
+def start(plan: Plan, output: Path, resume: bool = False) -> Session:
     """Open the run's folder and write down what is going to happen.
 
     Args:
         plan: what to do.
         output: the run folder.
-        goes_on: this is a later step of the run that the folder holds, rather than a whole run, which may make it anew.
+        resume: continue the run that the folder holds with a later step; a whole run may make it anew.
 
     Raises:
         BadInputError: the folder holds something else, or a later step finds another model's run.
@@ -65,39 +65,48 @@ def start(plan: Plan, output: Path, goes_on: bool = False) -> Session:
     folder = RunFolder(output)
     session = Session(plan, folder)
     # This reads the checkpoint, which may be unusable: nothing is written before it.
-    model_key = session.model_key
-    aside = set_aside(plan.ref.path)
-    if aside:
+    model_key, kept = session.model.fingerprint, folder.state.get("model")
+    if aside := set_aside(plan.ref.path):
         say(f"generation settings of the checkpoint that are set aside: {in_words(aside)}")
-    if goes_on:
-        _refuse_another_model(folder, plan.ref.name, model_key)
+    if resume and kept is not None and kept["fingerprint"] != model_key:
+        name = plan.ref.name
+        reason = f"the weights of {name} have changed" if kept["name"] == name else f"not {name}"
+        raise BadInputError(
+            f"{output} is a run of {kept['name']}, {reason}: name another --output, or begin anew with harness run"
+        )
+    now, config = datetime.datetime.now(datetime.UTC), plan.config.model_dump(mode="json")
+    stamp, outline = now.strftime("%Y%m%d-%H%M%S"), plan.outline
+    more_judges = folder.state.get(MORE_JUDGES, [])
+    more = [JUDGES.get(name)() for name in more_judges if name != plan.judge.name]
     folder.describe(
         {
-            "run_id": folder.state.get("run_id") or _new_id(plan),
-            "created": folder.state.get("created")
-            or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "run_id": folder.state.get("run_id") or f"{stamp}-{fingerprint([config, stamp])[:6]}",
+            "created": folder.state.get("created") or now.isoformat(timespec="seconds"),
             "command": shlex.join(["harness", *sys.argv[1:]]),
-            "config": plan.config.model_dump(mode="json"),
+            "config": config,
             "model": {
                 "name": plan.ref.name,
                 "path": str(plan.ref.path),
                 "fingerprint": model_key,
-                **_shape(plan),
+                "moe_layers": len(outline.layers),
+                "experts_per_layer": outline.n_experts,
+                "experts_per_token": outline.experts_per_token,
+                "parameters": sum(parameter.numel() for parameter in outline.model.parameters()),
             },
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
-            "judges": {judge.name: judge_record(judge) for judge in _judges(plan, folder)},
+            "judges": {judge.name: judge_record(judge) for judge in [plan.judge, *more]},
             "variants": {variant.name: variant.record() for variant in plan.variants},
             "seeds": session.seeds(),
             "versions": package_versions(),
             "device": session.device_type,
-            "engine": session.engine_name,
+            "engine": plan.engine.name,
             "asked": plan.asked(),
             "control_tasks": plan.control_tasks(),
             "evaluated": {},
-            MORE_JUDGES: folder.state.get(MORE_JUDGES, []),
+            MORE_JUDGES: more_judges,
         }
     )
-    write_json(output / "splits.json", plan.splits.record())
+    write_json(folder.layout.splits, plan.splits.record())
     return session
 
 
@@ -108,41 +117,33 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
         session: from `start`.
         until: capture, select, train or evaluate; after "evaluate" the summary and the reports are written.
     """
-    plan = session.plan
+    plan, folder = session.plan, session.folder
     if plan.selects or until == "capture":
         capture_routing(session)
-    if until == "capture":
-        _stop(session)
+    variants = [] if until == "capture" else select(session)
+    skipped, conversations = {}, []
+    if until in ("train", "evaluate"):
+        skipped = {made.name: _why_impossible(session, made) for made in variants}
+        conversations = training_conversations(session) if plan.trains else []
+        for made in variants:
+            if made.intervention.needs == "training" and skipped[made.name] is None:
+                train(session, made, conversations)
+    if until != "evaluate":
+        for name, reason in skipped.items():
+            if reason is not None:
+                say(f"skipping {name}: {reason}")
+        folder.write_manifest()
         return None
-    variants = select(session)
-    if until == "select":
-        _stop(session)
-        return None
-    conversations = training_conversations(session) if plan.trains else []
     for made in variants:
-        if _is_trained(session, made):
-            train(session, made, conversations)
-    if until == "train":
-        _stop(session, variants)
-        return None
-    for made in variants:
-        _evaluate(session, made, conversations)
-    return _measure(session, variants)
+        _evaluate(session, made, conversations, skipped[made.name])
+    judge_with_others(folder)
+    selections = {made.name: made.selection for made in variants}
+    write_token_shares(session, selections[plan.intervention.name])
+    return write_measured(folder)
 
 
-def _stop(session: Session, variants: Sequence[Prepared] = ()) -> None:
-    for made in variants:
-        if reason := _why_skipped(session, made):
-            say(f"skipping {made.name}: {reason}")
-    session.folder.write_manifest()
-
-
-def _is_trained(session: Session, made: Prepared) -> bool:
-    return made.intervention.needs == "training" and _why_skipped(session, made) is None
-
-
-def _why_skipped(session: Session, made: Prepared) -> str | None:
-    """Return why a variant cannot be had on this machine, or None."""
+def _why_impossible(session: Session, made: Prepared) -> str | None:
+    """Return why a variant cannot be made on this machine, or None."""
     outline, selection = session.plan.outline, made.selection
     reason = made.intervention.why_impossible(outline, selection)
     if reason is not None or made.intervention.needs != "training" or selection is None:
@@ -154,85 +155,40 @@ def _why_skipped(session: Session, made: Prepared) -> str | None:
     )
 
 
-def _say_skipped(name: str, reason: str | None) -> None:
-    if reason is not None:
-        say(f"skipping {name}: {reason}")
-
-
-def _evaluate(session: Session, made: Prepared, conversations: list[dict[str, Any]]) -> None:
-    """Let a variant answer, and judge its answers."""
-    skipped = _why_skipped(session, made)
-    if skipped is None and _is_trained(session, made):
-        made = trained(session, made, conversations)
-    try:
-        if skipped is None:
-            _answer(session, made)
-    except VariantImpossibleError as error:
-        skipped = str(error)
+def _evaluate(
+    session: Session, made: Prepared, conversations: list[dict[str, Any]], skipped: str | None
+) -> None:
+    """Let a variant answer, judge its answers and measure it, unless it has to be skipped."""
+    if skipped is None:
+        if made.intervention.needs == "training":
+            made = trained(session, made, conversations)
+        try:
+            with _serving(session, made):
+                for task in session.plan.prompts("test"):
+                    answer(session, made, task)
+                measure_capability(session, made)
+        except VariantImpossibleError as error:
+            skipped = str(error)
     if skipped is None:
         judge_answers(session, made)
         measure_drift(session, made)
         if made.delta is not None:
             prove_frozen(session, made)
-    _say_skipped(made.name, skipped)
+    else:
+        say(f"skipping {made.name}: {skipped}")
     session.folder.note_evaluated(made.name, trained=made.delta is not None, skipped=skipped)
 
 
 @contextmanager
 def _serving(session: Session, made: Prepared) -> Iterator[None]:
     """Let the run's engine answer as the variant inside the block; served.json keeps what it says was served."""
-    folder = session.folder.variant(made.name)
-    with session.engine.serving(made, scratch=folder / "served"):
+    files = session.folder.layout.variant(made.name)
+    if is_evaluated(session, made):
+        # It is reported without the model.
+        yield
+        return
+    with session.engine.serving(made, scratch=files.folder / "served"):
         yield
         served = session.engine.record()
         if served is not None:
-            write_json(folder / "served.json", served)
-
-
-def _answer(session: Session, made: Prepared) -> None:
-    with ExitStack() as stack:
-        # A variant that was evaluated before is reported without the model.
-        if not is_evaluated(session, made):
-            stack.enter_context(_serving(session, made))
-        for task in session.plan.prompts("test"):
-            answer(session, made, task)
-        measure_capability(session, made)
-
-
-def _measure(session: Session, variants: Sequence[Prepared]) -> Summary:
-    """Write what was found out: further verdicts, the summary and the reports."""
-    judge_with_others(session.folder)
-    selections = {made.name: made.selection for made in variants}
-    write_token_shares(session, selections.get(session.plan.intervention.name))
-    return write_measured(session.folder)
-
-
-def _shape(plan: Plan) -> dict[str, int]:
-    outline = plan.outline
-    return {
-        "moe_layers": len(outline.layers),
-        "experts_per_layer": outline.n_experts,
-        "experts_per_token": outline.experts_per_token,
-        "parameters": sum(parameter.numel() for parameter in outline.model.parameters()),
-    }
-
-
-def _judges(plan: Plan, folder: RunFolder) -> list[Judge]:
-    """Return the primary judge, then those that were added to the run since."""
-    more = [name for name in folder.state.get(MORE_JUDGES, []) if name != plan.judge.name]
-    return [plan.judge, *(JUDGES.get(name)() for name in more)]
-
-
-def _refuse_another_model(folder: RunFolder, name: str, model_key: str) -> None:
-    kept = folder.state.get("model")
-    if kept is None or kept["fingerprint"] == model_key:
-        return
-    what = f"the weights of {name} have changed" if kept["name"] == name else f"not {name}"
-    raise BadInputError(
-        f"{folder.path} is a run of {kept['name']}, {what}: name another --output, or begin anew with harness run"
-    )
-
-
-def _new_id(plan: Plan) -> str:
-    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    return f"{stamp}-{fingerprint([plan.config.model_dump(mode='json'), stamp])[:6]}"
+            write_json(files.served, served)

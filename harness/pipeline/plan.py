@@ -14,7 +14,7 @@ from harness.config import RunConfig
 from harness.data.holdout import hold_out
 from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
-from harness.data.task import FORCED, ROLES, Kind, Role, TaskSpec, asked_task, find_task
+from harness.data.task import ROLES, AskedTask, Kind, Role, TaskSpec, find_task
 from harness.engines.choose import choose_engine
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.base import Prepared, Variant
@@ -74,15 +74,25 @@ class Plan:
         """Whether some variant is trained."""
         return any(variant.spec.needs == "training" for variant in self.variants)
 
+    @property
+    def specs(self) -> list[TaskSpec]:
+        """The specifications of the tasks."""
+        return [prompt_set.spec for prompt_set in self.sets]
+
+    @cached_property
+    def _by_name(self) -> dict[str, TaskSpec]:
+        """The task behind each name in files and figures."""
+        return {str(AskedTask(spec.name, forced)): spec for forced in (False, True) for spec in self.specs}
+
     def prompts(self, role: Role, kind: str | None = None) -> dict[str, list[Prompt]]:
-        """Return the prompts that serve a role, by task."""
-        found: dict[str, list[Prompt]] = {}
-        for spec in (prompt_set.spec for prompt_set in self.sets):
+        """Return the prompts that serve a role, by task; harmful test prompts also with a forced start."""
+        prompts: dict[str, list[Prompt]] = {}
+        for spec in self.specs:
             if role in spec.roles and kind in (None, spec.kind):
-                found[spec.name] = self.splits.prompts[spec.name][role]
+                prompts[spec.name] = self.splits.prompts[spec.name][role]
                 if role == "test" and spec.kind == "harmful" and self.config.evaluation.forced_start:
-                    found[spec.name + FORCED] = found[spec.name]
-        return found
+                    prompts[str(AskedTask(spec.name, forced=True))] = prompts[spec.name]
+        return prompts
 
     def train_prompts(self, kind: Kind) -> dict[str, list[Prompt]]:
         """Return the prompts that are trained on: the train split, less what early stopping looks at."""
@@ -100,25 +110,27 @@ class Plan:
         return hold_out(train, self.sets, settings.share)
 
     def opening(self, task: str) -> str:
-        """Return what of an answer a task's prompts already give; "" for all but forced starts."""
-        return self.config.evaluation.opening if task.endswith(FORCED) else ""
+        """Return the beginning of the answer that a task gives; "" for all but forced starts."""
+        return self.config.evaluation.opening if task != self._by_name[task].name else ""
 
     def kind(self, task: str) -> Kind:
         """Return whether a task's prompts are harmful or benign."""
-        return self._spec(task).kind
+        return self._by_name[task].kind
+
+    def max_new_tokens(self, task: str) -> int:
+        """Return how long an answer to a task may get."""
+        return self.config.generation.max_new_tokens or self._by_name[task].max_new_tokens
 
     def control_tasks(self) -> list[str]:
-        """Return the benign tasks on the harmful prompts' topics: those named, or those paired with a harmful one."""
+        """Return the benign tasks on the harmful prompts' topics: as in the settings, or paired with a harmful one."""
         if self.config.selection.control is not None:
             return self.config.selection.control
-        links = {(s.spec.name, s.spec.pairs_with) for s in self.sets} | {
-            (s.spec.pairs_with, s.spec.name) for s in self.sets
-        }
-        harmful = [s.spec.name for s in self.sets if s.spec.kind == "harmful"]
+        harmful = [spec for spec in self.specs if spec.kind == "harmful"]
         return [
-            s.spec.name
-            for s in self.sets
-            if s.spec.kind == "benign" and any((task, s.spec.name) in links for task in harmful)
+            spec.name
+            for spec in self.specs
+            if spec.kind == "benign"
+            and any(other.name == spec.pairs_with or spec.name == other.pairs_with for other in harmful)
         ]
 
     def asked(self) -> dict[str, dict[str, Any]]:
@@ -131,15 +143,6 @@ class Plan:
             }
             for task in self.prompts("test")
         }
-
-    def max_new_tokens(self, task: str) -> int:
-        """Return how long an answer to a task may get."""
-        if self.config.generation.max_new_tokens is not None:
-            return self.config.generation.max_new_tokens
-        return self._spec(task).max_new_tokens
-
-    def _spec(self, task: str) -> TaskSpec:
-        return next(prompt_set.spec for prompt_set in self.sets if prompt_set.spec.name == asked_task(task))
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -176,16 +179,14 @@ def make_plan(config: RunConfig) -> Plan:
 
 
 def _variants(config: RunConfig) -> tuple[Variant, ...]:
-    names = [BASE, config.intervention, *config.baselines]
     variants: list[Variant] = []
-    for place, name in enumerate(dict.fromkeys(names)):
-        kind = "intervention" if place == 1 else "baseline"
+    for name in dict.fromkeys([BASE, config.intervention, *config.baselines]):
+        kind = "intervention" if name == config.intervention else "baseline"
         spec = find_variant(name, config.include, kind)
-        variants += [
-            Variant(name if draw == 0 else f"{name}_{draw + 1}", spec, draw)
-            for draw in range(config.draws if spec.is_drawn else 1)
-        ]
-    repeated = {variant.name for variant in variants if [v.name for v in variants].count(variant.name) > 1}
+        draws = range(config.draws if spec.is_drawn else 1)
+        variants += [Variant(name if draw == 0 else f"{name}_{draw + 1}", spec, draw) for draw in draws]
+    names = [variant.name for variant in variants]
+    repeated = {name for name in names if names.count(name) > 1}
     if repeated:
         raise BadInputError(f"two variants would be called '{min(repeated)}': rename the baseline")
     return tuple(variants)
@@ -201,11 +202,11 @@ def _check_served(variants: Sequence[Variant], engine: EngineKind) -> None:
             )
 
 
-def _distinct(names: Sequence[str], setting: str) -> list[str]:
+def _distinct(names: Sequence[str], setting: str) -> Sequence[str]:
     for name in names:
-        if list(names).count(name) > 1:
+        if names.count(name) > 1:
             raise BadInputError(f"{setting} names '{name}' twice")
-    return list(names)
+    return names
 
 
 def _check_splits(plan: Plan) -> None:
@@ -213,21 +214,20 @@ def _check_splits(plan: Plan) -> None:
     caps = limit if isinstance(limit, Mapping) else dict.fromkeys(ROLES, limit)
     fewest = {role: min(FEWEST_PROMPTS, caps.get(role) or FEWEST_PROMPTS) for role in ROLES}
     fewest["identify"] = max(fewest["identify"], FEWEST_TO_COMPARE)
-    for task in plan.prompts("test"):
-        plan.splits.require(asked_task(task), "test", fewest["test"])
-    needed: list[tuple[Role, str]] = []
+    for spec in plan.specs:
+        if "test" in spec.roles:
+            plan.splits.require(spec.name, "test", fewest["test"])
+    needed: list[tuple[Role, Kind]] = []
     if plan.selects:
         needed += [("identify", "harmful"), ("identify", "benign")]
     if plan.trains:
         needed += [("train", "harmful")]
     for role, kind in needed:
-        found = sum(map(len, plan.prompts(role, kind).values()))
-        if found < fewest[role]:
-            names = ", ".join(
-                prompt_set.spec.name for prompt_set in plan.sets if prompt_set.spec.kind == kind
-            )
+        count = sum(map(len, plan.prompts(role, kind).values()))
+        if count < fewest[role]:
+            names = ", ".join(spec.name for spec in plan.specs if spec.kind == kind)
             raise BadInputError(
-                f"{found} {kind} prompts for '{role}' in {names or 'no task'}, expected at least {fewest[role]}: "
+                f"{count} {kind} prompts for '{role}' in {names or 'no task'}, expected at least {fewest[role]}: "
                 f"name a {kind} task that may serve it"
             )
 
@@ -237,14 +237,25 @@ def _check_selection(plan: Plan) -> None:
         return
     from harness.experts.select import METHODS
 
-    METHODS.get(plan.config.selection.method)
-    if plan.config.selection.method == "length_cut" and plan.config.record == "counts":
+    settings = plan.config.selection
+    METHODS.get(settings.method)
+    if settings.method == "length_cut" and plan.config.record == "counts":
         raise BadInputError("selection.method = length_cut needs single tokens: add --record tokens")
-    _check_control(plan)
+    identify = plan.prompts("identify", "benign")
+    for task in settings.control or []:
+        if task not in plan.splits.prompts:
+            known = [name for name, prompts in identify.items() if prompts]
+            raise BadInputError(f"selection.control: '{task}' is no task of this run, {nearest(task, known)}")
+        if plan.kind(task) != "benign":
+            raise BadInputError(f"selection.control: '{task}' is a harmful task, expected a benign one")
+        count = len(identify.get(task, []))
+        if count < FEWEST_TO_COMPARE:
+            raise BadInputError(
+                f"selection.control: '{task}' has {count} prompts for 'identify', expected at least {FEWEST_TO_COMPARE}"
+            )
     total = len(plan.outline.layers) * plan.outline.n_experts
-    at_most = plan.config.selection.at_most
-    if at_most is not None and at_most > total:
-        raise BadInputError(f"selection.top_k = {at_most}: '{plan.ref.name}' has {total} experts")
+    if settings.at_most is not None and settings.at_most > total:
+        raise BadInputError(f"selection.top_k = {settings.at_most}: '{plan.ref.name}' has {total} experts")
 
 
 def _check_training(plan: Plan) -> None:
@@ -252,7 +263,7 @@ def _check_training(plan: Plan) -> None:
         return
     from harness.training.objectives import aims_of
 
-    training = plan.config.training
+    training, stopping = plan.config.training, plan.config.training.early_stopping
     refuse_quantized(plan.ref.path)
     aims_of(training.objectives)
     if training.machines > 1 and not re.fullmatch(r"[^:\s]+:\d+", training.rendezvous or ""):
@@ -260,33 +271,18 @@ def _check_training(plan: Plan) -> None:
             f"training.machines = {training.machines}: expected training.rendezvous = HOST:PORT, found "
             f"{training.rendezvous}"
         )
-    if training.early_stopping.every is None:
+    if stopping.every is None:
         return
     if training.world_size > 1:
         raise BadInputError(
-            f"training.early_stopping.every = {training.early_stopping.every}: expected training.processes = 1, "
+            f"training.early_stopping.every = {stopping.every}: expected training.processes = 1, "
             f"found {training.world_size}"
         )
-    for what, found in (
+    for purpose, prompts in (
         ("to train on", plan.train_prompts("harmful")),
         ("held out", plan.held_out_prompts("harmful")),
     ):
-        if not any(found.values()):
+        if not any(prompts.values()):
             raise BadInputError(
-                f"training.early_stopping.share = {training.early_stopping.share}: no harmful train prompts are {what}"
-            )
-
-
-def _check_control(plan: Plan) -> None:
-    identify = plan.prompts("identify", "benign")
-    for task in plan.config.selection.control or []:
-        if task not in {prompt_set.spec.name for prompt_set in plan.sets}:
-            known = [name for name, prompts in identify.items() if prompts]
-            raise BadInputError(f"selection.control: '{task}' is no task of this run, {nearest(task, known)}")
-        if plan.kind(task) != "benign":
-            raise BadInputError(f"selection.control: '{task}' is a harmful task, expected a benign one")
-        found = len(identify.get(task, []))
-        if found < FEWEST_TO_COMPARE:
-            raise BadInputError(
-                f"selection.control: '{task}' has {found} prompts for 'identify', expected at least {FEWEST_TO_COMPARE}"
+                f"training.early_stopping.share = {stopping.share}: no harmful train prompts are {purpose}"
             )

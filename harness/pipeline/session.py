@@ -13,7 +13,7 @@ from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.engines.base import Engine
 from harness.engines.in_memory import ModelInMemory
-from harness.models.load import LoadedModel
+from harness.models.load import LoadedModel, pick_device
 from harness.pipeline.plan import Plan
 from harness.runs.run_folder import RunFolder
 
@@ -42,19 +42,13 @@ class Session:
         self.config = plan.config
         self.folder = folder
 
-    @property
-    def model_key(self) -> str:
-        """Fingerprint of the weights, configuration, tokenizer and chat template."""
-        return self.model.fingerprint
-
     @cached_property
     def world(self) -> dict[str, Any]:
         """Everything besides the prompts that can change an answer of the base model."""
-        versions = package_versions()
-        kind = self.plan.engine
+        versions, kind = package_versions(), self.plan.engine
         identity = kind.identity(self.config)
         return {
-            "model": self.model_key,
+            "model": self.model.fingerprint,
             "dtype": self.config.dtype,
             "device": self.device_type,
             "engine": kind.name,
@@ -64,23 +58,15 @@ class Session:
         }
 
     @property
-    def engine_name(self) -> str:
-        """The name of what answers."""
-        return self.plan.engine.name
-
-    @property
     def device_type(self) -> str:
         """The kind of device: cpu or cuda."""
-        from harness.models.load import pick_device
-
         return pick_device(self.config.device).type
 
     @cached_property
     def model(self) -> ModelInMemory:
         """The base model in the memory of this process, whichever engine answers."""
-        plan, config = self.plan, self.config
-        device = plan.engine.device_of_model(config)
-        return ModelInMemory(plan.ref, plan.outline, config.dtype, device)
+        device = self.plan.engine.device_of_model(self.config)
+        return ModelInMemory(self.plan.ref, self.plan.outline, self.config.dtype, device)
 
     @property
     def loaded(self) -> LoadedModel:
@@ -90,10 +76,11 @@ class Session:
     @cached_property
     def engine(self) -> Engine:
         """What generates the answers."""
-        if self.config.engine != self.engine_name:
-            say(f"engine {self.config.engine}: {self.engine_name}")
+        kind = self.plan.engine
+        if self.config.engine != kind.name:
+            say(f"engine {self.config.engine}: {kind.name}")
         prompts = list(itertools.chain(*self.plan.prompts("test").values()))
-        return self.plan.engine.open(self.config, self.model, prompts)
+        return kind.open(self.config, self.model, prompts)
 
     def key(self, **inputs: Any) -> str:
         """Return a stage's fingerprint: its own inputs and the world they are used in."""
@@ -101,15 +88,14 @@ class Session:
 
     def seeds(self) -> dict[str, int]:
         """Return each seed by what it decides."""
-        seed = self.config.seed
-        seeds = {
+        seed, draws = self.config.seed, [each for each in self.plan.variants if each.spec.is_drawn]
+        return {
             "splits": self.config.seed_of_splits,
             "refusals": seed,
             "training_order": seed,
             "capability": seed,
+            **{variant.name: random_draw_seed(seed, variant.draw) for variant in draws},
         }
-        draws = [variant for variant in self.plan.variants if variant.spec.is_drawn]
-        return seeds | {variant.name: random_draw_seed(seed, variant.draw) for variant in draws}
 
 
 def random_draw_seed(seed: int, draw: int) -> int:

@@ -198,3 +198,7 @@ def _safe(name: str) -> str:
     if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise BadInputError(f"{name!r} cannot be the name of a file in the run folder")
     return name
+
+
+PATHS = Layout(Path())
+"""Paths within any run folder; where names are placeholders, they are the patterns that a stage writes."""

@@ -6,7 +6,7 @@ import json
 
 from harness.base.errors import BadInputError
 from harness.base.fingerprint import fingerprint
-from harness.data.task import asked_task
+from harness.data.task import AskedTask
 from harness.runs.rows import Part
 from harness.runs.run import Run
 
@@ -52,14 +52,14 @@ def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
     versions = {task.name: str(task.version) for task in run.record.tasks}
     made: dict[str, Protocol] = {}
     for task in summary.tasks():
-        asked = asked_task(task)
-        split = run.splits.tasks[asked]
+        asked = AskedTask.read(task)
+        split = run.splits.tasks[asked.name]
         longest = summary.decoding.get("max_new_tokens")
-        names = ("strategy", "chat_template_kwargs", *(("opening",) if asked != task else ()))
+        names = ("strategy", "chat_template_kwargs", *(("opening",) if asked.forced else ()))
         decoding = {name: summary.decoding.get(name) for name in names}
         decoding["max_new_tokens"] = longest.get(task) if isinstance(longest, dict) else longest
         made[task] = Protocol(
-            task_version=versions[asked],
+            task_version=versions[asked.name],
             prompts=fingerprint([split.fingerprint, sorted(split.ids["test"])])[:12],
             decoding=json.dumps(decoding, sort_keys=True),
             judge=summary.judge,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.files import read_json, write_json
 from harness.data.refusals import refusal_phrasings
-from harness.data.task import FORCED
+from harness.data.task import AskedTask
 from harness.runs.summary import Summary, read_summary
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _records(summary: Summary, state: dict[str, Any]) -> dict[str, Any]:
             task: {
                 "kind": kind,
                 "max_new_tokens": longest[task] if isinstance(longest, dict) else longest,
-                "opening": summary.decoding.get("opening", "") if task.endswith(FORCED) else "",
+                "opening": summary.decoding.get("opening", "") if AskedTask.read(task).forced else "",
             }
             for task, kind in summary.tasks().items()
         },

@@ -35,11 +35,8 @@ class Outcome:
     @property
     def failed(self) -> dict[str, str]:
         """Why runs failed, by name."""
-        return {
-            name: state.reason or "no reason given"
-            for name, state in self.states.items()
-            if state.state == "failed"
-        }
+        failed = {name: state for name, state in self.states.items() if state.state == "failed"}
+        return {name: state.reason or "no reason given" for name, state in failed.items()}
 
 
 @contextmanager
@@ -71,54 +68,43 @@ def drive(
 ) -> Outcome:
     """Do every run that is not finished; one that fails does not stop the others.
 
-    Of runs with the same base model and prompts one goes first and lends the others what it found out about base.
+    One of the runs with the same base model and prompts goes first and lends the others its results for base.
 
     Args:
         sweep: what to do.
         folder: where, held with `opened`.
         executor: what does the runs; closed at the end.
         results: where finished runs are copied to.
-        show: told of every run's state, again and again.
+        show: called with the state of every run, again and again.
     """
     kept = Results(results) if results else None
     outcome = Outcome()
     finished: dict[str, str] = {}  # by group, a run that can lend
-    waiting: list[Cell] = []
+    waiting = [cell for cell in sweep.cells if not folder.is_finished(cell)]
     for cell in sweep.cells:
-        done = folder.is_finished(cell)
-        outcome.states[cell.name] = folder.state(cell.name) if done else CellState()
-        if done:
+        outcome.states[cell.name] = CellState() if cell in waiting else folder.state(cell.name)
+        if cell not in waiting:
             finished.setdefault(cell.group, cell.name)
-        else:
-            waiting.append(cell)
     running: dict[str, Cell] = {}
     submitted: dict[str, float] = {}
     tried = set(finished)
     try:
         while waiting or running:
             for cell in list(waiting):
-                # While nobody of its group has ended, one run of it is enough: the others would do base as well.
-                alone = cell.group in tried or all(other.group != cell.group for other in running.values())
-                if not (alone and executor.free()):
+                # Until a run of its group has ended, one is enough: the others would do base as well.
+                first = all(other.group != cell.group for other in running.values())
+                if not ((first or cell.group in tried) and executor.free()):
                     continue
                 waiting.remove(cell)
                 running[cell.name] = cell
                 submitted[cell.name] = time.time()
-                executor.submit(
-                    Job(
-                        cell.name,
-                        cell.settings,
-                        str(folder.path),
-                        finished.get(cell.group),
-                        results,
-                        sweep.resources.cpus,
-                    )
-                )
+                donor, cpus = finished.get(cell.group), sweep.resources.cpus
+                executor.submit(Job(cell.name, cell.settings, str(folder.path), donor, results, cpus))
             for name in running:
                 # A cluster may keep a run waiting; that it runs is for the run to say.
-                seen = folder.state(name)
-                if seen.state == "running" and (seen.started or 0.0) >= submitted[name]:
-                    outcome.states[name] = seen
+                state = folder.state(name)
+                if state.state == "running" and (state.started or 0.0) >= submitted[name]:
+                    outcome.states[name] = state
             show(outcome.states)
             for name, state in executor.wait(_SECONDS_BETWEEN_LOOKS):
                 cell = running.pop(name)

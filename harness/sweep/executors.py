@@ -1,4 +1,4 @@
-"""What does a sweep's runs: processes of this machine. A cluster's is in `ray_executor.py`."""
+"""Executors do the runs of a sweep: here by processes of this machine, in `ray_executor.py` by tasks of a cluster."""
 
 from __future__ import annotations
 
@@ -20,19 +20,15 @@ class Executor(Protocol):
 
     def free(self) -> bool:
         """Say whether another run can be taken on now."""
-        ...
 
     def submit(self, job: Job) -> None:
         """Take on a run."""
-        ...
 
     def wait(self, seconds: float) -> list[tuple[str, CellState]]:
-        """Return the runs that ended, waiting so long for one at most."""
-        ...
+        """Return the runs that ended, after so many seconds at the latest."""
 
     def close(self) -> None:
         """Stop whatever still runs."""
-        ...
 
 
 class LocalExecutor:
@@ -71,16 +67,16 @@ class LocalExecutor:
     def wait(self, seconds: float) -> list[tuple[str, CellState]]:
         """Return the runs that ended."""
         try:
-            found = [self._ended.get(timeout=seconds)]
+            ended = [self._ended.get(timeout=seconds)]
         except queue.Empty:
             return []
         while not self._ended.empty():
-            found.append(self._ended.get())
-        self._slots += [slot for _, _, slot in found]
-        return [(name, state) for name, state, _ in found]
+            ended.append(self._ended.get())
+        self._slots += [slot for _, _, slot in ended]
+        return [(name, state) for name, state, _ in ended]
 
     def close(self) -> None:
-        """Kill what still runs; its folder goes on from there the next time."""
+        """Kill what still runs; the next sweep resumes it."""
         self._closed.set()
         for process in list(self._processes.values()):
             process.kill()
@@ -99,8 +95,7 @@ def local_executor(resources: Resources, jobs: int | None) -> LocalExecutor:
     visible = _gpus()
     groups = [",".join(visible[at : at + each]) for at in range(0, len(visible) - each + 1, each)]
     # Without enough GPUs the run itself says what is missing.
-    slots: list[str | None] = list(groups) or [None]
-    return LocalExecutor(min(jobs or len(slots), len(slots)), slots)
+    return LocalExecutor(jobs or len(groups) or 1, groups or [None])
 
 
 def _gpus() -> list[str]:

@@ -1,4 +1,4 @@
-"""A sweep's folder: which runs are finished, and what finished runs lend to others.
+"""A sweep's folder: which runs are finished, and the results that finished runs lend to others.
 
 SWEEP/sweep.json          what is to be run
 SWEEP/cells/NAME.json     how far each run is
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,9 +28,6 @@ from harness.sweep.schema import Cell, Sweep
 
 SWEEP_FILE = "sweep.json"
 State = Literal["waiting", "running", "finished", "failed"]
-
-# Stages whose results belong to the base model alone; `Layout.of_base` has the files that they leave.
-_SHARED_STAGES = ("capture ", "own answers ", "answer base/", "capability base")
 
 
 class CellState(BaseModel):
@@ -88,9 +84,7 @@ class SweepFolder:
 
     def describe(self, sweep: Sweep) -> None:
         """Write sweep.json; runs of an earlier version of the file stay where they are and are no longer listed."""
-        cells = [
-            {"name": cell.name, "labels": dict(cell.labels), "config": cell.settings} for cell in sweep.cells
-        ]
+        cells = [cell.record() for cell in sweep.cells]
         content = {"file": str(sweep.file), "harness_version": harness.__version__, "cells": cells}
         write_json(self.path / SWEEP_FILE, content)
 
@@ -141,14 +135,9 @@ class SweepFolder:
         write_json(self.path / "cells" / f"{name}.json", state.model_dump())
 
     def is_finished(self, cell: Cell) -> bool:
-        """Say whether a run was finished with these settings, this harness and, of a model in a folder, these files."""
-        state = self.state(cell.name)
-        return (
-            state.state == "finished"
-            and state.key == cell.key
-            and state.version == harness.__version__
-            and state.weights == weights_of(cell.config.model)
-        )
+        """Say whether a run was finished with these settings, this harness and these files of its model."""
+        state, inputs = self.state(cell.name), _inputs(cell)
+        return state.state == "finished" and state.model_dump(include=set(inputs)) == inputs
 
     def last_stage(self, name: str) -> str | None:
         """Return the stage that a run ended last, where its folder can be seen from here."""
@@ -164,30 +153,23 @@ class SweepFolder:
 
 def begun(cell: Cell, node: str, attempt: int) -> CellState:
     """Return the state of a run that begins now."""
-    return CellState(
-        state="running",
-        key=cell.key,
-        version=harness.__version__,
-        weights=weights_of(cell.config.model),
-        node=node,
-        attempt=attempt,
-        started=time.time(),
-    )
+    started = time.time()
+    return CellState(state="running", node=node, attempt=attempt, started=started, **_inputs(cell))
 
 
-def weights_of(model: str) -> str | None:
-    """Return a fingerprint of the sizes and times of a model's files; None of one that is named, not a folder."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return None
-    files: Iterable[Path] = sorted(path for path in folder.iterdir() if path.is_file())
-    return fingerprint([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+def _inputs(cell: Cell) -> dict[str, Any]:
+    """Return the fields of `CellState` that decide whether a finished run would find anything else today."""
+    folder, weights = Path(cell.config.model), None
+    if folder.is_dir():
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        weights = fingerprint([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+    return {"key": cell.key, "version": harness.__version__, "weights": weights}
 
 
 def lend_base(donor: Path, run: Path) -> list[str]:
-    """Give a run folder that does not exist yet what a finished run found out about the base model.
+    """Give a run folder that does not exist yet a finished run's results for the base model.
 
-    Whether it fits is for the run to say: it skips a stage of the same fingerprint, and does another one again.
+    Whether they fit is for the run to say: it skips a stage of the same fingerprint, and does another one again.
 
     Returns:
         The stages that were lent.
@@ -195,17 +177,18 @@ def lend_base(donor: Path, run: Path) -> list[str]:
     if run.exists() or not Layout(donor).run.is_file():
         return []
     stages: dict[str, Any] = read_json(Layout(donor).run)["stages"]
+    files = {file.relative_to(donor).as_posix() for file in Layout(donor).of_base()}
     lent = {
         name: {**record, "seconds": 0.0, "lent_by": donor.name}
         for name, record in stages.items()
-        if name.startswith(_SHARED_STAGES) and record["state"] == "done"
+        if record["state"] == "done" and record.get("files") and files.issuperset(record["files"])
     }
     partial = run.with_name(f"{run.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for file in Layout(donor).of_base():
-        target = partial / file.relative_to(donor)
+    for name in files:
+        target = partial / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(file, target)
+        shutil.copy2(donor / name, target)
     # The donor's files are there before run.json says so.
     write_json(Layout(partial).run, {"stages": lent})
     RunFolder(partial).write_manifest()

@@ -29,7 +29,7 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to know of a run; goes over the network as it is.
+    """The description of a run that a process gets; goes over the network as it is.
 
     Attributes:
         name: of the run.
@@ -56,12 +56,12 @@ def run_job(
     on_start: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
     wait_after_kill: float = 0.0,
 ) -> CellState:
-    """Do a run, or go on with it; never raises because of what the run does.
+    """Do a run, or resume it; never raises because of what the run does.
 
     Args:
         job: what to do.
-        node: what this machine is called.
-        on_start: told of the process.
+        node: the name of this machine.
+        on_start: called with the process.
         wait_after_kill: seconds before a run that was killed counts as failed. On a node that is dying its run is
             killed first; this process follows within that time, and nobody takes the run for failed.
 
@@ -79,9 +79,9 @@ def run_job(
             if ended.exit_code is not None and ended.exit_code < 0:
                 time.sleep(wait_after_kill)
     except Timeout:
-        ended = _failed(state, "another process still writes to its folder")
+        ended = _ended(state, "another process still writes to its folder")
     except OSError as error:
-        ended = _failed(state, str(error))
+        ended = _ended(state, str(error))
     folder.keep(job.name, ended)
     return ended
 
@@ -113,20 +113,16 @@ def _run(
         on_start(process)
         code = process.wait()
     if code != 0:
-        return _failed(state, _reason(folder.log(job.name), code), code)
+        return _ended(state, _reason(folder.log(job.name), code), code)
     if results is not None:
         results.keep(run, job.name)
-    return _ended(state, state="finished", exit_code=0)
+    return _ended(state, code=0)
 
 
 def _environment(job: Job) -> dict[str, str]:
-    environment = dict(os.environ)
     # As many threads here as there, so that sums come out alike; Ray sets it too.
-    environment["OMP_NUM_THREADS"] = str(job.cpus)
-    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if job.devices is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = job.devices
-    return environment
+    environment = {"TOKENIZERS_PARALLELISM": "false", **os.environ, "OMP_NUM_THREADS": str(job.cpus)}
+    return environment if job.devices is None else {**environment, "CUDA_VISIBLE_DEVICES": job.devices}
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -143,22 +139,17 @@ def _reason(log: Path, code: int) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
-    lines = [
-        line.strip()
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
-        if line.strip()
-    ]
-    said = [line for line in lines if line.startswith("harness: ")]
-    return said[-1].removeprefix("harness: ") if said else (lines[-1] if lines else f"exit code {code}")
+    printed = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = [line.strip() for line in printed if line.strip()]
+    messages = [line.removeprefix("harness: ") for line in lines if line.startswith("harness: ")]
+    return [f"exit code {code}", *lines[-1:], *messages[-1:]][-1]
 
 
-def _failed(state: CellState, reason: str, code: int | None = None) -> CellState:
-    return _ended(state, state="failed", reason=reason, exit_code=code)
-
-
-def _ended(begun_state: CellState, **changed: Any) -> CellState:
-    seconds = round(time.time() - (begun_state.started or time.time()), 3)
-    return begun_state.model_copy(update={"seconds": seconds, **changed})
+def _ended(state: CellState, reason: str | None = None, code: int | None = None) -> CellState:
+    """Return the state of a run that ends now, finished unless there is a reason why it failed."""
+    seconds = round(time.time() - (state.started or time.time()), 3)
+    name = "finished" if reason is None else "failed"
+    return state.model_copy(update={"state": name, "reason": reason, "exit_code": code, "seconds": seconds})
 
 
 def _made(path: Path) -> Path:

@@ -99,16 +99,14 @@ def _check_answers(address: str) -> None:
     """Refuse an address where nothing listens; Ray itself would try for a long time."""
     kind, separator, rest = address.rpartition("://")
     host, _, port = rest.partition(":")
-    if separator and kind != "ray":
+    local = rest in ("auto", "local")
+    if (separator and kind != "ray") or not (local or (host and (port.isdigit() or not port))):
         raise BadInputError(f"--address {address}: expected HOST:PORT or ray://HOST:PORT")
-    if rest in ("auto", "local"):
+    if local:
         return
-    if not host or (port and not port.isdigit()):
-        raise BadInputError(f"--address {address}: expected HOST:PORT or ray://HOST:PORT")
     try:
-        socket.create_connection(
-            (host, int(port or _DEFAULT_PORTS[kind])), timeout=_SECONDS_TO_ANSWER
-        ).close()
+        place = (host, int(port or _DEFAULT_PORTS[kind]))
+        socket.create_connection(place, timeout=_SECONDS_TO_ANSWER).close()
     except OSError as error:
         raise BadInputError(
             f"--address {address}: no Ray cluster answers there ({error.strerror or error}): `ray start --head` "

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.base.errors import BadInputError, first_line
 from harness.runs.layout import MANIFEST, SUMMARY, is_unfinished
 
-# Copied last: a run whose summary is there is whole.
+# Copied last, in this order: a run whose summary is there is whole.
 _LAST = (MANIFEST, SUMMARY)
 
 
@@ -52,11 +52,10 @@ class Results:
         Raises:
             OSError: it cannot be copied.
         """
-        files = [path for path in sorted(run.rglob("*")) if path.is_file()]
-        names = [path.relative_to(run).as_posix() for path in files]
-        kept = [each for each in names if not is_unfinished(each) and each not in _LAST]
-        for each in [*kept, *(last for last in _LAST if last in names)]:
-            self.put(run / each, f"{name}/{each}")
+        files = [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()]
+        for file in sorted(files, key=lambda file: (file in _LAST, file)):
+            if not is_unfinished(file):
+                self.put(run / file, f"{name}/{file}")
 
     def put(self, file: Path, name: str) -> None:
         """Copy one file.

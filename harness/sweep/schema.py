@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -22,13 +22,14 @@ _LONGEST_NAME = 80
 
 
 class Resources(Settings):
-    """What one run takes."""
+    """The resources of one run."""
 
-    cpus: Annotated[int, Field(ge=1)] = Field(1, description="CPU cores, and threads of each library")
-    gpus: Annotated[float, Field(ge=0)] = Field(0, description="GPUs; a share of one counts with Ray only")
-    memory_gib: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="main memory, which Ray keeps free for it"
-    )
+    cpus: int = Field(1, ge=1)
+    """CPU cores, and threads of each library."""
+    gpus: float = Field(0, ge=0)
+    """GPUs; a share of one counts with Ray only."""
+    memory_gib: float | None = Field(None, gt=0)
+    """Main memory, which Ray keeps free for it."""
 
 
 class SweepFile(Settings):
@@ -38,14 +39,14 @@ class SweepFile(Settings):
         base: settings of every run, as in a `--config` file.
         axes: settings to vary. An axis is called by a setting and lists values of it, or has a name of its own and maps
             labels to several settings each.
-        resources: what one run takes.
+        resources: of one run.
         retries: how often Ray begins a run again whose node was lost.
     """
 
     base: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, list[Any] | dict[str, dict[str, Any]]]
     resources: Resources = Resources()
-    retries: Annotated[int, Field(ge=0)] = 3
+    retries: int = Field(3, ge=0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Cell:
 
     Attributes:
         name: of its folder; depends on the cell's own settings alone.
-        labels: by axis, what it stands for in tables.
+        labels: by axis, its label in tables.
         config: its configuration.
     """
 
@@ -66,6 +67,10 @@ class Cell:
     def settings(self) -> dict[str, Any]:
         """The configuration as JSON."""
         return self.config.model_dump(mode="json")
+
+    def record(self) -> dict[str, Any]:
+        """Return it as sweep.json lists it."""
+        return {"name": self.name, "labels": dict(self.labels), "config": self.settings}
 
     @property
     def key(self) -> str:
@@ -83,12 +88,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep file says.
+    """The content of a sweep file.
 
     Attributes:
         file: where it was read.
         cells: its runs, no two alike.
-        merged: combinations that were left out, since another says the same.
+        merged: combinations that were left out, since another has the same configuration.
     """
 
     file: Path
@@ -102,7 +107,7 @@ def read_sweep(file: Path) -> Sweep:
     """Read a sweep file and check every run's settings.
 
     Raises:
-        BadInputError: one line names the file, the axis, what was found and what was expected.
+        BadInputError: one line names the file, the axis, the value and what was expected.
     """
     content = read_yaml(file, SweepFile)
     if not content.axes:
@@ -110,13 +115,13 @@ def read_sweep(file: Path) -> Sweep:
     for name, values in content.axes.items():
         if not values:
             raise BadInputError(f"{file}: axes.{name} is empty: expected one value or more")
+    axes = [list(_choices(file, *axis)) for axis in content.axes.items()]
+    combinations = [_cell(file, content.base, choices) for choices in itertools.product(*axes)]
     cells: dict[str, Cell] = {}
-    combinations = 0
-    for choices in itertools.product(*(_choices(file, *axis) for axis in content.axes.items())):
-        combinations += 1
-        cell = _cell(file, content.base, choices)
+    for cell in combinations:
         cells.setdefault(cell.key, cell)
-    return Sweep(file, tuple(cells.values()), combinations - len(cells), content.resources, content.retries)
+    merged = len(combinations) - len(cells)
+    return Sweep(file, tuple(cells.values()), merged, content.resources, content.retries)
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ def _cell(file: Path, base: Mapping[str, Any], choices: tuple[_Choice, ...]) -> 
 
 
 def _absolute(config: RunConfig) -> RunConfig:
-    """Return the configuration for a process that stands in another folder."""
+    """Return the configuration for a process in another working directory."""
     changed: dict[str, Any] = {
         "data_dir": [path.absolute() for path in config.data_dir],
         "include": [path.absolute() for path in config.include],

@@ -1,4 +1,4 @@
-"""A sweep's progress: a live table on a terminal, a line a change elsewhere."""
+"""A sweep's progress: a live table on a terminal, a line per change elsewhere."""
 
 from __future__ import annotations
 
@@ -25,33 +25,35 @@ def table(listed: Listed, states: Mapping[str, CellState], folder: SweepFolder) 
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(box=box.SIMPLE_HEAD, caption=counted(states), caption_justify="left")
+    shown = Table(box=box.SIMPLE_HEAD, caption=counted(states), caption_justify="left")
     axes = list(listed[0][1]) if listed else []
     for axis in axes:
-        found.add_column(axis)
+        shown.add_column(axis)
     for heading in ("state", "time", "node"):
-        found.add_column(heading, no_wrap=True)
-    found.add_column("", overflow="fold")
+        shown.add_column(heading, no_wrap=True)
+    shown.add_column("", overflow="fold")
     for name, labels in listed:
         state = states.get(name, CellState())
-        found.add_row(
+        stage = folder.last_stage(name) if state.state == "running" else None
+        progress = (f"after {stage}" if stage else "starting") if state.state == "running" else ""
+        shown.add_row(
             *(Text(labels.get(axis, "")) for axis in axes),
             Text(state.state, style=_COLOURS[state.state]),
             _time(state),
             Text(state.node or ""),
-            Text(state.reason or _stage(name, state, folder)),
+            Text(state.reason or progress),
         )
-    return found
+    return shown
 
 
 def rows(listed: Listed, states: Mapping[str, CellState], folder: SweepFolder) -> list[dict[str, Any]]:
     """Return the same for programs."""
-    found = []
-    for name, labels in listed:
-        state = states.get(name, CellState())
-        kept = state.model_dump(include={"state", "reason", "exit_code", "node", "attempt", "seconds"})
-        found.append({"name": name, "labels": dict(labels), "run": str(folder.run(name)), **kept})
-    return found
+    fields = {"state", "reason", "exit_code", "node", "attempt", "seconds"}
+    kept = {name: states.get(name, CellState()).model_dump(include=fields) for name, _ in listed}
+    return [
+        {"name": name, "labels": dict(labels), "run": str(folder.run(name)), **kept[name]}
+        for name, labels in listed
+    ]
 
 
 def counted(states: Mapping[str, CellState]) -> str:
@@ -79,22 +81,13 @@ def _lines(total: int) -> Callable[[Mapping[str, CellState]], None]:
     def tell(states: Mapping[str, CellState]) -> None:
         for name, state in states.items():
             if before.get(name, "waiting") != state.state:
-                ended = sum(each.state in ("finished", "failed") for each in states.values())
-                spent = (
-                    f" in {_time(state)}" if state.state in ("finished", "failed") and state.seconds else ""
-                )
+                ended = [each for each in states.values() if each.state in ("finished", "failed")]
+                spent = f" in {_time(state)}" if state in ended and state.seconds else ""
                 why = f": {state.reason}" if state.reason else ""
-                say(f"{ended}/{total} {name} {state.state}{spent}{why}")
+                say(f"{len(ended)}/{total} {name} {state.state}{spent}{why}")
             before[name] = state.state
 
     return tell
-
-
-def _stage(name: str, state: CellState, folder: SweepFolder) -> str:
-    if state.state != "running":
-        return ""
-    stage = folder.last_stage(name)
-    return f"after {stage}" if stage else "starting"
 
 
 def _time(state: CellState) -> str:

@@ -2,7 +2,7 @@
 
 A batch's hidden states at the places that predict its answer tokens, [A, H], are kept; their logits, [A, V], never
 exist all at once. The output head is frozen, so the gradient of a chunk's loss in its hidden states is taken as soon
-as the loss is known, and the chunk's logits are let go of.
+as the loss is known, and the chunk's logits are freed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 CHUNK = 1024
 
 Piece = Callable[[torch.Tensor, slice], torch.Tensor]
-"""From float32 logits of some answer tokens, [a, V], and which they are, to a figure."""
+"""From the float32 logits of some answer tokens, [a, V], and their places to a figure."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says where a batch's answer tokens are predicted.
+    """A model's predictions of a batch's answer tokens.
 
     Attributes:
         hidden: the hidden states that predict them, [A, H].
@@ -46,8 +46,8 @@ class Answers:
 
         Args:
             piece: the loss of some tokens, summed; each token's must depend on its own logits alone.
-            weight: what the sum is multiplied by.
-            tokens: what it is divided by.
+            weight: factor of the sum.
+            tokens: its divisor.
         """
         if not len(self.hidden):
             # One of several processes may have no answer of its own; its backward pass is run all the same.
@@ -126,7 +126,7 @@ def answers_of(model: Any, batch: Batch) -> Answers:
 
     def keep(module: nn.Module, args: Any, output: Any) -> Any:
         kept.append(output)
-        # What the head makes of one token is thrown away.
+        # The head runs on one token, and its result is thrown away.
         return _with_hidden(output, output.last_hidden_state[:1, :1])
 
     handle = base.register_forward_hook(keep)

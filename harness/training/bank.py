@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor
 
 from harness.base.errors import BadInputError
+from harness.base.files import write_whole
 from harness.checkpoints.delta import ExpertDelta
 from harness.training.grouped import into_order, linear, out_of_order, sort_rows, spread
 from harness.training.lora import LowRank
@@ -77,29 +80,17 @@ class LayerBank(nn.Module):
         """Return the experts' current values, [B, ...], in a dtype and with their gradient."""
         return {name: self._value(name).to(dtype) for name in self.layer.weights}
 
-    def tensors(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Return a copy of the experts' current values, [B, ...], in a dtype."""
-        with torch.no_grad():
-            return {name: self._value(name).to(dtype, copy=True) for name in self.layer.weights}
-
     def gradient_sizes(self) -> torch.Tensor:
         """Return the sum of the absolute gradients of each expert, [B], on the bank's device."""
-        sizes = torch.zeros(len(self.experts), device=self.numbers.device)
-        for parameter in self.parameters():
-            if parameter.grad is not None:
-                sizes += parameter.grad.abs().flatten(1).sum(dim=1)
-        return sizes
+        none = torch.zeros(len(self.experts), device=self.numbers.device)
+        gradients = (parameter.grad for parameter in self.parameters() if parameter.grad is not None)
+        return sum((gradient.abs().flatten(1).sum(dim=1) for gradient in gradients), start=none)
 
     def _value(self, name: str) -> torch.Tensor:
         if name in self.weights:
-            trained: torch.Tensor = self.weights[name]
-            return trained
+            return cast("torch.Tensor", self.weights[name])
         frozen = self._frozen(name)
-        if name not in self.factors:
-            return frozen
-        factors = self.factors[name]
-        assert isinstance(factors, LowRank)
-        return factors.added_to(frozen)
+        return cast("torch.Tensor", self.factors[name](frozen)) if name in self.factors else frozen
 
     def _frozen(self, name: str) -> torch.Tensor:
         """Return the model's own values of these experts; all processes of a sharded model ask together."""
@@ -143,6 +134,15 @@ class ExpertBank:
     def parameters(self) -> list[nn.Parameter]:
         """Return the trainable tensors."""
         return [value for layer in self.layers.values() for value in layer.parameters()]
+
+    def save(self, path: Path) -> None:
+        """Write the trainable tensors to a file, which `load` takes back."""
+        tensors = {name: value.cpu().contiguous() for name, value in self.state().items()}
+        write_whole(path, lambda temporary: save_file(tensors, temporary))
+
+    def load(self, path: Path) -> None:
+        """Take the values that a bank of the same experts, settings and model has saved."""
+        self.load_state(load_file(path))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the trainable tensors by name."""
@@ -213,11 +213,14 @@ class ExpertBank:
 
 def delta_of(bank: ExpertBank, base: str, dtype: torch.dtype) -> ExpertDelta:
     """Read a trained bank's values as a delta."""
-    return ExpertDelta(
-        base,
-        {index: layer.experts for index, layer in bank.layers.items()},
-        {index: layer.tensors(dtype) for index, layer in bank.layers.items()},
-    )
+    experts = {index: layer.experts for index, layer in bank.layers.items()}
+    with torch.no_grad():
+        # Copies: the bank's own values may change yet.
+        tensors = {
+            index: {name: value.clone() for name, value in layer.values(dtype).items()}
+            for index, layer in bank.layers.items()
+        }
+    return ExpertDelta(base, experts, tensors)
 
 
 @contextmanager
@@ -251,10 +254,14 @@ def expert_bank_forward(
     Returns:
         [N, H], in the dtype of the hidden states.
     """
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
     bank: LayerBank | None = self.__dict__[_BANK]
     if bank is None:
-        other: torch.Tensor = _other_implementation(self)(self, hidden_states, top_k_index, top_k_weights)
-        return other
+        # What the model would use without the bank; `use_experts_implementation` wraps the family's own forward.
+        own = type(self).forward.__wrapped__
+        implementation: Any = ALL_EXPERTS_FUNCTIONS.get_interface(self.__dict__[_ELSE], own)
+        return cast("torch.Tensor", implementation(self, hidden_states, top_k_index, top_k_weights))
     k = top_k_index.shape[1]
     order = sort_rows(top_k_index, bank.group, len(bank.experts))
     values = bank.values(self.down_proj.dtype)
@@ -275,11 +282,3 @@ def expert_bank_forward(
     weighted = out * into_order(top_k_weights.reshape(-1), order).unsqueeze(-1)
     summed = out_of_order(weighted, order).view(*top_k_index.shape, -1).sum(dim=1)
     return summed.to(hidden_states.dtype)
-
-
-def _other_implementation(module: Any) -> Any:
-    """Return the experts forward that the model would use without the bank."""
-    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
-
-    # `use_experts_implementation` wraps the family's own forward with functools.wraps.
-    return ALL_EXPERTS_FUNCTIONS.get_interface(module.__dict__[_ELSE], type(module).forward.__wrapped__)

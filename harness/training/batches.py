@@ -1,4 +1,4 @@
-"""What each optimizer step reads: batches of the examples, parted by aim, in an order that the seed fixes."""
+"""The batches that each optimizer step reads, apart by aim, in an order that the seed fixes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Part(NamedTuple):
 
     aim: Aim
     batch: Batch
-    """This process's share of them."""
+    """The share of this process."""
     tokens: int
     """Their answer tokens, on all processes; those of rejected answers do not count."""
 
@@ -52,20 +52,18 @@ def steps_between(
         if place == 0 or not order:
             order = batch_order(examples, config.batch_size, seed, epoch)
         batches = order[place * accumulate : (place + 1) * accumulate]
-        yield epoch, [_part(rows, loaded, ranks) for batch in batches for rows in _by_aim(examples, batch)]
+        yield (
+            epoch,
+            [part for batch in batches for part in _parts([examples[i] for i in batch], loaded, ranks)],
+        )
 
 
-def _by_aim(examples: Sequence[Example], batch: Sequence[int]) -> list[list[Example]]:
+def _parts(examples: Sequence[Example], loaded: LoadedModel, ranks: Ranks) -> Iterator[Part]:
     """Take the aims through the model apart: padded together, short answers cost as much as long."""
-    parts: dict[Aim, list[Example]] = {}
-    for i in batch:
-        parts.setdefault(examples[i].aim, []).append(examples[i])
-    return list(parts.values())
-
-
-def _part(examples: Sequence[Example], loaded: LoadedModel, ranks: Ranks) -> Part:
-    # The answers to learn, all of them, and then the rejected ones.
-    sides = zip(*(example.sides() for example in ranks.share(examples)), strict=True)
-    rows = [example for side in sides for example in side]
-    batch = collate(rows, int(loaded.tokenizer.pad_token_id), loaded.device)
-    return Part(examples[0].aim, batch, sum(len(example.answer) for example in examples))
+    for aim in dict.fromkeys(example.aim for example in examples):
+        same = [example for example in examples if example.aim == aim]
+        # The answers to learn, all of them, and then the rejected ones.
+        sides = zip(*(example.sides() for example in ranks.share(same)), strict=True)
+        rows = [example for side in sides for example in side]
+        batch = collate(rows, int(loaded.tokenizer.pad_token_id), loaded.device)
+        yield Part(aim, batch, sum(len(example.answer) for example in same))

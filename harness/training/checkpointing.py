@@ -1,4 +1,4 @@
-"""The cut: below the lowest trained layer nothing is kept, recomputed or given a gradient.
+"""Activation checkpointing from the lowest trained layer on: below it nothing is kept, recomputed or differentiated.
 
 Without activation checkpointing autograd sees to that by itself: where no input and no weight wants a gradient, it
 builds nothing. transformers' own switch for checkpointing undoes it, since it makes the embeddings' output want one
@@ -66,9 +66,9 @@ def layers_from(moe: MoEModel, first: int) -> list[nn.Module]:
     # "model.layers.1.mlp.experts" of layer 1 lies in the stack "model.layers".
     holder = moe.layers[0]
     stack = re.escape(holder.name[: holder.name.rindex(f".{holder.index}.") + 1])
-    found = ((re.fullmatch(rf"{stack}(\d+)", name), module) for name, module in moe.model.named_modules())
+    named = ((re.fullmatch(rf"{stack}(\d+)", name), module) for name, module in moe.model.named_modules())
     return [
         module
-        for match, module in found
+        for match, module in named
         if match and int(match[1]) >= first and isinstance(module, GradientCheckpointingLayer)
     ]

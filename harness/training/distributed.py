@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that train together; by default it is alone."""
+    """Rank and world size; a single process by default."""
 
     rank: int = 0
     size: int = 1
@@ -112,7 +112,7 @@ def load_sharded(
         ref: the model.
         dtype: as `load_model` takes it.
         device: of this process.
-        ranks: this process's place.
+        ranks: rank and world size.
         mesh: of all processes.
     """
     from harness.models.load import LoadedModel, load_model, load_tokenizer, outline_model

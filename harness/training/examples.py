@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 Aim = Literal["refuse", "retain", "continue", "prefer"]
-"""What an example is there for.
+"""The purpose of an example.
 
 refuse: a harmful prompt, then a refusal. retain: a benign prompt, then the model's own earlier answer. continue: a
 harmful prompt with the first tokens of the model's own compliant answer, then a refusal. prefer: a harmful prompt with
@@ -35,7 +35,7 @@ class Example:
     Attributes:
         prompt: token ids up to where the answer to learn begins.
         answer: token ids of the answer, its end token included where it has one.
-        aim: what it is there for.
+        aim: its purpose.
         rejected: token ids of the answer that `answer` is preferred to.
     """
 
@@ -77,11 +77,11 @@ def make_examples(
     Args:
         chat: renders the prompts.
         prompts: users' messages.
-        answers: what the model should say.
-        finished: whether an answer ends there; one that was cut by its length gets no end token.
+        answers: the answers that the model should give.
+        finished: whether an answer is complete; a truncated one gets no end token.
         end: the token that ends an answer.
-        aim: what the examples are there for.
-        openings: what of another answer stands before each answer, without loss.
+        aim: the purpose of the examples.
+        openings: the beginning of another answer, which precedes each answer without loss.
     """
     if not prompts:  # a tokenizer cannot be given nothing
         return []
@@ -89,7 +89,7 @@ def make_examples(
         rendered = chat.tokens(prompts)
         encoded = chat.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
     else:
-        rendered, encoded = _behind(chat, prompts, openings, answers)
+        rendered, encoded = _after_openings(chat, prompts, openings, answers)
     examples = []
     for prompt, answer, whole in zip(rendered, encoded, finished, strict=True):
         ids = [*answer, end] if whole else list(answer)
@@ -98,10 +98,10 @@ def make_examples(
     return examples
 
 
-def _behind(
+def _after_openings(
     chat: ChatTemplate, prompts: Sequence[str], openings: Sequence[str], answers: Sequence[str]
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Tokenise answers that go on where an opening stops, as one text, so that the space between is the tokenizer's."""
+    """Tokenise each opening with the answer that continues it, so that the space between is the tokenizer's."""
     texts = [chat.render(prompt, opening=given) for prompt, given in zip(prompts, openings, strict=True)]
     joined = [f"{text} {answer}" for text, answer in zip(texts, answers, strict=True)]
     begun, whole = (chat.tokenizer(rows, add_special_tokens=False)["input_ids"] for rows in (texts, joined))

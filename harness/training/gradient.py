@@ -71,7 +71,7 @@ def expert_gradients(
 
 @contextmanager
 def _gradients_added_to(squares: torch.Tensor, moe: MoEModel) -> Iterator[None]:
-    """Add each fused weight's squared gradient norms, [E], to its layer's row, and let go of the gradient."""
+    """Add each fused weight's squared gradient norms, [E], to its layer's row, and drop the gradient."""
     with ExitStack() as stack:
         for place, layer in enumerate(moe.layers):
             for name in layer.weights:

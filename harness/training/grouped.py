@@ -129,50 +129,40 @@ class _Linear(torch.autograd.Function):
         return grad_rows, None, grad_bank, None, None, None
 
 
-class _Spread(torch.autograd.Function):
+class _Take(torch.autograd.Function):
+    """Rows by index, each of which is taken k times; `back` has their places, [N k]."""
+
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, order: torch.Tensor, back: torch.Tensor, k: int
+        ctx: Any, values: torch.Tensor, index: torch.Tensor, back: torch.Tensor, k: int
     ) -> torch.Tensor:
         ctx.save_for_backward(back)
         ctx.k = k
-        return hidden[order // k]
+        return values[index]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (back,) = ctx.saved_tensors
-        return grad[back].view(-1, ctx.k, grad.shape[-1]).sum(dim=1), None, None, None
-
-
-class _Permute(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, order: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(inverse)
-        return rows[order]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (inverse,) = ctx.saved_tensors
-        return grad[inverse], None, None
+        taken = grad[back]
+        return taken.unflatten(0, (-1, ctx.k)).sum(dim=1) if ctx.k > 1 else taken, None, None, None
 
 
 # Functions of their own: the gradient of plain indexing sorts the indices, or adds in an order that changes from run
-# to run, since it cannot know that each row is named a given number of times.
+# to run, since it cannot know that each row is taken a given number of times.
 def spread(hidden: torch.Tensor, order: Order, k: int) -> torch.Tensor:
     """Give each row its token's hidden state, [N, H] to [S, H]."""
-    return _applied(_Spread, hidden, order.order, order.back, k)
+    return _applied(_Take, hidden, order.order // k, order.back, k)
 
 
 def into_order(values: torch.Tensor, order: Order) -> torch.Tensor:
     """Sort one value or row for each (token, choice), [S, ...]."""
-    return _applied(_Permute, values, order.order, order.back)
+    return _applied(_Take, values, order.order, order.back, 1)
 
 
 def out_of_order(rows: torch.Tensor, order: Order) -> torch.Tensor:
     """Put sorted rows back to their tokens, [S, ...]."""
-    return _applied(_Permute, rows, order.back, order.order)
+    return _applied(_Take, rows, order.back, order.order, 1)
 
 
 def _applied(function: Any, *arguments: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Training in several processes, on one machine or on several: the same call as in one, by way of torchrun."""
+"""Training in several processes, on one machine or on several: the same call as in one, through torchrun."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.base.errors import BadInputError, HarnessError
-from harness.base.files import read_json, write_json, write_whole
+from harness.base.files import read_json, write_json
 from harness.base.progress import say
 from harness.models.moe import Expert
 from harness.training.bank import ExpertBank
@@ -43,7 +43,7 @@ def train_in_processes(
     checkpoints: Checkpoints | None = None,
     shared: Path | None = None,
 ) -> TrainingResult:
-    """Train a bank in place, in `config.processes` processes a machine that share the frozen weights.
+    """Train a bank in place, in `config.processes` processes per machine that share the frozen weights.
 
     They load the model anew from its checkpoint. On a GPU the model of this process waits in host memory meanwhile.
 
@@ -53,20 +53,23 @@ def train_in_processes(
         examples: what to learn.
         config: as for `train_bank`; `batch_size` counts the examples of all processes.
         seed: fixes the order of the examples.
-        on_step: called after each optimizer step.
+        on_step: called with the optimizer steps that are done.
         dtype: of the model, as `load_model` takes it.
         device: kind of device that the processes use; by default that of this process's model.
-        checkpoints: where the training is kept while it runs, and goes on from.
+        checkpoints: where the training is kept while it runs, and resumes from.
         shared: a folder that all machines see, where there are several; removed afterwards.
 
     Raises:
         BadInputError: more processes than GPUs, or what `train_bank` refuses.
         HarnessError: the training failed.
     """
-    from safetensors.torch import load_file, save_file
-
     kind = device or loaded.device.type
-    _check_devices(kind, config.processes)
+    if kind == "cuda" and config.processes > torch.cuda.device_count():
+        raise BadInputError(
+            f"training.processes = {config.processes}: this machine has {torch.cuda.device_count()} GPUs, "
+            "expected a process for each at most"
+        )
+    model: Any = loaded.moe.model
     with _job_folder(config, shared) as folder:
         write_json(
             folder / "job.json",
@@ -83,41 +86,22 @@ def train_in_processes(
                 "checkpoints": checkpoints.settings() if checkpoints else None,
             },
         )
-        state = {name: value.cpu().contiguous() for name, value in bank.state().items()}
-        write_whole(folder / "bank.safetensors", lambda temporary: save_file(state, temporary))
-        with _out_of_the_way(loaded):
+        bank.save(folder / "bank.safetensors")
+        # The GPU is left to the processes meanwhile.
+        model.to("cpu")
+        torch.cuda.empty_cache()
+        try:
             _run(folder, config, on_step)
-        bank.load_state(load_file(folder / "trained.safetensors"))
+        finally:
+            model.to(loaded.device)
+        bank.load(folder / "trained.safetensors")
         result = read_json(folder / "result.json")
     return TrainingResult(result["log"], [Expert(*pair) for pair in result["without_gradient"]])
 
 
-def _check_devices(kind: str, processes: int) -> None:
-    if kind == "cuda" and processes > torch.cuda.device_count():
-        raise BadInputError(
-            f"training.processes = {processes}: this machine has {torch.cuda.device_count()} GPUs, "
-            "expected a process for each at most"
-        )
-
-
-@contextmanager
-def _out_of_the_way(loaded: LoadedModel) -> Iterator[None]:
-    """Leave the GPU to the processes inside the block."""
-    if loaded.device.type != "cuda":
-        yield
-        return
-    model: Any = loaded.moe.model
-    model.to("cpu")
-    torch.cuda.empty_cache()
-    try:
-        yield
-    finally:
-        model.to(loaded.device)
-
-
 @contextmanager
 def _job_folder(config: TrainingConfig, shared: Path | None) -> Iterator[Path]:
-    """Give a folder for what processes hand each other."""
+    """Yield a folder for the files that processes hand each other."""
     if config.machines == 1:
         with TemporaryDirectory(prefix="harness-training-") as name:
             yield Path(name)
@@ -144,12 +128,10 @@ def _torchrun(folder: Path, config: TrainingConfig, machine: int = 0) -> list[st
 
 
 def _run(folder: Path, config: TrainingConfig, on_step: Callable[[int], None]) -> None:
-    arguments = _torchrun(folder, config)
     for machine in range(1, config.machines):
-        say(
-            f"waiting for machine {machine}: run there\n  torchrun {shlex.join(_torchrun(folder, config, machine))}"
-        )
-    command = [sys.executable, "-m", "torch.distributed.run", *arguments]
+        arguments = shlex.join(_torchrun(folder, config, machine))
+        say(f"waiting for machine {machine}: run there\n  torchrun {arguments}")
+    command = [sys.executable, "-m", "torch.distributed.run", *_torchrun(folder, config)]
     log = folder / "stderr"
     with (
         log.open("w", encoding="utf-8") as errors,
@@ -168,11 +150,11 @@ def _run(folder: Path, config: TrainingConfig, on_step: Callable[[int], None]) -
 
 
 def error_of(folder: Path, log: Path, returncode: int) -> HarnessError:
-    """Return what a process said of its failure, or what torchrun did."""
+    """Return the error that a process reported, or what torchrun printed."""
     if (folder / "error.json").is_file():
-        found = read_json(folder / "error.json")
-        kind = BadInputError if found["exit_code"] == BadInputError.exit_code else HarnessError
-        return kind(found["message"])
-    lines = [line.strip() for line in log.read_text(encoding="utf-8").splitlines() if "Error" in line]
-    said = lines[0] if lines else "it said nothing"
-    return HarnessError(f"torchrun ended with exit code {returncode} while training: {said}")
+        reported = read_json(folder / "error.json")
+        kind = BadInputError if reported["exit_code"] == BadInputError.exit_code else HarnessError
+        return kind(reported["message"])
+    lines = log.read_text(encoding="utf-8").splitlines()
+    reason = next((line.strip() for line in lines if "Error" in line), "it printed nothing")
+    return HarnessError(f"torchrun ended with exit code {returncode} while training: {reason}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness.base.errors import BadInputError, HarnessError
+from harness.models.moe import Expert
 from harness.training.bank import ExpertBank
 from harness.training.batches import Part, count_steps, steps_between
 from harness.training.checkpointing import checkpointed_from
@@ -23,7 +24,6 @@ from harness.training.stopping import Evaluate, best_step, looks_since_best
 if TYPE_CHECKING:
     from harness.config import TrainingConfig
     from harness.models.load import LoadedModel
-    from harness.models.moe import Expert
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TrainingResult:
     """What a training did.
 
     Attributes:
-        log: one row an optimizer step: step, epoch, loss, losses (each objective's own, for each answer token that it
+        log: one row per optimizer step: step, epoch, loss, losses (each objective's own, for each answer token that it
             reads), learning_rate, gradient_norm, answer_tokens, and held_out where the step was looked at.
         without_gradient: selected experts that no training token was routed to.
     """
@@ -61,7 +61,7 @@ def train_bank(
         seed: fixes the order of the examples.
         on_step: called with a number of optimizer steps that are done.
         ranks: the processes that train together; each takes its share of every batch.
-        checkpoints: where the training is kept while it runs, and goes on from.
+        checkpoints: where the training is kept while it runs, and resumes from.
         evaluate: looks at held-out prompts, with the bank not installed; the bank then ends with its best values.
 
     Raises:
@@ -80,18 +80,36 @@ def train_bank(
         on_step(state.step)
     total = count_steps(len(examples), config)
     every = (config.early_stopping.every if evaluate else None) or total
+    lowest = min(bank.layers)
     while True:
         due = state.step and (state.step % every == 0 or state.step == total)
         if evaluate is not None and due:
             state.log[-1] |= evaluate().row()
             if best_step(state.log) == state.step:
-                state.keep_as_best()
+                state.best = {name: value.clone() for name, value in bank.state().items()}
         if state.step == total or looks_since_best(state.log) >= config.early_stopping.patience:
             break
         end = min(total, (state.step // every + 1) * every)
-        _train_until(end, loaded, state, examples, config, seed, on_step, ranks, checkpoints)
+        steps = steps_between(state.step, end, loaded, examples, config, seed, ranks)
+        recomputed = checkpointed_from(bank.moe, lowest) if config.gradient_checkpointing else nullcontext()
+        with _memory_advice(config), bank.installed(), recomputed:
+            for epoch, parts in steps:
+                step = state.step
+                rate = config.learning_rate * _schedule(step, total, config.warmup_steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                row = {"step": step + 1, "epoch": epoch + 1, "learning_rate": rate}
+                row |= _accumulate(loaded, bank, parts, config, ranks, step)
+                for index, layer in bank.layers.items():
+                    gradients[index] += layer.gradient_sizes()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                state.log.append(row)
+                if checkpoints is not None and ranks.rank == 0:
+                    checkpoints.after_step(state)
+                on_step(1)
     if evaluate is not None:
-        state.go_back_to_best()
+        bank.load_state(state.best)
     return TrainingResult(state.log, _without_gradient(bank, gradients))
 
 
@@ -106,36 +124,11 @@ def _check(loaded: LoadedModel, examples: Sequence[Example], config: TrainingCon
     )
 
 
-def _train_until(
-    end: int,
-    loaded: LoadedModel,
-    state: TrainingState,
-    examples: Sequence[Example],
-    config: TrainingConfig,
-    seed: int,
-    on_step: Callable[[int], None],
-    ranks: Ranks,
-    checkpoints: Checkpoints | None,
-) -> None:
-    """Take optimizer steps until so many are taken."""
-    bank, total = state.bank, count_steps(len(examples), config)
-    steps = steps_between(state.step, end, loaded, examples, config, seed, ranks)
+@contextmanager
+def _memory_advice(config: TrainingConfig) -> Iterator[None]:
+    """Say which settings need less memory where it runs out inside the block."""
     try:
-        with bank.installed(), _recomputed(bank, config):
-            for epoch, parts in steps:
-                step = state.step
-                rate = config.learning_rate * _schedule(step, total, config.warmup_steps)
-                for settings in state.optimizer.param_groups:
-                    settings["lr"] = rate
-                row = {"step": step + 1, "epoch": epoch + 1, "learning_rate": rate}
-                row |= _accumulate(loaded, bank, parts, config, ranks, step)
-                _note_gradients(bank, state.gradients)
-                state.optimizer.step()
-                state.optimizer.zero_grad(set_to_none=True)
-                state.log.append(row)
-                if checkpoints is not None and ranks.rank == 0:
-                    checkpoints.after_step(state)
-                on_step(1)
+        yield
     except RuntimeError as error:
         # On a CPU torch raises no class of its own.
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
@@ -151,10 +144,6 @@ def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
     return cross_entropy(Reading(model, batch))
 
 
-def _recomputed(bank: ExpertBank, config: TrainingConfig) -> AbstractContextManager[None]:
-    return checkpointed_from(bank.moe, min(bank.layers)) if config.gradient_checkpointing else nullcontext()
-
-
 def _accumulate(
     loaded: LoadedModel,
     bank: ExpertBank,
@@ -163,47 +152,45 @@ def _accumulate(
     ranks: Ranks,
     step: int,
 ) -> dict[str, Any]:
-    """Backpropagate what one step reads, on all ranks; returns what the log says of it.
+    """Backpropagate what one step reads, on all ranks; returns its figures for the log.
 
     The device is waited for once, at the end.
     """
     tokens = sum(part.tokens for part in parts)
-    names, values = [], []
-    read = dict.fromkeys(config.objectives, 0)
+    names: list[str] = []
+    values: list[torch.Tensor] = []
     for part in parts:
         reading = Reading(loaded.moe.model, part.batch, bank, config.preference_beta)
-        terms = []
-        for name, weight in config.objectives.items():
-            objective = OBJECTIVES.get(name)
-            if objective.aim == part.aim:
-                terms.append(objective.loss(reading, weight, tokens))
-                names.append(name)
-                read[name] += part.tokens
-        loss = torch.stack(terms).sum()
+        terms = {
+            name: OBJECTIVES.get(name).loss(reading, weight, tokens)
+            for name, weight in config.objectives.items()
+            if OBJECTIVES.get(name).aim == part.aim
+        }
+        loss = torch.stack([*terms.values()]).sum()
         if not loss.requires_grad:
             raise HarnessError(
                 "the loss does not depend on the selected experts: no training token reaches them"
             )
         loss.backward()
-        values += [term.detach() for term in terms]
+        names += terms
+        values += [term.detach() for term in terms.values()]
     ranks.sum_gradients(bank.parameters())
     norm = torch.nn.utils.clip_grad_norm_(bank.parameters(), config.max_gradient_norm)
     # On all ranks before any looks at it: one that gave up alone would leave the others waiting.
-    *found, size = torch.cat([ranks.total(torch.stack(values)), norm.reshape(1)]).tolist()
-    if not math.isfinite(sum(found)):
-        raise HarnessError(f"the loss of step {step + 1} is {sum(found)}: lower training.learning_rate")
+    *losses, size = torch.cat([ranks.total(torch.stack(values)), norm.reshape(1)]).tolist()
+    if not math.isfinite(sum(losses)):
+        raise HarnessError(f"the loss of step {step + 1} is {sum(losses)}: lower training.learning_rate")
     if not math.isfinite(size):
         raise HarnessError(f"the gradient of step {step + 1} is not finite: lower training.learning_rate")
-    sums = dict.fromkeys(config.objectives, 0.0)
-    for name, value in zip(names, found, strict=True):
-        sums[name] += value
+    by_objective = {}
+    for name, weight in config.objectives.items():
+        total = sum(loss for each, loss in zip(names, losses, strict=True) if each == name)
+        read = sum(part.tokens for part in parts if part.aim == OBJECTIVES.get(name).aim)
+        if read:
+            by_objective[name] = total * tokens / (weight * read)
     return {
-        "loss": sum(found),
-        "losses": {
-            name: sums[name] * tokens / (weight * read[name])
-            for name, weight in config.objectives.items()
-            if read[name]
-        },
+        "loss": sum(losses),
+        "losses": by_objective,
         "gradient_norm": size,
         "answer_tokens": tokens,
     }
@@ -218,14 +205,7 @@ def _schedule(step: int, total: int, warmup: int) -> float:
     return 0.55 + 0.45 * math.cos(math.pi * done)
 
 
-def _note_gradients(bank: ExpertBank, seen: dict[int, torch.Tensor]) -> None:
-    for index, layer in bank.layers.items():
-        seen[index] += layer.gradient_sizes()
-
-
 def _without_gradient(bank: ExpertBank, seen: dict[int, torch.Tensor]) -> list[Expert]:
-    from harness.models.moe import Expert
-
     missing = [
         Expert(index, expert)
         for index, layer in bank.layers.items()

@@ -62,6 +62,6 @@ class LowRank(nn.Module):
         bound = 1 / math.sqrt(fan_in)
         nn.init.uniform_(inputs, -bound, bound)
 
-    def added_to(self, frozen: torch.Tensor) -> torch.Tensor:
+    def forward(self, frozen: torch.Tensor) -> torch.Tensor:
         """Return the frozen matrices, [B, ...], with the factors' product, in the factors' dtype."""
         return torch.baddbmm(frozen.to(self.left.dtype), self.left, self.right, alpha=self.scale)

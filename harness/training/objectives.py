@@ -1,4 +1,4 @@
-"""What a training minimises: objectives by name, weighted and added up.
+"""The loss of a training: objectives by name, weighted and added up.
 
 Every objective reads the examples of one aim and gives a loss for each of their answer tokens. One optimizer step
 minimises
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 
 class Reading:
-    """One batch as the model in training reads it and, where an objective asks for that, as the frozen one does.
+    """One batch as the model in training reads it and, where an objective needs it, as the frozen one does.
 
     Args:
         model: the model.
-        batch: what is read.
+        batch: the examples.
         bank: the installed bank; without one the model is its own reference.
         beta: how far a preference may lead away from the reference.
     """
@@ -49,12 +49,12 @@ class Reading:
 
     @cached_property
     def answers(self) -> Answers:
-        """What the model in training says; read once, however many objectives ask."""
+        """The answers of the model in training; computed once, however many objectives read them."""
         return answers_of(self._model, self.batch)
 
     @cached_property
     def reference(self) -> Answers:
-        """What the frozen model says: the same weights with the bank switched off, and no second copy."""
+        """The answers of the frozen model: the same weights with the bank switched off, and no second copy."""
         with torch.no_grad(), self._bank.switched_off() if self._bank else nullcontext():
             return answers_of(self._model, self.batch)
 
@@ -69,13 +69,11 @@ class Objective:
 
     Attributes:
         aim: which examples it reads.
-        loss: what it makes of a batch of them.
-        source: where it comes from.
+        loss: of a batch of them.
     """
 
     aim: Aim
     loss: Loss
-    source: str
 
 
 def cross_entropy(reading: Reading, weight: float = 1.0, tokens: int = 1) -> torch.Tensor:
@@ -138,48 +136,18 @@ def preference(reading: Reading, weight: float = 1.0, tokens: int = 1) -> torch.
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
-OBJECTIVES.add(
-    "refuse",
-    Objective(
-        "refuse",
-        cross_entropy,
-        "supervised fine-tuning on refusals: Bianchi et al. (2024), Safety-Tuned LLaMAs, arXiv:2309.07875",
-    ),
-)
-OBJECTIVES.add(
-    "retain",
-    Objective(
-        "retain",
-        cross_entropy,
-        "self-distillation, on the model's own answers: Yang et al. (2024), arXiv:2402.13669",
-    ),
-)
-OBJECTIVES.add(
-    "retain_kl",
-    Objective(
-        "retain",
-        kl_to_frozen,
-        "distillation from the model before training: Li and Hoiem (2016), Learning without Forgetting, "
-        "arXiv:1606.09282; Hinton et al. (2015), arXiv:1503.02531",
-    ),
-)
-OBJECTIVES.add(
-    "prefer",
-    Objective(
-        "prefer",
-        preference,
-        "direct preference optimization: Rafailov et al. (2023), arXiv:2305.18290",
-    ),
-)
-OBJECTIVES.add(
-    "refuse_continued",
-    Objective(
-        "continue",
-        cross_entropy,
-        "safety recovery examples: Qi et al. (2024), Safety Alignment Should Be Made More Than Just a Few Tokens "
-        "Deep, arXiv:2406.05946",
-    ),
-)
+# Supervised fine-tuning on refusals: Bianchi et al. (2024), Safety-Tuned LLaMAs, arXiv:2309.07875.
+OBJECTIVES.add("refuse", Objective("refuse", cross_entropy))
+# Self-distillation, on the model's own answers: Yang et al. (2024), arXiv:2402.13669.
+OBJECTIVES.add("retain", Objective("retain", cross_entropy))
+# Distillation from the model before training: Li and Hoiem (2016), Learning without Forgetting, arXiv:1606.09282;
+# Hinton et al. (2015), arXiv:1503.02531.
+OBJECTIVES.add("retain_kl", Objective("retain", kl_to_frozen))
+# Direct preference optimization: Rafailov et al. (2023), arXiv:2305.18290.
+OBJECTIVES.add("prefer", Objective("prefer", preference))
+# Safety recovery examples: Qi et al. (2024), Safety Alignment Should Be Made More Than Just a Few Tokens Deep,
+# arXiv:2406.05946.
+OBJECTIVES.add("refuse_continued", Objective("continue", cross_entropy))
 
 
 def aims_of(objectives: Iterable[str]) -> list[Aim]:

@@ -1,4 +1,4 @@
-"""A training's state on disk, so that a killed training goes on to the same delta.
+"""A training's state on disk, so that a killed training resumes and ends with the same delta.
 
 One safetensors file holds the bank, AdamW's state, what was noted of gradients, the best state of early stopping and
 the generator of random numbers; its header holds the log as JSON. It is renamed into place, so whatever moment a run is
@@ -32,7 +32,7 @@ class TrainingState:
 
     Attributes:
         bank: the experts in training.
-        optimizer: theirs.
+        optimizer: of their parameters.
         gradients: sum of the absolute gradients of each expert so far, [B], by layer.
         log: one row for each optimizer step taken.
         best: the bank's values at the best look of early stopping.
@@ -49,14 +49,6 @@ class TrainingState:
         """Optimizer steps taken."""
         return len(self.log)
 
-    def keep_as_best(self) -> None:
-        """Remember the bank's values."""
-        self.best = {name: value.clone() for name, value in self.bank.state().items()}
-
-    def go_back_to_best(self) -> None:
-        """Put the remembered values into the bank."""
-        self.bank.load_state(self.best)
-
 
 class Checkpoints:
     """Where a training is kept while it runs.
@@ -64,7 +56,7 @@ class Checkpoints:
     Args:
         path: the file.
         key: fingerprint of the training; a checkpoint of another one is not read.
-        every: optimizer steps between checkpoints; None for one a minute.
+        every: optimizer steps between checkpoints; None for one per minute.
     """
 
     def __init__(self, path: Path, key: str, every: int | None = None) -> None:
@@ -74,7 +66,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def settings(self) -> dict[str, Any]:
-        """Return what another process makes them again with, as JSON."""
+        """Return the arguments that another process makes this object with, as JSON."""
         return {"path": str(self.path.resolve()), "key": self.key, "every": self.every}
 
     def restore(self, state: TrainingState) -> None:
@@ -101,10 +93,8 @@ class Checkpoints:
 
     def after_step(self, state: TrainingState) -> None:
         """Write a checkpoint where one is due."""
-        if self.every is not None:
-            due = state.step % self.every == 0
-        else:
-            due = time.monotonic() - self._last >= SECONDS_BETWEEN
+        elapsed = time.monotonic() - self._last
+        due = elapsed >= SECONDS_BETWEEN if self.every is None else state.step % self.every == 0
         if due:
             self.write(state)
 
@@ -116,11 +106,6 @@ class Checkpoints:
         tensors = {name: value.detach().cpu().contiguous() for name, value in _tensors(state)}
         write_whole(self.path, lambda temporary: save_file(tensors, temporary, metadata={_HEADER: header}))
         self._last = time.monotonic()
-
-    def remove(self) -> None:
-        """Forget the training, once its delta is written; also what a killed process was writing."""
-        for path in [self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp")]:
-            path.unlink(missing_ok=True)
 
 
 def _tensors(state: TrainingState) -> Iterator[tuple[str, torch.Tensor]]:

@@ -3,7 +3,7 @@
     torchrun --nproc-per-node N -m harness.training.worker JOB
 
 JOB is a folder with job.json and bank.safetensors. The first process leaves trained.safetensors and result.json there,
-and writes a line a step; one that fails leaves error.json.
+and writes a line per step; one that fails leaves error.json.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import HarnessError
-from harness.base.files import read_json, write_json, write_whole
+from harness.base.files import read_json, write_json
 
 STEP = "step"
-"""The line that stands for an optimizer step."""
+"""The line that reports an optimizer step."""
 
 
 def main(folder: Path) -> int:
-    """Take part in a job; returns the exit code."""
+    """Take part in a job and return the exit code."""
     try:
         _train(folder, read_json(folder / "job.json"))
     except HarnessError as error:
@@ -32,7 +32,6 @@ def main(folder: Path) -> int:
 
 def _train(folder: Path, job: dict[str, Any]) -> None:
     import torch
-    from safetensors.torch import load_file, save_file
 
     from harness.config import TrainingConfig
     from harness.models.load import ModelRef, quiet_transformers
@@ -50,17 +49,16 @@ def _train(folder: Path, job: dict[str, Any]) -> None:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     config = TrainingConfig.model_validate(job["config"])
-    # JSON has no tuples.
-    rows: list[dict[str, Any]] = [
-        {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()} for row in job["examples"]
+    examples = [
+        Example(tuple(row["prompt"]), tuple(row["answer"]), row["aim"], tuple(row["rejected"]))
+        for row in job["examples"]
     ]
-    examples = [Example(**row) for row in rows]
     with joined(device) as (ranks, mesh):
         ref = ModelRef(job["model"], Path(job["path"]), job["trust_remote_code"])
         loaded = load_sharded(ref, job["dtype"], device, ranks, mesh)
         experts = [Expert(*pair) for pair in job["experts"]]
         bank = ExpertBank(loaded.moe, experts, lora=lora_of(config))
-        bank.load_state(load_file(folder / "bank.safetensors"))
+        bank.load(folder / "bank.safetensors")
 
         def on_step(steps: int) -> None:
             if ranks.rank == 0:
@@ -72,12 +70,9 @@ def _train(folder: Path, job: dict[str, Any]) -> None:
             loaded, bank, examples, config, job["seed"], on_step, ranks=ranks, checkpoints=checkpoints
         )
         if ranks.rank == 0:
-            state = {name: value.cpu().contiguous() for name, value in bank.state().items()}
-            write_whole(folder / "trained.safetensors", lambda temporary: save_file(state, temporary))
-            write_json(
-                folder / "result.json",
-                {"log": result.log, "without_gradient": [list(e) for e in result.without_gradient]},
-            )
+            bank.save(folder / "trained.safetensors")
+            unrouted = [list(expert) for expert in result.without_gradient]
+            write_json(folder / "result.json", {"log": result.log, "without_gradient": unrouted})
 
 
 if __name__ == "__main__":

@@ -26,16 +26,16 @@ from harness.pipeline import pipeline  # noqa: F401
 
 PLACES = {
     "batch": "harness.runs.journal:BatchJournal.finish",
-    "counts": "harness.pipeline.answering:save_routing",
-    "collect": "harness.pipeline.answering:_collect",
+    "counts": "harness.pipeline.answer:save_routing",
+    "collect": "harness.pipeline.answer:_collect",
     "whole": "harness.base.files:write_whole",
     "step": "harness.training.loop:_accumulate",
     "checkpoint": "harness.training.resume:write_whole",
     "merge": "harness.checkpoints.merge:write_merged",
-    "compare": "harness.pipeline.training:frozen_unchanged",
+    "compare": "harness.pipeline.train:frozen_unchanged",
     "capability": "harness.capability.lm_eval:run_capability",
     "save": "harness.runs.run_folder:write_json",
-    "summary": "harness.pipeline.pipeline:write_summary",
+    "summary": "harness.report.write:write_summary",
 }
 
 

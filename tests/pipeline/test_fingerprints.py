@@ -13,7 +13,7 @@ from harness.interventions.base import Prepared
 from harness.interventions.train_experts import TrainExperts
 from harness.models.load import DEMO_FOLDER
 from harness.models.moe import Expert
-from harness.pipeline import answering, drifting, evaluating, selecting, training
+from harness.pipeline import answer, capture, measure, select, train
 from harness.pipeline.plan import make_plan
 from harness.pipeline.session import Session
 from harness.runs.run_folder import RunFolder
@@ -37,19 +37,19 @@ def fingerprints(folder, *assignments, strength=None, draw=0, conversations=(), 
     elif draw:
         variant = type(variant)(variant.name, variant.spec, draw)
     made = Prepared(variant, ExpertSelection("risk_diff", "all", (Expert(0, 1),)))
-    train = training.train.fingerprint(session, made, list(conversations))
-    trained = Prepared(made.variant, made.selection, None, train)
+    training = train.train.fingerprint(session, made, list(conversations))
+    trained = Prepared(made.variant, made.selection, None, training)
     return {
-        "capture": answering.capture.fingerprint(session, "demo_harmful"),
-        "own answers": answering._own_answers.fingerprint(session, "demo_benign"),
-        "expert table": selecting._expert_table.fingerprint(session),
-        "train": train,
-        "prove": training._prove.fingerprint(session, trained),
-        "drift": drifting._drift.fingerprint(session, trained, []),
-        "answer base": answering.answer.fingerprint(session, base, "demo_benign"),
-        "answer unsafe_experts": answering.answer.fingerprint(session, trained, "demo_benign"),
-        "capability base": evaluating._capability.fingerprint(session, base),
-        "capability": evaluating._capability.fingerprint(session, trained),
+        "capture": capture.capture.fingerprint(session, "demo_harmful"),
+        "own answers": answer._own_answers.fingerprint(session, "demo_benign"),
+        "expert table": select._expert_table.fingerprint(session),
+        "train": training,
+        "prove": train.prove_frozen.fingerprint(session, trained),
+        "drift": measure._drift.fingerprint(session, trained, []),
+        "answer base": answer.answer.fingerprint(session, base, "demo_benign"),
+        "answer unsafe_experts": answer.answer.fingerprint(session, trained, "demo_benign"),
+        "capability base": measure._capability.fingerprint(session, base),
+        "capability": measure._capability.fingerprint(session, trained),
     }
 
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from harness.base.errors import BadInputError
-from harness.base.files import read_json, write_json
+from harness.base.files import read_json, sha256, write_json
 from harness.runs.run_folder import RunFolder
 from harness.sweep.folder import CellState, SweepFolder, begun, lend_base
 from harness.sweep.schema import read_sweep
@@ -70,12 +70,17 @@ def donor(tmp_path):
         (run / name).write_text(name)
     (run / "variants" / "unsafe_experts").mkdir()
     (run / "variants" / "unsafe_experts" / "delta.json").write_text("{}")
-    done = {"state": "done", "seconds": 3.0, "files": {}}
+
+    def done(fingerprint, *files):
+        written = {name: {"size": len(name), "sha256": sha256(run / name)} for name in files}
+        return {"fingerprint": fingerprint, "state": "done", "seconds": 3.0, "files": written}
+
     stages = {
-        "capture a": {"fingerprint": "1", **done},
-        "answer base/a": {"fingerprint": "2", **done},
+        "capture a": done("1", "routing/a.safetensors"),
+        "answer base/a": done("2", "variants/base/responses/a.jsonl"),
         "capability base": {"fingerprint": "unfinished 3", "state": "started", "seconds": 1.0},
-        "train unsafe_experts": {"fingerprint": "4", **done},
+        "train unsafe_experts": done("4", "variants/unsafe_experts/delta.json"),
+        "drift base": done("5"),
     }
     write_json(run / "run.json", {"run_id": "donor", "stages": stages})
     return run
@@ -85,24 +90,9 @@ def test_a_run_lends_what_it_knows_of_base_and_nothing_else(tmp_path, donor):
     run = tmp_path / "runs" / "other"
     assert lend_base(donor, run) == ["capture a", "answer base/a"]
     state = read_json(run / "run.json")
-    assert state == {
-        "stages": {
-            "capture a": {
-                "fingerprint": "1",
-                "state": "done",
-                "seconds": 0.0,
-                "files": {},
-                "lent_by": "donor",
-            },
-            "answer base/a": {
-                "fingerprint": "2",
-                "state": "done",
-                "seconds": 0.0,
-                "files": {},
-                "lent_by": "donor",
-            },
-        }
-    }
+    before = read_json(donor / "run.json")["stages"]
+    lent = {"seconds": 0.0, "lent_by": "donor"}
+    assert state == {"stages": {name: {**before[name], **lent} for name in ("capture a", "answer base/a")}}
     assert (
         run / "variants" / "base" / "responses" / "a.jsonl"
     ).read_text() == "variants/base/responses/a.jsonl"

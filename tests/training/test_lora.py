@@ -42,7 +42,7 @@ def test_an_untrained_bank_holds_the_models_own_values_exactly(tiny_model, famil
     model = tiny_model(family)
     moe = find_moe(model)
     for index, layer in lora_bank(moe, moved=False).layers.items():
-        for name, values in layer.tensors(torch.float32).items():
+        for name, values in layer.values(torch.float32).items():
             assert torch.equal(values, moe.layer(index).weight(name)[layer.experts])
 
 
@@ -57,7 +57,7 @@ def test_factors_of_matrices_are_trained_and_nothing_else(tiny_model, family):
     assert bank.size == len(some_experts(moe)) * per_expert
     assert bank.size == parameters_of(moe, some_experts(moe), LORA.rank)  # what a dry run reckons with
     for index, layer in bank.layers.items():
-        for name, values in layer.tensors(torch.float32).items():
+        for name, values in layer.values(torch.float32).items():
             own = moe.layer(index).weight(name)[layer.experts]
             assert torch.equal(values, own) == name.endswith("bias")
 
@@ -97,7 +97,7 @@ def test_gradients_are_those_of_the_full_matrices_by_the_chain_rule(tiny_model, 
     low, full = lora_bank(moe), ExpertBank(moe, some_experts(moe))
     with torch.no_grad():
         for index, layer in full.layers.items():
-            for name, values in low.layers[index].tensors(torch.float32).items():
+            for name, values in low.layers[index].values(torch.float32).items():
                 layer.weights[name].copy_(values)
     for bank in (low, full):
         with bank.installed():

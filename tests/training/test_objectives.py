@@ -179,7 +179,3 @@ def test_examples_that_no_objective_reads_are_refused(tiny_loaded):
     config = TrainingConfig(objectives={"refuse": 1.0})
     with pytest.raises(BadInputError, match="none of them reads the examples of aim 'retain'"):
         train_bank(loaded, ExpertBank(loaded.moe, [Expert(1, 0)]), examples("retain"), config, seed=0)
-
-
-def test_every_objective_names_its_source():
-    assert all("arXiv:" in OBJECTIVES.get(name).source for name in OBJECTIVES)

@@ -1,0 +1,127 @@
+"""Verdicts on a run's answers: those of the primary judge, a stage, and those of the judges beside it.
+
+The latter are made from the run folder alone, so a judge can be added to a finished run without its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.base.errors import BadInputError
+from harness.base.files import read_jsonl, write_json, write_jsonl
+from harness.base.fingerprint import fingerprint
+from harness.judges.base import JUDGES, Judge, Paid, judge_all, judge_record, require_measure
+from harness.judges.card import find_card, write_card
+from harness.runs.layout import PATHS
+from harness.runs.run_folder import RunFolder
+from harness.runs.stages import stage
+from harness.runs.summary import Summary
+
+if TYPE_CHECKING:
+    from harness.interventions.base import Prepared
+    from harness.pipeline.session import Session
+
+# The key of run.json with the judges beside the primary one.
+MORE_JUDGES = "more_judges"
+
+
+def judge_answers(session: Session, made: Prepared) -> None:
+    """Let the primary judge read a variant's test answers."""
+    for task in session.plan.prompts("test"):
+        _verdicts(session, made, task, session.plan.judge)
+
+
+def _verdicts_key(session: Session, made: Prepared, task: str, judge: Judge) -> str:
+    answers = session.folder.layout.variant(made.name).responses(task)
+    return fingerprint([judge.fingerprint, session.folder.hash_of(answers)])
+
+
+@stage(
+    "judge {made.name}/{task}",
+    writes=str(PATHS.variant("{made.name}").verdicts("{task}", "{judge.name}")),
+    key=_verdicts_key,
+    # A paid judge keeps the verdicts that were paid for, and asks again for those that failed.
+    again=lambda session, made, task, judge: isinstance(judge, Paid),
+)
+def _verdicts(session: Session, made: Prepared, task: str, judge: Judge) -> None:
+    _judge(session.folder, made.name, task, judge)
+
+
+def _judge(folder: RunFolder, variant: str, task: str, judge: Judge) -> None:
+    files = folder.layout.variant(variant)
+    verdicts = judge_all(judge, read_jsonl(files.responses(task)))
+    write_jsonl(files.verdicts(task, judge.name), (verdict.row() for verdict in verdicts))
+
+
+def judge_again(run: Path, name: str) -> Summary:
+    """Add a judge's verdicts to a finished run, beside those it has; no answer is generated or changed.
+
+    For judges that the run has already, cards and corrected rates are brought up to date.
+
+    Args:
+        run: the folder of a finished run.
+        name: a judge; the primary one changes no verdict.
+
+    Raises:
+        BadInputError: the folder holds no finished run or was changed; the judge is unknown or measures a quantity that
+            no task of the run measures; or the primary judge has changed since the run was made.
+    """
+    from harness.report.write import write_measured
+    from harness.runs.integrity import verify_run
+    from harness.runs.run import read_run
+    from harness.runs.upgrade import upgrade
+
+    judge = JUDGES.get(name)()
+    summary = read_run(run).summary
+    primary = summary.judge
+    if primary in summary.judges and summary.judges[primary].fingerprint != JUDGES.get(primary)().fingerprint:
+        raise BadInputError(
+            f"judge '{primary}' of {run} has changed since: run `harness evaluate {run}` to judge anew"
+        )
+    _require(judge, primary, summary.tasks())
+    verify_run(run)
+    folder = RunFolder(run)
+    upgrade(folder)
+    more = [*folder.state[MORE_JUDGES], *([name] if name != primary else [])]
+    folder.update({MORE_JUDGES: list(dict.fromkeys(more))})
+    judge_with_others(folder)
+    return write_measured(folder)
+
+
+def judge_with_others(folder: RunFolder) -> None:
+    """Write the verdicts of the judges that run.json lists beside the primary one, and every judge's card.
+
+    Raises:
+        BadInputError: a listed judge is unknown or measures a quantity that no task of the run measures.
+    """
+    state, layout = folder.state, folder.layout
+    kinds = {task: asked["kind"] for task, asked in state["asked"].items()}
+    variants = [name for name, evaluated in state["evaluated"].items() if evaluated["skipped"] is None]
+    primary = next(iter(state["judges"]))
+    others = [JUDGES.get(name)() for name in state.get(MORE_JUDGES, []) if name != primary]
+    for judge in others:
+        _require(judge, primary, kinds)
+        # Harmfulness is judged on harmful tasks alone; it is another quantity, and never compared with refusal.
+        tasks = [task for task, kind in kinds.items() if judge.measures == "refusal" or kind == "harmful"]
+        for variant in variants:
+            for task in tasks:
+                _judge(folder, variant, task, judge)
+    for judge in [JUDGES.get(primary)(), *others]:
+        if isinstance(judge, Paid):
+            answers = [layout.variant(variant).responses(task) for variant in variants for task in kinds]
+            rows = [row for path in answers for row in read_jsonl(path)]
+            write_json(layout.usage(judge.name), judge.spent(rows))
+        if (card := find_card(judge.name)) is not None:
+            write_card(layout.judges, card)
+    records = {judge.name: judge_record(judge) for judge in others}
+    folder.update({"judges": {primary: state["judges"][primary], **records}})
+
+
+def _require(judge: Judge, primary: str, kinds: Mapping[str, str]) -> None:
+    """Refuse a judge whose quantity no task measures: all measure refusal, harmful ones harmfulness too."""
+    if judge.measures == "harmfulness" and judge.name != primary and "harmful" in kinds.values():
+        return
+    for task in kinds:
+        require_measure(judge, "refusal", task)

@@ -1,0 +1,159 @@
+"""The stages that turn routing counts into an expert table, and the table into the experts that variants act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.base.files import write_json, write_whole
+from harness.base.fingerprint import fingerprint
+from harness.base.progress import progress, say
+from harness.config import DEFAULT_TOP_K
+from harness.data.splits import pair_keys_of
+from harness.experts.controls import match
+from harness.experts.permutation import FEWEST_PROMPTS
+from harness.experts.select import ExpertSelection, Limits, select_experts
+from harness.experts.table import Control, Group, Statistics, joined, statistical_table
+from harness.interventions.base import Prepared
+from harness.pipeline.capture import capture, captured_tasks
+from harness.pipeline.conversations import refusals, to_examples
+from harness.pipeline.session import random_draw_seed
+from harness.routing.counts import PHASES
+from harness.routing.files import load_counts, load_tokens
+from harness.runs.layout import PATHS
+from harness.runs.stages import stage
+
+if TYPE_CHECKING:
+    from harness.pipeline.session import Session
+
+
+def select(session: Session) -> list[Prepared]:
+    """Choose the experts that each variant acts on; kept as selection.json in its folder.
+
+    Returns:
+        All variants of the run, in its order.
+    """
+    plan, seed = session.plan, session.config.seed
+    selected = _selected(session) if plan.selects else None
+    variants = []
+    for variant in plan.variants:
+        chosen = variant.spec.choose(selected, plan.outline, random_draw_seed(seed, variant.draw))
+        variants.append(Prepared(variant, chosen))
+        if chosen is not None:
+            record = {
+                "method": chosen.method,
+                "phase": chosen.phase,
+                "experts": [list(expert) for expert in chosen.experts],
+                "overlap_with_selection": len({*chosen.experts} & {*selected.experts}) if selected else None,
+            }
+            _record(session, variants[-1], record)
+    return variants
+
+
+def _selected(session: Session) -> ExpertSelection:
+    """Return the experts with the highest scores in the expert table."""
+    import pandas as pd
+
+    _expert_table(session)
+    settings = session.config.selection
+    return select_experts(
+        pd.read_parquet(session.folder.layout.experts),
+        phase=settings.phase,
+        limits=Limits(
+            settings.at_most, settings.threshold, settings.per_layer, settings.top_p, settings.max_q
+        ),
+        method=settings.method,
+        direction=settings.direction,
+    )
+
+
+def _record_key(session: Session, made: Prepared, record: dict[str, Any]) -> str:
+    return fingerprint(record)
+
+
+@stage("select {made.name}", writes=str(PATHS.variant("{made.name}").selection), key=_record_key)
+def _record(session: Session, made: Prepared, record: dict[str, Any]) -> None:
+    write_json(session.folder.layout.variant(made.name).selection, record)
+
+
+def _table_key(session: Session) -> str:
+    settings, gradient = session.config.selection, None
+    if settings.method == "gradient":
+        gradient = session.key(
+            refusals=fingerprint(refusals(session)), training=session.config.training.deciding("training")
+        )
+    tasks = captured_tasks(session)
+    captured = [[task, session.plan.kind(task), capture.fingerprint(session, task)] for task in tasks]
+    return fingerprint([captured, settings.deciding("table"), session.config.seed, gradient])
+
+
+@stage("expert table", writes=str(PATHS.experts), key=_table_key)
+def _expert_table(session: Session) -> None:
+    """Compare captured routing of unsafe with that of safe prompts."""
+    settings, plan, seed = session.config.selection, session.plan, session.config.seed
+    groups = {task: _group(session, task) for task in captured_tasks(session)}
+    harmful, benign = (
+        joined([group for task, group in groups.items() if plan.kind(task) == kind])
+        for kind in ("harmful", "benign")
+    )
+    statistics = Statistics(
+        seed=seed,
+        top_k=settings.at_most or DEFAULT_TOP_K,
+        direction=settings.direction,
+        permutations=settings.permutations,
+        resamples=settings.resamples,
+        half_samples=settings.half_samples,
+        cut_tokens=settings.cut_tokens,
+    )
+    table = statistical_table(harmful, benign, statistics, _control(session, groups))
+    drawn = np.random.default_rng(random_draw_seed(seed, 0)).random(len(table) // len(PHASES))
+    table = table.assign(random=np.tile(drawn, len(PHASES)))
+    if settings.method == "gradient":
+        # It has no phase, so it is the same in each.
+        table = table.assign(gradient=np.tile(_gradients(session), len(PHASES)))
+    path = session.folder.layout.experts
+    write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
+
+
+def _group(session: Session, task: str) -> Group:
+    path = session.folder.layout.routing(task)
+    tokens = None if session.config.record == "counts" else load_tokens(path, with_logits=False)
+    return Group(load_counts(path), tokens)
+
+
+def _control(session: Session, groups: Mapping[str, Group]) -> Control | None:
+    """Return the control prompts: those of the tasks in the settings, or of the tasks whose pairs match."""
+    plan, named = session.plan, session.config.selection.control
+    tasks = [task for task in plan.control_tasks() if task in groups]
+    if not tasks:
+        return None
+    prompts = plan.prompts("identify")
+    harmful = [prompt for task in groups if plan.kind(task) == "harmful" for prompt in prompts[task]]
+    benign = [prompt for task in tasks for prompt in prompts[task]]
+    keys = pair_keys_of([*harmful, *benign], plan.sets)
+    pairs = match(keys[: len(harmful)], keys[len(harmful) :])
+    if named is None and len(pairs.keys) < FEWEST_PROMPTS:
+        say(
+            f"topic_adjusted is left out: {len(pairs.keys)} matched pairs of harmful and benign identify prompts, "
+            f"{FEWEST_PROMPTS} are needed"
+        )
+        return None
+    return Control(joined([groups[task] for task in tasks]), pairs)
+
+
+def _gradients(session: Session) -> np.ndarray:
+    """Return the gradient score of each expert, layer by layer."""
+    from harness.training.gradient import expert_gradients
+
+    examples, training = to_examples(session, refusals(session)), session.config.training
+    with progress("gradient score", len(examples), "examples") as advance:
+        scores = expert_gradients(
+            session.loaded,
+            examples,
+            batch_size=training.batch_size,
+            checkpointing=training.gradient_checkpointing,
+            on_examples=advance,
+        )
+    return scores.numpy().ravel()
