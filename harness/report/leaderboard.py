@@ -206,9 +206,10 @@ def effect_of(test: Comparison | None) -> Effect:
     return "higher" if test.difference > 0 else "lower"
 
 
-def figure(summary: Summary, variant: str, column: Column) -> Measurement | None:
-    """Return what one variant was measured at, or None."""
-    return summary.figure(variant, column.asked, column.metric, column.judge)
+def value_of(summary: Summary, variant: str, column: Column) -> float | None:
+    """Return one variant's figure, None where it has none."""
+    row = summary.figure(variant, column.asked, column.metric, column.judge)
+    return None if row is None else row.value
 
 
 def best_variant(summary: Summary) -> str | None:
@@ -227,21 +228,16 @@ def _qualifies(summary: Summary, variant: str, columns: Sequence[Column]) -> boo
     for column in columns:
         effect = effect_of(comparison(summary, variant, BASE, column))
         worse = "lower" if column.more_is_better else "higher"
-        if effect in ("untested", worse) or _value(summary, variant, column) is None:
+        if effect in ("untested", worse) or value_of(summary, variant, column) is None:
             return False
         gains += column.kind == "harmful" and effect == "higher"
     return gains > 0
 
 
 def _mean(summary: Summary, variant: str, columns: Sequence[Column], kind: Kind) -> float:
-    values = [_value(summary, variant, column) for column in columns if column.kind == kind]
+    values = [value_of(summary, variant, column) for column in columns if column.kind == kind]
     known = [value for value in values if value is not None]
     return fmean(known) if known else 0.0
-
-
-def _value(summary: Summary, variant: str, column: Column) -> float | None:
-    result = figure(summary, variant, column)
-    return None if result is None else result.value
 
 
 def _cell(summary: Summary, variant: str, column: Column, result: Measurement | None) -> Cell:

@@ -6,11 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-
-from harness.base.content import content_folder
 from harness.report.facts import Row, Test, facts
 from harness.report.leaderboard import Cell, Column, Leaderboard
+from harness.report.page import environment
 from harness.report.words import interval, visible
 from harness.runs.run import Run
 from harness.runs.summary import Summary
@@ -31,23 +29,16 @@ def render_markdown(path: Path, summary: Summary) -> str:
     Raises:
         BadInputError: a file of the run folder is there and cannot be read.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(content_folder("reports")),
-        autoescape=False,  # Markdown has its own escape, given by finalize
-        finalize=_finalize,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
+    # Markdown has its own escape, given by finalize.
+    markdown = environment(autoescape=False, finalize=_finalize, keep_trailing_newline=True)
+    markdown.filters |= {
         "code": code,
         "fenced": _fenced,
         "table": _table,
         "leaderboard": _leaderboard,
         "comparisons": _comparisons,
     }
-    return environment.get_template("report.md.j2").render(facts(Run(path), summary))
+    return markdown.get_template("report.md.j2").render(facts(Run(path), summary))
 
 
 def escape(text: str) -> str:

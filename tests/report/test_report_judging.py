@@ -81,7 +81,7 @@ def test_the_conclusion_says_whether_rates_are_corrected(working, row, end):
 def test_a_summary_without_judges_says_nothing_of_them(working):
     assert judging.judges(working) == []
     assert judging.rates(working) == []
-    assert list(judging.conclusion(working)) == []
+    assert not [text for text in conclude(working) if text.startswith("The judge")]
 
 
 def test_agreement_is_shown_task_by_task_with_blanks_where_undefined(working):
