@@ -12,7 +12,7 @@ from typing import Any
 from harness.report import judging
 from harness.report.conclusion import conclude
 from harness.report.headline import headline
-from harness.report.leaderboard import ALPHA, BEST_RULE, MARKS_RULE, are_shares, build, is_column
+from harness.report.leaderboard import ALPHA, are_shares, build, is_column, rules
 from harness.report.samples import TaskSamples
 from harness.report.words import duration, hundredths, interval, p_is, percent, signed
 from harness.runs.records import RunRecord
@@ -45,8 +45,7 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
         "headline": headline(summary),
         "sentences": conclude(summary),
         "board": build(summary),
-        "marks_rule": MARKS_RULE,
-        "best_rule": BEST_RULE,
+        "rules": rules(),
         "tests": tests(summary),
         "others": other_measurements(summary),
         "judges": judging.judges(summary),
@@ -204,15 +203,14 @@ def command(record: RunRecord | None) -> str | None:
 
 def tests(summary: Summary) -> list[Test]:
     """Return every comparison of the run."""
-    return [_test(row, _is_share(summary, row)) for row in summary.comparisons]
+    return [_test(summary, test) for test in summary.comparisons]
 
 
-def _is_share(summary: Summary, row: Comparison) -> bool:
-    figures = (summary.figure(name, row.task, row.metric, row.judge) for name in (row.variant, row.against))
-    return are_shares([figure for figure in figures if figure is not None])
-
-
-def _test(test: Comparison, is_share: bool) -> Test:
+def _test(summary: Summary, test: Comparison) -> Test:
+    figures = (
+        summary.figure(name, test.task, test.metric, test.judge) for name in (test.variant, test.against)
+    )
+    is_share = are_shares([figure for figure in figures if figure is not None])
     show: Callable[[float], str] = signed if is_share else "{:+.4g}".format
     size: Callable[[float], str] = hundredths if is_share else "{:.4g}".format
 

@@ -65,17 +65,14 @@ def heat_map(rows: pd.DataFrame, selected: Collection[tuple[int, int]], phase: s
         '<svg class="map" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img">'
         "<title>Risk difference of {2} experts in {3} layers, phase {4}; {5} chosen</title>{6}</svg>"
     ).format(width, height, len(risks), len(layers), phase, len(outlines), Markup("").join(parts))
-    return HeatMap(phase, svg, _legend(most))
+    legend = ((_shade(step / SHADES), most * step / SHADES) for step in range(-SHADES, SHADES + 1))
+    return HeatMap(phase, svg, tuple(legend))
 
 
 def _shade(relative: float) -> str:
     """Return the class of a value between -1 and 1."""
     step = round(relative * SHADES)
     return "z" if step == 0 else f"{'p' if step > 0 else 'm'}{abs(step)}"
-
-
-def _legend(most: float) -> tuple[tuple[str, float], ...]:
-    return tuple((_shade(step / SHADES), most * step / SHADES) for step in range(-SHADES, SHADES + 1))
 
 
 def _numbers(layers: list[int], n_experts: int, cell: int) -> list[Markup]:

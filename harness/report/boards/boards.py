@@ -142,13 +142,9 @@ def _row(
     )
 
 
-def _once(found: Sequence[tuple[int, Sequence[Cell]]]) -> list[Sequence[Cell]]:
+def _once(cells: Sequence[tuple[int, tuple[Cell, ...]]]) -> list[tuple[Cell, ...]]:
     """Return the figures of runs; where one seed has the same twice, as base in runs of other training, once."""
-    kept: list[tuple[int, Sequence[Cell]]] = []
-    for each in found:
-        if each not in kept:
-            kept.append(each)
-    return [cells for _, cells in kept]
+    return [row for index, (seed, row) in enumerate(cells) if (seed, row) not in cells[:index]]
 
 
 def _figure(cells: Sequence[Cell]) -> Figure | None:
@@ -156,8 +152,7 @@ def _figure(cells: Sequence[Cell]) -> Figure | None:
     values = [cell.value for cell in known if cell.value is not None]
     if not values:
         return None
-    above = sum(cell.effect == "higher" for cell in known)
-    below = sum(cell.effect == "lower" for cell in known)
+    above, below = (sum(cell.effect == effect for cell in known) for effect in ("higher", "lower"))
     if len(values) == 1:
         return Figure(values[0], None, known[0].low, known[0].high, 1, above, below)
     return Figure(fmean(values), stdev(values), min(values), max(values), len(values), above, below)
