@@ -101,7 +101,7 @@ def drifts(summary: Summary) -> list[Row]:
         rows.append(
             {
                 "variant": name,
-                "KL to base, nats a token": f"{kl.value:.4f}",
+                "KL to base, nats per token": f"{kl.value:.4f}",
                 "95% interval": interval(kl.low, kl.high, "{:.4f}".format),
                 "perplexity": f"{perplexity.value:.3f}",
                 "over": f"{kl.n} answers, {kl.tokens} tokens",

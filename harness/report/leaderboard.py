@@ -18,14 +18,14 @@ from harness.runs.summary import Summary
 ALPHA = 0.05
 
 KINDS: tuple[Kind, ...] = ("harmful", "benign", "capability", "text")
-# What a heading says where a figure is over all tasks.
+# The heading of a figure over all tasks.
 _OVER_ALL = "all tasks"
 Effect = Literal["higher", "lower", "undecided", "untested"]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One figure of the leaderboard; `asked` is its task in summary.json, None where it is over all."""
+    """One column; `asked` is its task in summary.json, None where the figure is over all tasks."""
 
     asked: str | None
     kind: Kind
@@ -35,7 +35,7 @@ class Column:
 
     @property
     def task(self) -> str:
-        """What a heading calls the task."""
+        """The task as a heading names it."""
         return self.asked or _OVER_ALL
 
     @property
@@ -55,12 +55,12 @@ class Column:
 
     @property
     def measure(self) -> str:
-        """What the figure is, with its unit and the direction that is better."""
+        """The figure with its unit and the direction that is better."""
         return f"{self.name} {self.unit}".rstrip()
 
     @property
     def name(self) -> str:
-        """What the figure is; whose verdicts decide a run is said elsewhere, any other judge here."""
+        """The figure, with its judge unless that is the primary one."""
         label = metric_of(self.metric, self.kind).label(self.kind)
         return label if self.decides or self.judge is None else f"{label} by {self.judge}"
 
@@ -81,7 +81,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure. `value` is None where the variant has none; `n` is what the figure is over."""
+    """One figure. `value` is None where the variant has none; `n` is how many samples it counts."""
 
     value: float | None
     low: float | None
@@ -90,7 +90,7 @@ class Cell:
     effect: Effect
     is_better: bool | None
     random: tuple[int, int, int] | None = None
-    """Of the intervention: above how many random draws it is significantly, below how many, and of how many tested."""
+    """For the intervention: how many random draws it is significantly above and below, and how many were tested."""
 
     @property
     def mark(self) -> str:
@@ -147,16 +147,16 @@ def build(summary: Summary) -> Leaderboard:
 
 def columns_of(summaries: Sequence[Summary]) -> tuple[Column, ...]:
     """Return one column per task and metric that any variant of any run was measured on."""
-    found: dict[tuple[str | None, Kind, str, str | None], list[Measurement]] = {}
+    rows_of: dict[tuple[str | None, Kind, str, str | None], list[Measurement]] = {}
     for summary in summaries:
         for row in summary.measurements:
             if is_column(row, summary):
-                found.setdefault((row.task, row.kind, row.metric, row.judge), []).append(row)
+                rows_of.setdefault((row.task, row.kind, row.metric, row.judge), []).append(row)
     return tuple(
         Column(task, kind, metric, judge, are_shares(rows))
-        for wanted in KINDS
-        for (task, kind, metric, judge), rows in found.items()
-        if kind == wanted
+        for group in KINDS
+        for (task, kind, metric, judge), rows in rows_of.items()
+        if kind == group
     )
 
 

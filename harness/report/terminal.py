@@ -57,8 +57,8 @@ def _report(summary: Summary, console: Console, *, with_rules: bool = True) -> G
     board, rules, model = leaderboard.build(summary), leaderboard.rules(), summary.model
     heading = Text.assemble(
         (visible(model.name), "bold"),
-        f"  {model.moe_layers} layers of {model.experts_per_layer} experts, "
-        f"{model.experts_per_token} a token · judge {visible(summary.judge)}",
+        f"  {model.moe_layers} layers, {model.experts_per_layer} experts each, "
+        f"{model.experts_per_token} per token · judge {visible(summary.judge)}",
     )
     parts: list[RenderableType] = [heading, *_tables(board, console)]
     parts.append(Text("Conclusion", style="bold"))
