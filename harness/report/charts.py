@@ -95,13 +95,13 @@ def trade_off(board: Leaderboard, harmful: Column, styles: Styles) -> Markup | N
     Returns:
         None where no variant has both.
     """
-    at = board.columns.index(harmful)
+    place = board.columns.index(harmful)
     benign = [index for index, column in enumerate(board.columns) if column.kind == "benign"]
     points: list[tuple[str, Cell, Cell]] = []
     for row in board.rows:
         costs = [row.cells[index] for index in benign if row.cells and row.cells[index].value is not None]
-        if costs and row.cells[at].value is not None:
-            points.append((row.variant, max(costs, key=lambda cell: cell.value or 0.0), row.cells[at]))
+        if costs and row.cells[place].value is not None:
+            points.append((row.variant, max(costs, key=lambda cell: cell.value or 0.0), row.cells[place]))
     if not points:
         return None
     reach = min(1.0, _nice(max(0.1, *(cost.high or 0.0 for _, cost, _ in points))))
@@ -110,7 +110,7 @@ def trade_off(board: Leaderboard, harmful: Column, styles: Styles) -> Markup | N
     parts = [plane.frame("highest false refusal, %", "harmful refusal, %")]
     parts += plane.ticks_x(lambda share: f"{share * 100:.3g}")
     parts += plane.ticks_y(lambda share: f"{share * 100:.3g}")
-    called = _one_name_for_draws([(name, gain.value or 0.0) for name, _, gain in points], styles)
+    labels_of = _one_name_for_draws([(name, gain.value or 0.0) for name, _, gain in points], styles)
     labels, dots = [], []
     for name, cost, gain in points:
         style = styles.get(name, "other")
@@ -119,21 +119,23 @@ def trade_off(board: Leaderboard, harmful: Column, styles: Styles) -> Markup | N
             parts.append(_line(x(cost.low or 0.0), cy, x(cost.high or 0.0), cy, f"bar {style}"))
             parts.append(_line(cx, y(gain.low or 0.0), cx, y(gain.high or 0.0), f"bar {style}"))
         dots.append(_dot(cx, cy, style))
-        labels.append(_Label(cx, cy, called.get(name, name), style))
+        labels.append(_Label(cx, cy, labels_of.get(name, name), style))
     parts.append(_labels(labels, turn=_WIDTH * 0.55))
     parts += dots  # above the labels, whose halos would hide them
     return _svg(f"Refusal of {harmful.task} against false refusal, by variant", parts)
 
 
 def capability(board: Leaderboard, column: Column, styles: Styles) -> Markup | None:
-    """Draw each variant's capability with its interval, one row a variant, base's as a line through all.
+    """Draw each variant's capability with its interval, one row per variant, base's as a line through all.
 
     Returns:
         None where no variant has a value.
     """
-    at = board.columns.index(column)
+    place = board.columns.index(column)
     rows = [
-        (row.variant, row.cells[at]) for row in board.rows if row.cells and row.cells[at].value is not None
+        (row.variant, row.cells[place])
+        for row in board.rows
+        if row.cells and row.cells[place].value is not None
     ]
     if not rows:
         return None
@@ -179,13 +181,13 @@ def losses(curves: Mapping[str, Sequence[TrainingStep]], styles: Styles) -> Mark
     x, y = plane.x, plane.y
     parts = [plane.frame("step", "loss on answer tokens")]
     parts += plane.ticks_x("{:.4g}".format) + plane.ticks_y("{:.3g}".format)
-    called = _one_name_for_draws([(name, steps[-1].loss) for name, steps in drawn.items()], styles)
+    labels_of = _one_name_for_draws([(name, steps[-1].loss) for name, steps in drawn.items()], styles)
     labels = []
     for name, steps in drawn.items():
         style = styles.get(name, "other")
         path = " ".join(f"{x(step.step):.1f},{y(step.loss):.1f}" for step in _thinned(steps))
         parts.append(Markup('<polyline class="curve {}" points="{}"/>').format(style, path))
-        labels.append(_Label(x(steps[-1].step), y(steps[-1].loss), called.get(name, name), style))
+        labels.append(_Label(x(steps[-1].step), y(steps[-1].loss), labels_of.get(name, name), style))
     parts.append(_labels(labels, turn=_WIDTH))
     return _svg("Training loss by step", parts)
 

@@ -108,7 +108,11 @@ def conclude(summary: Summary) -> list[str]:
         beside_people=judging.beside_people(judge) if judge else "",
         is_corrected=any(row.corrected for row in rates),
         reasons=list(dict.fromkeys(row.not_corrected for row in rates if row.not_corrected)),
-        harmfulness=[_test(summary, column, BASE) for column in columns if _is_harmfulness(summary, column)],
+        harmfulness=[
+            _test(summary, column, BASE)
+            for column in columns
+            if column.metric == HARMFUL and comparison(summary, name, BASE, column)
+        ],
     )
     return [line for line in text.split("\n") if line.strip()]
 
@@ -125,7 +129,7 @@ def _test(summary: Summary, column: Column, against: str) -> _Test:
     unit = " points" if column.is_share else ""
     ends = interval(test.low, test.high, show)
     least = test.minimum_detectable
-    is_right_answers = column.kind == "capability" and column.is_share and column.more_is_better
+    is_right_answers = column.kind == "capability" and column.is_share and column.better == "higher"
     return _Test(
         column,
         against,
@@ -145,12 +149,6 @@ def _draws(summary: Summary, column: Column) -> _Draws:
     known = {draw: rate for draw, rate in rates.items() if rate is not None}
     tests = [_test(summary, column, draw) for draw in known]
     return _Draws(column, tests, value_of(summary, summary.intervention, column), [*known.values()])
-
-
-def _is_harmfulness(summary: Summary, column: Column) -> bool:
-    """Whether it is harmfulness, a quantity of its own beside refusal, compared with base."""
-    test = comparison(summary, summary.intervention, BASE, column)
-    return column.metric == HARMFUL and test is not None
 
 
 def _repeated_phrasings(summary: Summary, columns: Sequence[Column]) -> list[Measurement]:

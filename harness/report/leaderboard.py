@@ -49,11 +49,6 @@ class Column:
         return metric_of(self.metric, self.kind).better(self.kind)
 
     @property
-    def more_is_better(self) -> bool:
-        """Whether a higher figure is the better one."""
-        return self.better == "higher"
-
-    @property
     def measure(self) -> str:
         """The figure with its unit and the direction that is better."""
         return f"{self.name} {self.unit}".rstrip()
@@ -114,11 +109,6 @@ class Leaderboard:
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-
-    @property
-    def best(self) -> str | None:
-        """The variant that the rule of `reports/rules.yaml` marks."""
-        return next((row.variant for row in self.rows if row.is_best), None)
 
 
 def rules() -> dict[str, str]:
@@ -227,17 +217,16 @@ def _qualifies(summary: Summary, variant: str, columns: Sequence[Column]) -> boo
     gains = 0
     for column in columns:
         effect = effect_of(comparison(summary, variant, BASE, column))
-        worse = "lower" if column.more_is_better else "higher"
-        if effect in ("untested", worse) or value_of(summary, variant, column) is None:
+        is_better = column.is_better(effect)
+        if effect == "untested" or is_better is False or value_of(summary, variant, column) is None:
             return False
-        gains += column.kind == "harmful" and effect == "higher"
+        gains += column.kind == "harmful" and is_better is True
     return gains > 0
 
 
 def _mean(summary: Summary, variant: str, columns: Sequence[Column], kind: Kind) -> float:
     values = [value_of(summary, variant, column) for column in columns if column.kind == kind]
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else 0.0
+    return fmean([value for value in values if value is not None] or [0.0])
 
 
 def _cell(summary: Summary, variant: str, column: Column, result: Measurement | None) -> Cell:

@@ -43,7 +43,7 @@ def render_markdown(path: Path, summary: Summary) -> str:
 
 def escape(text: str) -> str:
     """Return text that Markdown and GitHub show as it is, on one line."""
-    return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(visible(text, lines=True).split()))
+    return _MARKUP.sub(lambda mark: f"\\{mark[0]}", " ".join(visible(text, lines=True).split()))
 
 
 def code(text: str) -> str:

@@ -68,8 +68,8 @@ def samples_of(run: Run, summary: Summary) -> list[TaskSamples]:
     Raises:
         BadInputError: a file of answers or verdicts is there and cannot be read.
     """
-    found = [_task(run, summary, task, kind) for task, kind in summary.tasks().items()]
-    return [samples for samples in found if samples.samples]
+    tasks = [_task(run, summary, task, kind) for task, kind in summary.tasks().items()]
+    return [task for task in tasks if task.samples]
 
 
 def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:

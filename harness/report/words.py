@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 
-# Characters that reorder or hide what stands beside them.
+# Characters that reorder or hide the text beside them.
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Joiners that emoji and several scripts need to be read at all.
 _NEEDED = frozenset("\u200c\u200d")

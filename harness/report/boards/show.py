@@ -31,7 +31,7 @@ def cell(figure: Figure | None, column: Column) -> str:
 
 
 def mark(figure: Figure) -> str:
-    """Return the signs of significant differences from base; over several seeds with in how many."""
+    """Return the signs of significant differences from base; over several seeds with their number."""
     signs = [
         f"{sign}{n if figure.n > 1 else ''}" for sign, n in (("▲", figure.above), ("▼", figure.below)) if n
     ]
@@ -39,7 +39,7 @@ def mark(figure: Figure) -> str:
 
 
 def title(board: Board) -> str:
-    """Return what a table holds and why it stands apart."""
+    """Return how many runs a table holds, and why they are not in the first one."""
     runs = f"{board.runs} run{'' if board.runs == 1 else 's'}"
     return runs if board.apart is None else f"{runs}, not comparable with the first table: {board.apart}"
 
