@@ -80,6 +80,7 @@ def conclude(summary: Summary) -> list[str]:
     selected = summary.selection.experts if summary.selection else []
     q_values = [expert.q_value for expert in selected if expert.q_value is not None]
     rates = [row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)]
+    often_truncated = [row for row in rates if row.n and (row.truncated or 0) / row.n >= _NOTABLE_TRUNCATED]
     judge = summary.judges.get(summary.judge)
     words = environment(
         autoescape=False,
@@ -103,7 +104,7 @@ def conclude(summary: Summary) -> list[str]:
         held=[each for each, made in summary.variants.items() if made.frozen_unchanged],
         repeated=_repeated_phrasings(summary, deciding),
         unscored=_counts([row for row in rates if row.unscored], "unscored"),
-        truncated=_counts([row for row in rates if _is_often_truncated(row)], "truncated"),
+        truncated=_counts(often_truncated, "truncated"),
         clustered=list(_near_duplicates(summary, deciding)),
         beside_people=judging.beside_people(judge) if judge else "",
         is_corrected=any(row.corrected for row in rates),
@@ -169,10 +170,6 @@ def _near_duplicates(summary: Summary, columns: Sequence[Column]) -> Iterator[tu
         if row is not None and row.clustered is not None and row.metric == REFUSAL:
             p_value = test.clustered.p_value if test and test.clustered else None
             yield row, "" if p_value is None else p_is(p_value)
-
-
-def _is_often_truncated(row: Measurement) -> bool:
-    return row.n > 0 and (row.truncated or 0) / row.n >= _NOTABLE_TRUNCATED
 
 
 def _counts(rows: Sequence[Measurement], what: Literal["unscored", "truncated"]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -76,14 +77,13 @@ def _shade(relative: float) -> str:
 
 
 def _numbers(layers: list[int], n_experts: int, cell: int) -> list[Markup]:
-    every = max(1, -(-14 // cell))
+    every, apart = math.ceil(14 / cell), math.ceil(28 / cell)
     text = Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>')
     down = [
         text.format(_MARGIN_LEFT - 6, _MARGIN_TOP + index * cell + cell / 2 + 4, "end", layer)
         for index, layer in enumerate(layers)
         if index % every == 0
     ]
-    apart = max(1, -(-28 // cell))
     across = [
         text.format(_MARGIN_LEFT + expert * cell + cell / 2, _MARGIN_TOP - 5, "middle", expert)
         for expert in range(0, n_experts, apart)
