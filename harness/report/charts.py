@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 from markupsafe import Markup
 
 from harness.report.leaderboard import Cell, Column, Leaderboard
@@ -35,18 +36,55 @@ class _Label:
     style: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Plane:
+    """The ranges of a chart's values, and where values lie in its picture."""
+
+    across: tuple[float, float]
+    up: tuple[float, float]
+    right: int = _RIGHT
+    inset: int = 0
+
+    def x(self, value: float) -> float:
+        low, high = self.across
+        width = _WIDTH - _LEFT - self.right - 2 * self.inset
+        return _LEFT + self.inset + (value - low) / (high - low) * width
+
+    def y(self, value: float) -> float:
+        low, high = self.up
+        return _HEIGHT - _BOTTOM - (max(value, low) - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+
+    def frame(self, below: str, beside: str) -> Markup:
+        bottom, end, middle = _HEIGHT - _BOTTOM, _WIDTH - self.right, (_TOP + _HEIGHT - _BOTTOM) / 2
+        axis = Markup(
+            '<text class="axis" text-anchor="middle" transform="translate(13 {:.0f}) rotate(-90)">{}</text>'
+        )
+        return (
+            _line(_LEFT, bottom, end, bottom, "frame")
+            + _line(_LEFT, _TOP, _LEFT, bottom, "frame")
+            + _text((_LEFT + end) / 2, _HEIGHT - 8, below, "axis", "middle")
+            + axis.format(middle, beside)
+        )
+
+    def ticks_x(self, show: Callable[[float], str], values: Sequence[float] = ()) -> list[Markup]:
+        height = _HEIGHT - _BOTTOM + 16
+        return [
+            _text(self.x(value), height, show(value), "tick", "middle")
+            for value in values or np.linspace(*self.across, 5).tolist()
+        ]
+
+    def ticks_y(self, show: Callable[[float], str]) -> list[Markup]:
+        return [
+            _line(_LEFT - 4, self.y(value), _LEFT, self.y(value), "frame")
+            + _text(_LEFT - 8, self.y(value) + 4, show(value), "tick", "end")
+            for value in np.linspace(*self.up, 5).tolist()
+        ]
+
+
 def styles_of(summary: Summary) -> dict[str, str]:
     """Return how each variant is drawn: main (the intervention), base, random (experts drawn at random) or other."""
-    return {
-        name: "main"
-        if name == summary.intervention
-        else "base"
-        if name == BASE
-        else "random"
-        if variant.is_draw
-        else "other"
-        for name, variant in summary.variants.items()
-    }
+    styles = {name: "random" if variant.is_draw else "other" for name, variant in summary.variants.items()}
+    return styles | {BASE: "base"} | {summary.intervention: "main"}
 
 
 def trade_off(board: Leaderboard, harmful: Column, styles: Styles) -> Markup | None:
@@ -57,28 +95,22 @@ def trade_off(board: Leaderboard, harmful: Column, styles: Styles) -> Markup | N
     Returns:
         None where no variant has both.
     """
-    at = board.columns.index(harmful)
+    place = board.columns.index(harmful)
     benign = [index for index, column in enumerate(board.columns) if column.kind == "benign"]
     points: list[tuple[str, Cell, Cell]] = []
     for row in board.rows:
         costs = [row.cells[index] for index in benign if row.cells and row.cells[index].value is not None]
-        if costs and row.cells[at].value is not None:
-            points.append((row.variant, max(costs, key=lambda cell: cell.value or 0.0), row.cells[at]))
+        if costs and row.cells[place].value is not None:
+            points.append((row.variant, max(costs, key=lambda cell: cell.value or 0.0), row.cells[place]))
     if not points:
         return None
     reach = min(1.0, _nice(max(0.1, *(cost.high or 0.0 for _, cost, _ in points))))
-
-    def x(share: float) -> float:
-        return _LEFT + share / reach * (_WIDTH - _LEFT - _RIGHT)
-
-    def y(share: float) -> float:
-        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
-
-    parts = [_frame("highest false refusal, %", "harmful refusal, %")]
-    for step in range(5):
-        parts.append(_tick_x(x(reach * step / 4), f"{reach * step / 4 * 100:.3g}"))
-        parts.append(_tick_y(y(step / 4), f"{step * 25}"))
-    called = _one_name_for_draws([(name, gain.value or 0.0) for name, _, gain in points], styles)
+    plane = _Plane((0.0, reach), (0.0, 1.0))
+    x, y = plane.x, plane.y
+    parts = [plane.frame("highest false refusal, %", "harmful refusal, %")]
+    parts += plane.ticks_x(lambda share: f"{share * 100:.3g}")
+    parts += plane.ticks_y(lambda share: f"{share * 100:.3g}")
+    labels_of = _one_name_for_draws([(name, gain.value or 0.0) for name, _, gain in points], styles)
     labels, dots = [], []
     for name, cost, gain in points:
         style = styles.get(name, "other")
@@ -86,22 +118,24 @@ def trade_off(board: Leaderboard, harmful: Column, styles: Styles) -> Markup | N
         if None not in (cost.low, cost.high, gain.low, gain.high):
             parts.append(_line(x(cost.low or 0.0), cy, x(cost.high or 0.0), cy, f"bar {style}"))
             parts.append(_line(cx, y(gain.low or 0.0), cx, y(gain.high or 0.0), f"bar {style}"))
-        dots.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(style, cx, cy))
-        labels.append(_Label(cx, cy, called.get(name, name), style))
+        dots.append(_dot(cx, cy, style))
+        labels.append(_Label(cx, cy, labels_of.get(name, name), style))
     parts.append(_labels(labels, turn=_WIDTH * 0.55))
     parts += dots  # above the labels, whose halos would hide them
     return _svg(f"Refusal of {harmful.task} against false refusal, by variant", parts)
 
 
 def capability(board: Leaderboard, column: Column, styles: Styles) -> Markup | None:
-    """Draw each variant's capability with its interval, one row a variant, base's as a line through all.
+    """Draw each variant's capability with its interval, one row per variant, base's as a line through all.
 
     Returns:
         None where no variant has a value.
     """
-    at = board.columns.index(column)
+    place = board.columns.index(column)
     rows = [
-        (row.variant, row.cells[at]) for row in board.rows if row.cells and row.cells[at].value is not None
+        (row.variant, row.cells[place])
+        for row in board.rows
+        if row.cells and row.cells[place].value is not None
     ]
     if not rows:
         return None
@@ -128,7 +162,7 @@ def capability(board: Leaderboard, column: Column, styles: Styles) -> Markup | N
         parts.append(_text(left - 10, cy + 4, _short(name), f"label {style}", "end"))
         if cell.low is not None and cell.high is not None:
             parts.append(_line(x(cell.low), cy, x(cell.high), cy, f"bar {style}"))
-        parts.append(Markup('<circle class="dot {}" cx="{:.1f}" cy="{}" r="5"/>').format(style, x(value), cy))
+        parts.append(_dot(x(value), cy, style))
     return _svg(f"Capability on {column.task}, by variant", parts, height)
 
 
@@ -143,25 +177,17 @@ def losses(curves: Mapping[str, Sequence[TrainingStep]], styles: Styles) -> Mark
     if not finite:
         return None
     last = max(step.step for steps in drawn.values() for step in steps) or 1
-    top = _nice(max(finite)) or 1.0
-
-    def x(step: float) -> float:
-        return _LEFT + step / last * (_WIDTH - _LEFT - 120)
-
-    def y(loss: float) -> float:
-        return _HEIGHT - _BOTTOM - max(loss, 0.0) / top * (_HEIGHT - _TOP - _BOTTOM)
-
-    parts = [_frame("step", "loss on answer tokens", right=120)]
-    for tick in range(5):
-        parts.append(_tick_x(x(last * tick / 4), f"{last * tick / 4:.4g}"))
-        parts.append(_tick_y(y(top * tick / 4), f"{top * tick / 4:.3g}"))
-    called = _one_name_for_draws([(name, steps[-1].loss) for name, steps in drawn.items()], styles)
+    plane = _Plane((0.0, last), (0.0, _nice(max(finite)) or 1.0), right=120)
+    x, y = plane.x, plane.y
+    parts = [plane.frame("step", "loss on answer tokens")]
+    parts += plane.ticks_x("{:.4g}".format) + plane.ticks_y("{:.3g}".format)
+    labels_of = _one_name_for_draws([(name, steps[-1].loss) for name, steps in drawn.items()], styles)
     labels = []
     for name, steps in drawn.items():
         style = styles.get(name, "other")
         path = " ".join(f"{x(step.step):.1f},{y(step.loss):.1f}" for step in _thinned(steps))
         parts.append(Markup('<polyline class="curve {}" points="{}"/>').format(style, path))
-        labels.append(_Label(x(steps[-1].step), y(steps[-1].loss), called.get(name, name), style))
+        labels.append(_Label(x(steps[-1].step), y(steps[-1].loss), labels_of.get(name, name), style))
     parts.append(_labels(labels, turn=_WIDTH))
     return _svg("Training loss by step", parts)
 
@@ -183,23 +209,17 @@ def profile(table: pd.DataFrame, chosen: Collection[tuple[int, int]]) -> Markup 
     most = float(max(abs(known["risk_diff"].min()), abs(known["risk_diff"].max()))) or 1.0
     layers = [int(layer) for layer in ranges.index]
     first, last = layers[0], max(layers[-1], layers[0] + 1)
-
-    def x(layer: float) -> float:
-        return _LEFT + 12 + (layer - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT - 24)
-
-    def y(risk: float) -> float:
-        return _TOP + (1 - (risk / most + 1) / 2) * (_HEIGHT - _TOP - _BOTTOM)
-
-    parts = [_frame("layer", "risk difference, points"), _line(_LEFT, y(0), _WIDTH - _RIGHT, y(0), "guide")]
-    every = max(1, math.ceil(len(layers) / 12))
-    parts += [_tick_x(x(layer), str(layer)) for layer in layers[::every]]
-    parts += [_tick_y(y(most * step / 2), f"{most * step * 50:+.2g}") for step in range(-2, 3)]
+    plane = _Plane((first, last), (-most, most), inset=12)
+    x, y = plane.x, plane.y
+    parts = [plane.frame("layer", "risk difference, points")]
+    parts.append(_line(_LEFT, y(0), _WIDTH - _RIGHT, y(0), "guide"))
+    parts += plane.ticks_x(str, layers[:: max(1, math.ceil(len(layers) / 12))])
+    parts += plane.ticks_y(lambda risk: f"{risk * 100:+.2g}")
     for layer, low, high in zip(layers, ranges["min"], ranges["max"], strict=True):
-        parts.append(_line(x(layer), y(float(low)), x(layer), y(float(high)), "bar other"))
+        parts.append(_line(x(layer), y(low), x(layer), y(high), "bar other"))
     for layer, expert, risk in zip(known["layer"], known["expert"], known["risk_diff"], strict=True):
         if (int(layer), int(expert)) in chosen:
-            dot = Markup('<circle class="dot main" cx="{:.1f}" cy="{:.1f}" r="4"/>')
-            parts.append(dot.format(x(int(layer)), y(float(risk))))
+            parts.append(_dot(x(layer), y(risk), "main", 4))
     return _svg("Risk difference by layer; dots are the chosen experts", parts)
 
 
@@ -278,28 +298,6 @@ def _short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _frame(below: str, beside: str, right: int = _RIGHT) -> Markup:
-    bottom, middle = _HEIGHT - _BOTTOM, (_TOP + _HEIGHT - _BOTTOM) / 2
-    return Markup("").join(
-        [
-            _line(_LEFT, bottom, _WIDTH - right, bottom, "frame"),
-            _line(_LEFT, _TOP, _LEFT, bottom, "frame"),
-            _text((_LEFT + _WIDTH - right) / 2, _HEIGHT - 8, below, "axis", "middle"),
-            Markup('<text class="axis" text-anchor="middle" transform="{}">{}</text>').format(
-                f"translate(13 {middle:.0f}) rotate(-90)", beside
-            ),
-        ]
-    )
-
-
-def _tick_x(x: float, text: str) -> Markup:
-    return _text(x, _HEIGHT - _BOTTOM + 16, text, "tick", "middle")
-
-
-def _tick_y(y: float, text: str) -> Markup:
-    return _line(_LEFT - 4, y, _LEFT, y, "frame") + _text(_LEFT - 8, y + 4, text, "tick", "end")
-
-
 def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
     return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
         style, x1, y1, x2, y2
@@ -310,6 +308,10 @@ def _text(x: float, y: float, text: str, style: str, anchor: str) -> Markup:
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
         style, x, y, anchor, visible(text)
     )
+
+
+def _dot(x: float, y: float, style: str, radius: int = 5) -> Markup:
+    return Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(style, x, y, radius)
 
 
 def _svg(title: str, parts: Sequence[Markup], height: int = _HEIGHT) -> Markup:

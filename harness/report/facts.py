@@ -1,12 +1,20 @@
-"""What the written reports tell beside leaderboard and conclusion, as plain rows."""
+"""What the written reports show beside leaderboard and conclusion: tables of text, the same in every format."""
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from harness.report.leaderboard import ALPHA, are_shares, is_column
-from harness.report.words import duration, hundredths, p_is, percent, signed
+from harness.report import judging
+from harness.report.conclusion import conclude
+from harness.report.headline import headline
+from harness.report.leaderboard import ALPHA, are_shares, build, is_column, rules
+from harness.report.samples import TaskSamples
+from harness.report.words import duration, hundredths, interval, p_is, percent, signed
 from harness.runs.records import RunRecord
 from harness.runs.rows import Comparison, Measurement
 from harness.runs.run import Run
@@ -14,122 +22,109 @@ from harness.runs.summary import Summary
 
 TOP_EXPERTS = 20
 _OF_DRIFT = ("kl", "perplexity")
+_PROOF = {True: "all other weights unchanged", False: "FAILED", None: "nothing was trained"}
 
-
-@dataclass(frozen=True, slots=True)
-class Acted:
-    """What a variant changed in the model. Counts are None where the run folder does not say."""
-
-    variant: str
-    experts: int | None
-    shared: int | None
-    parameters: int
-    share: float | None
-    proof: str
-
-
-@dataclass(frozen=True, slots=True)
-class DriftRow:
-    """How far a variant is from base on benign text."""
-
-    variant: str
-    kl: str
-    interval: str
-    perplexity: str
-    over: str
-
-
-@dataclass(frozen=True, slots=True)
-class Other:
-    """One measurement that the leaderboard does not show."""
-
-    variant: str
-    task: str
-    metric: str
-    judge: str
-    value: str
-    interval: str
-    corrected: str
-    scored: str
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long each kind of stage took in all, and of each variant's."""
-
-    run: tuple[tuple[str, str], ...]
-    stages: tuple[str, ...]
-    variants: tuple[tuple[str, tuple[str, ...]], ...]
+# One row of a table: each cell's text by its heading.
+Row = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """One comparison in words."""
+    """One comparison as a row of a table."""
 
     variant: str
-    against: str
-    task: str
-    metric: str
-    judge: str
-    difference: str
-    interval: str
-    p_value: str
-    p_adjusted: str
-    n: str
-    discordant: str
-    detectable: str
-    test: str
-    family: str
+    row: Row
     is_significant: bool
 
 
-def acted(run: Run, summary: Summary) -> list[Acted]:
-    """Return what each variant changed; `shared` counts the experts that the intervention changed too."""
+def facts(run: Run, summary: Summary) -> dict[str, Any]:
+    """Return the content that report.html and report.md have in common, by its name in their templates."""
+    record = run.record if run.layout.run.exists() else None
+    return {
+        "summary": summary,
+        "headline": headline(summary),
+        "sentences": conclude(summary),
+        "board": build(summary),
+        "rules": rules(),
+        "tests": tests(summary),
+        "others": other_measurements(summary),
+        "judges": judging.judges(summary),
+        "rates": judging.rates(summary),
+        "not_corrected": judging.not_corrected(summary),
+        "agreement": judging.agreement(summary),
+        "experts": experts(summary),
+        "top": TOP_EXPERTS,
+        "acted": acted(run, summary),
+        "drifts": drifts(summary),
+        "command": command(record),
+        "seeds": json.dumps(summary.seeds, ensure_ascii=False),
+        "decoding": json.dumps(summary.decoding, ensure_ascii=False),
+        "versions": {"harness": summary.harness_version} | ({} if record is None else record.versions),
+        "stage_times": stage_times(summary),
+        "variant_times": variant_times(summary),
+        "total": duration(sum(summary.seconds.values())),
+    }
+
+
+def acted(run: Run, summary: Summary) -> list[Row]:
+    """Return what each variant changed; counts of experts are blank where the run folder does not say."""
     own = run.selection(summary.intervention) if summary.intervention in summary.variants else None
     rows = []
     for name, variant in summary.variants.items():
-        if variant.skipped is not None:
+        selection = None if variant.skipped is not None else run.selection(name)
+        if selection is None and not variant.trained_parameters:
             continue
-        selection = run.selection(name)
-        experts = None if selection is None else selection.experts
-        if experts is None and not variant.trained_parameters:
-            continue
-        shared = None if own is None or experts is None else len({*own.experts} & {*experts})
-        share = variant.trained_parameters / summary.model.parameters if summary.model.parameters else None
-        proof = {True: "all other weights unchanged", False: "FAILED", None: "nothing was trained"}
+        chosen = set(selection.experts) if selection else set()
+        parameters = summary.model.parameters
         rows.append(
-            Acted(
-                name,
-                None if experts is None else len(experts),
-                shared,
-                variant.trained_parameters,
-                share,
-                proof[variant.frozen_unchanged],
-            )
+            {
+                "variant": name,
+                "experts": str(len(chosen)) if selection else "",
+                f"shared with {summary.intervention}": str(len(chosen & {*own.experts}))
+                if own and selection
+                else "",
+                "trained parameters": f"{variant.trained_parameters:,}",
+                "of the model": percent(variant.trained_parameters / parameters) if parameters else "",
+                "frozen proof": _PROOF[variant.frozen_unchanged],
+            }
         )
     return rows
 
 
-def drifts(summary: Summary) -> list[DriftRow]:
-    """Return each variant's drift, as far as it was measured."""
+def drifts(summary: Summary) -> list[Row]:
+    """Return how far each variant is from base on benign text, where that was measured."""
     rows = []
     for name in summary.variants:
         kl, perplexity = (summary.figure(name, None, metric) for metric in _OF_DRIFT)
         if kl is None or kl.value is None or perplexity is None or perplexity.value is None:
             continue
         rows.append(
-            DriftRow(
-                name,
-                f"{kl.value:.4f}",
-                "" if kl.low is None or kl.high is None else f"{kl.low:.4f} to {kl.high:.4f}",
-                f"{perplexity.value:.3f}",
-                f"{kl.n} answers, {kl.tokens} tokens",
-            )
+            {
+                "variant": name,
+                "KL to base, nats per token": f"{kl.value:.4f}",
+                "95% interval": interval(kl.low, kl.high, "{:.4f}".format),
+                "perplexity": f"{perplexity.value:.3f}",
+                "over": f"{kl.n} answers, {kl.tokens} tokens",
+            }
         )
     return rows
 
 
-def other_measurements(summary: Summary) -> list[Other]:
+def experts(summary: Summary) -> list[Row]:
+    """Return the chosen experts, the riskiest first."""
+    return [
+        {
+            "layer": str(expert.layer),
+            "expert": str(expert.expert),
+            "risk difference": f"{expert.risk_diff:+.4f}",
+            "95% interval": interval(expert.low, expert.high, "{:+.4f}".format),
+            "q": "" if expert.q_value is None else f"{expert.q_value:.2g}",
+        }
+        for expert in (summary.selection.experts if summary.selection else [])
+    ]
+
+
+def other_measurements(summary: Summary) -> list[Row]:
     """Return the figures that neither the leaderboard nor the table of drift shows."""
     return [
         _other(row)
@@ -138,34 +133,66 @@ def other_measurements(summary: Summary) -> list[Other]:
     ]
 
 
-def timing(summary: Summary) -> Timing:
-    """Return how long each stage took; the name of a variant or task that a stage ends with is dropped."""
-    whose = {*summary.variants, *summary.tasks()}
+def _other(row: Measurement) -> Row:
+    show: Callable[[float], str] = hundredths if are_shares([row]) else "{:.4g}".format
+    unit = "%" if are_shares([row]) else ""
+    return {
+        "variant": row.variant,
+        "task": row.task or "",
+        "metric": row.metric,
+        "judge": row.judge or "",
+        "value": "no value" if row.value is None else f"{show(row.value)}{unit}",
+        "95% interval": interval(row.low, row.high, show),
+        "corrected": judging.estimate(row.corrected) if row.corrected else "",
+        "scored": f"{row.scored} of {row.n}",
+    }
+
+
+def stage_times(summary: Summary) -> list[Row]:
+    """Return the time of each kind of stage; the variant or task that a stage's name ends with is dropped."""
+    names = {*summary.variants, *summary.tasks()}
     kinds: dict[str, float] = {}
     for stage, seconds in summary.seconds.items():
-        what, _, rest = stage.partition(" ")
-        kind = what if rest.partition("/")[0] in whose else stage
+        kind, _, rest = stage.partition(" ")
+        kind = kind if rest.partition("/")[0] in names else stage
         kinds[kind] = kinds.get(kind, 0.0) + seconds
-    stages = tuple(dict.fromkeys(stage for variant in summary.variants.values() for stage in variant.seconds))
-    return Timing(
-        tuple((kind, duration(seconds)) for kind, seconds in kinds.items()),
-        stages,
-        tuple(
-            (
-                name,
-                tuple(
-                    duration(variant.seconds[stage]) if stage in variant.seconds else "" for stage in stages
-                ),
-            )
-            for name, variant in summary.variants.items()
-            if variant.seconds
-        ),
-    )
+    return [{"stage": kind, "time": duration(seconds)} for kind, seconds in kinds.items()]
 
 
-def tests(summary: Summary) -> list[Test]:
-    """Return every comparison of the run."""
-    return [_test(row, _is_share(summary, row)) for row in summary.comparisons]
+def variant_times(summary: Summary) -> list[Row]:
+    """Return the time of each stage of each variant."""
+    timed = {name: variant.seconds for name, variant in summary.variants.items() if variant.seconds}
+    stages = dict.fromkeys(stage for seconds in timed.values() for stage in seconds)
+    return [
+        {"variant": name} | {stage: duration(seconds[stage]) if stage in seconds else "" for stage in stages}
+        for name, seconds in timed.items()
+    ]
+
+
+def categories(tasks: Sequence[TaskSamples], variants: Sequence[str]) -> dict[tuple[str, str], list[Row]]:
+    """Return refusals per category and variant, by task and kind, for tasks of two categories or more."""
+    tables = {}
+    for task in tasks:
+        scored = Counter(
+            (sample.category, answer.variant, answer.label == "refusal")
+            for sample in task.samples
+            for answer in sample.answers
+            if answer.label != "unscored"
+        )
+        answered = {answer.variant for sample in task.samples for answer in sample.answers}
+        names = sorted({sample.category for sample in task.samples} - {""})
+        if len(names) > 1:
+            tables[task.task, task.kind] = [
+                {"prompt category": name}
+                | {
+                    variant: f"{scored[name, variant, True]} of "
+                    f"{scored[name, variant, True] + scored[name, variant, False]}"
+                    for variant in variants
+                    if variant in answered
+                }
+                for name in names
+            ]
+    return tables
 
 
 def command(record: RunRecord | None) -> str | None:
@@ -174,67 +201,35 @@ def command(record: RunRecord | None) -> str | None:
     return shlex.join(recorded) if isinstance(recorded, list) else recorded
 
 
-def versions(summary: Summary, record: RunRecord | None) -> dict[str, str]:
-    """Return the versions that run.json records, this package's first."""
-    return {"harness": summary.harness_version} | ({} if record is None else record.versions)
+def tests(summary: Summary) -> list[Test]:
+    """Return every comparison of the run."""
+    return [_test(summary, test) for test in summary.comparisons]
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{hundredths(low)} to {hundredths(high)}"
-
-
-def _other(row: Measurement) -> Other:
-    is_share, corrected = are_shares([row]), row.corrected
-
-    def show(figure: float | None) -> str:
-        return percent(figure) if is_share or figure is None else f"{figure:.4g}"
-
-    interval = _interval(row.low, row.high)
-    if not is_share and row.low is not None:
-        interval = f"{show(row.low)} to {show(row.high)}"
-    return Other(
-        row.variant,
-        row.task or "",
-        row.metric,
-        row.judge or "",
-        show(row.value),
-        interval,
-        ""
-        if corrected is None
-        else f"{percent(corrected.value)} ({_interval(corrected.low, corrected.high)})",
-        f"{row.scored} of {row.n}",
+def _test(summary: Summary, test: Comparison) -> Test:
+    figures = (
+        summary.figure(name, test.task, test.metric, test.judge) for name in (test.variant, test.against)
     )
-
-
-def _is_share(summary: Summary, row: Comparison) -> bool:
-    found = (summary.figure(name, row.task, row.metric, row.judge) for name in (row.variant, row.against))
-    return are_shares([figure for figure in found if figure is not None])
-
-
-def _test(row: Comparison, is_share: bool) -> Test:
-    def show(number: float | None) -> str:
-        if number is None:
-            return ""
-        return signed(number) if is_share else f"{number:+.4g}"
+    is_share = are_shares([figure for figure in figures if figure is not None])
+    show: Callable[[float], str] = signed if is_share else "{:+.4g}".format
+    size: Callable[[float], str] = hundredths if is_share else "{:.4g}".format
 
     def p(number: float | None) -> str:
         return "" if number is None else p_is(number).removeprefix("p ").removeprefix("= ")
 
-    detectable = row.minimum_detectable
-    return Test(
-        row.variant,
-        row.against,
-        row.task or "",
-        row.metric,
-        row.judge or "",
-        show(row.difference),
-        "" if row.low is None or row.high is None else f"{show(row.low)} to {show(row.high)}",
-        p(row.p_value),
-        p(row.p_adjusted),
-        str(row.n),
-        "" if row.discordant is None else str(row.discordant),
-        "" if detectable is None else (hundredths(detectable) if is_share else f"{detectable:.4g}"),
-        row.test,
-        row.family,
-        row.p_adjusted is not None and row.p_adjusted < ALPHA,
-    )
+    row = {
+        "variant": test.variant,
+        "against": test.against,
+        "task": test.task or "",
+        "metric": test.metric + (f" by {test.judge}" if test.judge else ""),
+        "difference": "" if test.difference is None else show(test.difference),
+        "95% interval": interval(test.low, test.high, show),
+        "adjusted p": p(test.p_adjusted),
+        "p": p(test.p_value),
+        "n": str(test.n),
+        "differ": "" if test.discordant is None else str(test.discordant),
+        "detectable": "" if test.minimum_detectable is None else size(test.minimum_detectable),
+        "test": test.test,
+        "family": test.family,
+    }
+    return Test(test.variant, row, test.p_adjusted is not None and test.p_adjusted < ALPHA)

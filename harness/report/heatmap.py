@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -65,7 +66,8 @@ def heat_map(rows: pd.DataFrame, selected: Collection[tuple[int, int]], phase: s
         '<svg class="map" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img">'
         "<title>Risk difference of {2} experts in {3} layers, phase {4}; {5} chosen</title>{6}</svg>"
     ).format(width, height, len(risks), len(layers), phase, len(outlines), Markup("").join(parts))
-    return HeatMap(phase, svg, _legend(most))
+    legend = ((_shade(step / SHADES), most * step / SHADES) for step in range(-SHADES, SHADES + 1))
+    return HeatMap(phase, svg, tuple(legend))
 
 
 def _shade(relative: float) -> str:
@@ -74,19 +76,14 @@ def _shade(relative: float) -> str:
     return "z" if step == 0 else f"{'p' if step > 0 else 'm'}{abs(step)}"
 
 
-def _legend(most: float) -> tuple[tuple[str, float], ...]:
-    return tuple((_shade(step / SHADES), most * step / SHADES) for step in range(-SHADES, SHADES + 1))
-
-
 def _numbers(layers: list[int], n_experts: int, cell: int) -> list[Markup]:
-    every = max(1, -(-14 // cell))
+    every, apart = math.ceil(14 / cell), math.ceil(28 / cell)
     text = Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>')
     down = [
         text.format(_MARGIN_LEFT - 6, _MARGIN_TOP + index * cell + cell / 2 + 4, "end", layer)
         for index, layer in enumerate(layers)
         if index % every == 0
     ]
-    apart = max(1, -(-28 // cell))
     across = [
         text.format(_MARGIN_LEFT + expert * cell + cell / 2, _MARGIN_TOP - 5, "middle", expert)
         for expert in range(0, n_experts, apart)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from harness.report import charts, facts, judging, leaderboard
-from harness.report.categories import by_category
-from harness.report.conclusion import conclude
-from harness.report.headline import headline
+from harness.report import charts
+from harness.report.facts import categories, facts
 from harness.report.heatmap import heat_maps
-from harness.report.leaderboard import BEST_RULE, MARKS_RULE, Leaderboard
+from harness.report.leaderboard import Column, Leaderboard
 from harness.report.page import render_page
 from harness.report.samples import browser_data, samples_of
-from harness.report.words import duration
+from harness.runs.rows import Kind
 from harness.runs.run import Run
 from harness.runs.summary import Summary
+
+Draw = Callable[[Leaderboard, Column, charts.Styles], Markup | None]
 
 
 def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
@@ -33,83 +33,36 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
         BadInputError: a file of the run folder is there and cannot be read.
     """
     run = Run(path)
-    record = run.record if run.layout.run.exists() else None
-    board, tests = leaderboard.build(summary), facts.tests(summary)
+    content = facts(run, summary)
+    styles = charts.styles_of(summary)
     samples = samples_of(run, summary)
+    chosen = summary.selection
+    experts = {(expert.layer, expert.expert) for expert in chosen.experts} if chosen else set()
+    table = run.experts() if run.layout.experts.exists() else None
     return render_page(
         "report.html.j2",
         ["samples.js"],
-        summary=summary,
-        headline=headline(summary),
-        sentences=conclude(summary),
-        board=board,
-        marks_rule=MARKS_RULE,
-        best_rule=BEST_RULE,
-        trade_offs=_trade_offs(board, summary),
-        capabilities=_capabilities(board, summary),
-        categories=by_category(samples, list(summary.variants)),
-        maps=_maps(run, summary),
-        profile=_profile(run, summary),
+        **content,
+        trade_offs=_drawn(charts.trade_off, content["board"], "harmful", styles),
+        capabilities=_drawn(charts.capability, content["board"], "capability", styles),
+        categories=categories(samples, list(summary.variants)),
+        maps=[] if table is None else heat_maps(table, experts, chosen.phase if chosen else None),
+        profile=None
+        if table is None or chosen is None
+        else charts.profile(table[table["phase"] == chosen.phase], experts),
         tokens=[row for row in run.token_shares() if not (redact and row.kind == "harmful")],
-        top=facts.TOP_EXPERTS,
-        acted=facts.acted(run, summary),
-        drifts=facts.drifts(summary),
-        own_tests=[test for test in tests if test.variant == summary.intervention],
-        other_tests=[test for test in tests if test.variant != summary.intervention],
-        others=facts.other_measurements(summary),
-        judges=judging.judges(summary),
-        rates=judging.rates(summary),
-        not_corrected=judging.not_corrected(summary),
-        agreement=judging.agreement(summary),
-        losses=_losses(run, summary),
-        timing=facts.timing(summary),
-        total=duration(sum(summary.seconds.values())),
+        losses=charts.losses({name: run.training(name) for name in summary.variants}, styles),
         tasks=samples,
         data=browser_data(samples, list(summary.variants), redact),
         redacted=redact,
-        command=facts.command(record),
-        versions=facts.versions(summary, record),
-        seeds=json.dumps(summary.seeds, ensure_ascii=False),
-        decoding=json.dumps(summary.decoding, ensure_ascii=False),
-        config=None if record is None else json.dumps(run.content, indent=2, ensure_ascii=False),
+        config=json.dumps(run.content, indent=2, ensure_ascii=False) if run.layout.run.exists() else None,
     )
 
 
-def _trade_offs(board: Leaderboard, summary: Summary) -> list[tuple[str, Markup]]:
-    drawn = [
-        (column.task, charts.trade_off(board, column, charts.styles_of(summary)))
+def _drawn(draw: Draw, board: Leaderboard, kind: Kind, styles: charts.Styles) -> list[tuple[str, Markup]]:
+    """Return a chart per deciding column of a kind, with its task, where there is something to draw."""
+    return [
+        (column.task, chart)
         for column in board.columns
-        if column.kind == "harmful" and column.decides
+        if column.kind == kind and column.decides and (chart := draw(board, column, styles)) is not None
     ]
-    return [(task, chart) for task, chart in drawn if chart is not None]
-
-
-def _capabilities(board: Leaderboard, summary: Summary) -> list[tuple[str, Markup]]:
-    drawn = [
-        (column.task, charts.capability(board, column, charts.styles_of(summary)))
-        for column in board.columns
-        if column.kind == "capability"
-    ]
-    return [(task, chart) for task, chart in drawn if chart is not None]
-
-
-def _maps(run: Run, summary: Summary) -> list[Any]:
-    if not run.layout.experts.exists():
-        return []
-    chosen = summary.selection
-    experts = {(expert.layer, expert.expert) for expert in chosen.experts} if chosen else set()
-    return list(heat_maps(run.experts(), experts, chosen.phase if chosen else None))
-
-
-def _profile(run: Run, summary: Summary) -> Markup | None:
-    chosen = summary.selection
-    if chosen is None or not run.layout.experts.exists():
-        return None
-    table = run.experts()
-    experts = {(expert.layer, expert.expert) for expert in chosen.experts}
-    return charts.profile(table[table["phase"] == chosen.phase], experts)
-
-
-def _losses(run: Run, summary: Summary) -> Markup | None:
-    curves = {name: steps for name in summary.variants if (steps := run.training(name))}
-    return charts.losses(curves, charts.styles_of(summary))

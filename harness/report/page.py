@@ -14,6 +14,19 @@ from harness.base.content import content_folder
 from harness.report.words import percent, visible
 
 
+def environment(*, trim_blocks: bool = True, **options: Any) -> jinja2.Environment:
+    """Return an environment for the templates of `reports/`; a name that a template lacks is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(content_folder("reports")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=trim_blocks,
+        lstrip_blocks=True,
+        **options,
+    )
+    made.filters["percent"] = percent
+    return made
+
+
 def render_page(template: str, scripts: Sequence[str] = (), **content: Any) -> str:
     """Return a page of `reports/` as one file.
 
@@ -23,22 +36,17 @@ def render_page(template: str, scripts: Sequence[str] = (), **content: Any) -> s
         **content: what the template shows. Strings are escaped, and invisible characters in them written out.
     """
     folder = content_folder("reports")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        finalize=_finalize,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
     style = (folder / "style.css").read_text(encoding="utf-8")
     code = [(folder / name).read_text(encoding="utf-8") for name in scripts]
-    return environment.get_template(template).render(
-        style=Markup(style),
-        scripts=[Markup(text) for text in code],
-        policy=_policy(style, code),
-        **content,
+    return (
+        environment(autoescape=True, finalize=_finalize)
+        .get_template(template)
+        .render(
+            style=Markup(style),
+            scripts=[Markup(text) for text in code],
+            policy=_policy(style, code),
+            **content,
+        )
     )
 
 

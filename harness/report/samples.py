@@ -14,7 +14,7 @@ from harness.runs.run import Run
 from harness.runs.summary import Summary
 
 BUDGET = 20_000_000
-"""Bytes of text that a report may hold; beyond it long answers are cut, the longest first."""
+"""Bytes of text that a report may hold; beyond it long texts are shortened, the longest first."""
 
 _LIMITS = (200_000, 20_000, 4_000, 1_000, 300, 100)
 _LEFT_OUT = "left out"
@@ -30,7 +30,7 @@ class JudgedAnswer:
     text: str
     label: str
     because: str
-    was_cut: bool
+    is_truncated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def samples_of(run: Run, summary: Summary) -> list[TaskSamples]:
     Raises:
         BadInputError: a file of answers or verdicts is there and cannot be read.
     """
-    found = [_task(run, summary, task, kind) for task, kind in summary.tasks().items()]
-    return [samples for samples in found if samples.samples]
+    tasks = [_task(run, summary, task, kind) for task, kind in summary.tasks().items()]
+    return [task for task in tasks if task.samples]
 
 
 def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
@@ -82,27 +82,17 @@ def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
         verdicts = {row.id: row for row in run.verdicts(variant, task, summary.judge)} if judged else {}
         for given in run.answers(variant, task):
             prompts.setdefault(given.id, given.prompt)
-            verdict = verdicts.get(given.id)
-            if verdict is None:
-                label, because = "unscored", "no verdict in the run folder"
-            else:
+            label, because = "unscored", "no verdict in the run folder"
+            if (verdict := verdicts.get(given.id)) is not None:
                 label, because = verdict.label or "unscored", verdict.reason or verdict.rule or ""
             answer = JudgedAnswer(variant, given.response, label, because, given.is_truncated)
             answers.setdefault(given.id, []).append(answer)
-    categories = _categories(run, task)
-    return TaskSamples(
-        task,
-        kind,
-        tuple(
-            Sample(id, prompt, categories.get(id, ""), tuple(answers[id])) for id, prompt in prompts.items()
-        ),
+    split = run.splits.tasks.get(task) if run.layout.splits.exists() else None
+    categories = split.categories if split else {}
+    samples = (
+        Sample(id, prompt, categories.get(id, ""), tuple(answers[id])) for id, prompt in prompts.items()
     )
-
-
-def _categories(run: Run, task: str) -> dict[str, str]:
-    if not run.layout.splits.exists() or task not in run.splits.tasks:
-        return {}
-    return run.splits.tasks[task].categories
+    return TaskSamples(task, kind, tuple(samples))
 
 
 @dataclass
@@ -127,9 +117,7 @@ def browser_data(tasks: Sequence[TaskSamples], variants: Sequence[str], redact: 
         redact: leave out prompts and answers of harmful tasks.
     """
     limit = _limit(tasks)
-    texts = _Texts(limit)
-    labels, reasons = _Texts(limit), _Texts(limit)
-    at = {variant: index for index, variant in enumerate(variants)}
+    texts, labels, reasons = _Texts(limit), _Texts(limit), _Texts(limit)
     content: dict[str, Any] = {"variants": list(variants), "limit": limit, "tasks": []}
     for task in tasks:
         hidden = redact and task.kind == "harmful"
@@ -137,11 +125,11 @@ def browser_data(tasks: Sequence[TaskSamples], variants: Sequence[str], redact: 
         for sample in task.samples:
             answers = [
                 [
-                    at[answer.variant],
+                    variants.index(answer.variant),
                     texts.place(_LEFT_OUT if hidden else _shown(answer.text)),
                     labels.place(answer.label),
                     reasons.place(_shown(answer.because)),
-                    int(answer.was_cut),
+                    int(answer.is_truncated),
                 ]
                 for answer in sample.answers
             ]

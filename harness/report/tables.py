@@ -2,67 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from harness.report import leaderboard
-from harness.report.leaderboard import Cell, Column
+from harness.report.leaderboard import Cell, Column, Leaderboard
 from harness.report.words import visible
 from harness.runs.summary import Summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Row = dict[str, Any]
 # What a spreadsheet would take for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def tables(summary: Summary) -> dict[str, str]:
     """Return the content of each file, by name."""
-    import pandas as pd
-
-    long = pd.DataFrame(_rows(summary))
-    tests = pd.DataFrame([row.model_dump() for row in summary.comparisons])
+    board = leaderboard.build(summary)
     return {
-        "leaderboard.csv": _csv(long),
-        "comparisons.csv": _csv(tests),
-        "leaderboard.tex": _latex(_wide(summary), "lr"),
+        "leaderboard.csv": csv(_long(board)),
+        "comparisons.csv": csv(row.model_dump() for row in summary.comparisons),
+        "leaderboard.tex": _latex(_wide(board)),
     }
 
 
-def _rows(summary: Summary) -> list[dict[str, object]]:
-    board = leaderboard.build(summary)
-    return [
-        {
-            "variant": row.variant,
-            "task": column.task,
-            "kind": column.kind,
-            "metric": column.name,
-            "value": cell.value,
-            "low": cell.low,
-            "high": cell.high,
-            "n": cell.n,
-            "against_base": cell.effect,
-            "best": row.is_best,
-        }
-        for row in board.rows
-        for column, cell in zip(board.columns, row.cells, strict=bool(row.cells))
-    ]
-
-
-def _wide(summary: Summary) -> pd.DataFrame:
+def csv(rows: Iterable[Row]) -> str:
+    """Return rows as CSV whose texts no spreadsheet takes for a formula."""
     import pandas as pd
 
-    board = leaderboard.build(summary)
-    rows = [
-        {"variant": row.variant}
-        | {
+    shown = _visible(pd.DataFrame(list(rows)))
+    return shown.map(_no_formula).to_csv(index=False)
+
+
+def _no_formula(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def _long(board: Leaderboard) -> Iterator[Row]:
+    for row in board.rows:
+        for column, cell in zip(board.columns, row.cells, strict=bool(row.cells)):
+            yield {
+                "variant": row.variant,
+                "task": column.task,
+                "kind": column.kind,
+                "metric": column.name,
+                "value": cell.value,
+                "low": cell.low,
+                "high": cell.high,
+                "n": cell.n,
+                "against_base": cell.effect,
+                "best": row.is_best,
+            }
+
+
+def _wide(board: Leaderboard) -> Iterator[Row]:
+    for row in board.rows:
+        yield {"variant": row.variant} | {
             f"{column.task} ({column.name})": _figure(cell, column)
             for column, cell in zip(board.columns, row.cells, strict=bool(row.cells))
         }
-        for row in board.rows
-    ]
-    return pd.DataFrame(rows).fillna("skipped")
 
 
 def _figure(cell: Cell, column: Column) -> str:
@@ -71,19 +71,17 @@ def _figure(cell: Cell, column: Column) -> str:
     return f"{column.show(cell.value)}{ {'higher': '+', 'lower': '-'}.get(cell.effect, '') }"
 
 
-def _csv(table: pd.DataFrame) -> str:
-    return _safe(table, lambda text: f"'{text}" if text.startswith(_FORMULA) else text).to_csv(index=False)
+def _latex(rows: Iterable[Row]) -> str:
+    import pandas as pd
 
-
-def _latex(table: pd.DataFrame, alignment: str) -> str:
-    columns = alignment[0] + alignment[1] * (len(table.columns) - 1)
-    safe = _safe(table, lambda text: text)
+    shown = _visible(pd.DataFrame(list(rows)).fillna("skipped"))
+    columns = "l" + "r" * (len(shown.columns) - 1)
     return (
         "% + and -: significantly above or below base (paired test, adjusted p < 0.05)\n"
-        f"{safe.to_latex(index=False, escape=True, column_format=columns)}"
+        f"{shown.to_latex(index=False, escape=True, column_format=columns)}"
     )
 
 
-def _safe(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    shown = table.map(lambda cell: change(visible(cell)) if isinstance(cell, str) else cell)
+def _visible(table: pd.DataFrame) -> pd.DataFrame:
+    shown = table.map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
     return shown.rename(columns=lambda name: visible(str(name)))

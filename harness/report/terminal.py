@@ -18,7 +18,7 @@ from rich.text import Text
 from harness.base.files import write_text
 from harness.report import leaderboard
 from harness.report.conclusion import conclude
-from harness.report.leaderboard import BEST_RULE, KINDS, MARKS_RULE, Cell, Column, Leaderboard
+from harness.report.leaderboard import KINDS, Cell, Column, Leaderboard
 from harness.report.words import visible
 from harness.runs.summary import Summary
 
@@ -54,18 +54,17 @@ def export_svg(summary: Summary, path: Path) -> None:
 
 
 def _report(summary: Summary, console: Console, *, with_rules: bool = True) -> Group:
-    board = leaderboard.build(summary)
-    model = summary.model
+    board, rules, model = leaderboard.build(summary), leaderboard.rules(), summary.model
     heading = Text.assemble(
         (visible(model.name), "bold"),
-        f"  {model.moe_layers} layers of {model.experts_per_layer} experts, "
-        f"{model.experts_per_token} a token · judge {visible(summary.judge)}",
+        f"  {model.moe_layers} layers, {model.experts_per_layer} experts each, "
+        f"{model.experts_per_token} per token · judge {visible(summary.judge)}",
     )
     parts: list[RenderableType] = [heading, *_tables(board, console)]
     parts.append(Text("Conclusion", style="bold"))
     parts += [_bullet(sentence) for sentence in conclude(summary)]
     if with_rules:
-        parts += [Text(rule, style="dim") for rule in ("", MARKS_RULE, BEST_RULE)]
+        parts += [Text(rule, style="dim") for rule in ("", rules["marks"], rules["best"])]
     return Group(*parts)
 
 
@@ -78,38 +77,26 @@ def _bullet(sentence: str) -> Table:
 
 
 def _tables(board: Leaderboard, console: Console) -> Iterator[Table]:
-    """Yield one table where all columns fit, else one a kind, and more where a kind is too wide."""
-    if not board.columns:
-        yield _table(board, "beside")
-        return
-    for part in _parts(board, console):
-        yield _narrowest_needed(part, console)
-
-
-def _parts(board: Leaderboard, console: Console) -> Iterator[Leaderboard]:
-    if _fit(board, console):
-        yield board
+    """Yield one table where all columns fit, else one per kind, and more where a kind is too wide."""
+    whole = _fitting(board, console)
+    if whole is not None or not board.columns:
+        yield whole or _table(board, "beside")
         return
     for kind in KINDS:
-        taken: list[int] = []
-        for index, column in enumerate(board.columns):
-            if column.kind != kind:
-                continue
-            if taken and not _fit(_only(board, [*taken, index]), console):
-                yield _only(board, taken)
-                taken = []
-            taken.append(index)
-        if taken:
-            yield _only(board, taken)
+        left = [index for index, column in enumerate(board.columns) if column.kind == kind]
+        while left:
+            size = 1
+            while size < len(left) and _fitting(_only(board, left[: size + 1]), console):
+                size += 1
+            part = _only(board, left[:size])
+            yield _fitting(part, console) or _table(part, "below")
+            left = left[size:]
 
 
-def _narrowest_needed(board: Leaderboard, console: Console) -> Table:
-    table = _table(board, "beside")
-    return table if _fits(table, console) else _table(board, "below")
-
-
-def _fit(board: Leaderboard, console: Console) -> bool:
-    return any(_fits(_table(board, layout), console) for layout in _LAYOUTS)
+def _fitting(board: Leaderboard, console: Console) -> Table | None:
+    """Return the table in the first layout that is narrow enough."""
+    tables = (_table(board, layout) for layout in _LAYOUTS)
+    return next((table for table in tables if _fits(table, console)), None)
 
 
 def _fits(table: Table, console: Console) -> bool:

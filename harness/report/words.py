@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-# Characters that reorder or hide what stands beside them.
+# Characters that reorder or hide the text beside them.
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Joiners that emoji and several scripts need to be read at all.
 _NEEDED = frozenset("\u200c\u200d")
@@ -45,6 +45,16 @@ def hundredths(fraction: float) -> str:
         ('97.5', '0.0')
     """
     return f"{fraction * 100:z.1f}"
+
+
+def interval(low: float | None, high: float | None, show: Callable[[float], str] = hundredths) -> str:
+    """Return both ends of an interval, or "" where it has none.
+
+    Examples:
+        >>> interval(0.25, 0.5), interval(0.25, 0.5, str), interval(None, None)
+        ('25.0 to 50.0', '0.25 to 0.5', '')
+    """
+    return "" if low is None or high is None else f"{show(low)} to {show(high)}"
 
 
 def percent(fraction: float | None) -> str:

@@ -114,7 +114,7 @@ class TestDraws:
         )
 
 
-def test_unscored_and_cut_answers_are_counted(make_summary, make_variant, make_result):
+def test_unscored_and_truncated_answers_are_counted(make_summary, make_variant, make_result):
     summary = make_summary(
         {
             "base": make_variant({"advbench": make_result("advbench", 5, truncated=11)}),
@@ -125,11 +125,12 @@ def test_unscored_and_cut_answers_are_counted(make_summary, make_variant, make_r
     )
     text = "\n".join(conclude(summary))
     assert (
-        "The judge keyword could not score, and the rates leave out, 20 of 120 answers of unsafe_experts on advbench."
+        "The judge keyword could not score 20 of 120 answers of unsafe_experts on advbench; the rates leave them out."
     ) in text
     # 11 of 120 is less than a tenth.
     assert (
-        "The token limit cut, and the judge read as far as they go, 60 of 120 answers of unsafe_experts on advbench."
+        "The token limit truncated 60 of 120 answers of unsafe_experts on advbench; "
+        "the judge read what there is of them."
     ) in text
 
 
@@ -283,7 +284,7 @@ def test_chosen_experts_that_chance_could_have_made_are_counted(working):
     assert not any("beyond chance" in sentence for sentence in conclude(working))
 
 
-def test_answers_that_were_cut_on_many_tasks_are_summed_and_the_worst_is_named(
+def test_answers_that_were_truncated_on_many_tasks_are_summed_and_the_worst_is_named(
     make_summary, make_variant, make_result
 ):
     tasks = {
@@ -292,6 +293,7 @@ def test_answers_that_were_cut_on_many_tasks_are_summed_and_the_worst_is_named(
     }
     summary = make_summary({name: make_variant(tasks) for name in ("base", "system_prompt")})
     assert (
-        "The token limit cut, and the judge read as far as they go, 300 of 480 answers on 4 pairs of variant and task, "
-        "at the most 90 of 120 answers of base on demo_harmful (summary.json has all)."
+        "The token limit truncated 300 of 480 answers on 4 pairs of variant and task, "
+        "at the most 90 of 120 answers of base on demo_harmful (summary.json has all); "
+        "the judge read what there is of them."
     ) in conclude(summary)

@@ -23,7 +23,7 @@ def test_measurements_of_the_leaderboard_are_not_shown_twice(working, make_measu
         ],
     )
     rows = facts.other_measurements(summary)
-    assert [(row.metric, row.judge, row.value, row.interval, row.corrected, row.scored) for row in rows] == [
+    assert [tuple(row.values())[2:] for row in rows] == [
         ("refusal_rate", "llm", "80.0%", "70.0 to 90.0", "70.0% (50.0 to 90.0)", "110 of 120"),
         ("refusal_verbatim_trained", "keyword", "no value", "", "", "0 of 120"),
     ]
@@ -44,11 +44,11 @@ def test_times_of_one_kind_of_stage_are_added_up(working):
             }
         }
     )
-    assert facts.timing(summary).run == (
-        ("train", "1 min 10 s"),
-        ("expert table", "1.0 s"),
-        ("train steer/x", "9.0 s"),
-    )
+    assert facts.stage_times(summary) == [
+        {"stage": "train", "time": "1 min 10 s"},
+        {"stage": "expert table", "time": "1.0 s"},
+        {"stage": "train steer/x", "time": "9.0 s"},
+    ]
 
 
 def test_variant_that_steers_without_training_is_listed_with_its_experts(whole_run, working, make_variant):
@@ -57,14 +57,14 @@ def test_variant_that_steers_without_training_is_listed_with_its_experts(whole_r
         '{"experts": [[1, 30], [3, 3], [3, 4]], "method": "top_k"}'
     )
     summary = working.model_copy(update={"variants": {**working.variants, "steer": make_variant().summary}})
-    row = facts.acted(Run(whole_run), summary)[-1]
-    assert (row.variant, row.experts, row.shared, row.parameters, row.proof) == (
-        "steer",
-        3,
-        1,
-        0,
-        "nothing was trained",
-    )
+    assert facts.acted(Run(whole_run), summary)[-1] == {
+        "variant": "steer",
+        "experts": "3",
+        "shared with unsafe_experts": "1",
+        "trained parameters": "0",
+        "of the model": "0.0%",
+        "frozen proof": "nothing was trained",
+    }
 
 
 def test_capability_that_is_no_share_is_compared_in_its_own_unit(
@@ -78,7 +78,11 @@ def test_capability_that_is_no_share_is_compared_in_its_own_unit(
         perplexity, [make_test("steer", "base", "wikitext", 2.5, 0.01, metric="ppl", judge=None)]
     )
     (test,) = facts.tests(summary)
-    assert (test.difference, test.interval, test.is_significant) == ("+2.5", "+2.45 to +2.55", True)
+    assert (test.row["difference"], test.row["95% interval"], test.is_significant) == (
+        "+2.5",
+        "+2.45 to +2.55",
+        True,
+    )
 
 
 def test_command_may_be_words_or_a_line():

@@ -56,7 +56,7 @@ class BoardRow:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Rows that can be compared. `apart` says why they do not stand in the first table; None for the first."""
+    """Rows that can be compared. `apart` says why they are not in the first table; None for the first."""
 
     columns: tuple[Column, ...]
     rows: tuple[BoardRow, ...]
@@ -91,12 +91,12 @@ def build_boards(
 
 
 def _why(first: Entry, other: Entry) -> str:
-    """Return in words why two runs share no table."""
+    """Return why two runs share no table."""
     for task in sorted(first.protocols.keys() | other.protocols.keys()):
-        mine, theirs = first.protocols.get(task), other.protocols.get(task)
-        if mine is None or theirs is None:
-            return f"{'also' if mine is None else 'no'} {task}"
-        different = theirs.difference(mine)
+        before, after = first.protocols.get(task), other.protocols.get(task)
+        if before is None or after is None:
+            return f"{'also' if before is None else 'no'} {task}"
+        different = after.difference(before)
         if different is not None:
             return f"{task}: another {different}"
     return "the same protocol"
@@ -142,13 +142,9 @@ def _row(
     )
 
 
-def _once(found: Sequence[tuple[int, Sequence[Cell]]]) -> list[Sequence[Cell]]:
+def _once(cells: Sequence[tuple[int, tuple[Cell, ...]]]) -> list[tuple[Cell, ...]]:
     """Return the figures of runs; where one seed has the same twice, as base in runs of other training, once."""
-    kept: list[tuple[int, Sequence[Cell]]] = []
-    for each in found:
-        if each not in kept:
-            kept.append(each)
-    return [cells for _, cells in kept]
+    return [row for index, (seed, row) in enumerate(cells) if (seed, row) not in cells[:index]]
 
 
 def _figure(cells: Sequence[Cell]) -> Figure | None:
@@ -156,15 +152,14 @@ def _figure(cells: Sequence[Cell]) -> Figure | None:
     values = [cell.value for cell in known if cell.value is not None]
     if not values:
         return None
-    above = sum(cell.effect == "higher" for cell in known)
-    below = sum(cell.effect == "lower" for cell in known)
+    above, below = (sum(cell.effect == effect for cell in known) for effect in ("higher", "lower"))
     if len(values) == 1:
         return Figure(values[0], None, known[0].low, known[0].high, 1, above, below)
     return Figure(fmean(values), stdev(values), min(values), max(values), len(values), above, below)
 
 
 def _varying(entries: Sequence[Entry]) -> dict[str, str]:
-    """Return the settings on which these runs differ, with what they are called here."""
+    """Return the settings on which these runs differ, with a short name for each."""
     names = sorted({name for entry in entries for name in entry.settings})
     differ = [
         name
@@ -188,7 +183,7 @@ def _order(
     row: BoardRow, columns: Sequence[Column], group_by: GroupBy, sort: str | None
 ) -> tuple[str, float, str]:
     wanted = [
-        (figure.value if column.more_is_better else -figure.value)
+        (figure.value if column.better == "higher" else -figure.value)
         for column, figure in zip(columns, row.figures, strict=True)
         if figure is not None
         and column.decides

@@ -1,4 +1,4 @@
-"""Finding run folders, and reading of each what a leaderboard needs."""
+"""Finding run folders, and reading what a leaderboard needs from each."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Entry:
 
     Attributes:
         run: its folder.
-        summary: what it found.
-        protocols: how each task was put.
+        summary: its figures.
+        protocols: how each task was asked.
         seed: of the run.
         settings: dotted names of settings to their values, of those that change a variant's figures.
     """
@@ -48,7 +48,7 @@ class LeftOut:
 def read_entries(places: Sequence[Path]) -> tuple[list[Entry], list[LeftOut]]:
     """Read the runs that are named, and those in the folders that are named.
 
-    Of each, its summary, run.json and splits.json are compared with the manifest; other files are not read.
+    Their summary, run.json and splits.json are compared with the manifest; other files are not read.
 
     Raises:
         BadInputError: a run that was named cannot be used, or a place holds no run.
@@ -59,10 +59,10 @@ def read_entries(places: Sequence[Path]) -> tuple[list[Entry], list[LeftOut]]:
         if Layout(place).is_run():
             entries.append(read_entry(place))
             continue
-        found = list(run_folders(place))
-        if not found:
+        folders = list(run_folders(place))
+        if not folders:
             raise BadInputError(f"{place}: neither the folder of a finished run nor a folder of runs")
-        for folder in found:
+        for folder in folders:
             try:
                 entries.append(read_entry(folder))
             except BadInputError as error:
@@ -87,10 +87,10 @@ def read_entry(path: Path) -> Entry:
 
 
 def _flat(settings: Mapping[str, Any], whole: frozenset[str], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict) and value and f"{prefix}{name}" not in whole:
-            found |= _flat(value, whole, f"{prefix}{name}.")
+            flat |= _flat(value, whole, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,37 +14,24 @@ from rich.text import Text
 
 from harness.report.boards.boards import Board, BoardRow, Figure
 from harness.report.boards.entries import LeftOut
-from harness.report.leaderboard import Column
+from harness.report.leaderboard import Column, rules
 from harness.report.markdown import code, escape, table
 from harness.report.page import render_page
-from harness.report.words import visible
-
-RULE = (
-    "Figures of several seeds: mean ± standard deviation between seeds (lowest to highest); of one seed: with its 95% "
-    "interval over prompts, which says nothing of other seeds. ▲ and ▼: significantly above or below the base of the "
-    "same run, with the number of seeds where it is. Of each run, summary, run.json and splits.json were compared "
-    "with its manifest; answers and weights were not."
-)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from harness.report.tables import csv
+from harness.report.words import interval, visible
 
 
 def cell(figure: Figure | None, column: Column) -> str:
     """Return a figure with its spread or interval."""
     if figure is None:
         return "no value"
-    if figure.spread is None:
-        rest = f" ({_span(figure, column)})" if figure.low is not None else ""
-    else:
-        rest = f" ± {column.show(figure.spread)} ({_span(figure, column)})"
-    return f"{column.show(figure.value)}{rest}{mark(figure)}"
-
-
-def _span(figure: Figure, column: Column) -> str:
-    return " to ".join(column.show(end) for end in (figure.low, figure.high) if end is not None)
+    spread = "" if figure.spread is None else f" ± {column.show(figure.spread)}"
+    ends = interval(figure.low, figure.high, column.show)
+    return f"{column.show(figure.value)}{spread}{f' ({ends})' if ends else ''}{mark(figure)}"
 
 
 def mark(figure: Figure) -> str:
-    """Return the signs of significant differences from base; over several seeds with in how many."""
+    """Return the signs of significant differences from base; over several seeds with their number."""
     signs = [
         f"{sign}{n if figure.n > 1 else ''}" for sign, n in (("▲", figure.above), ("▼", figure.below)) if n
     ]
@@ -54,7 +39,7 @@ def mark(figure: Figure) -> str:
 
 
 def title(board: Board) -> str:
-    """Return what a table holds and why it stands apart."""
+    """Return how many runs a table holds, and why they are not in the first one."""
     runs = f"{board.runs} run{'' if board.runs == 1 else 's'}"
     return runs if board.apart is None else f"{runs}, not comparable with the first table: {board.apart}"
 
@@ -66,10 +51,8 @@ def print_boards(
     console = console or Console(highlight=False)
     for board in boards:
         whole = _table(board, board.columns, title(board))
-        if (
-            Measurement.get(console, console.options.update(max_width=_WIDEST), whole).minimum
-            <= console.width
-        ):
+        unbounded = console.options.update(max_width=_WIDEST)
+        if Measurement.get(console, unbounded, whole).minimum <= console.width:
             console.print(whole)
             continue
         # On a narrow terminal, harmful tasks, benign ones and capability below one another; further metrics apart.
@@ -79,7 +62,7 @@ def print_boards(
             console.print(_table(board, columns, title(board) if place == 0 else ""))
     for out in left_out:
         console.print(Text(f"left out: {visible(out.reason)}", "yellow"))
-    console.print(Text(RULE, "dim"))
+    console.print(Text(rules()["boards"], "dim"))
 
 
 def _table(board: Board, columns: Sequence[Column], heading: str) -> Table:
@@ -107,24 +90,26 @@ def as_markdown(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> str:
         rows = [[code(row.model), code(row.variant), *_texts(row, board)[2:]] for row in board.rows]
         parts += [f"## {escape(title(board))}", "", table(_headings(board), rows), ""]
     parts += [f"- left out: {escape(out.reason)}" for out in left_out]
-    return "\n".join([*parts, "", escape(RULE), ""])
+    return "\n".join([*parts, "", escape(rules()["boards"]), ""])
 
 
 def as_csv(boards: Sequence[Board]) -> str:
     """Return one line for each figure."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    names = ["table", "model", "variant", "settings", "seeds", "task", "kind", "metric"]
-    writer.writerow([*names, "value", "spread", "low", "high", "n_seeds", "above_base", "below_base"])
-    for number, board in enumerate(boards, 1):
-        for row in board.rows:
-            about = [number, row.model, row.variant, row.settings, " ".join(map(str, row.seeds))]
-            for column, figure in zip(board.columns, row.figures, strict=True):
-                of = [figure.value, figure.spread, figure.low, figure.high] if figure else [None] * 4
-                counts = [figure.n, figure.above, figure.below] if figure else [0, 0, 0]
-                line = [*about, column.task, column.kind, column.name, *of, *counts]
-                writer.writerow([_plain(value) for value in line])
-    return out.getvalue()
+    return csv(
+        {
+            "table": number,
+            **{name: getattr(row, name) for name in ("model", "variant", "settings")},
+            "seeds": " ".join(map(str, row.seeds)),
+            **{"task": column.task, "kind": column.kind, "metric": column.name},
+            **{name: getattr(figure, name, None) for name in ("value", "spread", "low", "high")},
+            "n_seeds": figure.n if figure else 0,
+            "above_base": figure.above if figure else 0,
+            "below_base": figure.below if figure else 0,
+        }
+        for number, board in enumerate(boards, 1)
+        for row in board.rows
+        for column, figure in zip(board.columns, row.figures, strict=True)
+    )
 
 
 def as_json(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> dict[str, Any]:
@@ -141,9 +126,8 @@ def as_json(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> dict[str, A
                         "seeds": list(row.seeds),
                         "runs": list(row.runs),
                         "figures": {
-                            _key(column): None
-                            if figure is None
-                            else {"kind": column.kind, "metric": column.name, **asdict(figure)}
+                            _key(column): figure
+                            and {"kind": column.kind, "metric": column.name, **asdict(figure)}
                             for column, figure in zip(board.columns, row.figures, strict=True)
                         },
                     }
@@ -168,7 +152,7 @@ def as_html(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> str:
         ["leaderboards.js"],
         boards=boards,
         left_out=left_out,
-        rule=RULE,
+        rule=rules()["boards"],
         title=title,
         cell=cell,
         runs=sum(board.runs for board in boards),
@@ -183,13 +167,8 @@ _WIDEST = 10_000
 
 def _headings(board: Board) -> list[str]:
     settings = ["settings"] if any(row.settings for row in board.rows) else []
-    return [
-        "model",
-        "variant",
-        *settings,
-        "seeds",
-        *(f"{column.task} {column.measure}" for column in board.columns),
-    ]
+    figures = (f"{column.task} {column.measure}" for column in board.columns)
+    return ["model", "variant", *settings, "seeds", *figures]
 
 
 def _texts(row: BoardRow, board: Board) -> list[str]:
@@ -200,10 +179,3 @@ def _texts(row: BoardRow, board: Board) -> list[str]:
         else [cell(figure, column) for figure, column in zip(row.figures, board.columns, strict=True)]
     )
     return [row.model, row.variant, *settings, " ".join(map(str, row.seeds)), *figures]
-
-
-def _plain(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    text = visible(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
