@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 import typer
 
 from harness.base.errors import BadInputError
-from harness.cli.options import HOW, option, takes_settings
+from harness.cli.options import option, takes_settings
 
 if TYPE_CHECKING:
     from harness.runs.summary import Summary
@@ -32,19 +32,19 @@ def command(
         ),
     ] = None,
     output: Annotated[
-        Path | None, option(HOW, "--output", "-o", help="Run folder. [runs/MODEL-INTERVENTION-seedN]")
+        Path | None, option("--output", "-o", help="Run folder. [runs/MODEL-INTERVENTION-seedN]")
     ] = None,
-    config: Annotated[Path | None, option(HOW, "--config", help="YAML file with settings.")] = None,
+    config: Annotated[Path | None, option("--config", help="YAML file with settings.")] = None,
     set_: Annotated[
         list[str] | None,
-        option(HOW, "--set", help="Any setting, such as selection.top_k=20; may be repeated."),
+        option("--set", help="Any setting, such as selection.top_k=20; may be repeated."),
     ] = None,
     *,
     flags: dict[str, Any],
     dry_run: Annotated[
-        bool, option(HOW, "--dry-run", help="Print what would run, with estimates, and stop.")
+        bool, option("--dry-run", help="Print what would run, with estimates, and stop.")
     ] = False,
-    as_json: Annotated[bool, option(HOW, "--json", help="Print the result as JSON.")] = False,
+    as_json: Annotated[bool, option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Do `run` or one of its steps, by the name that the command was called by.
 
