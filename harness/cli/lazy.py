@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -60,7 +61,23 @@ def _load(name: str, listed: Listed) -> Any:
         holder.add_typer(target, name=name)
     else:
         holder.command(name, help=None if target.__doc__ else listed.help)(target)
-    return typer.main.get_group(holder).commands[name]
+    command = typer.main.get_group(holder).commands[name]
+    _explain(command)
+    return command
+
+
+_ARGUMENT = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
+
+
+def _explain(command: Any) -> None:
+    """Take the help of a command's options and arguments out of the section Args of its docstring."""
+    for each in getattr(command, "commands", {}).values():
+        _explain(each)
+    command.help, _, arguments = (command.help or "").partition("\n\nArgs:\n")
+    meanings = dict(_ARGUMENT.findall(arguments))
+    for parameter in command.params:
+        if parameter.name in meanings:
+            parameter.help = " ".join(meanings[parameter.name].split())
 
 
 class LazyGroup(typer.core.TyperGroup):

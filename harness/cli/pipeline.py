@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.base.errors import BadInputError
 from harness.cli.options import option, takes_settings
+from harness.cli.shared import print_json
 
 if TYPE_CHECKING:
     from harness.runs.summary import Summary
@@ -58,30 +58,23 @@ def command(
         dry_run: print an estimate only.
         as_json: print JSON.
     """
+    from harness.runs.layout import Layout
+
     if folder is not None and output not in (None, folder):
         raise BadInputError(f"two run folders are named, {folder} and --output {output}: expected one")
     output = output or folder
     judge = flags.get("judge")
-    if context.info_name == "evaluate" and judge is not None and _is_finished(output):
+    evaluates = context.info_name == "evaluate"
+    if evaluates and judge is not None and output is not None and Layout(output).summary.is_file():
         if flags.keys() != {"judge"} or config or set_ or dry_run:
             raise BadInputError(
                 f"{output} is a finished run: --judge adds a judge to it and takes no other setting"
             )
-        return _add_judge(output, judge, as_json)
+        from harness.pipeline.judging import judge_again
+
+        _show_summary(judge_again(output, judge), output, as_json)
+        return 0
     return _go(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json)
-
-
-def _is_finished(run: Path | None) -> TypeGuard[Path]:
-    from harness.runs.summary import FILE_NAME
-
-    return run is not None and (run / FILE_NAME).is_file()
-
-
-def _add_judge(run: Path, judge: str, as_json: bool) -> int:
-    from harness.pipeline.judging import judge_again
-
-    _show_summary(judge_again(run, judge), run, as_json)
-    return 0
 
 
 def _go(
@@ -96,41 +89,39 @@ def _go(
     from harness.config import make_config
     from harness.models.load import quiet_transformers
     from harness.pipeline import pipeline
+    from harness.pipeline.estimate import estimate, print_estimate
     from harness.pipeline.plan import make_plan
 
     quiet_transformers()
-    # A single step goes on with the settings of the run folder that it is pointed at.
+    # A single step takes the settings of the run folder that it is pointed at.
     kept = pipeline.kept_config(output) if command != "run" and output is not None else None
     config = make_config(flags, config_file, assignments, kept)
     target = output or pipeline.default_output(config)
     plan = make_plan(config)
     if dry_run:
-        _show_dry_run(plan, target, as_json)
+        figures = estimate(plan, target)
+        if as_json:
+            print_json(figures)
+        else:
+            print_estimate(figures)
         return 0
     session = pipeline.start(plan, target, goes_on=command not in ("run", "capture"))
     summary = pipeline.run(session, until="evaluate" if command == "run" else command)
-    if summary is None:
-        typer.echo(json.dumps({"run": str(target)}) if as_json else f"{command}: done, see {target}")
-    else:
+    if summary is not None:
         _show_summary(summary, target, as_json)
+    elif as_json:
+        print_json({"run": str(target)})
+    else:
+        typer.echo(f"{command}: done, see {target}")
     return 0
 
 
 def _show_summary(summary: Summary, target: Path, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(summary.to_json(), ensure_ascii=False))
+        print_json(summary.to_json())
         return
     from harness.report.terminal import print_report
+    from harness.runs.layout import Layout
 
     print_report(summary)
-    typer.echo(f"\nReport: {target / 'report.html'}")
-
-
-def _show_dry_run(plan: Any, target: Path, as_json: bool) -> None:
-    from harness.pipeline.estimate import estimate, print_estimate
-
-    found = estimate(plan, target)
-    if as_json:
-        typer.echo(json.dumps(found))
-    else:
-        print_estimate(found)
+    typer.echo(f"\nReport: {Layout(target).html}")

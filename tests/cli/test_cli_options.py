@@ -102,6 +102,26 @@ def test_an_option_says_the_default_of_its_setting():
     assert "One of prompt, generation, all, decision. [all]" in helps["--phase"]
 
 
+def leaves(command):
+    below = getattr(command, "commands", {})
+    return [leaf for each in below.values() for leaf in leaves(each)] or [command]
+
+
+def test_every_option_and_argument_of_every_command_is_explained():
+    found = [parameter for command in leaves(typer.main.get_command(app)) for parameter in command.params]
+    assert len(found) > 250
+    assert [parameter.name for parameter in found if not parameter.help] == []
+
+
+def test_a_commands_docstring_explains_its_options_and_they_are_not_listed_twice():
+    check = commands()["check"]
+    helps = {parameter.name: parameter.help for parameter in check.params}
+    assert helps["junit"] == "Also write JUnit XML."
+    assert "Args" not in check.help
+    evaluate = commands()["judges"].commands["evaluate"]
+    assert "Column of ids. [id]" in {parameter.help for parameter in evaluate.params}
+
+
 def test_the_listing_says_what_each_command_says_of_itself():
     group = typer.main.get_command(app)
     for name, listed in group.listed.items():

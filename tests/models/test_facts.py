@@ -126,7 +126,7 @@ def test_the_table_says_the_same(inspected):
     assert told["model type"] == "qwen3_moe"
     assert told["supported"] == "yes, by config.json and the weights' files"
     assert told["MoE layers"] == "4: 0-3"
-    assert told["experts a layer"] == "32"
+    assert told["experts per layer"] == "32"
     assert told["matrices"] == "[out, in]"
     assert told["one expert"] == "24,576 (0.69% of all)"
 
