@@ -49,9 +49,9 @@ def updated(page: str) -> str:
     for name, table in (("options", options_table()), ("settings", settings_table())):
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        found = len(pattern.findall(page))
-        if found != 1:
-            raise ValueError(f"the page has {found} blocks {begin} ... {end}, expected 1")
+        blocks = len(pattern.findall(page))
+        if blocks != 1:
+            raise ValueError(f"the page has {blocks} blocks {begin} ... {end}, expected 1")
         before, after = pattern.split(page)
         page = f"{before}{begin}\n{table}\n{end}{after}"
     return page

@@ -13,12 +13,7 @@ import typer
 
 from harness.base.errors import BadInputError
 from harness.base.settings import Setting
-from harness.config import HOW, RunConfig
-
-
-def option(*names: str, help: str) -> Any:
-    """Return an option of `run` and its steps that is no setting."""
-    return typer.Option(*names, help=help, rich_help_panel=HOW, show_default=False)
+from harness.config import RunConfig
 
 
 def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
@@ -68,7 +63,6 @@ def _parameter(setting: Setting) -> inspect.Parameter:
         *setting.flags,
         help=explained(setting),
         rich_help_panel=setting.panel,
-        show_default=False,
         autocompletion=_completion(setting),
     )
     return inspect.Parameter(

