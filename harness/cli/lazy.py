@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -18,6 +17,8 @@ LOOKS: dict[str, Any] = {
     "rich_markup_mode": "markdown",
     "pretty_exceptions_enable": False,
 }
+# In the section Args of a docstring: a name, and its meaning over one or more lines.
+_ARGUMENT = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
 class Listed(NamedTuple):
@@ -52,8 +53,9 @@ class _Commands(Mapping[str, Any]):
 
 
 def _load(name: str, listed: Listed) -> Any:
-    module, _, attribute = listed.target.partition(":")
-    target = getattr(importlib.import_module(module), attribute)
+    from pkgutil import resolve_name
+
+    target = resolve_name(listed.target)
     holder = typer.Typer(**LOOKS)
     # With a callback, a typer of a single command is a group all the same.
     holder.callback()(lambda: None)
@@ -64,9 +66,6 @@ def _load(name: str, listed: Listed) -> Any:
     command = typer.main.get_group(holder).commands[name]
     _explain(command)
     return command
-
-
-_ARGUMENT = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
 def _explain(command: Any) -> None:
