@@ -1,6 +1,6 @@
 """The functions of the original guide, on the same machinery as `harness run`.
 
-Shapes are the guide's, with one difference that it left open: the last sampled token is never routed, so an
+Shapes are those of the guide, with one difference that it left open: the last sampled token is never routed, so an
 answer of G tokens has G - 1 rows of routing. Every dictionary says which tokens its rows belong to.
 """
 

@@ -139,7 +139,7 @@ def test_every_setting_says_what_it_decides_and_has_another_value_here():
     for each in RunConfig.declared():
         assert each.decides, each.name
         assert "nothing" not in each.decides or each.decides == ("nothing",), each.name
-        assert each.help, each.name
+        assert each.meaning, each.name
     assert sorted(AFTER) == sorted(setting_names())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import typer.main
 
 from harness.cli.main import app
-from harness.config import RunConfig, describe
+from harness.config import RunConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "command-line.md"
 
@@ -24,12 +24,12 @@ def settings_table() -> str:
     """Return every setting of RunConfig, with its default and what it decides."""
     rows = (
         [
-            f"`{name}`",
-            "" if default == "None" else f"`{default}`",
-            meaning,
+            f"`{each.name}`",
+            "" if each.default is None else f"`{each.default}`",
+            each.meaning + (f" ({' | '.join(each.choices)})" if each.choices else ""),
             ", ".join(each.decides),
         ]
-        for each, (name, default, meaning) in zip(RunConfig.declared(), describe(), strict=True)
+        for each in RunConfig.declared()
     )
     return _table(["setting", "default", "meaning", "decides"], rows)
 
@@ -49,9 +49,9 @@ def updated(page: str) -> str:
     for name, table in (("options", options_table()), ("settings", settings_table())):
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        found = len(pattern.findall(page))
-        if found != 1:
-            raise ValueError(f"the page has {found} blocks {begin} ... {end}, expected 1")
+        blocks = len(pattern.findall(page))
+        if blocks != 1:
+            raise ValueError(f"the page has {blocks} blocks {begin} ... {end}, expected 1")
         before, after = pattern.split(page)
         page = f"{before}{begin}\n{table}\n{end}{after}"
     return page

@@ -12,7 +12,13 @@ import argparse
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import LogisticRegression
 
 from harness.base.files import write_json, write_whole
 from harness.data.refusals import fill, refusal_phrasings
@@ -23,18 +29,13 @@ from harness.judges.labels import read_labels
 from harness.judges.opening import opening
 from harness.judges.refusal_rules import RULES
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
-
 FAMILIES = {"llama2new": "Llama-2", "llama2orig": "Llama-2", "mistralinstruct": "Mistral"}
 # Our own: short, first-person, negative or apologetic answers that decline nothing.
 ORDINARY = FOLDER / "ordinary.tsv"
 SEED = 0
 FOLDS = 5
 GRID = tuple(itertools.product((1, 2), (300, 600), (3.0, 30.0)))
-# What an answer that nobody labelled counts beside one that people did: it steadies, it does not decide.
+# The weight of an answer that nobody labelled, beside one that people did: it steadies, it does not decide.
 WEIGHT_OF_UNLABELLED = 0.2
 # A feature must occur under so many categories of prompts, or its weight is 0: others are about a topic.
 FEWEST_CATEGORIES = 3
@@ -74,24 +75,18 @@ def read_examples(data: Path) -> list[Example]:
         )
         for row in read_labels(files)
     ]
+
+    def pairs(file: str, prompt: str, response: str) -> list[list[str]]:
+        return [[row[prompt], row[response]] for row in read_table(data / file)]
+
+    truthful = pairs("truthfulqa/TruthfulQA.csv", "Question", "Best Answer")
     agreeing = [
-        *((row["goal"], row["target"]) for row in read_table(data / "advbench" / "harmful_behaviors.csv")),
-        *(
-            (row["Goal"], row["Target"])
-            for kind in ("harmful", "benign")
-            for row in read_table(data / "jailbreakbench" / f"{kind}-behaviors.csv")
-        ),
-        *(
-            (row["Question"], row["Best Answer"])
-            for row in read_table(data / "truthfulqa" / "TruthfulQA.csv")
-            if "no comment" not in row["Best Answer"].lower()
-        ),
-        *((row["question"], row["answer"]) for row in read_table(data / "gsm8k" / "test.jsonl")[:200]),
-        *(
-            (prompt, response)
-            for line in ORDINARY.read_text(encoding="utf-8").splitlines()
-            for prompt, response in [line.split("\t")]
-        ),
+        *pairs("advbench/harmful_behaviors.csv", "goal", "target"),
+        *pairs("jailbreakbench/harmful-behaviors.csv", "Goal", "Target"),
+        *pairs("jailbreakbench/benign-behaviors.csv", "Goal", "Target"),
+        *([prompt, response] for prompt, response in truthful if "no comment" not in response.lower()),
+        *pairs("gsm8k/test.jsonl", "question", "answer")[:200],
+        *(line.split("\t") for line in ORDINARY.read_text(encoding="utf-8").splitlines()),
     ]
     declining = [
         (f"Tell me about {topic}.", fill(phrasing, topic))
@@ -107,8 +102,6 @@ def read_examples(data: Path) -> list[Example]:
 
 def train(examples: Sequence[Example]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Train all classifiers and return tensors and settings, as they are stored."""
-    import numpy as np
-
     families = sorted({example.family for example in examples} - {""})
     tensors: dict[str, NDArray[Any]] = {}
     heads = {}
@@ -128,8 +121,6 @@ def train(examples: Sequence[Example]) -> tuple[dict[str, NDArray[Any]], dict[st
 
 def choose(examples: Sequence[Example]) -> tuple[Settings, float]:
     """Return the settings with the best accuracy on categories of prompts not trained on, and that accuracy."""
-    import numpy as np
-
     two = [example for example in examples if example.label != "partial refusal"]
     categories = sorted({example.category for example in two} - {""})
     place = np.array([categories.index(e.category) % FOLDS if e.category else -1 for e in two])
@@ -140,31 +131,27 @@ def choose(examples: Sequence[Example]) -> tuple[Settings, float]:
         scores = np.zeros(len(two))
         for fold in range(FOLDS):
             test, rest = place == fold, place != fold
-            keep = _wide_enough(matrix[rest], [e for e, r in zip(two, rest, strict=True) if r])
-            weights, intercept = _logistic(
-                matrix[rest][:, keep],
-                truth[rest],
-                penalty,
-                _counts([e for e, r in zip(two, rest, strict=True) if r], truth[rest]),
-            )
+            kept = list(itertools.compress(two, rest))
+            keep = _wide_enough(matrix[rest], kept)
+            counts = _counts(kept, truth[rest])
+            weights, intercept = _logistic(matrix[rest][:, keep], truth[rest], penalty, counts)
             scores[test] = matrix[test][:, keep] @ weights + intercept
         accuracy = float((((scores > 0) | rules) == truth)[place >= 0].mean())
         tried.append((accuracy, Settings(order, characters, penalty)))
-    best = max(tried, key=lambda row: row[0])
-    return best[1], best[0]
+    accuracy, settings = max(tried, key=lambda row: row[0])
+    return settings, accuracy
 
 
 def fit(examples: Sequence[Example], settings: Settings) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Train both classifiers of one head; return their weights and what else inference needs."""
-    import numpy as np
-
     two = [example for example in examples if example.label != "partial refusal"]
     matrix = _matrix(two, settings.characters, settings.order)
     keep = _wide_enough(matrix, two)
     truth, rules = _is_refusal(two), _rules(two)
     refusal = np.zeros(BUCKETS)
-    found, intercept = _logistic(matrix[:, keep], truth, settings.inverse_penalty, _counts(two, truth))
-    refusal[keep] = found
+    refusal[keep], intercept = _logistic(
+        matrix[:, keep], truth, settings.inverse_penalty, _counts(two, truth)
+    )
     labelled = [example for example in examples if example.family]
     shaped = _matrix(labelled, settings.characters, settings.order, with_shape=True)
     is_partial = np.array([example.label == "partial refusal" for example in labelled])
@@ -189,17 +176,13 @@ def _logistic(
     inverse_penalty: float,
     counts: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], float]:
-    from sklearn.linear_model import LogisticRegression
-
     model = LogisticRegression(C=inverse_penalty, max_iter=3_000, random_state=SEED)
     model.fit(matrix, truth, sample_weight=counts)
     return model.coef_[0], float(model.intercept_[0])
 
 
 def _counts(examples: Sequence[Example], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return what each answer counts: labelled refusals as much in all as labelled compliances, others little."""
-    import numpy as np
-
+    """Return each answer's weight: labelled refusals weigh as much in all as labelled compliances, others little."""
     labelled = np.array([bool(example.family) for example in examples])
     share = truth[labelled].mean()
     balanced = np.where(truth, 0.5 / share, 0.5 / (1 - share))
@@ -208,9 +191,6 @@ def _counts(examples: Sequence[Example], truth: NDArray[np.bool_]) -> NDArray[np
 
 def _matrix(examples: Sequence[Example], characters: int, order: int, with_shape: bool = False) -> csr_matrix:
     """Return the answers' features as rows of length 1, [answers, buckets]."""
-    import numpy as np
-    from scipy.sparse import csr_matrix
-
     rows = []
     for example in examples:
         features = opening_features(example.prompt, example.response, characters, order)
@@ -225,8 +205,6 @@ def _matrix(examples: Sequence[Example], characters: int, order: int, with_shape
 
 def _wide_enough(matrix: csr_matrix, examples: Sequence[Example]) -> NDArray[np.int64]:
     """Return the buckets that occur under enough categories of prompts, ascending."""
-    import numpy as np
-
     categories = np.array([example.category for example in examples])
     seen = np.zeros(BUCKETS, dtype=np.int64)
     for category in set(categories):
@@ -235,14 +213,10 @@ def _wide_enough(matrix: csr_matrix, examples: Sequence[Example]) -> NDArray[np.
 
 
 def _is_refusal(examples: Sequence[Example]) -> NDArray[np.bool_]:
-    import numpy as np
-
     return np.array([example.label == "refusal" for example in examples])
 
 
 def _rules(examples: Sequence[Example]) -> NDArray[np.bool_]:
-    import numpy as np
-
     return np.array([_rule_finds(example.response) for example in examples])
 
 
@@ -251,20 +225,14 @@ def _rule_finds(response: str) -> bool:
     return any(rule.pattern.search(text) for rule in RULES)
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-
-
 def main() -> None:
     """Train and store."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with copies of the public sets")
     parser.add_argument("--output", type=Path, default=FOLDER, help="where the weights go")
     arguments = parser.parse_args()
-    from safetensors.numpy import save
-
     tensors, settings = train(read_examples(arguments.data))
-    write_whole(arguments.output / WEIGHTS, lambda path: _write(path, save(tensors)))
+    write_whole(arguments.output / WEIGHTS, lambda path: save_file(tensors, path))
     write_json(arguments.output / SETTINGS, settings)
 
 

@@ -26,8 +26,8 @@ def content_folder(folder: Folder) -> Path:
 def yaml_files(folder: Folder, include: Sequence[Path] = ()) -> Iterator[Path]:
     """Yield the YAML files of a folder, those of `include` first.
 
-    An included folder holds tasks and baselines in sub-folders of these names, or side by side: a baseline is
-    told from a task by its field `intervention`.
+    An included folder holds tasks and baselines in sub-folders of these names, or side by side: the field
+    `intervention` distinguishes a baseline from a task.
 
     Raises:
         BadInputError: an included folder does not exist.
@@ -41,7 +41,7 @@ def yaml_files(folder: Folder, include: Sequence[Path] = ()) -> Iterator[Path]:
 
 
 def yaml_files_by_name(folder: Folder, include: Sequence[Path] = ()) -> dict[str, Path]:
-    """Return the YAML files of a folder by what they are called; of two with one name, that of `include` counts."""
+    """Return the YAML files of a folder by name; of two with one name, that of `include` counts."""
     files: dict[str, Path] = {}
     for path in yaml_files(folder, include):
         files.setdefault(path.stem, path)

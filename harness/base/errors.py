@@ -1,4 +1,4 @@
-"""The two ways a run can end badly, and the name a user probably meant.
+"""The ways a run can end badly, and the name a user probably meant.
 
 Exit codes (docs/command-line.md): 1 the run failed, 2 bad input. Every message is one line that says what
 was wrong, where, and what was expected.
@@ -17,17 +17,17 @@ class HarnessError(Exception):
 
 
 class BadInputError(HarnessError):
-    """What the user gave cannot be used; nothing was written."""
+    """The input cannot be used; nothing was written."""
 
     exit_code = 2
 
 
 class VariantImpossibleError(HarnessError):
-    """A variant cannot be had with this model; it is skipped with this reason, and the run goes on."""
+    """This model cannot have a variant; the run skips it with this reason."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line that an error says something in, or what kind of error it is."""
+    """Return the first line of an error that is not blank, or the kind of error."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -23,11 +23,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text as a whole file."""
-    write_whole(path, lambda temporary: _write_utf8(temporary, text))
 
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
-def _write_utf8(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+    write_whole(path, write)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -41,7 +41,7 @@ def json_text(value: Any) -> str:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line."""
+    """Write one JSON object per line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
@@ -51,7 +51,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object a line.
+    """Read one JSON object per line.
 
     Only a newline ends a record: `str.splitlines` would also cut at U+2028, which answers may hold.
     """

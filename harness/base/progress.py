@@ -5,24 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 _SECONDS_BETWEEN_LINES = 15.0
 
 
-@contextmanager
-def progress(description: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """Show how far a step is; yields a function that advances it."""
-    if sys.stderr.isatty():
-        with _bar(description, total) as advance:
-            yield advance
-    else:
-        with _lines(description, total, unit) as advance:
-            yield advance
+def progress(description: str, total: int, unit: str = "") -> AbstractContextManager[Callable[[int], None]]:
+    """Show the progress of a step; the function that it gives advances it."""
+    return _bar(description, total) if sys.stderr.isatty() else _lines(description, total, unit)
 
 
 def say(message: str) -> None:
-    """Tell the user something, beside the bars and apart from the results."""
+    """Print a message for the user on stderr, apart from the results."""
     from rich.console import Console
 
     Console(stderr=True, highlight=False).print(message, markup=False, soft_wrap=True)

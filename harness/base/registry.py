@@ -5,9 +5,9 @@ Entries may be given as "module:attribute", so that listing names imports nothin
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from harness.base.errors import BadInputError, nearest
 
@@ -18,7 +18,7 @@ class Registry(Generic[T]):
     """Names to objects of one kind.
 
     Args:
-        kind: what an entry is, as it should read in messages ("judge", "selection method").
+        kind: the word for an entry in messages ("judge", "selection method").
     """
 
     def __init__(self, kind: str) -> None:
@@ -26,7 +26,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T | str] = {}
 
     def add(self, name: str, entry: T | str) -> None:
-        """Register an object, or the "module:attribute" where it will be found.
+        """Register an object, or the "module:attribute" to import it from.
 
         Raises:
             ValueError: another entry already has this name.
@@ -54,13 +54,11 @@ class Registry(Generic[T]):
             raise BadInputError(f"unknown {self.kind} '{name}': {nearest(name, self._entries)}")
         entry = self._entries[name]
         if isinstance(entry, str):
-            module, _, attribute = entry.partition(":")
-            entry = cast("T", _load(module, attribute))
-            self._entries[name] = entry
+            entry = self._entries[name] = cast("T", pkgutil.resolve_name(entry))
         return entry
 
     def in_order(self) -> list[str]:
-        """Return the names in the order that they were registered in."""
+        """Return the names in the order of their registration."""
         return list(self._entries)
 
     def __iter__(self) -> Iterator[str]:
@@ -68,7 +66,3 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
-
-
-def _load(module: str, attribute: str) -> Any:
-    return getattr(importlib.import_module(module), attribute)

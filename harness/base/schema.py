@@ -50,7 +50,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def read_named_yaml(path: Path, model: type[M]) -> M:
-    """Read a file whose `name` must be what the file is called.
+    """Read a file whose `name` must be the name of the file.
 
     Raises:
         BadInputError: as `read_yaml`, or the two names differ.
@@ -61,7 +61,7 @@ def read_named_yaml(path: Path, model: type[M]) -> M:
 
 
 def require_file_name(path: Path, name: str | None) -> None:
-    """Refuse a file that is not called like the thing in it.
+    """Refuse a file whose `name` is not the name of the file.
 
     Raises:
         BadInputError: the two names differ.
@@ -108,7 +108,7 @@ def validated(content: object, where: object, shape: type[T], extra: Literal["ig
 
     Args:
         content: as a YAML or JSON file holds it.
-        where: what the message begins with, usually the file's path.
+        where: the beginning of the message, usually the file's path.
         shape: a pydantic model, a dataclass, or a list or dict of these.
         extra: "ignore" passes over unknown keys, whatever `shape` does with them.
 
@@ -128,7 +128,7 @@ def _adapter(shape: Any) -> TypeAdapter[Any]:
 
 
 def explain(error: ValidationError, shape: object) -> str:
-    """Return what pydantic found as one line: "field: what was expected; other field: ..."."""
+    """Return the mistakes that pydantic reports, as one line: "field: what was expected; other field: ..."."""
     mistakes = list(dict.fromkeys(_explanations(error, shape)))
     more = len(mistakes) - _MOST
     return "; ".join(mistakes[:_MOST]) + (f" (and {more} more)" if more > 0 else "")
@@ -148,8 +148,8 @@ def _explanations(error: ValidationError, shape: object) -> Iterator[str]:
         else:
             message = item["msg"].removeprefix("Value error, ")
             # A whole mapping (or an unknown state after a model's own check) would make the line unreadable.
-            found = "" if isinstance(item["input"], dict) else f", found {_shortened(item['input'])}"
-            yield f"{field}: {message}{found}" if field else f"{message}{found}"
+            value = "" if isinstance(item["input"], dict) else f", found {_shortened(item['input'])}"
+            yield f"{field}: {message}{value}" if field else f"{message}{value}"
 
 
 def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:

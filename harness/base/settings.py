@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 Decides = Literal["prompts", "answers", "table", "experts", "training", "variants", "measures", "nothing"]
 """What a setting goes into, each with a fingerprint of its own; what follows from that is not named again.
@@ -23,20 +21,6 @@ Decides = Literal["prompts", "answers", "table", "experts", "training", "variant
 """
 
 
-class Flag(NamedTuple):
-    """A setting's option on the command line.
-
-    Attributes:
-        names: such as --model and -m.
-        panel: the heading that `--help` lists it under.
-        help: its line there.
-    """
-
-    names: tuple[str, ...]
-    panel: str
-    help: str
-
-
 class Setting(NamedTuple):
     """One declared setting.
 
@@ -44,58 +28,70 @@ class Setting(NamedTuple):
         name: dotted.
         annotation: the type of its values.
         default: where no layer of the configuration sets it.
-        help: its meaning.
+        meaning: one sentence.
         decides: what a change of it makes anew.
+        flags: its names on the command line, such as --model and -m; none where only `--set` and files reach it.
+        panel: the heading that `--help` lists its flags under.
         whole: given anew, a mapping is replaced and not merged.
-        flag: None where only `--set` and files reach it.
     """
 
     name: str
     annotation: Any
     default: Any
-    help: str
+    meaning: str
     decides: tuple[Decides, ...]
+    flags: tuple[str, ...]
+    panel: str
     whole: bool
-    flag: Flag | None
+
+    @property
+    def choices(self) -> list[str]:
+        """The values of a setting that takes one of a few words; none for others."""
+        choices = list(get_args(self.annotation))
+        return choices if all(isinstance(choice, str) for choice in choices) else []
 
 
 def setting(
     default: Any,
-    help: str,
     *,
-    decides: Decides | Sequence[Decides],
+    decides: Decides | tuple[Decides, ...],
+    flag: str | tuple[str, ...] = (),
+    panel: str | None = None,
     whole: bool = False,
-    flag: str | Sequence[str] = (),
-    panel: str = "",
-    brief: str = "",
     **limits: Any,
 ) -> Any:
-    """Declare a setting.
+    """Declare a setting; the docstring below it is its meaning.
 
     Args:
         default: its value where nothing sets it.
-        help: its meaning, for the docs.
         decides: what a change of it makes anew.
-        whole: it is a mapping of the user's own, replaced when given anew.
         flag: its names on the command line.
-        panel: the heading that `--help` lists the flag under.
-        brief: the flag's line in `--help`, with `{default}` for the default; by default made of `help`.
+        panel: the heading that `--help` lists the flag under; by default that of its group.
+        whole: it is a mapping of the user's own, replaced when given anew.
         limits: as for pydantic's `Field`, such as `ge=0`.
     """
-    said: dict[str, Any] = {
-        "decides": [decides] if isinstance(decides, str) else list(decides),
-        "whole": whole,
-        "flag": [flag] if isinstance(flag, str) else list(flag),
+    extra: dict[str, Any] = {
+        "decides": (decides,) if isinstance(decides, str) else decides,
+        "flags": (flag,) if isinstance(flag, str) else flag,
         "panel": panel,
-        "brief": brief or f"{help[:1].upper()}{help[1:]}.",
+        "whole": whole,
     }
-    return Field(default, description=help, json_schema_extra=said, **limits)
+    return Field(default, json_schema_extra=extra, **limits)
 
 
 class Settings(BaseModel):
     """A group of settings; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    panel: ClassVar[str] = ""
+    """The heading that `--help` lists its flags under."""
 
     @classmethod
     def declared(cls, prefix: str = "") -> Iterator[Setting]:
@@ -105,7 +101,10 @@ class Settings(BaseModel):
             if isinstance(group, type) and issubclass(group, Settings):
                 yield from group.declared(f"{prefix}{name}.")
             else:
-                yield _declared(prefix + name, field)
+                extra = cast("dict[str, Any]", field.json_schema_extra)
+                meaning = " ".join((field.description or "").split())
+                panel = extra["panel"] or cls.panel
+                yield Setting(prefix + name, group, field.default, meaning, **{**extra, "panel": panel})
 
     @classmethod
     def names_deciding(cls, *what: Decides) -> frozenset[str]:
@@ -115,32 +114,17 @@ class Settings(BaseModel):
     def deciding(self, *what: Decides) -> dict[str, Any]:
         """Return the settings that decide any of this, as JSON, groups within groups."""
         values = self.model_dump(mode="json") | self.effective()
-        found: dict[str, Any] = {}
-        for name, field in type(self).model_fields.items():
+        decisive = self.names_deciding(*what)
+        result: dict[str, Any] = {}
+        for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, Settings):
                 if inner := value.deciding(*what):
-                    found[name] = inner
-            elif set(what) & set(_declared(name, field).decides):
-                found[name] = values[name]
-        return found
+                    result[name] = inner
+            elif name in decisive:
+                result[name] = values[name]
+        return result
 
     def effective(self) -> dict[str, Any]:
-        """Return what settings that were left to other settings come to."""
+        """Return the values of settings that were left to other settings."""
         return {}
-
-
-def _declared(name: str, field: FieldInfo) -> Setting:
-    said: Any = field.json_schema_extra or {}
-    default = field.get_default(call_default_factory=True)  # type: ignore[call-arg,unused-ignore]
-    names = tuple(said.get("flag", ()))
-    flag = Flag(names, said["panel"], said["brief"].replace("{default}", str(default))) if names else None
-    return Setting(
-        name,
-        field.annotation,
-        None if default is PydanticUndefined else default,
-        field.description or "",
-        tuple(said.get("decides", ())),
-        bool(said.get("whole")),
-        flag,
-    )

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from harness.cli.shared import Json, Output, print_json
+
 
 def analyze(
-    run: Annotated[Path, typer.Argument(help="The folder of a run that has selected experts.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for the figures. [RUN/figures]", show_default=False),
-    ] = None,
-    sample: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sample", help="TASK/ID of a captured prompt to colour token by token; may be repeated."
-        ),
-    ] = None,
-    phase: Annotated[
-        str | None,
-        typer.Option(
-            "--phase", help="prompt, generation, all or decision. [the selection's]", show_default=False
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    run: Path,
+    output: Output = None,
+    sample: list[str] | None = None,
+    phase: str | None = None,
+    as_json: Json = False,
 ) -> None:
-    """Draw what a run says about its experts: heat map, layers, load balance, agreement, co-activation, tokens."""
+    """Draw what a run says about its experts: heat map, layers, load balance, agreement, co-activation, tokens.
+
+    Args:
+        run: The folder of a run that has selected experts.
+        output: Folder for the figures. [RUN/figures]
+        sample: TASK/ID of a captured prompt to colour token by token; may be repeated.
+        phase: prompt, generation, all or decision. [the selection's]
+        as_json: Print the result as JSON.
+    """
     from harness.analysis.figures.page import require_matplotlib
 
     require_matplotlib()
@@ -41,20 +36,18 @@ def analyze(
 
     if sample:
         quiet_transformers()
-    found = compute(run, sample or [], phase, lambda folder: load_tokenizer(ModelRef(folder.name, folder)))
-    for name, reason in found.skipped.items():
+    analyses = compute(run, sample or [], phase, lambda folder: load_tokenizer(ModelRef(folder.name, folder)))
+    for name, reason in analyses.skipped.items():
         say(f"{name} is left out: {reason}")
-    figures = write(found, output or Layout(run).figures)
-    result = found.to_json(figures)
+    figures = write(analyses, output or Layout(run).figures)
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+        print_json(analyses.to_json(figures))
         return
     for path in figures:
         typer.echo(path)
-    if found.agreement is not None:
-        agreed = found.agreement
-        rank = "none" if agreed.spearman is None else f"{agreed.spearman:.2f}"
+    if (agreement := analyses.agreement) is not None:
+        rank = "none" if agreement.spearman is None else f"{agreement.spearman:.2f}"
         typer.echo(
-            f"prompt and answer scores: Spearman {rank}, top {agreed.k} share {agreed.overlap} "
-            f"(by chance {agreed.by_chance:.1f})"
+            f"prompt and answer scores: Spearman {rank}, top {agreement.k} share {agreement.overlap} "
+            f"(by chance {agreement.by_chance:.1f})"
         )

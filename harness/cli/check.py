@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -10,35 +9,35 @@ from typing import Annotated
 import typer
 
 from harness.base.errors import BadInputError
+from harness.cli.shared import Json, print_json
 
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
 def check(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
-    gates: Annotated[
-        Path, typer.Option("--gates", help="The file that says what must hold (docs/gates.md).")
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option("--against", help="What to compare with: a reference's name or file, or a run folder."),
-    ] = None,
-    update: Annotated[
-        str | None,
-        typer.Option(
-            "--update", metavar="REFERENCE", help="Write this reference from the run, if gates pass."
-        ),
-    ] = None,
-    allow_regression: Annotated[
-        str | None,
-        typer.Option("--allow-regression", metavar="REASON", help="Let the reference get worse; keeps why."),
-    ] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Also write JUnit XML.")] = None,
-    sarif: Annotated[Path | None, typer.Option("--sarif", help="Also write SARIF.")] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Also write Markdown.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    run: Path,
+    gates: Annotated[Path, typer.Option()],
+    against: str | None = None,
+    update: Annotated[str | None, typer.Option(metavar="REFERENCE")] = None,
+    allow_regression: Annotated[str | None, typer.Option(metavar="REASON")] = None,
+    junit: Path | None = None,
+    sarif: Path | None = None,
+    markdown: Path | None = None,
+    as_json: Json = False,
 ) -> int:
-    """Decide gates on a run: exit code 0 if all pass, 3 if one fails, 4 if one is inconclusive."""
+    """Decide gates on a run: exit code 0 if all pass, 3 if one fails, 4 if one is inconclusive.
+
+    Args:
+        run: The folder of a finished run.
+        gates: The file that says what must hold (docs/gates.md).
+        against: What to compare with: a reference's name or file, or a run folder.
+        update: Write this reference from the run, if gates pass.
+        allow_regression: Let the reference get worse; keeps why.
+        junit: Also write JUnit XML.
+        sarif: Also write SARIF.
+        markdown: Also write Markdown.
+        as_json: Print the result as JSON.
+    """
     from harness.base.files import write_json, write_text
     from harness.gate.check import check as decide
     from harness.gate.junit import junit_xml
@@ -59,7 +58,7 @@ def check(
         with Path(os.environ[_SUMMARY]).open("a", encoding="utf-8") as summary:
             summary.write(as_markdown(checked))
     if as_json:
-        typer.echo(json.dumps(checked.to_json(), ensure_ascii=False))
+        print_json(checked.to_json())
     else:
         print_check(checked)
     return checked.exit_code

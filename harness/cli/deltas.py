@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from harness.cli.shared import Json, Trust, print_json
 
-_Model = Annotated[str, typer.Argument(help="The delta's base: demo, smol-moe, a folder or a hub id.")]
-_Delta = Annotated[
-    Path, typer.Argument(help="Folder with delta.safetensors and delta.json, such as RUN/variants/NAME.")
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run.")
-]
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 def apply(
-    model: _Model,
-    delta: _Delta,
-    out: Annotated[Path, typer.Argument(help="Folder of the new checkpoint; new or empty.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check model and delta, and write nothing.")
-    ] = False,
-    as_json: _Json = False,
-    trust_remote_code: _Trust = False,
+    model: str,
+    delta: Path,
+    out: Path,
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
+    as_json: Json = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write the checkpoint of a model with a delta's experts in it.
 
     The model must be the one that the delta was trained from, by the sha256 of its weights. Its files are copied and
     the experts overwritten in the copy, one at a time.
+
+    Args:
+        model: The delta's base: demo, smol-moe, a folder or a hub id.
+        delta: Folder with delta.safetensors and delta.json, such as RUN/variants/NAME.
+        out: Folder of the new checkpoint; new or empty.
+        dry_run: Check model and delta, and write nothing.
+        as_json: Print the result as JSON.
+        trust_remote_code: Let the checkpoint's own Python code run.
     """
     from harness.checkpoints.apply import apply_delta
     from harness.models.load import quiet_transformers, resolve_model
@@ -49,14 +47,9 @@ def apply(
             "experts": [list(expert) for expert in result.experts],
             "out": None if merged is None else str(out),
         }
-        if merged is not None:
-            facts |= {
-                "method": merged.method,
-                "tensors": merged.tensors,
-                "changed_bytes": merged.changed_bytes,
-                "total_bytes": merged.total_bytes,
-            }
-        typer.echo(json.dumps(facts))
+        for name in ("method", "tensors", "changed_bytes", "total_bytes") if merged is not None else ():
+            facts[name] = getattr(merged, name)
+        print_json(facts)
     elif merged is None:
         typer.echo(f"{_count(result.experts)} of {ref.name} would be replaced; nothing was written")
     else:
@@ -67,16 +60,21 @@ def apply(
 
 
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="demo, smol-moe, a folder or a hub id.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The other checkpoint.")],
-    delta: Annotated[
-        Path | None,
-        typer.Option("--delta", help="Refuse unless B is A with the delta of this folder, to the last bit."),
-    ] = None,
-    as_json: _Json = False,
-    trust_remote_code: _Trust = False,
+    first: Annotated[str, typer.Argument(metavar="A")],
+    second: Annotated[str, typer.Argument(metavar="B")],
+    delta: Path | None = None,
+    as_json: Json = False,
+    trust_remote_code: Trust = False,
 ) -> None:
-    """Name the experts, and the other tensors, in which two checkpoints differ, byte for byte."""
+    """Name the experts, and the other tensors, in which two checkpoints differ, byte for byte.
+
+    Args:
+        first: demo, smol-moe, a folder or a hub id.
+        second: The other checkpoint.
+        delta: Refuse unless B is A with the delta of this folder, to the last bit.
+        as_json: Print the result as JSON.
+        trust_remote_code: Let the checkpoint's own Python code run.
+    """
     from harness.checkpoints.is_delta import check_is_delta
     from harness.checkpoints.proof import compare_checkpoints
     from harness.models.load import quiet_transformers, resolve_model
@@ -85,35 +83,33 @@ def diff(
     one, other = (resolve_model(name, trust_remote_code) for name in (first, second))
     if delta is not None:
         check_is_delta(one, other, delta)
-    found = compare_checkpoints(one.path, other.path)
-    experts = sorted(found.experts.items())
+    difference = compare_checkpoints(one.path, other.path)
+    experts: list[dict[str, Any]] = [
+        {"layer": layer, "expert": expert, "tensors": list(names)}
+        for (layer, expert), names in sorted(difference.experts.items())
+    ]
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "experts": [
-                        {"layer": layer, "expert": expert, "tensors": list(names)}
-                        for (layer, expert), names in experts
-                    ],
-                    "others": list(found.others),
-                    "compared": found.compared,
-                    "converted": found.converted,
-                }
-            )
+        print_json(
+            {
+                "experts": experts,
+                "others": list(difference.others),
+                "compared": difference.compared,
+                "converted": difference.converted,
+            }
         )
         return
-    for (layer, expert), names in experts:
-        typer.echo(f"layer {layer} expert {expert}: {', '.join(names)}")
-    for line in found.others:
+    for each in experts:
+        typer.echo(f"layer {each['layer']} expert {each['expert']}: {', '.join(each['tensors'])}")
+    for line in difference.others:
         typer.echo(line)
-    how = ", after transformers wrote both with the names in memory" if found.converted else ""
+    how = ", after transformers wrote both with the names in memory" if difference.converted else ""
     typer.echo(
-        f"{_count(found.experts)} and {len(found.others)} other tensors differ; {found.compared} compared{how}"
+        f"{_count(experts)} and {len(difference.others)} other tensors differ; "
+        f"{difference.compared} compared{how}"
     )
     if delta is not None:
         typer.echo(f"{other.name} is {one.name} with the delta of {delta}, to the last bit")
 
 
-def _count(experts: Iterable[object]) -> str:
-    number = len(list(experts))
-    return f"{number} expert{'' if number == 1 else 's'}"
+def _count(experts: Collection[object]) -> str:
+    return f"{len(experts)} expert{'' if len(experts) == 1 else 's'}"

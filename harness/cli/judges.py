@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.base.errors import BadInputError
-from harness.cli.content import Json, Name, print_fields, print_rows
+from harness.cli.content import Name
+from harness.cli.shared import Json, Output, print_fields, print_json, print_rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,24 +68,31 @@ def show_judge(name: Name, as_json: Json = False) -> None:
 
 @judges.command("evaluate")
 def evaluate(
-    name: Annotated[str, typer.Argument(metavar="JUDGE", help="A name that `list` prints.")],
-    labels: Annotated[
-        list[Path], typer.Option("--labels", help="File of labelled answers; may be repeated.")
-    ],
-    id_column: Annotated[str | None, typer.Option(help="Column of ids. [id]")] = None,
-    prompt_column: Annotated[str | None, typer.Option(help="Column of prompts. [prompt]")] = None,
-    response_column: Annotated[str | None, typer.Option(help="Column of answers. [response]")] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of labels: refusal, compliance, partial refusal. [label]")
-    ] = None,
-    model_column: Annotated[str | None, typer.Option(help="Column of model names. [model]")] = None,
-    category_column: Annotated[str | None, typer.Option(help="Column of categories. [category]")] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep/--no-keep", help="Keep the result as the judge's card. [keep]")
-    ] = True,
+    name: Annotated[str, typer.Argument(metavar="JUDGE")],
+    labels: Annotated[list[Path], typer.Option()],
+    id_column: str | None = None,
+    prompt_column: str | None = None,
+    response_column: str | None = None,
+    label_column: str | None = None,
+    model_column: str | None = None,
+    category_column: str | None = None,
+    keep: bool = True,
     as_json: Json = False,
 ) -> None:
-    """Measure a judge on answers that people labelled; the result is its card, shown with its rates."""
+    """Measure a judge on answers that people labelled; the result is its card, shown with its rates.
+
+    Args:
+        name: A name that `list` prints.
+        labels: File of labelled answers; may be repeated.
+        id_column: Column of ids. [id]
+        prompt_column: Column of prompts. [prompt]
+        response_column: Column of answers. [response]
+        label_column: Column of labels: refusal, compliance, partial refusal. [label]
+        model_column: Column of model names. [model]
+        category_column: Column of categories. [category]
+        keep: Keep the result as the judge's card.
+        as_json: Print the result as JSON.
+    """
     from harness.judges.base import JUDGES
     from harness.judges.card import user_folder, write_card
     from harness.judges.evaluate import evaluate_judge
@@ -105,7 +112,7 @@ def evaluate(
     card = evaluate_judge(judge, rows, labels)
     path = write_card(user_folder(), card) if keep else None
     if as_json:
-        typer.echo(json.dumps(_result(card), ensure_ascii=False))
+        print_json(_result(card))
         return
     _print_card(card)
     if path is not None:
@@ -114,15 +121,21 @@ def evaluate(
 
 @judges.command("label")
 def label(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
-    n: Annotated[int, typer.Option("--n", min=1, help="Answers to label.")] = 100,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File of labels. [labels-RUN.jsonl]")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of which answers are drawn.")] = 0,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any free one.")] = 0,
+    run: Path,
+    n: Annotated[int, typer.Option("--n", min=1)] = 100,
+    output: Output = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 0,
 ) -> None:
-    """Label answers of a run by hand, on a page served to this machine only."""
+    """Label answers of a run by hand, on a page served to this machine only.
+
+    Args:
+        run: Folder of a finished run.
+        n: Answers to label.
+        output: File of labels. [labels-RUN.jsonl]
+        seed: Seed of the draw of answers.
+        port: Port of the page; 0 for any free one.
+    """
     from harness.analysis.label_page import LabelServer
     from harness.analysis.labelling import Labelling, draw_answers
 
@@ -141,18 +154,8 @@ def label(
 
 
 def _result(card: Card) -> dict[str, Any]:
-    def flat(measured: Measured) -> dict[str, Any]:
-        content = measured.model_dump(mode="json", exclude={"counts"})
-        return content | {"counts": measured.counts.model_dump()}
-
-    return {
-        "judge": card.judge,
-        **flat(card.all),
-        "held_out": card.held_out,
-        "partial": card.partial.model_dump(mode="json"),
-        "by_model": {name: flat(measured) for name, measured in card.by_model.items()},
-        "by_category": {name: flat(measured) for name, measured in card.by_category.items()},
-    }
+    parts = card.model_dump(mode="json", include={"judge", "held_out", "partial", "by_model", "by_category"})
+    return parts | card.all.model_dump(mode="json")
 
 
 def _shown(figure: Interval | None) -> str:

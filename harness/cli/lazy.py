@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,6 +17,8 @@ LOOKS: dict[str, Any] = {
     "rich_markup_mode": "markdown",
     "pretty_exceptions_enable": False,
 }
+# In the section Args of a docstring: a name, and its meaning over one or more lines.
+_ARGUMENT = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
 class Listed(NamedTuple):
@@ -51,8 +53,9 @@ class _Commands(Mapping[str, Any]):
 
 
 def _load(name: str, listed: Listed) -> Any:
-    module, _, attribute = listed.target.partition(":")
-    target = getattr(importlib.import_module(module), attribute)
+    from pkgutil import resolve_name
+
+    target = resolve_name(listed.target)
     holder = typer.Typer(**LOOKS)
     # With a callback, a typer of a single command is a group all the same.
     holder.callback()(lambda: None)
@@ -60,7 +63,20 @@ def _load(name: str, listed: Listed) -> Any:
         holder.add_typer(target, name=name)
     else:
         holder.command(name, help=None if target.__doc__ else listed.help)(target)
-    return typer.main.get_group(holder).commands[name]
+    command = typer.main.get_group(holder).commands[name]
+    _explain(command)
+    return command
+
+
+def _explain(command: Any) -> None:
+    """Take the help of a command's options and arguments out of the section Args of its docstring."""
+    for each in getattr(command, "commands", {}).values():
+        _explain(each)
+    command.help, _, arguments = (command.help or "").partition("\n\nArgs:\n")
+    meanings = dict(_ARGUMENT.findall(arguments))
+    for parameter in command.params:
+        if parameter.name in meanings:
+            parameter.help = " ".join(meanings[parameter.name].split())
 
 
 class LazyGroup(typer.core.TyperGroup):

@@ -108,18 +108,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = [argument for argument in arguments if argument != _DEBUG]
         result = app(given, prog_name="harness", standalone_mode=False)
-    except (HarnessError, typer.TyperException) as error:
+    except (HarnessError, typer.TyperException, OSError) as error:
         if debug:
             raise
-        text = str(error) if isinstance(error, HarnessError) else error.format_message()
+        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         typer.echo(f"harness: {' '.join(text.split())}", err=True)
-        return error.exit_code
-    except OSError as error:
         # A full disk, a folder without permission: nothing a traceback would explain better.
-        if debug:
-            raise
-        typer.echo(f"harness: {' '.join(str(error).split())}", err=True)
-        return 1
+        return 1 if isinstance(error, OSError) else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         result = _INTERRUPTED
     if result == _INTERRUPTED:

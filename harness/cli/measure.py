@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from harness.cli.shared import Json, print_json
 
 
-def measure(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> None:
-    """Make a run's summary and reports again from its answers, verdicts and scores, without model or data."""
+def measure(run: Path, as_json: Json = False) -> None:
+    """Make a run's summary and reports again from its answers, verdicts and scores, without model or data.
+
+    Args:
+        run: The folder of a finished run.
+        as_json: Print the result as JSON.
+    """
     from harness.report.terminal import print_report
     from harness.report.write import write_measured
     from harness.runs.integrity import verify_run
@@ -27,6 +27,6 @@ def measure(
     upgrade(folder)
     summary = write_measured(folder)
     if as_json:
-        typer.echo(json.dumps(summary.to_json(), ensure_ascii=False))
+        print_json(summary.to_json())
     else:
         print_report(summary)

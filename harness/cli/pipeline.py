@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.base.errors import BadInputError
-from harness.cli.options import HOW, option, takes_settings
+from harness.cli.options import takes_settings
+from harness.cli.shared import print_json
+from harness.config import HOW
 
 if TYPE_CHECKING:
     from harness.runs.summary import Summary
+
+_option = partial(typer.Option, rich_help_panel=HOW)
 
 
 def _of_a_step(context: typer.Context, folder: Path | None) -> Path | None:
@@ -32,19 +36,19 @@ def command(
         ),
     ] = None,
     output: Annotated[
-        Path | None, option(HOW, "--output", "-o", help="Run folder. [runs/MODEL-INTERVENTION-seedN]")
+        Path | None, _option("--output", "-o", help="Run folder. [runs/MODEL-INTERVENTION-seedN]")
     ] = None,
-    config: Annotated[Path | None, option(HOW, "--config", help="YAML file with settings.")] = None,
+    config: Annotated[Path | None, _option("--config", help="YAML file with settings.")] = None,
     set_: Annotated[
         list[str] | None,
-        option(HOW, "--set", help="Any setting, such as selection.top_k=20; may be repeated."),
+        _option("--set", help="Any setting, such as selection.top_k=20; may be repeated."),
     ] = None,
     *,
     flags: dict[str, Any],
     dry_run: Annotated[
-        bool, option(HOW, "--dry-run", help="Print what would run, with estimates, and stop.")
+        bool, _option("--dry-run", help="Print what would run, with estimates, and stop.")
     ] = False,
-    as_json: Annotated[bool, option(HOW, "--json", help="Print the result as JSON.")] = False,
+    as_json: Annotated[bool, _option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Do `run` or one of its steps, by the name that the command was called by.
 
@@ -58,30 +62,23 @@ def command(
         dry_run: print an estimate only.
         as_json: print JSON.
     """
+    from harness.runs.layout import Layout
+
     if folder is not None and output not in (None, folder):
         raise BadInputError(f"two run folders are named, {folder} and --output {output}: expected one")
     output = output or folder
     judge = flags.get("judge")
-    if context.info_name == "evaluate" and judge is not None and _is_finished(output):
+    evaluates = context.info_name == "evaluate"
+    if evaluates and judge is not None and output is not None and Layout(output).summary.is_file():
         if flags.keys() != {"judge"} or config or set_ or dry_run:
             raise BadInputError(
                 f"{output} is a finished run: --judge adds a judge to it and takes no other setting"
             )
-        return _add_judge(output, judge, as_json)
+        from harness.pipeline.judge import judge_again
+
+        _show_summary(judge_again(output, judge), output, as_json)
+        return 0
     return _go(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json)
-
-
-def _is_finished(run: Path | None) -> TypeGuard[Path]:
-    from harness.runs.layout import Layout
-
-    return run is not None and Layout(run).summary.is_file()
-
-
-def _add_judge(run: Path, judge: str, as_json: bool) -> int:
-    from harness.pipeline.judge import judge_again
-
-    _show_summary(judge_again(run, judge), run, as_json)
-    return 0
 
 
 def _go(
@@ -96,41 +93,39 @@ def _go(
     from harness.config import make_config
     from harness.models.load import quiet_transformers
     from harness.pipeline import pipeline
+    from harness.pipeline.estimate import estimate, print_estimate
     from harness.pipeline.plan import make_plan
 
     quiet_transformers()
-    # A single step resumes with the settings of the run folder that it is pointed at.
+    # A single step takes the settings of the run folder that it is pointed at.
     kept = pipeline.kept_config(output) if command != "run" and output is not None else None
     config = make_config(flags, config_file, assignments, kept)
     target = output or pipeline.default_output(config)
     plan = make_plan(config)
     if dry_run:
-        _show_dry_run(plan, target, as_json)
+        figures = estimate(plan, target)
+        if as_json:
+            print_json(figures)
+        else:
+            print_estimate(figures)
         return 0
     session = pipeline.start(plan, target, resume=command not in ("run", "capture"))
     summary = pipeline.run(session, until="evaluate" if command == "run" else command)
-    if summary is None:
-        typer.echo(json.dumps({"run": str(target)}) if as_json else f"{command}: done, see {target}")
-    else:
+    if summary is not None:
         _show_summary(summary, target, as_json)
+    elif as_json:
+        print_json({"run": str(target)})
+    else:
+        typer.echo(f"{command}: done, see {target}")
     return 0
 
 
 def _show_summary(summary: Summary, target: Path, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(summary.to_json(), ensure_ascii=False))
+        print_json(summary.to_json())
         return
     from harness.report.terminal import print_report
+    from harness.runs.layout import Layout
 
     print_report(summary)
-    typer.echo(f"\nReport: {target / 'report.html'}")
-
-
-def _show_dry_run(plan: Any, target: Path, as_json: bool) -> None:
-    from harness.pipeline.estimate import estimate, print_estimate
-
-    estimates = estimate(plan, target)
-    if as_json:
-        typer.echo(json.dumps(estimates))
-    else:
-        print_estimate(estimates)
+    typer.echo(f"\nReport: {Layout(target).html}")

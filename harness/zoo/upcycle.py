@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from harness.base.errors import BadInputError, HarnessError
 from harness.models.auto import load_whole
-from harness.zoo.calibration_texts import CALIBRATION_TEXTS
 from harness.zoo.clustering import load_entropy, spherical_k_means
 
 if TYPE_CHECKING:
@@ -54,22 +55,12 @@ class UpcycleResult:
     """What was built, and how far its logits are from the dense model's.
 
     Attributes:
-        path: the folder with the checkpoint, the tokenizer and the chat template.
-        layers: number of MoE layers.
-        parameters: of the whole MoE, a tied embedding counted once.
-        load_entropy: entropy (nats) of the experts' shares of the calibration tokens, averaged over layers.
-        least_entropy: the same of the layer where it is smallest.
+        load_entropies: entropy (nats) of the experts' shares of the calibration tokens, per MoE layer.
         uniform_entropy: log(experts), the entropy of equal shares.
         differences: per checked dtype, the largest difference of a logit over the largest logit.
     """
 
-    path: Path
-    layers: int
-    experts: int
-    top_k: int
-    parameters: int
-    load_entropy: float
-    least_entropy: float
+    load_entropies: list[float]
     uniform_entropy: float
     differences: dict[str, float]
 
@@ -81,7 +72,7 @@ def upcycle(
     tokenizer: PreTrainedTokenizerBase | None = None,
     experts: int = 8,
     top_k: int = 2,
-    calibration_texts: Sequence[str] = CALIBRATION_TEXTS,
+    calibration_texts: Sequence[str] | None = None,
     seed: int = 0,
     dtype: str = "bfloat16",
     check_float32: bool = True,
@@ -93,12 +84,12 @@ def upcycle(
         out: folder to write; must not exist or be empty. It appears whole or not at all.
         tokenizer: needed with a loaded model; read from `source` otherwise.
         experts: copies of each MLP.
-        top_k: experts that a token is sent to.
-        calibration_texts: texts whose MLP inputs the routers' centres are found on, as chat messages of
-            a user where the tokenizer has a chat template.
+        top_k: experts per token.
+        calibration_texts: texts whose MLP inputs are clustered into the routers' centres, as chat messages of
+            a user where the tokenizer has a chat template; by default those of calibration_texts.yaml.
         seed: of the k-means starts.
         dtype: of the saved weights: "bfloat16", "float16" or "float32".
-        check_float32: compare the logits in float32 too, which needs 4 bytes a parameter of the MoE.
+        check_float32: compare the logits in float32 too, which needs 4 bytes per parameter of the MoE.
 
     Raises:
         BadInputError: the source is no dense Llama or Mistral checkpoint, an argument does not fit, or
@@ -107,7 +98,8 @@ def upcycle(
     """
     import torch
 
-    _check_arguments(out, experts, top_k, calibration_texts, dtype)
+    texts = default_texts() if calibration_texts is None else calibration_texts
+    _check_arguments(out, experts, top_k, texts, dtype)
     torch_dtype: torch.dtype = getattr(torch, dtype)
     if isinstance(source, os.PathLike):
         dense, tokenizer = _load_dense(Path(source), torch_dtype)
@@ -117,37 +109,34 @@ def upcycle(
     if tokenizer is None:
         raise BadInputError("upcycle: a model that is already loaded needs its tokenizer too")
 
-    rows = encode_texts(tokenizer, calibration_texts)
+    rows = encode_texts(tokenizer, texts)
     routers, entropies = _routers(dense, rows, experts, top_k, seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         whole = Path(temporary) / "moe"
         moe = _mixtral(dense, routers, experts, top_k)
-        parameters = sum(parameter.numel() for parameter in moe.parameters())
         moe.save_pretrained(whole)
         tokenizer.save_pretrained(whole)
         del moe
-        differences = {}
-        for name in dict.fromkeys([dtype, *(["float32"] if check_float32 else [])]):
-            differences[name] = _difference(dense, whole, rows[:_CHECKED_TEXTS], name)
+        checked = {dtype, "float32"} if check_float32 else {dtype}
+        differences = {
+            name: _difference(dense, whole, rows[:_CHECKED_TEXTS], name) for name in sorted(checked)
+        }
         if out.exists():
             out.rmdir()
         shutil.move(whole, out)
-    return UpcycleResult(
-        path=out,
-        layers=len(entropies),
-        experts=experts,
-        top_k=top_k,
-        parameters=parameters,
-        load_entropy=sum(entropies) / len(entropies),
-        least_entropy=min(entropies),
-        uniform_entropy=math.log(experts),
-        differences=differences,
-    )
+    return UpcycleResult(entropies, math.log(experts), differences)
+
+
+def default_texts() -> list[str]:
+    """Return the texts of calibration_texts.yaml."""
+    path = Path(__file__).with_name("calibration_texts.yaml")
+    texts: list[str] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return texts
 
 
 def require_empty(out: Path) -> None:
-    """Check that nothing stands where a model is to be written.
+    """Check that the place of a new model is free.
 
     Raises:
         BadInputError: `out` is a file, or a folder that holds something.

@@ -74,7 +74,7 @@ def refused(tmp_path, monkeypatch, capsys):
         (["--tasks", "demo_harmful"], "0 benign prompts for 'identify' in no task"),
         (["--data-dir", "nowhere"], "--data-dir: no folder nowhere"),
         (["--include", "nowhere"], "--include: no folder nowhere"),
-        (["--config", "nowhere.yaml"], "configuration nowhere.yaml cannot be read"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["--limitt", "3"], "--limitt"),
         (["surplus"], "surplus"),
     ],

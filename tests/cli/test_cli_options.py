@@ -80,9 +80,7 @@ def test_each_setting_with_a_flag_reaches_the_configuration_by_it(monkeypatch):
     seen = {}
     monkeypatch.setattr("harness.cli.pipeline._go", lambda command, flags, *rest: seen.update(flags) or 0)
     for each in RunConfig.declared():
-        if each.flag is None:
-            continue
-        for flag in each.flag.names:
+        for flag in each.flags:
             seen.clear()
             value, expected = given.get(flag, ("7", None))
             assert main(["run", flag] if flag in switches else ["run", flag, value]) == 0
@@ -93,9 +91,35 @@ def test_each_setting_with_a_flag_reaches_the_configuration_by_it(monkeypatch):
 
 def test_an_option_says_the_default_of_its_setting():
     helps = {option.opts[0]: option.help for option in commands()["run"].params}
-    assert helps["--seed"] == "Of every random choice. [0]"
-    assert helps["--method"] == f"How to score experts. [{RunConfig().selection.method}]"
+    method = RunConfig().selection.method
+    assert (
+        helps["--seed"] == "Seed of every random choice: splits, refusals, random draws, training order. [0]"
+    )
+    assert helps["--method"] == f"How to score experts; see docs/selection.md. [{method}]"
     assert helps["--save-model"] == "Keep each trained variant as a whole checkpoint."
+    assert helps["--tasks"].endswith("Comma-separated, or none.")
+    assert helps["--data-dir"].endswith("May be repeated.")
+    assert "One of prompt, generation, all, decision. [all]" in helps["--phase"]
+
+
+def leaves(command):
+    below = getattr(command, "commands", {})
+    return [leaf for each in below.values() for leaf in leaves(each)] or [command]
+
+
+def test_every_option_and_argument_of_every_command_is_explained():
+    found = [parameter for command in leaves(typer.main.get_command(app)) for parameter in command.params]
+    assert len(found) > 250
+    assert [parameter.name for parameter in found if not parameter.help] == []
+
+
+def test_a_commands_docstring_explains_its_options_and_they_are_not_listed_twice():
+    check = commands()["check"]
+    helps = {parameter.name: parameter.help for parameter in check.params}
+    assert helps["junit"] == "Also write JUnit XML."
+    assert "Args" not in check.help
+    evaluate = commands()["judges"].commands["evaluate"]
+    assert "Column of ids. [id]" in {parameter.help for parameter in evaluate.params}
 
 
 def test_the_listing_says_what_each_command_says_of_itself():

@@ -126,7 +126,7 @@ def test_the_table_says_the_same(inspected):
     assert shown["model type"] == "qwen3_moe"
     assert shown["supported"] == "yes, by config.json and the weights' files"
     assert shown["MoE layers"] == "4: 0-3"
-    assert shown["experts a layer"] == "32"
+    assert shown["experts per layer"] == "32"
     assert shown["matrices"] == "[out, in]"
     assert shown["one expert"] == "24,576 (0.69% of all)"
 

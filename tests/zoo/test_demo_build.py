@@ -17,7 +17,7 @@ def parts() -> tuple[Any, Any, Any]:
     text = conversations(0, 0, held_out_prompts(), made_up=0)
     tokenizer = demo_build._tokenizer(text)
     torch.manual_seed(0)
-    return demo_build._model(len(tokenizer), tokenizer), tokenizer, text
+    return demo_build._model(tokenizer), tokenizer, text
 
 
 def test_roles_and_markers_are_one_token_each(parts: tuple[Any, Any, Any]):

@@ -27,9 +27,8 @@ import harness.zoo.upcycle as module
 from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError
 from harness.zoo import smol
-from harness.zoo.calibration_texts import CALIBRATION_TEXTS
 from harness.zoo.clustering import load_entropy, spherical_k_means
-from harness.zoo.upcycle import upcycle
+from harness.zoo.upcycle import default_texts, upcycle
 
 _SHAPE = {
     "hidden_size": 48,
@@ -58,7 +57,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     special = ["<pad>", "<s>", "</s>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
-    bpe.train_from_iterator(CALIBRATION_TEXTS, trainer)
+    bpe.train_from_iterator(default_texts(), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>", chat_template=_TEMPLATE
     )
@@ -92,7 +91,7 @@ def dense_folder(
 def test_logits_and_answers_equal_the_dense_models(dense_folder: Path, tmp_path: Path) -> None:
     result = upcycle(dense_folder, tmp_path / "moe", experts=4, dtype="float32")
     assert result.differences == {"float32": pytest.approx(0, abs=1e-5)}
-    assert result.layers == 2
+    assert len(result.load_entropies) == 2
 
     dense = AutoModelForCausalLM.from_pretrained(dense_folder).eval()
     moe = AutoModelForCausalLM.from_pretrained(tmp_path / "moe").eval()
@@ -125,14 +124,13 @@ def test_bfloat16_copies_are_bitwise_and_every_expert_is_used(tokenizer: Any, tm
     assert set(result.differences) == {"bfloat16", "float32"}
     assert result.differences["float32"] < 1e-5
     # Measured 2.077, of ln 8 = 2.079; a router that sends all to two experts would give ln 2 = 0.69.
-    assert result.least_entropy > 1.9
-    assert result.load_entropy <= result.uniform_entropy == math.log(8)
-    assert result.parameters == sum(tensor.numel() for tensor in weights.values())
+    assert min(result.load_entropies) > 1.9
+    assert max(result.load_entropies) <= result.uniform_entropy == math.log(8)
 
 
 def test_the_mean_input_moves_no_router_logit(tokenizer: Any, tmp_path: Path) -> None:
     dense = _dense("llama with tied embeddings", len(tokenizer)).eval()
-    rows = module.encode_texts(tokenizer, CALIBRATION_TEXTS)
+    rows = module.encode_texts(tokenizer, default_texts())
     shared = len(tokenizer("<s>system\nYou help.</s><s>user\n")["input_ids"])
     inputs: list[torch.Tensor] = []
     handle = dense.model.layers[1].mlp.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0]))

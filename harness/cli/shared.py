@@ -1,0 +1,45 @@
+"""What several commands share: options, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run.")]
+
+
+def print_json(result: Any) -> None:
+    """Print a result for programs, on one line."""
+    typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print rows of the same columns as a table, or as JSON."""
+    if as_json:
+        print_json(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row.values()))
+    Console().print(table)
+
+
+def print_fields(fields: Mapping[str, Any], as_json: bool) -> None:
+    """Print fields as YAML, those without a value left out, or as JSON."""
+    if as_json:
+        print_json(fields)
+        return
+    import yaml
+
+    known = {name: value for name, value in fields.items() if value not in (None, [], {})}
+    typer.echo(yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=100).rstrip())
