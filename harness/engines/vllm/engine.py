@@ -342,5 +342,9 @@ class VllmEngine(Engine):
                 raise BadInputError(
                     f"vLLM cannot serve '{self.ref.name}', a {self._kind()}: {reason}"
                 ) from error
-            what = "vLLM could not be started" if starting else "vLLM failed"
+            what = (
+                f"vLLM could not be started on '{self.ref.name}', a {self._kind()}"
+                if starting
+                else "vLLM failed"
+            )
             raise HarnessError(f"{what}: {reason}") from error
