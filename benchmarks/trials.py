@@ -21,7 +21,7 @@ from harness.data.holdout import hold_out
 from harness.data.task import Kind
 from harness.interventions.base import Prepared
 from harness.judges.base import Verdict, judge_all
-from harness.metrics.rates import refusal_rate
+from harness.metrics.rates import share_of
 from harness.models.load import LoadedModel
 from harness.pipeline import pipeline
 from harness.pipeline.capture import capture_routing
@@ -130,7 +130,7 @@ class Answered:
     @property
     def rate(self) -> Any:
         """How often they were refused."""
-        return refusal_rate([verdict.label for verdict in self.verdicts])
+        return share_of([verdict.label for verdict in self.verdicts], "refusal")
 
 
 def answered(session: Session, kind: Kind | None = None) -> list[Answered]:

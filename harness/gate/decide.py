@@ -15,7 +15,7 @@ from harness.gate.reference import Reference
 from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Gate, Side
 from harness.gate.words import bounded, compared, figure, required, share, sized
 from harness.metrics import bounds
-from harness.runs.metric import metric_of
+from harness.runs.metrics import metric_of
 from harness.runs.rows import Measurement
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]

@@ -13,7 +13,7 @@ from typing import Literal
 from harness.base.errors import BadInputError, nearest
 from harness.gate.schema import COUNTS, Gate
 from harness.runs.evidence import Evidence
-from harness.runs.metric import metric_of
+from harness.runs.metrics import metric_of
 from harness.runs.protocol import Protocol, protocols
 from harness.runs.rows import REFUSAL, Measurement
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.runs.metric import metric_named
+from harness.runs.metrics import metric_named
 
 FROZEN = "frozen_unchanged"
 COUNTS = ("unscored", "truncated")

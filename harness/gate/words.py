@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Gate, Side
 from harness.metrics.bounds import LARGEST_N
 from harness.report.words import hundredths
-from harness.runs.metric import metric_of
+from harness.runs.metrics import metric_of
 
 if TYPE_CHECKING:
     from harness.gate.outcomes import Samples

@@ -11,7 +11,8 @@ import yaml
 
 from harness.base.content import content_folder
 from harness.report.words import hundredths
-from harness.runs.metric import Better, metric_of
+from harness.runs.metric import Better
+from harness.runs.metrics import metric_of
 from harness.runs.rows import BASE, Comparison, Kind, Measurement
 from harness.runs.summary import Summary
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.metrics.paired import adjust
-from harness.runs.metric import metric_of
+from harness.runs.metrics import metric_of
 from harness.runs.rows import BASE, Comparison, Measurement
 from harness.runs.summary import draws_of
 

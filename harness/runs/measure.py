@@ -13,7 +13,7 @@ from harness.base.errors import BadInputError
 from harness.runs.evidence import QUANTITIES, Evidence
 from harness.runs.inference import comparisons
 from harness.runs.judged import agreements, judge_summaries
-from harness.runs.metric import METRICS, metric_of
+from harness.runs.metrics import METRICS, metric_of
 from harness.runs.rows import Measurement
 from harness.runs.summary import (
     ModelSummary,

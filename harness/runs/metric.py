@@ -1,16 +1,15 @@
 """What a kind of figure is: how it is measured, what it is called, and which way is better.
 
-A metric is one object in one file, registered by name. Reports, leaderboards and gates ask it and know no name.
+A metric is one object in one file, registered by name in harness/runs/metrics.py. Reports, leaderboards and gates ask it
+and know no name.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from harness.base.registry import Registry
 from harness.metrics.paired import Comparison as Paired
 from harness.runs.rows import Clustered, Kind, Measurement, Unit
 
@@ -80,42 +79,3 @@ class Metric(ABC):
     def compare(self, run: Evidence, row: Measurement, other: Measurement) -> Tested | None:
         """Test one variant's figure against another's; None where there is no test."""
         return None
-
-
-@dataclass(eq=False)
-class _Unregistered(Metric):
-    """A figure of a metric that another installation knew."""
-
-    name: str
-
-    def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
-        """Yield nothing."""
-        yield from ()
-
-
-METRICS: Registry[Metric] = Registry("metric")
-for _name, _where in (
-    ("refusal_rate", "judged_rates:REFUSAL_RATE"),
-    ("harmful_rate", "judged_rates:HARMFUL_RATE"),
-    ("refusal_verbatim_trained", "phrasing:VERBATIM"),
-    ("refusal_similarity_trained", "phrasing:LIKE_TRAINED"),
-    ("refusal_similarity_held_out", "phrasing:LIKE_HELD_OUT"),
-    ("kl", "drift:KL"),
-    ("perplexity", "drift:PERPLEXITY"),
-):
-    METRICS.add(_name, f"harness.runs.{_where}")
-
-
-def metric_named(name: str, task: str | None) -> Metric:
-    """Return the metric of a name; on a task it may be one of lm-eval's, which has names of its own."""
-    known = METRICS.get(name) if name in METRICS else None
-    return known if known is not None and (known.of_a_task or task is None) else metric_of(name, "capability")
-
-
-def metric_of(name: str, kind: Kind) -> Metric:
-    """Return the metric of a figure; of a capability task it is lm-eval's, whatever its name."""
-    if kind == "capability":
-        from harness.runs.capability import Capability
-
-        return Capability(name)
-    return METRICS.get(name) if name in METRICS else _Unregistered(name)

@@ -220,12 +220,12 @@ def test_a_set_means_its_tasks_without_repeats() -> None:
 @pytest.mark.shared_data
 def test_local_tasks_ask_as_lm_eval_does(shared_data: Path, tmp_path: Path) -> None:
     """The words around a question are those of lm-eval's own task."""
-    from lm_eval.tasks import TaskManager, get_task_dict
+    from lm_eval.tasks import TaskManager
 
     ours = list_capability_tasks()
     prepare_tasks([ours["gsm8k_local"], ours["truthfulqa_local"]], [shared_data], tmp_path)
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
-    tasks = get_task_dict(["gsm8k_local", "truthfulqa_local"], manager)
+    tasks = manager.load(["gsm8k_local", "truthfulqa_local"])["tasks"]
     problems, truths = tasks["gsm8k_local"], tasks["truthfulqa_local"]
     problem = next(iter(problems.test_docs()))
     assert problems.doc_to_text(problem) == f"Question: {problem['question']}\nAnswer:"

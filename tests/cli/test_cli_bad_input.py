@@ -252,7 +252,7 @@ def test_an_output_that_is_a_file(refused, tmp_path):
 def test_an_output_with_a_run_file_that_is_none(refused, tmp_path, content):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(content)
-    assert "run.json is not" in refused("run", output=str(tmp_path / "run"))
+    assert "run.json: not " in refused("run", output=str(tmp_path / "run"))
     assert (tmp_path / "run" / "run.json").read_text() == content
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.judges.degenerate import why_degenerate
+from harness.judges.builtin.degenerate import why_degenerate
 
 PROSE = (
     "To clean a kettle, fill it with equal parts of water and vinegar and bring it to the boil. Leave it to stand "

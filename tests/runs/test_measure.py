@@ -12,7 +12,7 @@ from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
 from harness.cli.main import main
 from harness.judges.card import CARDS_FOLDER
 from harness.runs.integrity import verify_run
-from harness.runs.metric import METRICS
+from harness.runs.metrics import METRICS
 from harness.runs.run import read_run
 from harness.runs.run_folder import RunFolder
 

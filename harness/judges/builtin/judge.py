@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.base.files import read_json, sha256
 from harness.judges.base import Verdict
+from harness.judges.builtin.degenerate import why_degenerate
 from harness.judges.builtin.features import VERSION, buckets, opening_features, scale, shape_features
-from harness.judges.degenerate import why_degenerate
 from harness.judges.keyword import KeywordJudge
 from harness.judges.opening import nothing_to_judge, opening
 from harness.judges.refusal_rules import RULES
