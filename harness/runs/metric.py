@@ -1,7 +1,7 @@
 """What a kind of figure is: how it is measured, what it is called, and which way is better.
 
-A metric is one object in one file, registered by name in harness/runs/metrics.py. Reports, leaderboards and gates ask it
-and know no name.
+A metric is one object in one file, registered by name in harness/runs/metrics.py. Reports, leaderboards and gates ask
+it and know no name.
 """
 
 from __future__ import annotations
