@@ -92,7 +92,6 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
                 "experts_per_layer": outline.n_experts,
                 "experts_per_token": outline.experts_per_token,
                 "parameters": sum(parameter.numel() for parameter in outline.model.parameters()),
-                "vocabulary": outline.model.config.get_text_config().vocab_size,
             },
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
             "judges": {judge.name: judge_record(judge) for judge in [plan.judge, *more]},

@@ -30,8 +30,6 @@ class ModelRecord(_Record):
     """How many of them a token is sent to."""
     parameters: int | None = None
     """How many parameters the model has, those of all experts included."""
-    vocabulary: int | None = None
-    """How many tokens it knows."""
 
 
 class AskedRecord(_Record):

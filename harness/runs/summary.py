@@ -42,8 +42,6 @@ class ModelSummary(Part):
     """How many of them a token is sent to."""
     parameters: int = Field(ge=0)
     """How many parameters the model has, those of all experts included."""
-    vocabulary: int | None = None
-    """How many tokens it knows; null in runs of earlier versions."""
 
 
 class SelectedExpert(Part):
