@@ -35,7 +35,6 @@ for _name, _where in (
     ("refusal_similarity_held_out", "phrasing:LIKE_HELD_OUT"),
     ("kl", "drift:KL"),
     ("perplexity", "drift:PERPLEXITY"),
-    ("answer_length", "answer_length:ANSWER_LENGTH"),
 ):
     METRICS.add(_name, f"harness.runs.{_where}")
 
