@@ -105,7 +105,6 @@ INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention kind")
 for _name, _class in (
     ("none", "NoIntervention"),
     ("system_prompt", "SystemPrompt"),
-    ("reminder", "Reminder"),
     ("steer", "Steer"),
     ("train_experts", "TrainExperts"),
 ):
