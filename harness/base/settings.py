@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
@@ -107,6 +108,7 @@ class Settings(BaseModel):
                 yield Setting(prefix + name, group, field.default, meaning, **{**extra, "panel": panel})
 
     @classmethod
+    @functools.cache
     def names_deciding(cls, *what: Decides) -> frozenset[str]:
         """Return the dotted names of the settings that decide any of this."""
         return frozenset(each.name for each in cls.declared() if set(what) & set(each.decides))
