@@ -55,8 +55,9 @@ def read_manifest(run: Path) -> dict[str, FileRecord]:
 def _text(files: Mapping[str, FileRecord]) -> str:
     """Return the file's text as `write_json` writes it; json itself indents thirty times as slowly."""
     rows = [
-        f'    {json.dumps(name, ensure_ascii=False)}: {{\n      "size": {file.size},\n      "sha256": "{file.sha256}"\n    }}'
-        for name, file in files.items()
+        f'    {json.dumps(name, ensure_ascii=False)}: {{\n      "size": {record.size},\n'
+        f'      "sha256": "{record.sha256}"\n    }}'
+        for name, record in files.items()
     ]
     return '{\n  "files": {\n' + ",\n".join(rows) + "\n  }\n}\n" if rows else '{\n  "files": {}\n}\n'
 
