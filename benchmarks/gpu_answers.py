@@ -13,6 +13,7 @@ from gpu_part import Part, alternated, attempt, compared, free_memory, timed
 from scale import H100, SHAPES, Work, generation, training
 
 from harness.data.prompts import Prompt
+from harness.engines.base import Decoding
 from harness.engines.transformers import TransformersEngine
 from harness.routing.capture import RoutingCapture
 
@@ -37,12 +38,8 @@ class Answers:
 
     def seconds(self, new: int, capture: bool) -> float:
         """Time one batch's answers of `new` tokens, with the counts of its routing or without."""
-        recorder = RoutingCapture(self.loaded.moe) if capture else None
-        kind: Any = "counts" if capture else None
-        return timed(
-            self.loaded.device,
-            lambda: self.engine._answer(self.prompts, self.tokens, new, recorder, kind, None),
-        )
+        how = Decoding(new, "counts" if capture else None)
+        return timed(self.loaded.device, lambda: self.engine.answer(self.prompts, self.tokens, how))
 
 
 def capture(

@@ -56,7 +56,7 @@ def show_judge(name: Name, as_json: Json = False) -> None:
         "measures": made.measures,
         "description": made.description,
         "source": made.source,
-        "phrases": list(getattr(getattr(made, "preset", None), "phrases", ())),
+        "phrases": list(getattr(made, "phrases", ())),
     }
     if as_json:
         print_fields(fields | {"card": None if card is None else card.model_dump(mode="json")}, as_json)

@@ -37,6 +37,11 @@ class PhraseJudge(PresetJudge[PhraseList]):
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     @property
+    def phrases(self) -> tuple[str, ...]:
+        """What is looked for."""
+        return self.preset.phrases
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The list, and where it was published."""
         return self.preset.model_dump(mode="json", include={"match", "ignore_case", "phrases", "url"})
