@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from harness.base.errors import BadInputError, nearest
-from harness.base.schema import read_mapping
+from harness.base.files import read_mapping
 from harness.base.settings import Settings, setting
 from harness.data.task import Role
 from harness.routing.phases import Phase, Record

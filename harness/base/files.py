@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import BadInputError
+
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it into place."""
@@ -63,3 +65,28 @@ def sha256(path: Path) -> str:
     """Return the hex digest of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read one YAML file that holds keys and values.
+
+    Raises:
+        BadInputError: the file is not there, not YAML, or holds something else.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{path}: not YAML: byte {error.start} is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        raise BadInputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise BadInputError(f"{path}: expected a mapping of keys to values, found {_type_name(content)}")
+    return content
+
+
+def _type_name(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

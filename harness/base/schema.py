@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import read_json, read_jsonl
+from harness.base.files import read_json, read_jsonl, read_mapping
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -28,25 +27,6 @@ def read_yaml(path: Path, model: type[M]) -> M:
             file, each wrong field, what was expected and, for a misspelt key, the nearest known one.
     """
     return validated(read_mapping(path), path, model)
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read one YAML file that holds keys and values.
-
-    Raises:
-        BadInputError: the file is not there, not YAML, or holds something else.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{path}: not YAML: byte {error.start} is not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        raise BadInputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise BadInputError(f"{path}: expected a mapping of keys to values, found {_type_name(content)}")
-    return content
 
 
 def read_named_yaml(path: Path, model: type[M]) -> M:
@@ -170,7 +150,3 @@ def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
 def _shortened(value: object, limit: int = 60) -> str:
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}..."
-
-
-def _type_name(value: object) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from harness.base.content import yaml_files_by_name
 from harness.base.errors import BadInputError, nearest
-from harness.base.schema import read_mapping, require_file_name, validated
+from harness.base.files import read_mapping
+from harness.base.schema import require_file_name, validated
 from harness.interventions.base import INTERVENTIONS, Intervention
 
 BASE = "base"

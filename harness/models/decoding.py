@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
-from harness.base.schema import read_mapping
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -116,6 +115,8 @@ def set_aside(folder: Path) -> dict[str, Any]:
         BadInputError: a file is no JSON object.
     """
     from transformers import GenerationConfig
+
+    from harness.base.files import read_mapping
 
     config = read_object(folder / "config.json")
     text = config.get("text_config")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.base.schema import read_mapping
+from harness.base.files import read_mapping
 
 _SAME = {"llama4_text": "llama4", "step3p7_text": "step3p7"}
 

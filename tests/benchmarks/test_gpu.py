@@ -36,3 +36,21 @@ def test_training_and_capture_write_their_figures(tmp_path):
     assert [row["kind"] for row in capture["rows"]] == ["prefill", "decode", "prefill, recording alone"]
     assert all(row["ratio"] > 0 for row in capture["rows"])
     assert "| 2x16 | bank, compiled |" in found.stdout
+
+
+def test_what_a_gpu_machine_lacks_is_not_imported():
+    """It has torch and transformers, and none of these."""
+    blocked = """
+import sys
+for name in ("pydantic", "datasets", "lm_eval", "vllm", "nltk"):
+    sys.modules[name] = None
+sys.path.insert(0, "benchmarks")
+import gpu
+from harness.models.decoding import greedy
+from harness.models.moe import find_moe
+from harness.models.unserved import refused
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", blocked], capture_output=True, text=True, check=False, cwd=SCRIPT.parents[1]
+    )
+    assert done.returncode == 0, done.stderr
