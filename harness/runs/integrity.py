@@ -53,7 +53,7 @@ def read_manifest(run: Path) -> dict[str, FileRecord]:
 
 
 def _text(files: Mapping[str, FileRecord]) -> str:
-    """Return the file's text as `write_json` writes it; json itself indents thirty times as slowly."""
+    """Return the file's text as `write_json` writes it, whose indentation runs in pure Python."""
     rows = [
         f'    {json.dumps(name, ensure_ascii=False)}: {{\n      "size": {record.size},\n'
         f'      "sha256": "{record.sha256}"\n    }}'
