@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.schema import read_yaml
-from harness.gate.decide import EXIT_CODES, Decision, Verdict, decide, overall
+from harness.gate.decide import decide, overall
+from harness.gate.decision import EXIT_CODES, Decision, Verdict
 from harness.gate.outcomes import GatedRun
 from harness.gate.reference import Reference, find_reference, read_reference, reference_path, update_reference
 from harness.gate.schema import REFERENCE, GateFile

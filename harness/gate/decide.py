@@ -7,61 +7,21 @@ if it would as well.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
 
 from harness.base.errors import BadInputError
+from harness.gate.decision import Decision, Flip, Verdict
+from harness.gate.draws import decide_against_draws, decide_claim
 from harness.gate.outcomes import GatedRun, Samples
 from harness.gate.reference import Reference
-from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Gate, Side
-from harness.gate.words import bounded, compared, figure, required, share, sized
+from harness.gate.schema import CLAIM, COUNTS, FROZEN, REFERENCE, Gate, Side
+from harness.gate.words import bounded, compared, figure, grouped, required, share, sized
 from harness.metrics import bounds
 from harness.runs.metrics import metric_of
 from harness.runs.rows import Measurement
 
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 _OPPOSITE: dict[Side, Side] = {"lower": "upper", "upper": "lower"}
 # The error of either end of a 95 % interval.
 _OF_AN_INTERVAL = 0.025
-EXIT_CODES: dict[Verdict, int] = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
-
-
-class Flip(NamedTuple):
-    """A sample whose outcome differs from the one in the reference."""
-
-    id: str
-    before: str
-    after: str
-
-
-class Decision(NamedTuple):
-    """A gate's verdict and what it rests on.
-
-    Attributes:
-        gate: the gate.
-        variant: the variant in question.
-        verdict: PASS, FAIL or INCONCLUSIVE.
-        seen: the result in words, on one line.
-        value: the share, difference or count; None where there is none.
-        bound: the one-sided confidence bound that was held against the limit; None where nothing is uncertain.
-        n: samples.
-        unscored: samples without a verdict, on either side of a comparison.
-        flips: samples whose outcome differs from the one in the reference.
-    """
-
-    gate: Gate
-    variant: str
-    verdict: Verdict
-    seen: str
-    value: float | None = None
-    bound: float | None = None
-    n: int = 0
-    unscored: int = 0
-    flips: tuple[Flip, ...] = ()
-
-    @property
-    def required(self) -> str:
-        """The gate's bound in words."""
-        return required(self.gate)
 
 
 def overall(decisions: list[Decision]) -> Verdict:
@@ -82,6 +42,10 @@ def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float)
     if gate.against == REFERENCE and reference is None:
         raise BadInputError(f"gate '{gate.name}' compares with a reference: name one with --against")
     variant = run.named(gate, "variant")
+    if gate.metric == CLAIM:
+        return decide_claim(gate, run, variant, level)
+    if gate.against == variant or (gate.against is not None and gate.variant == gate.against):
+        raise BadInputError(f"gate '{gate.name}': against: '{variant}' is compared with itself")
     against = variant if gate.against in (None, REFERENCE) else run.named(gate, "against")
     for name in (variant, against):
         reason = run.summary.variants[name].skipped
@@ -94,8 +58,14 @@ def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float)
     row = run.figure(gate, variant)
     if gate.metric in COUNTS:
         count = row.unscored if gate.metric == "unscored" else row.truncated or 0
+        if gate.bound.limit >= row.n:
+            raise BadInputError(
+                f"gate '{gate.name}': at_most {gate.bound.limit:.0f} of {row.n} answers is kept whatever is measured"
+            )
         verdict: Verdict = "PASS" if count <= gate.bound.limit else "FAIL"
         return Decision(gate, variant, verdict, f"{count} of {row.n} {gate.metric}", count, n=row.n)
+    if gate.against is not None and run.summary.variants[against].is_draw:
+        return decide_against_draws(gate, run, row, level)
     samples = run.samples(row)
     if gate.against is None:
         return _share(gate, samples, level) if samples is not None else _figure(gate, row, level)
@@ -129,11 +99,12 @@ def _share(gate: Gate, samples: Samples, level: float) -> Decision:
         """Whether the best result that so many samples can give shows the bound."""
         return bounds.share_p_value(size, size, limit if side == "lower" else 1 - limit) <= level
 
-    n, unscored = samples.n, samples.unscored
-    _refuse_unprovable(gate, n, "whatever they come to", proves)
-    verdict, bound, seen = _tested_share(gate, samples.successes, n, unscored, level)
-    seen = f"{share(samples)}; {seen}"
-    return Decision(gate, samples.variant, verdict, seen, samples.value, bound, n, unscored)
+    decides = samples.independent
+    n, unscored = decides.n, decides.unscored
+    _refuse_unprovable(gate, n, proves)
+    verdict, bound, seen = _tested_share(gate, decides.successes, n, unscored, level)
+    seen = f"{share(samples)}; {grouped(samples)}{seen}"
+    return Decision(gate, samples.variant, verdict, seen, samples.value, bound, n, samples.unscored)
 
 
 def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
@@ -182,9 +153,15 @@ def _tested_share(
 
 def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> Decision:
     side, limit = gate.bound
-    n = samples.n
-    pairs = [(outcome, other.outcomes[id]) for id, outcome in samples.outcomes.items()]
-    _refuse_unprovable_difference(gate, other, level)
+    decides = samples.independent
+    n = decides.n
+    pairs = [(outcome, other.outcomes[id]) for id, outcome in decides.outcomes.items()]
+
+    def proves(size: int) -> bool:
+        """Whether the best result that so many pairs can give shows the bound."""
+        return bounds.difference_p_value(size, 0, size, limit if side == "lower" else -limit) <= level
+
+    _refuse_unprovable(gate, n, proves)
 
     def discordant(ours: bool) -> tuple[int, int]:
         """Return pairs where only this one succeeds, and only the other, if unscored samples all go one way."""
@@ -201,34 +178,22 @@ def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> D
     )
     bound = bounds.difference_lower_bound(*counts[rests_on], n, level, limits[rests_on])
     bound = bound if rests_on == "lower" else -bound
-    scored = [pair for pair in pairs if None not in pair]
+    both = [(outcome, other.outcomes[id]) for id, outcome in samples.outcomes.items()]
+    scored = [pair for pair in both if None not in pair]
     value = (scored.count((True, False)) - scored.count((False, True))) / len(scored) if scored else None
-    seen = f"{share(samples)} against {compared(other)}; {bounded(bound, gate, rests_on, level)}"
+    ends = bounded(bound, gate, rests_on, level)
+    seen = f"{share(samples)} against {compared(other)}; {grouped(samples)}{ends}"
     labels = other.labels if gate.against == REFERENCE else samples.labels
     flips = tuple(
         Flip(id, labels[id], label) for id, label in sorted(samples.labels.items()) if label != labels[id]
     )
-    return Decision(gate, samples.variant, verdict, seen, value, bound, n, n - len(scored), flips)
+    return Decision(gate, samples.variant, verdict, seen, value, bound, n, len(both) - len(scored), flips)
 
 
-def _refuse_unprovable(gate: Gate, n: int, clause: str, proves: Callable[[int], bool]) -> None:
+def _refuse_unprovable(gate: Gate, n: int, proves: Callable[[int], bool]) -> None:
+    """Refuse a bound that so few samples cannot show, whatever they come to."""
     if not proves(n):
         raise BadInputError(
-            f"gate '{gate.name}': {required(gate)} cannot be shown on {n} samples, {clause}; "
+            f"gate '{gate.name}': {required(gate)} cannot be shown on {n} samples, whatever they come to; "
             f"{sized(bounds.smallest_n(proves))}"
         )
-
-
-def _refuse_unprovable_difference(gate: Gate, other: Samples, level: float) -> None:
-    side, limit = gate.bound
-    n = other.n
-    # The best there can be: every sample that the other one does not have right (or, for an upper bound, has).
-    wins = other.scored - other.successes if side == "lower" else other.successes
-    share_of_wins = wins / n if n else 0.0
-
-    def proves(size: int) -> bool:
-        best = wins if size == n else round(share_of_wins * size)
-        p_value = bounds.difference_p_value(best, 0, size, limit if side == "lower" else -limit)
-        return p_value <= level
-
-    _refuse_unprovable(gate, n, f"where the other comes to {compared(other)}", proves)

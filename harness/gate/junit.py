@@ -10,7 +10,7 @@ import re
 from xml.etree import ElementTree
 
 from harness.gate.check import Checked
-from harness.gate.decide import Verdict
+from harness.gate.decision import Verdict
 from harness.report.words import visible
 
 _TAGS: dict[Verdict, str] = {"PASS": "system-out", "FAIL": "failure", "INCONCLUSIVE": "error"}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import BadInputError, nearest
 from harness.gate.schema import COUNTS, Gate
+from harness.metrics.clustered import one_per_group
 from harness.runs.evidence import Evidence
 from harness.runs.metrics import metric_of
 from harness.runs.protocol import Protocol, protocols
@@ -24,7 +25,7 @@ Outcome = bool | None
 """Whether a sample counts towards the share; None where it could not be scored."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Samples:
     """One metric of one variant on one task, sample by sample.
 
@@ -36,6 +37,8 @@ class Samples:
         outcomes: by sample id.
         prompts: by sample id; empty for a capability task, whose items the run does not keep.
         words: for a sample that counts, and for one that does not.
+        groups: of near-duplicates, by sample id; None where none repeats another.
+        seed: draws the member of each group that stands for it.
     """
 
     variant: str
@@ -45,6 +48,16 @@ class Samples:
     outcomes: Mapping[str, Outcome]
     prompts: Mapping[str, str]
     words: tuple[str, str]
+    groups: Mapping[str, int] | None = None
+    seed: int = 0
+
+    @cached_property
+    def independent(self) -> Samples:
+        """One sample of each group of near-duplicates, drawn without a look at any outcome; all where none repeats."""
+        if self.groups is None:
+            return self
+        drawn = one_per_group({id: self.groups[id] for id in self.outcomes}, self.seed)
+        return replace(self, outcomes={id: self.outcomes[id] for id in drawn}, groups=None)
 
     @property
     def called(self) -> dict[str, Outcome]:
@@ -193,7 +206,17 @@ class GatedRun(Evidence):
             path = self.layout.variant(row.variant).verdicts(row.task, row.judge)
         if outcomes.keys() != prompts.keys() or len(outcomes) != row.n:
             raise BadInputError(f"{path}: does not hold one verdict for each of the {row.n} answers")
-        samples = Samples(row.variant, row.task, row.metric, row.judge, outcomes, prompts, metric.words)
+        samples = Samples(
+            row.variant,
+            row.task,
+            row.metric,
+            row.judge,
+            outcomes,
+            prompts,
+            metric.words,
+            metric.groups(self, row),
+            self.seed_of(row.task),
+        )
         value = samples.value
         if (value is None) != (row.value is None) or abs((value or 0.0) - (row.value or 0.0)) > _ROUNDING:
             raise BadInputError(f"{path}: comes to {value}, and summary.json says {row.value}")

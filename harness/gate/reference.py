@@ -17,7 +17,7 @@ from harness.base.errors import BadInputError, nearest
 from harness.base.files import write_json
 from harness.base.schema import read_json_as
 from harness.gate.outcomes import GatedRun, Outcome, Samples
-from harness.gate.schema import COUNTS, FROZEN, Gate, GateFile
+from harness.gate.schema import CLAIM, COUNTS, FROZEN, Gate, GateFile
 from harness.runs.protocol import Protocol
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -135,7 +135,7 @@ def pin(run: GatedRun, file: GateFile) -> list[PinnedMetric]:
     pinned: dict[tuple[str, str, str, str | None], PinnedMetric] = {}
     for gate in file.gates:
         name = run.named(gate, "variant")
-        if gate.metric in (FROZEN, *COUNTS) or run.summary.variants[name].skipped is not None:
+        if gate.metric in (FROZEN, CLAIM, *COUNTS) or run.summary.variants[name].skipped is not None:
             continue
         samples = run.samples(run.figure(gate, name))
         if samples is None:

@@ -14,7 +14,7 @@ import yaml
 
 import harness
 from harness.gate.check import Checked
-from harness.gate.decide import Decision, Verdict
+from harness.gate.decision import Decision, Verdict
 from harness.report.words import visible
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

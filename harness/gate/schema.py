@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from harness.runs.metrics import metric_named
 
 FROZEN = "frozen_unchanged"
+CLAIM = "claim"
+"""The claim that choosing experts is better than drawing them."""
 COUNTS = ("unscored", "truncated")
 REFERENCE = "reference"
 """As `against`: the reference that the command line names."""
@@ -46,9 +48,9 @@ class Gate(BaseModel):
     """What the gate is called in every output."""
     metric: str
     """Any metric that was measured, such as refusal_rate, harmful_rate, kl or acc; unscored or truncated (counts); or
-    frozen_unchanged."""
+    frozen_unchanged; or claim, the claim about choosing experts."""
     task: str | None = None
-    """The prompt task or lm-eval task; frozen_unchanged and figures over all tasks, such as kl, have none."""
+    """The prompt task or lm-eval task; frozen_unchanged, claim and figures over all tasks, such as kl, have none."""
     variant: str | None = None
     """The variant in question; by default the run's intervention."""
     judge: str | None = None
@@ -58,7 +60,7 @@ class Gate(BaseModel):
     at_most: float | None = Field(None, ge=0)
     """The share is this or less; of unscored and truncated, so many answers or fewer."""
     against: str | None = None
-    """What the bounds below compare with: another variant, or `reference`."""
+    """What the bounds below compare with: another variant, `reference`, or a random draw, which means all of them."""
     at_most_below: float | None = Field(None, ge=0, lt=1)
     """The share is below the other's by this or less (non-inferiority where more is better)."""
     at_most_above: float | None = Field(None, ge=0, lt=1)
@@ -70,10 +72,10 @@ class Gate(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Gate:
-        if self.metric == FROZEN:
+        if self.metric in (FROZEN, CLAIM):
             unfit = [key for key in (*_SIDES, "task", "judge", "against") if getattr(self, key) is not None]
             if unfit:
-                raise ValueError(f"gate '{self.name}': {FROZEN} takes no {unfit[0]}")
+                raise ValueError(f"gate '{self.name}': {self.metric} takes no {unfit[0]}")
             return self
         if self.task is None and metric_named(self.metric, None).of_a_task:
             raise ValueError(f"gate '{self.name}': task is missing")
@@ -99,6 +101,8 @@ class Gate(BaseModel):
                 f"gate '{self.name}': {key} {amount:g} cannot be shown, however many samples there are; "
                 f"expected {'less than 1' if amount else 'more than 0'}"
             )
+        elif self.is_share and (key, amount) == ("at_most", 1):
+            raise ValueError(f"gate '{self.name}': at_most 1 is kept by every share; expected less than 1")
         return self
 
     @property

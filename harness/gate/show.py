@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.gate.check import Checked
-from harness.gate.decide import Decision, Verdict
+from harness.gate.decision import Decision, Verdict
 from harness.report.markdown import code, escape, table
 from harness.report.words import listing, visible
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Gate, Side
+from harness.gate.schema import CLAIM, COUNTS, FROZEN, REFERENCE, Gate, Side
 from harness.metrics.bounds import LARGEST_N
 from harness.report.words import hundredths
 from harness.runs.metrics import metric_of
@@ -21,10 +21,12 @@ def required(gate: Gate) -> str:
     """Return the bound of a gate."""
     if gate.metric == FROZEN:
         return "no frozen weight changed"
+    if gate.metric == CLAIM:
+        return "choosing experts is better than drawing them"
     if gate.metric in COUNTS:
         return f"at most {gate.bound.limit:.0f} {gate.metric} on {gate.task}"
     subject = gate.metric if gate.task is None else f"{gate.metric} on {gate.task}"
-    show = _percent if gate.is_share else _plain
+    show = percent if gate.is_share else plain
     key, amount = gate.given
     if gate.against is None:
         return f"{subject} {'>=' if key == 'at_least' else '<='} {show(amount)}"
@@ -40,7 +42,7 @@ def figure(row: Measurement) -> str:
     is_share = metric_of(row.metric, row.kind).unit == "share"
 
     def show(number: float) -> str:
-        return f"{hundredths(number)}%" if is_share else _plain(number)
+        return f"{hundredths(number)}%" if is_share else plain(number)
 
     value = "no value" if row.value is None else show(row.value)
     interval = (
@@ -54,6 +56,14 @@ def share(samples: Samples) -> str:
     value = "no value" if samples.value is None else f"{hundredths(samples.value)}%"
     left = f", {samples.unscored} unscored held against it" if samples.unscored else ""
     return f"{value} ({samples.successes} of {samples.scored}{left})"
+
+
+def grouped(samples: Samples) -> str:
+    """Return how many samples decide, where near-duplicates count once."""
+    decides = samples.independent
+    if decides.n == samples.n:
+        return ""
+    return f"of one prompt per group of near-duplicates {decides.successes} of {decides.scored}, "
 
 
 def compared(other: Samples) -> str:
@@ -93,9 +103,11 @@ def _apart(value: float, limit: float, *, down: bool) -> str:
     return shown
 
 
-def _plain(number: float) -> str:
+def plain(number: float) -> str:
+    """Return a figure that is no share."""
     return f"{number:.4g}"
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """Return a limit that is a share."""
     return f"{fraction * 100:.6g}%"

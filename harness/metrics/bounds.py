@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,10 +18,16 @@ if TYPE_CHECKING:
 
 # The p-value of a difference is a maximum over a nuisance parameter: places it is computed at, before refining.
 _FEWEST_PLACES, _MOST_PLACES = 64, 400
+# Places looked at around the best one, three times over.
+_REFINING = 9
+# Places that are computed at once: together they need the terms of the widest range.
+_AT_ONCE = 8
 # Binomial terms beyond this many standard deviations are left out, and their mass is added to the p-value.
 _DEVIATIONS, _LEFT_OUT = 9.0, 1e-15
 _TIES = 1e-9
 _STEP = 1e-4
+# How far the exact bound is from the one by the score statistic, mostly.
+_NEAR = 0.004
 LARGEST_N = 100_000
 """Sample sizes are searched up to this."""
 
@@ -65,24 +72,26 @@ def difference_p_value(first_only: int, second_only: int, n: int, bound: float) 
 
         return float(binom.sf(first_only - 1, first_only + second_only, 0.5))
     import numpy as np
-    from scipy.optimize import minimize_scalar
 
     fewest = _fewest_first_only(_score(np.array(first_only), np.array(second_only), n, bound), n, bound)
     low, high = max(0.0, -bound), (1 - bound) / 2
 
-    def probability(angle: float) -> float:
-        return _probability(low + (high - low) * math.sin(angle) ** 2, fewest, n, bound)
+    def probabilities(angles: np.ndarray) -> np.ndarray:
+        return _probabilities(low + (high - low) * np.sin(angles) ** 2, fewest, n, bound)
 
     # Evenly spaced in this scale, in which a binomial's standard deviation is about the same everywhere.
     places = int(min(max(20 * math.sqrt(n), _FEWEST_PLACES), _MOST_PLACES))
-    angles = np.linspace(0.0, math.pi / 2, places)
-    probabilities = [probability(angle) for angle in angles]
-    best = int(np.argmax(probabilities))
-    around = (angles[max(best - 1, 0)], angles[min(best + 1, places - 1)])
-    refined = minimize_scalar(lambda angle: -probability(angle), bounds=around, method="bounded")
-    return min(max(probabilities[best], -float(refined.fun)), 1.0)
+    largest, start, stop = 0.0, 0.0, math.pi / 2
+    for looked_at in (places, _REFINING, _REFINING, _REFINING):
+        angles = np.linspace(start, stop, looked_at)
+        reached = probabilities(angles)
+        best = int(np.argmax(reached))
+        largest = max(largest, float(reached[best]))
+        start, stop = angles[max(best - 1, 0)], angles[min(best + 1, looked_at - 1)]
+    return min(largest, 1.0)
 
 
+@lru_cache(maxsize=4096)
 def difference_lower_bound(first_only: int, second_only: int, n: int, level: float, claimed: float) -> float:
     """Return the lower confidence bound of a difference: the largest that `difference_p_value` rejects.
 
@@ -97,9 +106,45 @@ def difference_lower_bound(first_only: int, second_only: int, n: int, level: flo
     def rejects(bound: float) -> bool:
         return difference_p_value(first_only, second_only, n, bound) <= level
 
-    if rejects(claimed):
-        return _bisect(rejects, claimed, max((first_only - second_only) / n, claimed))
-    return _bisect(rejects, -1.0, claimed)
+    estimate = (first_only - second_only) / n
+    low, high = (claimed, max(estimate, claimed)) if rejects(claimed) else (-1.0, claimed)
+    near = _where_score_is(z_of(level), first_only, second_only, n)
+    # The exact bound is close to the one by the score statistic, on either side of it.
+    for step in (_NEAR, 4 * _NEAR):
+        if low < near - step < high and rejects(near - step):
+            low = near - step
+        if low < near + step < high and not rejects(near + step):
+            high = near + step
+        if high - low <= 2 * step:
+            break
+    return _bisect(rejects, low, high)
+
+
+def z_of(level: float) -> float:
+    """Return the normal quantile that a one-sided test at this level takes."""
+    from scipy.stats import norm
+
+    return float(norm.ppf(1 - level))
+
+
+def _where_score_is(value: float, first_only: int, second_only: int, n: int) -> float:
+    """Return the difference at which Tango's score statistic, which falls with it, has a value."""
+    low, high = -1 + _STEP, 1 - _STEP
+    while high - low > _STEP / 10:
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if tango_score(first_only, second_only, n, middle) >= value else (low, middle)
+        )
+    return low
+
+
+def tango_score(first_only: int, second_only: int, n: int, bound: float) -> float:
+    """Return Tango's score statistic of "the first share exceeds the second by `bound`", about normal where it does."""
+    import numpy as np
+
+    if first_only == second_only and bound == 0:
+        return 0.0
+    return float(_score(np.array(first_only), np.array(second_only), n, bound))
 
 
 def smallest_n(proves: Callable[[int], bool]) -> int | None:
@@ -152,20 +197,36 @@ def _fewest_first_only(observed: np.ndarray, n: int, bound: float) -> np.ndarray
     return low
 
 
-def _probability(second: float, fewest: np.ndarray, n: int, bound: float) -> float:
-    """Return the probability of an outcome that is as extreme, when only the second succeeds that often."""
+def _probabilities(seconds: np.ndarray, fewest: np.ndarray, n: int, bound: float) -> np.ndarray:
+    """Return the probability of an outcome that is as extreme, for each share of pairs where only the second succeeds.
+
+    Args:
+        seconds: the shares [P], in order.
+        fewest: how many discordant pairs must be the first's to be as extreme [n + 1].
+        n: all pairs.
+        bound: the difference between both shares.
+    """
+    import numpy as np
+
+    blocks = [seconds[start : start + _AT_ONCE] for start in range(0, len(seconds), _AT_ONCE)]
+    return np.concatenate([_block(block, fewest, n, bound) for block in blocks])
+
+
+def _block(seconds: np.ndarray, fewest: np.ndarray, n: int, bound: float) -> np.ndarray:
+    """Return `_probabilities` of a few shares at once."""
     import numpy as np
     from scipy.special import bdtrc, gammaln, xlog1py, xlogy
 
-    first = max(second + bound, 0.0)
-    share = min(first + second, 1.0)
-    if share <= 0:
-        return float(fewest[0] == 0)
-    reach = _DEVIATIONS * math.sqrt(n * share * (1 - share)) + _DEVIATIONS**2
-    start, stop = max(math.floor(n * share - reach), 0), min(math.ceil(n * share + reach), n)
+    first = np.maximum(seconds + bound, 0.0)[:, None]
+    share = np.minimum(first + seconds[:, None], 1.0)
+    reach = _DEVIATIONS * np.sqrt(n * share * (1 - share)) + _DEVIATIONS**2
+    start = max(math.floor((n * share - reach).min()), 0)
+    stop = min(math.ceil((n * share + reach).max()), n)
     count = np.arange(start, stop + 1)
     log_mass = gammaln(n + 1) - gammaln(count + 1) - gammaln(n - count + 1)
     mass = np.exp(log_mass + xlogy(count, share) + xlog1py(n - count, -share))
     needed = fewest[start : stop + 1]
-    beyond = np.where(needed > 0, bdtrc(np.maximum(needed - 1, 0), np.maximum(count, 1), first / share), 1.0)
-    return float(np.sum(mass * np.where(needed > count, 0.0, beyond))) + _LEFT_OUT
+    of_first = np.divide(first, share, out=np.ones_like(share), where=share > 0)
+    beyond = np.where(needed > 0, bdtrc(np.maximum(needed - 1, 0), np.maximum(count, 1), of_first), 1.0)
+    reached: np.ndarray = (mass * np.where(needed > count, 0.0, beyond)).sum(axis=1) + _LEFT_OUT
+    return reached

@@ -1,75 +1,146 @@
-"""Two variants on the same prompts: the difference, its interval, and whether chance explains it.
+"""Differences of paired shares and scores: two variants on the same samples, tested against no difference.
 
-All comparisons of a run are paired, since its variants answer the same prompts. Only the prompts on which
-the two disagree carry information, so a comparison says how many those were and how small a difference it
-could have seen.
+Every result also says what it comes to in the worst case for it, where samples could not be scored. Whether a loss is
+small enough is another question; see noninferiority.py.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+from harness.metrics.clustered import clustered_test, one_per_group
 from harness.metrics.interval import Interval
-from harness.metrics.rates import AnyLabel, wilson
+from harness.metrics.rates import Groups, Outcomes, wilson
+
+POWER = 0.8
+"""The power behind `Paired.minimum_detectable`."""
+_STEP = 1e-4
 
 
-class Comparison(NamedTuple):
-    """One variant less another on what was scored in both; figures are None where there is none.
+class WorstCase(NamedTuple):
+    """A difference over all samples, whatever the unscored ones would have been.
 
     Attributes:
-        difference: of the two rates or means.
-        low: the lower end of its 95 % interval.
-        high: the upper end.
-        p_value: two-sided, of `test`.
-        test: "exact McNemar" for labels and for item scores of 0 and 1; for other scores "paired z", or "exact
-            sign" where every item differs by the same amount and no variance can be estimated.
-        n: pairs compared.
-        discordant: pairs that differ.
-        minimum_detectable: the true difference that such a comparison finds with 80 % power.
+        low: with each unscored sample counted against the variant.
+        high: with each counted for it.
+        p_value: two-sided, of the end that is nearer to no difference; 1 where the sign may be the other one.
     """
 
-    difference: float | None
-    low: float | None
-    high: float | None
+    low: float
+    high: float
+    p_value: float
+
+
+class Paired(NamedTuple):
+    """One variant less another on the samples that were scored in both; figures are None where there is none.
+
+    Attributes:
+        variant: the first one's share or mean over these pairs.
+        against: the other's.
+        difference: with its 95 % interval.
+        p_value: two-sided, of `test`.
+        test: "exact McNemar" for yes or no; "cluster-robust t" where samples repeat one another; "paired t" for other
+            scores, or "exact sign" where every item differs by the same amount and no variance can be seen.
+        n: pairs compared.
+        groups: how many groups of near-duplicates they form; None where none repeats another.
+        discordant: pairs that differ.
+        spread: the standard error behind `minimum_detectable`; None where none could be seen.
+        worst_case: see `WorstCase`; None where nothing can be unscored.
+    """
+
+    variant: float | None
+    against: float | None
+    difference: Interval | None
     p_value: float | None
     test: str
     n: int
-    discordant: int
-    minimum_detectable: float | None
+    groups: int | None = None
+    discordant: int = 0
+    spread: float | None = None
+    worst_case: WorstCase | None = None
+
+    def minimum_detectable(self, level: float) -> float | None:
+        """Return the true difference that such a comparison finds with 80 % power at a two-sided level.
+
+        For "paired t" by the normal approximation. For shares it is the exact power of McNemar's test on as many
+        independent pairs as would give the same standard error. Where few pairs differ, a difference needs as many
+        discordant pairs as it is large: it is never zero.
+        """
+        from scipy.stats import norm
+
+        if self.spread is None or not self.n:
+            return None
+        if self.test == "paired t":
+            return float(norm.ppf(1 - level / 2) + norm.ppf(POWER)) * self.spread
+        share, independent = self.discordant / self.n, self.groups or self.n
+        if self.test == "cluster-robust t" and self.difference is not None:
+            alike = (share - self.difference.value**2) / self.spread**2
+            independent = max(min(round(alike), self.n), 1) if alike > 0 else independent
+        return detectable_difference(independent, share, level)
 
 
-def compare_labels(
-    variant: Mapping[str, AnyLabel | None],
-    against: Mapping[str, AnyLabel | None],
-    wanted: AnyLabel = "refusal",
-) -> Comparison:
-    """Compare two refusal rates, or shares of another label, on the prompts that were scored in both.
+class _Test(NamedTuple):
+    difference: Interval
+    p_value: float
+    test: str
+    spread: float
 
-    The p-value is exact and the interval an approximation (Newcombe's), so near 0.05 one may exclude zero
-    where the other does not; the p-value decides.
+
+def compare_shares(
+    variant: Outcomes, against: Outcomes, groups: Groups | None = None, seed: int = 0
+) -> Paired:
+    """Compare two shares on the samples that were scored in both.
+
+    Without near-duplicates the p-value is McNemar's exact one and the interval Newcombe's approximation, so near 0.05
+    one may exclude zero where the other does not; the p-value decides. With near-duplicates both are the
+    cluster-robust t's; where every group differs alike, one member of each group is compared as above.
 
     Args:
-        variant: label by prompt id, None where unscored.
-        against: the same for what it is compared with.
-        wanted: the label whose share it is.
+        variant: whether each sample counts, None where unscored.
+        against: the same samples of what it is compared with.
+        groups: of near-duplicates, where there are any.
+        seed: which member stands for its group.
 
     Raises:
-        ValueError: the two were not asked the same prompts.
+        ValueError: the two were not asked the same samples.
     """
     _check_same_keys(variant, against)
-    labels = [(label, against[key]) for key, label in variant.items()]
-    scored = [(a == wanted, b == wanted) for a, b in labels if a is not None and b is not None]
-    if not scored:
-        return Comparison(None, None, None, None, "exact McNemar", 0, 0, None)
-    return _compare_pairs(scored)
+    pairs = {
+        id: (mine, theirs)
+        for id, mine in variant.items()
+        if mine is not None and (theirs := against[id]) is not None
+    }
+    worst = _worst_case(variant, against, groups, seed)
+    distinct = None if groups is None else len({groups[id] for id in pairs})
+    if not pairs:
+        return Paired(None, None, None, None, "exact McNemar", 0, distinct, worst_case=worst)
+    tested = _test(pairs, groups, seed)
+    n = len(pairs)
+    first, second = (sum(pair[side] for pair in pairs.values()) / n for side in (0, 1))
+    discordant = sum(one != other for one, other in pairs.values())
+    if worst is None:
+        worst = WorstCase(tested.difference.value, tested.difference.value, tested.p_value)
+    return Paired(
+        first,
+        second,
+        tested.difference,
+        tested.p_value,
+        tested.test,
+        n,
+        distinct,
+        discordant,
+        tested.spread,
+        worst,
+    )
 
 
-def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -> Comparison:
+def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -> Paired:
     """Compare two means of scores per item, such as accuracy.
 
-    Scores of 0 and 1 throughout are compared as labels are, others by the normal approximation.
+    Scores of 0 and 1 throughout are compared as shares are, others by the t of their differences.
 
     Args:
         variant: score by item id.
@@ -78,61 +149,78 @@ def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -
     Raises:
         ValueError: the two were not scored on the same items.
     """
-    from scipy.stats import norm
+    from scipy.stats import t
 
     _check_same_keys(variant, against)
     if len(variant) > 1 and {*variant.values(), *against.values()} <= {0, 1}:
-        return _compare_pairs([(score == 1, against[key] == 1) for key, score in variant.items()])
-    differences = [score - against[key] for key, score in variant.items()]
+        ours, theirs = ({item: score == 1 for item, score in scores.items()} for scores in (variant, against))
+        return compare_shares(ours, theirs)._replace(worst_case=None)
+    differences = [score - against[item] for item, score in variant.items()]
     n, discordant = len(differences), sum(difference != 0 for difference in differences)
     if n < 2:
-        return Comparison(None, None, None, None, "paired z", n, discordant, None)
+        return Paired(None, None, None, None, "paired t", n, discordant=discordant)
+    first, second = (math.fsum(scores[item] for item in variant) / n for scores in (variant, against))
     mean = math.fsum(differences) / n
-    error = math.sqrt(math.fsum((difference - mean) ** 2 for difference in differences) / (n - 1) / n)
     if len(set(differences)) == 1:
-        return Comparison(mean, mean, mean, mcnemar(discordant, 0), "exact sign", n, discordant, None)
-    reach = float(norm.ppf(0.975)) * error
-    return Comparison(
-        difference=mean,
-        low=mean - reach,
-        high=mean + reach,
-        p_value=2 * float(norm.sf(abs(mean) / error)),
-        test="paired z",
-        n=n,
-        discordant=discordant,
-        minimum_detectable=_quantiles() * error,
-    )
+        same = Interval(value=mean, low=mean, high=mean)
+        return Paired(first, second, same, mcnemar(discordant, 0), "exact sign", n, discordant=discordant)
+    error = math.sqrt(math.fsum((difference - mean) ** 2 for difference in differences) / (n - 1) / n)
+    reach = float(t.ppf(0.975, n - 1)) * error
+    interval = Interval(value=mean, low=mean - reach, high=mean + reach)
+    p_value = 2 * float(t.sf(abs(mean) / error, n - 1))
+    return Paired(first, second, interval, p_value, "paired t", n, discordant=discordant, spread=error)
 
 
-def _compare_pairs(pairs: Sequence[tuple[bool, bool]]) -> Comparison:
+def _test(pairs: Mapping[str, tuple[bool, bool]], groups: Groups | None, seed: int) -> _Test:
+    if groups is None:
+        return _exact(list(pairs.values()))
+    differences = [float(one) - float(other) for one, other in pairs.values()]
+    clustered = clustered_test(differences, [groups[id] for id in pairs])
+    if clustered is not None:
+        mean = clustered.mean
+        within = Interval(value=mean.value, low=max(mean.low, -1.0), high=min(mean.high, 1.0))
+        return _Test(within, clustered.p_value, "cluster-robust t", clustered.error)
+    drawn = one_per_group({id: groups[id] for id in pairs}, seed)
+    exact = _exact([pairs[id] for id in drawn])
+    # Groups that all differ alike, so every member says the same, but for those that cancel within each group.
+    value = sum(differences) / len(differences)
+    ends = Interval(value=value, low=min(exact.difference.low, value), high=max(exact.difference.high, value))
+    return exact._replace(difference=ends, p_value=exact.p_value if value else 1.0)
+
+
+def _exact(pairs: Sequence[tuple[bool, bool]]) -> _Test:
     n = len(pairs)
     first_only, second_only = pairs.count((True, False)), pairs.count((False, True))
     interval = newcombe_interval(
         pairs.count((True, True)), first_only, second_only, pairs.count((False, False))
     )
-    return Comparison(
-        difference=interval.value,
-        low=interval.low,
-        high=interval.high,
-        p_value=mcnemar(first_only, second_only),
-        test="exact McNemar",
-        n=n,
-        discordant=first_only + second_only,
-        minimum_detectable=minimum_detectable(n, (first_only + second_only) / n),
+    return _Test(
+        interval,
+        mcnemar(first_only, second_only),
+        "exact McNemar",
+        math.sqrt((first_only + second_only) / n / n),
     )
 
 
-def is_no_worse(low: float | None, margin: float) -> bool:
-    """Return whether a difference's 95 % interval shows non-inferiority: all of it lies above `-margin`.
-
-    A p-value above 0.05 shows nothing of the kind; this is a one-sided test at 0.025, as is usual for such claims
-    (ICH E9, Statistical Principles for Clinical Trials, 1998, section 3.3.2).
-
-    Args:
-        low: the interval's lower end, more being better; None where there is no interval.
-        margin: the loss that would not matter, more than 0.
-    """
-    return low is not None and low > -margin
+def _worst_case(variant: Outcomes, against: Outcomes, groups: Groups | None, seed: int) -> WorstCase | None:
+    """Return the worst case of a difference; None where everything was scored, so that it is the difference."""
+    if not variant or not any(None in (mine, against[id]) for id, mine in variant.items()):
+        return None
+    low, high = (
+        _test(
+            {
+                id: (ours if mine is None else mine, (not ours) if against[id] is None else bool(against[id]))
+                for id, mine in variant.items()
+            },
+            groups,
+            seed,
+        )
+        for ours in (False, True)
+    )
+    ends = low.difference.value, high.difference.value
+    if ends[0] <= 0 <= ends[1]:
+        return WorstCase(*ends, 1.0)
+    return WorstCase(*ends, low.p_value if ends[0] > 0 else high.p_value)
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
@@ -179,17 +267,35 @@ def newcombe_interval(
     )
 
 
-def minimum_detectable(n: int, discordant_share: float) -> float:
-    """Return the smallest difference that McNemar's test on `n` pairs finds at 0.05 with 80 % power.
+@lru_cache(maxsize=1024)
+def detectable_difference(n: int, discordant_share: float, level: float) -> float:
+    """Return the smallest difference that McNemar's exact test on `n` pairs finds with 80 % power.
 
-    The normal approximation with the null's variance, (z_alpha/2 + z_power) * sqrt(discordant_share / n),
-    as in Connor, Sample size for testing differences in proportions for the paired-sample design,
-    Biometrics 43 (1987) 207, less its small correction. A difference can't exceed the share of discordant
-    pairs, so where few were seen the answer is the difference that needs just as many: it is never zero.
+    Args:
+        n: independent pairs.
+        discordant_share: the share of pairs that differ; a larger difference needs a larger one.
+        level: two-sided.
+
+    Returns:
+        At most 1, also where not even a difference of 1 would be found.
     """
-    quantiles = _quantiles()
-    share = max(discordant_share, quantiles**2 / n)
-    return min(quantiles * math.sqrt(share / n), 1.0)
+    import numpy as np
+    from scipy.stats import binom
+
+    pairs = np.arange(n + 1)
+    # So many of the discordant pairs must go one way.
+    needed = binom.isf(level / 2, pairs, 0.5) + 1
+
+    def power(difference: float) -> float:
+        share = max(discordant_share, difference)
+        found = binom.sf(needed - 1, pairs, (share + difference) / (2 * share))
+        return float(binom.pmf(pairs, n, share) @ found)
+
+    low, high = 0.0, 1.0
+    while high - low > _STEP:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return high
 
 
 def adjust(p_values: Sequence[float | None]) -> list[float | None]:
@@ -201,13 +307,6 @@ def adjust(p_values: Sequence[float | None]) -> list[float | None]:
         return [None] * len(p_values)
     adjusted = iter(multipletests(known, method="holm")[1])
     return [None if p_value is None else float(next(adjusted)) for p_value in p_values]
-
-
-def _quantiles() -> float:
-    """Return the sum of the normal quantiles of a two-sided level of 0.05 and a power of 80 %."""
-    from scipy.stats import norm
-
-    return float(norm.ppf(1 - 0.05 / 2) + norm.ppf(0.8))
 
 
 def _check_same_keys(variant: Mapping[str, object], against: Mapping[str, object]) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.metrics.interval import Interval
 from harness.metrics.rates import Rate, wilson
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def phrasing_rates(
     """
     n = len(refusals)
     if not n:
-        nothing = Rate(None, None, None, 0, 0, 0)
+        nothing = Rate(None, 0, 0, 0)
         names = ("refusal_verbatim_trained", "refusal_similarity_trained", "refusal_similarity_held_out")
         return dict.fromkeys(names, nothing)
     patterns = [
@@ -46,7 +47,7 @@ def phrasing_rates(
     copied = wilson(sum(any(pattern.search(refusal) for pattern in patterns) for refusal in refusals), n)
     nearest_trained, nearest_held_out = _nearest(refusals, trained), _nearest(refusals, held_out)
     return {
-        "refusal_verbatim_trained": Rate(copied.value, copied.low, copied.high, n, n, 0),
+        "refusal_verbatim_trained": Rate(copied, n, n, 0),
         "refusal_similarity_trained": _mean(nearest_trained),
         "refusal_similarity_held_out": _mean(nearest_held_out),
     }
@@ -70,4 +71,4 @@ def _mean(values: np.ndarray) -> Rate:
     n = len(values)
     mean = float(values.mean())
     reach = 1.96 * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-    return Rate(mean, max(mean - reach, 0.0), min(mean + reach, 1.0), n, n, 0)
+    return Rate(Interval(value=mean, low=max(mean - reach, 0.0), high=min(mean + reach, 1.0)), n, n, 0)

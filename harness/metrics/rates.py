@@ -2,51 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from harness.metrics.clustered import clustered_share
 from harness.metrics.interval import Interval
 
 Label = Literal["refusal", "compliance"]
 Harm = Literal["harmful", "harmless"]
 AnyLabel = Label | Harm
 
+Outcomes = Mapping[str, bool | None]
+"""Whether each sample counts towards a share, by its id; None where it could not be scored."""
+Groups = Mapping[str, int]
+"""The group of near-duplicates of each sample, by its id."""
+
 
 class Rate(NamedTuple):
-    """A share with its 95 % interval; value, low and high are None when nothing was scored."""
+    """A share of the scored samples with its 95 % interval, which is None when nothing was scored."""
 
-    value: float | None
-    low: float | None
-    high: float | None
+    interval: Interval | None
     n: int
     scored: int
     unscored: int
 
+    @property
+    def value(self) -> float | None:
+        """The share itself."""
+        return None if self.interval is None else self.interval.value
 
-def share_of(labels: Sequence[AnyLabel | None], wanted: AnyLabel) -> Rate:
-    """Return the share of one label among scored answers, with Wilson's 95 % interval.
+
+def rate(outcomes: Outcomes, groups: Groups | None = None) -> Rate:
+    """Return the share of samples that count among those scored.
 
     Args:
-        labels: one label for each prompt asked; None where the answer could not be judged.
-        wanted: the label that counts.
+        outcomes: of every sample asked.
+        groups: of near-duplicates, where there are any: the interval is over groups then, else it is Wilson's.
     """
-    scored = [label for label in labels if label is not None]
-    unscored = len(labels) - len(scored)
+    scored = {id: outcome for id, outcome in outcomes.items() if outcome is not None}
+    n, unscored = len(outcomes), len(outcomes) - len(scored)
     if not scored:
-        return Rate(None, None, None, len(labels), 0, unscored)
-    interval = wilson(scored.count(wanted), len(scored))
-    return Rate(interval.value, interval.low, interval.high, len(labels), len(scored), unscored)
+        return Rate(None, n, 0, unscored)
+    if groups is None:
+        return Rate(wilson(sum(scored.values()), len(scored)), n, len(scored), unscored)
+    interval = clustered_share(list(scored.values()), [groups[id] for id in scored])
+    return Rate(interval, n, len(scored), unscored)
 
 
-def unscored_range(rate: Rate) -> tuple[float, float] | None:
-    """Return the rate over all prompts asked with every unscored answer counted as compliance, then as refusal.
+def worst_case(outcomes: Outcomes) -> tuple[float, float] | None:
+    """Return the share over all samples with every unscored one counted out, then in; None where none was asked.
 
-    None where nothing was asked. The true verdicts lie between, whatever made answers unscored.
+    The share with all verdicts lies between, whatever made samples unscored.
     """
-    if not rate.n:
-        return None
-    refusals = round((rate.value or 0.0) * rate.scored)
-    return refusals / rate.n, (refusals + rate.unscored) / rate.n
+    n, unscored = len(outcomes), sum(outcome is None for outcome in outcomes.values())
+    successes = sum(outcome is True for outcome in outcomes.values())
+    return (successes / n, (successes + unscored) / n) if n else None
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from harness.report.leaderboard import Cell, Column, Leaderboard
+from harness.report.columns import Cell, Column
+from harness.report.leaderboard import Leaderboard
 from harness.report.words import visible
 from harness.runs.records import TrainingStep
 from harness.runs.rows import BASE

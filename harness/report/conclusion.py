@@ -1,29 +1,28 @@
 """What a run shows, in sentences that hold also when nothing works; reports/conclusion.txt.j2 words them.
 
-Only adjusted p-values decide: overlapping intervals are never read as a test. A comparison of two variants
-speaks of two checkpoints; with 5 random draws or more the spread between draws is described too.
+Every sentence rests on a verdict of summary.json: a gain on an adjusted p-value that also holds in the worst case for
+unscored answers, a cost on the bound beside its margin, and what is said of choosing experts on the random draws.
+Overlapping intervals are never read as a test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Literal
 
-from harness.metrics.paired import is_no_worse
-from harness.report import judging, leaderboard
-from harness.report.leaderboard import Column, Effect, comparison, effect_of, value_of
+from harness.report import judging
+from harness.report.columns import Column, columns_of, comparison, value_of
+from harness.report.headline import claimed
 from harness.report.page import environment
-from harness.report.words import interval, listing, p_is, signed, visible
-from harness.runs.rows import BASE, HARMFUL, REFUSAL, Measurement
+from harness.report.stars import stars, undecided_costs
+from harness.report.words import hundredths, interval, listing, p_is, signed, visible
+from harness.runs.inference import ALPHA
+from harness.runs.rows import BASE, HARMFUL, REFUSAL, Claim, Comparison, Measurement, Verdict
 from harness.runs.summary import Summary
 
-ENOUGH_DRAWS = 5
 _VERBATIM = "refusal_verbatim_trained"
-_SURE = 0.05
-# A loss of capability that would not matter.
-_MARGIN = 0.01
 _FEW = 3
 _NOTABLE_TRUNCATED = 0.1
 _NOTABLE_REPEATS = 0.5
@@ -31,57 +30,52 @@ _NOTABLE_REPEATS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Test:
-    """The intervention against another variant on one column, its figures as text.
+    """The intervention against base on one column, its figures as text; those of the pairs where it was tested.
 
-    `is_no_worse` says whether a loss of more than `_MARGIN` is ruled out, where the figure is a share of right answers.
+    Attributes:
+        column: the figure.
+        verdict: what is decided; None where nothing could be.
+        is_higher: whether the intervention's figure is above base's.
+        is_among_scored: whether the gain would be shown if unscored answers were left out.
+        own: the intervention's figure.
+        other: base's.
+        difference: with its interval.
+        p: the adjusted p-value.
+        n: pairs, and groups of near-duplicates where there are any.
+        detectable: what is found in four of five runs.
+        margin: of a cost.
+        bound: of a cost, the largest loss that is not ruled out.
+        needed: of a cost that is not decided, what would decide it.
     """
 
     column: Column
-    against: str
-    effect: Effect
+    verdict: Verdict | None
+    is_higher: bool
+    is_among_scored: bool
     own: str
     other: str
     difference: str = ""
     p: str = ""
-    n: int = 0
+    n: str = ""
     detectable: str = ""
-    is_no_worse: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Draws:
-    """The intervention against random draws of experts on one column."""
-
-    column: Column
-    tests: Sequence[_Test]
-    own: float | None
-    rates: Sequence[float]
-
-    @property
-    def are_enough(self) -> bool:
-        return len(self.rates) >= ENOUGH_DRAWS
-
-    @property
-    def median(self) -> float:
-        return median(self.rates)
-
-    def count(self, effect: Effect) -> int:
-        return sum(test.effect == effect for test in self.tests)
+    margin: str = ""
+    bound: str = ""
+    needed: str = ""
 
 
 def conclude(summary: Summary) -> list[str]:
     """Return the conclusion, one sentence per item, the most important first."""
     name = summary.intervention
     variant = summary.variants.get(name)
-    columns = leaderboard.columns_of([summary])
+    columns = columns_of([summary])
     deciding = [column for column in columns if column.decides]
     compared = deciding if variant and variant.skipped is None and name != BASE else []
-    harmful = [column for column in compared if column.kind == "harmful"]
     selected = summary.selection.experts if summary.selection else []
     q_values = [expert.q_value for expert in selected if expert.q_value is not None]
     rates = [row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)]
     often_truncated = [row for row in rates if row.n and (row.truncated or 0) / row.n >= _NOTABLE_TRUNCATED]
     judge = summary.judges.get(summary.judge)
+    starred = stars(summary)
     words = environment(
         autoescape=False,
         trim_blocks=False,  # a sentence may end in a block, and is a line even so
@@ -90,27 +84,26 @@ def conclude(summary: Summary) -> list[str]:
     words.filters |= {"listing": listing, "signed": signed}
     text = words.get_template("conclusion.txt.j2").render(
         summary=summary,
-        interval=interval,
         name=name,
         base=BASE,
-        harmful=[_test(summary, column, BASE) for column in harmful],
-        draws=[_draws(summary, column) for column in harmful],
-        enough_draws=ENOUGH_DRAWS,
-        costs=[_test(summary, column, BASE) for column in compared if column.kind != "harmful"],
+        harmful=[_test(summary, column) for column in compared if column.kind == "harmful"],
+        claims=[_claim(claim) for claim in summary.claims],
+        costs=[_test(summary, column) for column in compared if column.kind != "harmful"],
         q_values=q_values if len(q_values) == len(selected) else [],
-        sure=_SURE,
+        sure=ALPHA,
         topic=summary.selection.topic if summary.selection and selected else None,
-        best=leaderboard.best_variant(summary),
+        starred=starred,
+        undecided={each: _undecided(summary, each) for each, star in starred.items() if star == "hollow"},
         held=[each for each, made in summary.variants.items() if made.frozen_unchanged],
         repeated=_repeated_phrasings(summary, deciding),
         unscored=_counts([row for row in rates if row.unscored], "unscored"),
         truncated=_counts(often_truncated, "truncated"),
-        clustered=list(_near_duplicates(summary, deciding)),
+        clustered=_near_duplicates(summary, deciding),
         beside_people=judging.beside_people(judge) if judge else "",
         is_corrected=any(row.corrected for row in rates),
         reasons=list(dict.fromkeys(row.not_corrected for row in rates if row.not_corrected)),
         harmfulness=[
-            _test(summary, column, BASE)
+            _test(summary, column)
             for column in columns
             if column.metric == HARMFUL and comparison(summary, name, BASE, column)
         ],
@@ -118,38 +111,77 @@ def conclude(summary: Summary) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]
 
 
-def _test(summary: Summary, column: Column, against: str) -> _Test:
-    test = comparison(summary, summary.intervention, against, column)
+def _test(summary: Summary, column: Column) -> _Test:
+    test = comparison(summary, summary.intervention, BASE, column)
+    values = (
+        (value_of(summary, summary.intervention, column), value_of(summary, BASE, column))
+        if test is None or test.value is None
+        else (test.value, test.against_value)
+    )
     own, other = (
         column.show(value) + ("%" if column.is_share else "") if value is not None else "no value"
-        for value in (value_of(summary, variant, column) for variant in (summary.intervention, against))
+        for value in values
     )
-    if test is None or test.difference is None or test.p_adjusted is None:
-        return _Test(column, against, "untested", own, other)
+    if test is None or test.difference is None or test.verdict is None:
+        return _Test(column, None, False, False, own, other)
     show: Callable[[float], str] = signed if column.is_share else "{:+.4g}".format
     unit = " points" if column.is_share else ""
     ends = interval(test.low, test.high, show)
     least = test.minimum_detectable
-    is_right_answers = column.kind == "capability" and column.is_share and column.better == "higher"
     return _Test(
         column,
-        against,
-        effect_of(test),
+        test.verdict,
+        test.difference > 0,
+        test.p_adjusted is not None and test.p_adjusted < ALPHA,
         own,
         other,
         difference=f"{show(test.difference)}{unit}{f', 95% interval {ends}' if ends else ''}",
-        p=f"adjusted {p_is(test.p_adjusted)}",
-        n=test.n,
+        p="" if test.p_adjusted is None else f"adjusted {p_is(test.p_adjusted)}",
+        n=f"n = {test.n}" + (f" in {test.clusters} groups" if test.clusters is not None else ""),
         detectable="" if least is None else f"{column.show(least)}{unit}",
-        is_no_worse=is_no_worse(test.low, _MARGIN) if is_right_answers else None,
+        margin="" if test.margin is None else f"{_points(test.margin)} points",
+        bound="" if test.bound is None else f"{_points(max(test.bound, 0.0))} points",
+        needed=_needed(test),
     )
 
 
-def _draws(summary: Summary, column: Column) -> _Draws:
-    rates = {draw: value_of(summary, draw, column) for draw in summary.draws()}
-    known = {draw: rate for draw, rate in rates.items() if rate is not None}
-    tests = [_test(summary, column, draw) for draw in known]
-    return _Draws(column, tests, value_of(summary, summary.intervention, column), [*known.values()])
+def _needed(test: Comparison) -> str:
+    """Return what would decide a cost."""
+    if test.needed is None:
+        return "at these rates no number of samples would show it"
+    what = "groups of near-duplicates" if test.clusters is not None else test.unit
+    return f"about {test.needed:,} {what} would show it at these rates, not {test.decided_on:,}"
+
+
+def _undecided(summary: Summary, variant: str) -> str:
+    """Name the costs of a variant that are not decided, with the samples that each would need."""
+    costs = []
+    for column, test in undecided_costs(summary, variant):
+        needed = "not tested" if test is None or test.verdict is None else _needed(test)
+        costs.append(f"{column.name} on {column.task} ({needed})")
+    return listing(costs)
+
+
+def _claim(claim: Claim) -> str:
+    """Return what is claimed about choosing experts, and where the method's figure lies among its draws'."""
+    sentence = f"{claimed(claim)}."
+    sentence = sentence[0].upper() + sentence[1:]
+    if claim.value is None or not claim.draws:
+        return sentence
+    values = sorted(claim.draws.values())
+    ends = [f"{hundredths(value)}%" for value in (values[0], values[-1])]
+    draws = (
+        f"the draw has {ends[0]}" if len(values) == 1 else f"{len(values)} draws have {ends[0]} to {ends[1]}"
+    )
+    use = "" if claim.use_share is None else f", with experts used {claim.use_share:.0%} as much"
+    tasks = f"{claim.metric} over {listing(claim.tasks)}"
+    own = f"{hundredths(claim.value)}% ({tasks}, unscored answers counted against it)"
+    return f"{sentence} {claim.variant} has {own}; {draws}{use}."
+
+
+def _points(fraction: float) -> str:
+    """Return a fraction in points, rounded up, so that no smaller bound is promised than was shown."""
+    return f"{math.ceil(round(fraction * 1000, 6)) / 10:g}"
 
 
 def _repeated_phrasings(summary: Summary, columns: Sequence[Column]) -> list[Measurement]:
@@ -162,14 +194,18 @@ def _repeated_phrasings(summary: Summary, columns: Sequence[Column]) -> list[Mea
     ]
 
 
-def _near_duplicates(summary: Summary, columns: Sequence[Column]) -> Iterator[tuple[Measurement, str]]:
-    """Yield the intervention's rates where near-duplicates count once, with the p-value against base."""
-    for column in columns:
-        row = summary.figure(summary.intervention, column.asked, column.metric, column.judge)
-        test = comparison(summary, summary.intervention, BASE, column)
-        if row is not None and row.clustered is not None and row.metric == REFUSAL:
-            p_value = test.clustered.p_value if test and test.clustered else None
-            yield row, "" if p_value is None else p_is(p_value)
+def _near_duplicates(summary: Summary, columns: Sequence[Column]) -> list[str]:
+    """Name the tasks whose prompts repeat one another."""
+    rows = [
+        summary.figure(summary.intervention, column.asked, column.metric, column.judge)
+        for column in columns
+        if column.metric == REFUSAL
+    ]
+    return [
+        f"the {row.scored} of {row.task} form {row.clusters}"
+        for row in rows
+        if row is not None and row.clusters is not None
+    ]
 
 
 def _counts(rows: Sequence[Measurement], what: Literal["unscored", "truncated"]) -> str:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report import judging
+from harness.report.columns import are_shares, is_column
 from harness.report.conclusion import conclude
 from harness.report.headline import headline
-from harness.report.leaderboard import ALPHA, are_shares, build, is_column, rules
+from harness.report.leaderboard import build, rules
 from harness.report.samples import TaskSamples
 from harness.report.words import duration, hundredths, interval, p_is, percent, signed
+from harness.runs.inference import ALPHA
 from harness.runs.records import RunRecord
 from harness.runs.rows import Comparison, Measurement
 from harness.runs.run import Run
@@ -224,12 +226,23 @@ def _test(summary: Summary, test: Comparison) -> Test:
         "metric": test.metric + (f" by {test.judge}" if test.judge else ""),
         "difference": "" if test.difference is None else show(test.difference),
         "95% interval": interval(test.low, test.high, show),
+        "worst case": interval(*test.worst_case, show) if test.worst_case is not None else "",
         "adjusted p": p(test.p_adjusted),
         "p": p(test.p_value),
+        "verdict": test.verdict or "",
+        "bound": _bound(test, size),
         "n": str(test.n),
+        "groups": "" if test.clusters is None else str(test.clusters),
         "differ": "" if test.discordant is None else str(test.discordant),
         "detectable": "" if test.minimum_detectable is None else size(test.minimum_detectable),
         "test": test.test,
-        "family": test.family,
+        "family": test.family or "none: describes two checkpoints",
     }
     return Test(test.variant, row, test.p_adjusted is not None and test.p_adjusted < ALPHA)
+
+
+def _bound(test: Comparison, size: Callable[[float], str]) -> str:
+    """Return the largest loss that is not ruled out, beside its margin."""
+    if test.bound is None or test.margin is None:
+        return ""
+    return f"{size(test.bound)} of {size(test.margin)}"

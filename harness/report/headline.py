@@ -1,57 +1,66 @@
-"""A run in one sentence."""
+"""A run in one sentence: the gain, the costs and the claim about choosing experts, each with its state."""
 
 from __future__ import annotations
 
-from harness.report.leaderboard import comparison, deciding_columns, effect_of
-from harness.report.words import listing, visible
-from harness.runs.rows import BASE, Kind
+from collections.abc import Sequence
+
+from harness.report.columns import comparison, deciding_columns
+from harness.report.words import p_is, visible
+from harness.runs.rows import BASE, Claim, Kind
 from harness.runs.summary import Summary
 
 
 def headline(summary: Summary) -> str:
-    """Return what the tests say of the intervention: gain, cost, and whether the choice of experts matters."""
+    """Return what the comparisons with base and the random draws decide about the intervention."""
     name = summary.intervention
     variant = summary.variants.get(name)
     if variant is None or variant.skipped is not None:
         return visible(f"{name} was not evaluated.")
     if name == BASE:
         return "The unchanged model, with nothing to compare it with."
-    clauses = (
-        _clause(summary, "harmful", "refuses significantly more than base", True, "LESS"),
-        _clause(summary, "benign", "falsely refuses more", False, "less"),
-        _clause(summary, "capability", "loses capability", False),
-    )
-    result = listing([clause for clause in clauses if clause]) or "was tested on nothing"
+    parts = [
+        f"{name} {_gain(_verdicts(summary, 'harmful'))}",
+        _costs([*_verdicts(summary, "benign"), *_verdicts(summary, "capability")]),
+        *(claimed(claim) for claim in summary.claims),
+    ]
     broken = [each for each, made in summary.variants.items() if made.frozen_unchanged is False]
-    warning = f"The frozen proof FAILED for {listing(broken)}. " if broken else ""
-    return visible(f"{warning}{name} {result}{_random(summary)}.")
+    warning = f"The frozen proof FAILED for {', '.join(broken)}. " if broken else ""
+    return visible(f"{warning}{'; '.join(part for part in parts if part)}.")
 
 
-def _clause(summary: Summary, kind: Kind, what: str, is_gain: bool, opposite: str = "") -> str:
-    outcomes = _outcomes(summary, kind, BASE)
-    if not outcomes:
+def claimed(claim: Claim) -> str:
+    """Return what is claimed about choosing experts."""
+    what, n = f"choosing experts by {claim.method}", len(claim.draws)
+    if claim.verdict == "nothing claimed" or claim.p_value is None:
+        return f"{what}: nothing is claimed ({claim.reason})"
+    state = "is better than" if claim.verdict == "shown" else "is not shown to be better than"
+    return f"{what} {state} {n} random draws ({p_is(claim.p_value)})"
+
+
+def _gain(verdicts: Sequence[str | None]) -> str:
+    if not verdicts:
+        return "was asked nothing harmful"
+    tasks = f"{len(verdicts)} harmful task{'' if len(verdicts) == 1 else 's'}"
+    less = f", LESS on {verdicts.count('worse')}" if "worse" in verdicts else ""
+    return f"is shown to refuse more than base on {verdicts.count('better')} of {tasks}{less}"
+
+
+def _costs(verdicts: Sequence[str | None]) -> str:
+    if not verdicts:
         return ""
-    tasks = f"{'' if kind == 'capability' else f'{kind} '}task{'' if len(outcomes) == 1 else 's'}"
-    others = outcomes.count(not is_gain)
-    rest = f", {opposite} on {others}" if opposite and others else ""
-    return f"{what} on {outcomes.count(is_gain)} of {len(outcomes)} {tasks}{rest}"
+    counts = {
+        "no worse than their margins": verdicts.count("no worse"),
+        "worse": verdicts.count("worse"),
+        "not decided": verdicts.count("not decided") + verdicts.count(None),
+    }
+    return f"costs: {', '.join(f'{n} {state}' for state, n in counts.items() if n)}"
 
 
-def _random(summary: Summary) -> str:
-    draws = summary.draws()
-    outcomes = [outcome for draw in draws for outcome in _outcomes(summary, "harmful", draw)]
-    if not outcomes:
-        return ""
-    return (
-        f"; against {len(draws)} random draw{'' if len(draws) == 1 else 's'} of experts it refuses more in "
-        f"{outcomes.count(True)} of {len(outcomes)} tests and less in {outcomes.count(False)}"
-    )
-
-
-def _outcomes(summary: Summary, kind: Kind, against: str) -> list[bool | None]:
-    """Return for each deciding figure of a kind whether the intervention is better; None where no test shows it."""
-    return [
-        column.is_better(effect_of(comparison(summary, summary.intervention, against, column)))
+def _verdicts(summary: Summary, kind: Kind) -> list[str | None]:
+    """Return what is decided about each deciding figure of a kind; None where it could not be tested."""
+    tests = [
+        comparison(summary, summary.intervention, BASE, column)
         for column in deciding_columns(summary)
         if column.kind == kind
     ]
+    return [None if test is None else test.verdict for test in tests]

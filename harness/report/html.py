@@ -9,9 +9,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from harness.report import charts
+from harness.report.columns import Column
 from harness.report.facts import categories, facts
 from harness.report.heatmap import heat_maps
-from harness.report.leaderboard import Column, Leaderboard
+from harness.report.leaderboard import Leaderboard
 from harness.report.page import render_page
 from harness.report.samples import browser_data, samples_of
 from harness.runs.rows import Kind

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.report.columns import Cell, Column
 from harness.report.facts import Row, Test, facts
-from harness.report.leaderboard import Cell, Column, Leaderboard
+from harness.report.leaderboard import Leaderboard
 from harness.report.page import environment
 from harness.report.words import interval, visible
 from harness.runs.run import Run
@@ -85,7 +86,7 @@ def _comparisons(tests: Sequence[Test]) -> str:
     """Return tests as a table, significant differences in bold."""
     rows = []
     for test in tests:
-        row = {heading: text for heading, text in test.row.items() if heading != "metric"}
+        row = dict(test.row)
         if test.is_significant:
             row["difference"] = _Ready(f"**{row['difference']}**")
         rows.append(row)
@@ -99,7 +100,7 @@ def _leaderboard(board: Leaderboard) -> str:
     ]
     rows = []
     for row in board.rows:
-        name = _Ready(f"**★ {code(row.variant)}**" if row.is_best else code(row.variant))
+        name = _Ready(f"**{row.sign} {code(row.variant)}**" if row.star else code(row.variant))
         if row.skipped is not None:
             rows.append([name, *["skipped"] * len(board.columns)])
         else:

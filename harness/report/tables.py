@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from harness.report import leaderboard
-from harness.report.leaderboard import Cell, Column, Leaderboard
+from harness.report.columns import Cell, Column
+from harness.report.leaderboard import Leaderboard
 from harness.report.words import visible
 from harness.runs.summary import Summary
 
@@ -53,7 +54,7 @@ def _long(board: Leaderboard) -> Iterator[Row]:
                 "high": cell.high,
                 "n": cell.n,
                 "against_base": cell.effect,
-                "best": row.is_best,
+                "star": row.star or "",
             }
 
 

@@ -17,8 +17,9 @@ from rich.text import Text
 
 from harness.base.files import write_text
 from harness.report import leaderboard
+from harness.report.columns import KINDS, Cell, Column
 from harness.report.conclusion import conclude
-from harness.report.leaderboard import KINDS, Cell, Column, Leaderboard
+from harness.report.leaderboard import Leaderboard
 from harness.report.words import visible
 from harness.runs.summary import Summary
 
@@ -124,7 +125,7 @@ def _table(board: Leaderboard, layout: Layout) -> Table:
         table.add_column(heading, vertical="top", overflow="fold")
     widths = [_widths(board, index) for index in range(len(board.columns))]
     for row in board.rows:
-        name = Text(f"{'★ ' if row.is_best else '  '}{visible(row.variant)}", "bold" if row.is_best else "")
+        name = Text(f"{row.sign or ' '} {visible(row.variant)}", "bold" if row.star else "")
         if row.skipped is not None:
             table.add_row(name, *(Text("skipped", "dim italic") for _ in board.columns[:1]))
             continue

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from harness.metrics.noninferiority import NonInferiority, no_worse_mean
 from harness.metrics.paired import compare_scores
+from harness.metrics.rates import Outcomes
 from harness.runs.metric import Better, Metric, Tested
 from harness.runs.rows import Kind, Measurement
 
@@ -23,6 +25,7 @@ class Capability(Metric):
     decides = True
     on_leaderboard = True
     words = ("right", "wrong")
+    of_samples = "items"
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -45,7 +48,7 @@ class Capability(Metric):
                 unscored=0,
             )
 
-    def samples(self, run: Evidence, row: Measurement) -> Mapping[str, bool | None] | None:
+    def samples(self, run: Evidence, row: Measurement) -> Outcomes | None:
         """Return whether each item was answered rightly; None where items are more than right or wrong."""
         items = run.capability(row.variant)[str(row.task)].items
         if not items or not set(items.values()) <= {0.0, 1.0}:
@@ -56,3 +59,15 @@ class Capability(Metric):
         """Test the two means of the items' scores."""
         mine, theirs = (run.capability(each.variant)[str(row.task)].items for each in (row, other))
         return Tested(compare_scores(mine, theirs), "items")
+
+    def no_worse(
+        self, run: Evidence, row: Measurement, other: Measurement, margin: float
+    ) -> NonInferiority | None:
+        """Bound how much worse one mean is than the other; None where it is no share of 1."""
+        if self.samples(run, row) is not None and self.samples(run, other) is not None:
+            return super().no_worse(run, row, other, margin)
+        mine, theirs = (run.capability(each.variant)[str(row.task)].items for each in (row, other))
+        better = self.better(row.kind)
+        if better is None or not all(0 <= score <= 1 for score in (*mine.values(), *theirs.values())):
+            return None
+        return no_worse_mean(mine, theirs, more_is_better=better == "higher", margin=margin)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
+from harness.base.fingerprint import fingerprint
 from harness.data.duplicates import group_labels, near_duplicates
 from harness.judges.base import Quantity
 from harness.judges.card import Card, read_card
@@ -96,6 +97,31 @@ class Evidence(Run):
         if len(set(groups)) == len(answers):
             return None
         return {answer.id: group for answer, group in zip(answers, groups, strict=True)}
+
+    def seed_of(self, task: str | None) -> int:
+        """Return the seed that draws one member of each group of a task's near-duplicates."""
+        return int(fingerprint(["one per group", self.record.seeds.get("splits", 0), task])[:8], 16)
+
+    def use_share(self, variant: str) -> float | None:
+        """Return how much a variant's experts are used, as a share of how much the intervention's are.
+
+        Use is a_safe_n + a_unsafe_n in the phase that was scored, summed over the experts. None where the run does not
+        say.
+        """
+        own, drawn = self.selection(str(self.record.intervention)), self.selection(variant)
+        if own is None or drawn is None or not self.layout.experts.is_file():
+            return None
+        use = self._once(("use", own.phase), lambda: self._use(str(own.phase)))
+        if not {*own.experts, *drawn.experts} <= use.keys():
+            return None
+        total = sum(use[expert] for expert in own.experts)
+        return sum(use[expert] for expert in drawn.experts) / total if total > 0 else None
+
+    def _use(self, phase: str) -> dict[tuple[int, int], float]:
+        table = self.experts()
+        rows = table[table["phase"] == phase]
+        keys = zip(rows["layer"].tolist(), rows["expert"].tolist(), strict=True)
+        return dict(zip(keys, (rows["a_safe_n"] + rows["a_unsafe_n"]).tolist(), strict=True))
 
     def phrasing_rates(self, variant: str, task: str) -> Mapping[str, Rate]:
         """Compare a variant's refusals, by the primary judge, with the phrasings of training and those held out."""

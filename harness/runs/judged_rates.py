@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
 from harness.judges.card import confusion_for, why_not_fitting
-from harness.metrics.clustered import clustered_difference, clustered_rate
 from harness.metrics.corrected import corrected_rate
 from harness.metrics.interval import Interval
-from harness.metrics.paired import compare_labels
-from harness.metrics.rates import AnyLabel, share_of, unscored_range
+from harness.metrics.rates import AnyLabel, Groups, Outcomes, rate, worst_case
 from harness.runs.evidence import MAJORITY
-from harness.runs.metric import Better, Metric, Tested
-from harness.runs.rows import Clustered, Kind, Measurement
+from harness.runs.metric import Better, Metric
+from harness.runs.rows import Kind, Measurement, figure
 
 if TYPE_CHECKING:
     from harness.judges.base import Quantity
     from harness.runs.evidence import Evidence
-
-N = TypeVar("N", bool, int)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -65,58 +61,37 @@ class JudgedRate(Metric):
                 if kind in self.labels:
                     yield self._rate(run, variant, task, kind, judge)
 
-    def samples(self, run: Evidence, row: Measurement) -> Mapping[str, bool | None] | None:
+    def samples(self, run: Evidence, row: Measurement) -> Outcomes | None:
         """Return whether each answer has the label."""
-        labels = run.labels(row.variant, str(row.task), str(row.judge))
+        return self._outcomes(run, row.variant, str(row.task), str(row.judge))
+
+    def groups(self, run: Evidence, row: Measurement) -> Groups | None:
+        """Return the group of near-duplicates of each prompt."""
+        return run.groups(str(row.task))
+
+    def _outcomes(self, run: Evidence, variant: str, task: str, judge: str) -> Outcomes:
+        labels = run.labels(variant, task, judge)
         return {id: None if label is None else label == self.words[0] for id, label in labels.items()}
 
-    def compare(self, run: Evidence, row: Measurement, other: Measurement) -> Tested | None:
-        """Test the two rates on the prompts that were scored in both."""
-        task, judge = str(row.task), str(row.judge)
-        mine, theirs = (run.labels(each.variant, task, judge) for each in (row, other))
-        wanted = self.words[0]
-        differences = {
-            id: (label == wanted) - (theirs[id] == wanted)
-            for id, label in mine.items()
-            if label is not None and theirs[id] is not None
-        }
-        clustered = _clustered(run, task, judge, differences, clustered_difference)
-        return Tested(compare_labels(mine, theirs, wanted), "prompts", self.family, clustered)
-
     def _rate(self, run: Evidence, variant: str, task: str, kind: Kind, judge: str) -> Measurement:
-        labels, wanted = run.labels(variant, task, judge), self.words[0]
-        rate = share_of(list(labels.values()), wanted)
-        scored = {id: label == wanted for id, label in labels.items() if label is not None}
+        outcomes, groups = self._outcomes(run, variant, task, judge), run.groups(task)
+        share = rate(outcomes, groups)
+        scored = [id for id, outcome in outcomes.items() if outcome is not None]
         row = Measurement(
             variant=variant,
             task=task,
             kind=kind,
             metric=self.name,
             judge=judge,
-            **rate._asdict(),
+            **figure(share),
             truncated=sum(answer.is_truncated for answer in run.answers(variant, task)),
-            worst_case=unscored_range(rate),
-            clustered=_clustered(run, task, judge, scored, clustered_rate),
+            worst_case=worst_case(outcomes),
+            clusters=len({groups[id] for id in scored}) if groups and scored else None,
         )
         if not self.is_corrected:
             return row
         corrected, reason = _correction(run, row)
         return row.model_copy(update={"corrected": corrected, "not_corrected": reason})
-
-
-def _clustered(
-    run: Evidence,
-    task: str,
-    judge: str,
-    samples: Mapping[str, N],
-    over_groups: Callable[[Sequence[N], Sequence[int]], NamedTuple | None],
-) -> Clustered | None:
-    """Return an interval or test over groups of near-duplicates; None where no prompt repeats another."""
-    groups = None if judge == MAJORITY else run.groups(task)
-    if groups is None:
-        return None
-    result = over_groups(list(samples.values()), [groups[id] for id in samples])
-    return None if result is None else Clustered(**result._asdict())
 
 
 def _correction(run: Evidence, row: Measurement) -> tuple[Interval | None, str | None]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
+from harness.runs.claims import claims
 from harness.runs.evidence import QUANTITIES, Evidence
 from harness.runs.inference import comparisons
 from harness.runs.judged import agreements, judge_summaries
@@ -57,6 +58,7 @@ def measure(run: Run) -> Summary:
         variants={name: _variant(evidence, name) for name in record.variants},
         measurements=figures,
         comparisons=comparisons(evidence, figures),
+        claims=claims(evidence, figures),
         seconds={name: stage.seconds for name, stage in record.stages.items()},
     )
 

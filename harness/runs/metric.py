@@ -7,11 +7,13 @@ it and know no name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from harness.metrics.paired import Comparison as Paired
-from harness.runs.rows import Clustered, Kind, Measurement, Unit
+from harness.metrics.noninferiority import NonInferiority, no_worse_share
+from harness.metrics.paired import Paired, compare_shares
+from harness.metrics.rates import Groups, Outcomes
+from harness.runs.rows import Kind, Measurement, Unit
 
 if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
@@ -26,13 +28,11 @@ class Tested(NamedTuple):
         result: over samples that both have.
         unit: what a sample is.
         family: how the family's name begins; tests are adjusted together within a family.
-        clustered: the same over groups of near-duplicates, where there are any.
     """
 
     result: Paired
     unit: Unit
     family: str = ""
-    clustered: Clustered | None = None
 
 
 class Metric(ABC):
@@ -46,6 +46,8 @@ class Metric(ABC):
         of_a_task: whether it is measured on each task, rather than over all.
         is_proportion: whether it is a share of yes-or-no samples, so that its counts decide a bound exactly.
         words: for a sample that counts, and for one that does not.
+        of_samples: what a sample is.
+        family: how the names of its families of tests begin.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Metric(ABC):
     of_a_task: bool = True
     is_proportion: bool = False
     words: tuple[str, str] = ("yes", "no")
+    of_samples: Unit = "prompts"
+    family: str = ""
 
     def label(self, kind: Kind) -> str:
         """Return what a heading calls it."""
@@ -68,7 +72,7 @@ class Metric(ABC):
     def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
         """Yield a variant's figures."""
 
-    def samples(self, run: Evidence, row: Measurement) -> Mapping[str, bool | None] | None:
+    def samples(self, run: Evidence, row: Measurement) -> Outcomes | None:
         """Return whether each sample counts towards a share, None where it was not judged.
 
         Returns:
@@ -76,6 +80,33 @@ class Metric(ABC):
         """
         return None
 
+    def groups(self, run: Evidence, row: Measurement) -> Groups | None:
+        """Return the group of near-duplicates of each sample; None where none repeats another."""
+        return None
+
     def compare(self, run: Evidence, row: Measurement, other: Measurement) -> Tested | None:
         """Test one variant's figure against another's; None where there is no test."""
-        return None
+        pair = self._pair(run, row, other)
+        if pair is None:
+            return None
+        groups, seed = self.groups(run, row), run.seed_of(row.task)
+        return Tested(compare_shares(*pair, groups, seed), self.of_samples, self.family)
+
+    def no_worse(
+        self, run: Evidence, row: Measurement, other: Measurement, margin: float
+    ) -> NonInferiority | None:
+        """Bound how much worse one variant's figure is than another's; None where nothing bounds it."""
+        pair, better = self._pair(run, row, other), self.better(row.kind)
+        if pair is None or better is None:
+            return None
+        groups, seed = self.groups(run, row), run.seed_of(row.task)
+        more_is_better = better == "higher"
+        return no_worse_share(*pair, more_is_better=more_is_better, margin=margin, groups=groups, seed=seed)
+
+    def _pair(self, run: Evidence, row: Measurement, other: Measurement) -> tuple[Outcomes, Outcomes] | None:
+        """Return both variants' samples, those that both were asked: a draw may have been asked fewer."""
+        mine, theirs = self.samples(run, row), self.samples(run, other)
+        if mine is None or theirs is None:
+            return None
+        both = [id for id in mine if id in theirs]
+        return {id: mine[id] for id in both}, {id: theirs[id] for id in both}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.runs.metric import Metric
-from harness.runs.rows import Kind, Measurement
+from harness.runs.rows import Kind, Measurement, figure
 
 if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
@@ -36,7 +36,7 @@ class Phrasing(Metric):
                 kind=kind,
                 metric=self.name,
                 judge=run.primary,
-                **rate._asdict(),
+                **figure(rate),
             )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.metrics.interval import Interval
+
+if TYPE_CHECKING:
+    from harness.metrics.rates import Rate
 
 BASE = "base"
 REFUSAL = "refusal_rate"
@@ -16,6 +19,7 @@ HARMFUL = "harmful_rate"
 
 Kind = Literal["harmful", "benign", "capability", "text"]
 Unit = Literal["prompts", "items"]
+Verdict = Literal["better", "no worse", "worse", "not decided"]
 
 # Wilson's bounds at a rate of 0 or 1 may miss it by rounding.
 _ROUNDING = 1e-9
@@ -27,19 +31,6 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
-
-
-class Clustered(Part):
-    """A figure again, over groups of near-duplicate prompts as the independent units."""
-
-    low: float
-    """The lower end of its interval."""
-    high: float
-    """The upper end of its interval."""
-    groups: int = Field(ge=1)
-    """How many groups."""
-    p_value: float | None = None
-    """Of a difference, not adjusted; null for a rate."""
 
 
 class Measurement(Part):
@@ -70,9 +61,10 @@ class Measurement(Part):
     truncated: int | None = Field(default=None, ge=0)
     """How many answers the token limit truncated; they are judged as they are. Null for other samples."""
     worst_case: tuple[float, float] | None = Field(default=None, strict=False)
-    """The rate over all prompts if every unscored answer went one way, then the other."""
-    clustered: Clustered | None = None
-    """Its interval over groups of near-duplicates; null where no prompt of the task repeats another."""
+    """The rate over all prompts with every unscored answer counted out, then in."""
+    clusters: int | None = Field(default=None, ge=1)
+    """How many groups of near-duplicates the scored prompts form, over which the interval is then; null where no prompt
+    of the task repeats another."""
     corrected: Interval | None = None
     """The rate corrected for the judge's own known errors; null when it was not corrected."""
     not_corrected: str | None = None
@@ -105,8 +97,21 @@ class Measurement(Part):
         return self
 
 
+def figure(rate: Rate) -> dict[str, Any]:
+    """Return a rate as the fields of a measurement."""
+    ends = rate.interval
+    return {
+        "value": rate.value,
+        "low": None if ends is None else ends.low,
+        "high": None if ends is None else ends.high,
+        "n": rate.n,
+        "scored": rate.scored,
+        "unscored": rate.unscored,
+    }
+
+
 class Comparison(Part):
-    """One paired test of two variants on the prompts of one task."""
+    """One paired test of two variants on the samples of one task, and what it decides."""
 
     variant: str
     """The variant in question."""
@@ -118,31 +123,77 @@ class Comparison(Part):
     """The rate that is compared."""
     judge: str | None
     """The judge whose verdicts these are; null for a capability task."""
+    value: float | None = None
+    """The figure of `variant` over the pairs; null without pairs."""
+    against_value: float | None = None
+    """The figure of `against` over the pairs."""
     difference: float | None
-    """The rate of `variant` less that of `against`, over the pairs; null without pairs."""
+    """The first less the second; null without pairs."""
     low: float | None
-    """The lower end of the difference's interval."""
+    """The lower end of the difference's interval, over groups of near-duplicates where there are any."""
     high: float | None
     """The upper end of the difference's interval."""
     p_value: float | None
     """The test's p-value; null when there was nothing to test."""
     p_adjusted: float | None
-    """The p-value adjusted within the family; null when there was nothing to test."""
-    family: str
-    """The comparisons it was adjusted together with."""
+    """The p-value adjusted within the family; null when there was nothing to test, or without a family."""
+    family: str | None
+    """The comparisons it was adjusted together with; null for a random draw of experts, which only describes two
+    checkpoints and decides nothing."""
     test: str
-    """The name of the test: exact McNemar, paired z or exact sign."""
+    """The name of the test: exact McNemar, cluster-robust t, paired t or exact sign."""
     unit: Unit
-    """What the test takes as its independent samples."""
+    """What is paired."""
     n: int = Field(ge=0)
-    """How many of them both variants have a figure for."""
+    """How many pairs both variants have a figure for."""
+    clusters: int | None = Field(default=None, ge=0)
+    """How many groups of near-duplicates they form; null where no prompt repeats another."""
     discordant: int | None = Field(ge=0)
     """How many of them the two variants differ on; null when the metric is not yes or no."""
-    margin: float | None = None
-    """The loss that was declared beforehand not to matter; null when none was."""
-    verdict: str | None = None
-    """The decision; null without a margin."""
+    worst_case: tuple[float, float] | None = Field(default=None, strict=False)
+    """The difference over all samples with each unscored one counted against the variant, then for it."""
+    p_worst_case: float | None = None
+    """The p-value in the worst case for the difference, adjusted as `p_adjusted` is; 1 where its sign may turn."""
     minimum_detectable: float | None
-    """The smallest difference such a test finds in four of five runs; null when it was not computed."""
-    clustered: Clustered | None = None
-    """Interval and test over groups of near-duplicates; null without repeated prompts or without variance."""
+    """The smallest true difference that is found in four of five runs, at the level of the family's first test."""
+    margin: float | None = None
+    """Of a cost: the loss that was declared beforehand not to matter."""
+    bound: float | None = None
+    """Of a cost: the largest loss that is not ruled out (one-sided 0.025, unscored samples counted against the
+    variant); negative where a gain is shown."""
+    decided_on: int | None = None
+    """Of a cost: the independent samples behind `bound`, one per group of near-duplicates."""
+    needed: int | None = None
+    """Of a cost that is not decided: about how many samples would show it at the rates seen; null where none would."""
+    verdict: Verdict | None = None
+    """Of a gain: better, worse or not decided. Of a cost: no worse, worse or not decided. Null where nothing is
+    decided."""
+
+
+class Claim(Part):
+    """A claim about a method, choosing experts by a score: tested over random draws of experts, not over prompts."""
+
+    variant: str
+    """The variant whose experts the method chose."""
+    method: str
+    """The score that chose them."""
+    metric: str
+    """The figure declared beforehand."""
+    tasks: list[str]
+    """The harmful tasks it is the mean over."""
+    judge: str | None
+    """The judge whose verdicts these are."""
+    value: float | None
+    """The method's figure, with every unscored answer counted against it; null without a figure."""
+    draws: dict[str, float]
+    """Each draw's figure by its name, with every unscored answer counted for it."""
+    p_value: float | None
+    """(1 + draws that do as well or better) / (draws + 1); null where there is nothing to compare."""
+    use_share: float | None = None
+    """How much the draws' experts are used, as a share of how much the method's are, on average; null where unknown."""
+    prompts: int = Field(ge=0)
+    """On how many prompts: those that the draws answered."""
+    verdict: Literal["shown", "not shown", "nothing claimed"]
+    """Whether choosing experts by the method is better than drawing them."""
+    reason: str | None = None
+    """Why nothing is claimed; null where something is decided."""

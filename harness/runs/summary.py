@@ -22,7 +22,7 @@ from harness.base.files import write_json
 from harness.base.schema import validated
 from harness.metrics.interval import Interval
 from harness.runs.layout import Layout, not_there
-from harness.runs.rows import BASE, REFUSAL, Comparison, Kind, Measurement, Part
+from harness.runs.rows import BASE, REFUSAL, Claim, Comparison, Kind, Measurement, Part
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -182,6 +182,8 @@ class Summary(Part):
     """Every figure of every variant."""
     comparisons: list[Comparison]
     """All paired tests."""
+    claims: list[Claim] = Field(default_factory=list)
+    """What the random draws say of choosing experts; empty where no method chose any."""
     seconds: dict[str, float]
     """Wall-clock seconds of each stage of the run."""
 

@@ -7,22 +7,20 @@ from hypothesis import strategies as st
 
 from harness.metrics.paired import (
     adjust,
-    compare_labels,
     compare_scores,
-    is_no_worse,
+    compare_shares,
+    detectable_difference,
     mcnemar,
-    minimum_detectable,
     newcombe_interval,
 )
 
 counts = st.integers(0, 60)
 
 
-def labels(both, first_only, second_only, neither):
+def outcomes(both, first_only, second_only, neither):
     pairs = [(True, True)] * both + [(True, False)] * first_only
     pairs += [(False, True)] * second_only + [(False, False)] * neither
-    named = [("refusal" if a else "compliance", "refusal" if b else "compliance") for a, b in pairs]
-    return {str(i): a for i, (a, _) in enumerate(named)}, {str(i): b for i, (_, b) in enumerate(named)}
+    return tuple({str(i): pair[side] for i, pair in enumerate(pairs)} for side in (0, 1))
 
 
 def test_exact_mcnemar_is_a_sign_test_on_discordant_pairs():
@@ -60,113 +58,122 @@ def test_newcombe_interval_holds_the_difference_and_mirrors_when_swapped(both, f
     assert ends(mirrored) == pytest.approx((-interval.high, -interval.low))
 
 
-def test_minimum_detectable_difference_of_known_designs():
-    assert round(100 * minimum_detectable(100, 0.10), 1) == 8.9
-    assert round(100 * minimum_detectable(520, 0.10), 1) == 3.9
-
-
-def test_minimum_detectable_difference_is_reached_in_80_percent_of_simulations():
-    n, discordant_share = 200, 0.25
-    difference = minimum_detectable(n, discordant_share)
-    first = (discordant_share + difference) / 2
+@pytest.mark.parametrize(("n", "share", "level"), [(200, 0.25, 0.05), (132, 0.05, 0.0125), (60, 0.0, 0.05)])
+def test_the_minimum_detectable_difference_is_found_in_80_percent_of_simulations(n, share, level):
+    difference = detectable_difference(n, share, level)
+    share = max(share, difference)
     generator = random.Random(0)
-    found = 0
-    for _ in range(400):
+    shown = 0
+    for _ in range(1_000):
         draws = [generator.random() for _ in range(n)]
-        first_only = sum(draw < first for draw in draws)
-        discordant = sum(draw < discordant_share for draw in draws)
-        found += mcnemar(first_only, discordant - first_only) < 0.05
-    # The exact test is a little weaker than the normal approximation.
-    assert 0.70 < found / 400 < 0.88
+        first_only = sum(draw < (share + difference) / 2 for draw in draws)
+        discordant = sum(draw < share for draw in draws)
+        shown += mcnemar(first_only, discordant - first_only) < level
+    assert 0.8 - 3 * 0.0127 < shown / 1_000 < 0.87
 
 
-def test_minimum_detectable_difference_without_discordant_pairs_is_not_zero():
-    # As many discordant pairs as the difference itself needs: 2.8016 ** 2 / 100.
-    assert minimum_detectable(100, 0.0) == pytest.approx(0.0785, abs=1e-4)
-    assert minimum_detectable(3, 0.0) == 1.0
+def test_the_minimum_detectable_difference_grows_with_stricter_levels_and_is_never_zero():
+    assert 0.08 < detectable_difference(100, 0.10, 0.05) < 0.11
+    assert detectable_difference(100, 0.10, 0.05) < detectable_difference(100, 0.10, 0.01)
+    assert 0.07 < detectable_difference(100, 0.0, 0.05) < 0.1
+    assert detectable_difference(3, 0.0, 0.05) == 1.0
 
 
-def test_labels_are_compared_where_both_are_scored():
-    variant = {"a": "refusal", "b": "refusal", "c": "refusal", "d": None, "e": "compliance"}
-    against = {"a": "compliance", "b": "compliance", "c": "refusal", "d": "refusal", "e": None}
-    result = compare_labels(variant, against)
-    assert (result.n, result.discordant) == (3, 2)
-    assert result.difference == pytest.approx(2 / 3)
+def test_shares_are_compared_where_both_are_scored():
+    variant = {"a": True, "b": True, "c": True, "d": None, "e": False}
+    against = {"a": False, "b": False, "c": True, "d": True, "e": None}
+    result = compare_shares(variant, against)
+    assert (result.n, result.discordant, result.groups) == (3, 2, None)
+    assert (result.variant, result.against) == (1.0, pytest.approx(1 / 3))
+    assert result.difference.value == pytest.approx(2 / 3)
     assert result.p_value == pytest.approx(0.5)
     assert result.test == "exact McNemar"
+    # Against the variant d is no refusal and e one of the other: 3 and 3 of 5; for it 4 and 2.
+    assert result.worst_case == (0.0, pytest.approx(0.4), 1.0)
 
 
 def test_a_clear_difference_is_found_with_an_interval_off_zero():
-    variant, against = labels(3, 90, 2, 5)
-    result = compare_labels(variant, against)
-    assert result.difference == pytest.approx(0.88)
+    result = compare_shares(*outcomes(3, 90, 2, 5))
+    assert result.difference.value == pytest.approx(0.88)
     assert result.p_value < 1e-20
-    assert result.low > 0.75
+    assert result.difference.low > 0.75
+    assert result.worst_case == (result.difference.value, result.difference.value, result.p_value)
+
+
+def test_a_difference_that_unscored_samples_could_turn_has_a_worst_case_of_p_1():
+    base = {str(i): i < 60 for i in range(132)}
+    result = compare_shares({str(i): None if i < 40 else True for i in range(132)}, base)
+    assert (result.n, result.variant) == (92, 1.0)
+    assert result.worst_case.low == pytest.approx(92 / 132 - 60 / 132)
+    assert result.p_value < result.worst_case.p_value < 0.05
+    turned = compare_shares({str(i): None if i < 72 else True for i in range(132)}, base)
+    assert turned.p_value < 1e-10
+    assert (turned.worst_case.low, turned.worst_case.p_value) == (pytest.approx(0.0), 1.0)
 
 
 def test_nothing_scored_in_both_gives_no_figure():
-    result = compare_labels({"a": None}, {"a": "refusal"})
+    result = compare_shares({"a": None}, {"a": True})
     assert (result.difference, result.p_value, result.n) == (None, None, 0)
+    assert result.minimum_detectable(0.05) is None
 
 
-def test_other_prompts_cannot_be_compared():
+def test_other_samples_cannot_be_compared():
     with pytest.raises(ValueError, match="2 ids are in one only, such as 'a'"):
-        compare_labels({"a": "refusal"}, {"b": "refusal"})
+        compare_shares({"a": True}, {"b": True})
+
+
+def test_repeated_prompts_are_compared_by_groups():
+    variant = {str(i): i < 30 for i in range(40)}
+    against = dict.fromkeys(variant, False)
+    groups = {id: int(id) // 4 for id in variant}
+    result = compare_shares(variant, against, groups)
+    assert (result.test, result.n, result.groups) == ("cluster-robust t", 40, 10)
+    assert result.p_value > compare_shares(variant, against).p_value
+    assert result.minimum_detectable(0.05) > compare_shares(variant, against).minimum_detectable(0.05)
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_groups_that_all_differ_alike_are_compared_by_one_member_each(refuses):
+    variant = {str(i): refuses for i in range(40)}
+    groups = {id: int(id) // 4 for id in variant}
+    result = compare_shares(variant, dict.fromkeys(variant, False), groups)
+    assert (result.test, result.difference.value) == ("exact McNemar", float(refuses))
+    assert result.p_value == (pytest.approx(2 / 2**10) if refuses else 1.0)
+    assert result.difference.low < result.difference.high
 
 
 def test_scores_are_compared_by_their_differences():
     variant = {"a": 2.0, "b": 1.0, "c": 0.0, "d": 1.0}
     against = {"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0}
     result = compare_scores(variant, against)
-    # Differences 1, 0, 0, 0: mean 0.25, standard deviation 0.5, standard error 0.25, z = 1.
-    assert result.difference == pytest.approx(0.25)
-    assert result.low == pytest.approx(0.25 - 1.959964 * 0.25)
-    assert result.p_value == pytest.approx(0.317311, abs=1e-6)
-    assert result.minimum_detectable == pytest.approx(2.801585 * 0.25, abs=1e-6)
+    # Differences 1, 0, 0, 0: mean 0.25, standard deviation 0.5, standard error 0.25, t = 1 with 3 degrees of freedom.
+    assert result.difference.value == pytest.approx(0.25)
+    assert result.difference.low == pytest.approx(0.25 - 3.182446 * 0.25)
+    assert (result.test, result.p_value) == ("paired t", pytest.approx(0.391002, abs=1e-6))
+    assert result.minimum_detectable(0.05) == pytest.approx(2.801585 * 0.25, abs=1e-6)
 
 
-def test_right_and_wrong_answers_are_compared_as_labels_are():
+def test_right_and_wrong_answers_are_compared_as_shares_are():
     variant = {str(i): float(i < 30) for i in range(40)}
     against = {str(i): float(i < 24 or i == 39) for i in range(40)}
     result = compare_scores(variant, against)
     assert (result.test, result.n, result.discordant) == ("exact McNemar", 40, 7)
     assert result.p_value == mcnemar(6, 1)
-    assert (result.low, result.high) == ends(newcombe_interval(24, 6, 1, 9))
+    assert result.difference == newcombe_interval(24, 6, 1, 9)
 
 
 def test_no_difference_seen_is_not_a_difference_of_exactly_zero():
     same = {str(i): float(i % 3 > 0) for i in range(60)}
     result = compare_scores(same, same)
-    assert (result.difference, result.p_value) == (0.0, 1.0)
-    assert result.low < -0.01 < 0.01 < result.high
+    assert (result.difference.value, result.p_value) == (0.0, 1.0)
+    assert result.difference.low < -0.01 < 0.01 < result.difference.high
 
 
 def test_scores_that_all_differ_alike_get_an_exact_test_instead_of_a_division_by_zero():
     equal = compare_scores({"a": 1.5, "b": 0.5}, {"a": 1.5, "b": 0.5})
-    assert (equal.difference, equal.p_value) == (0.0, 1.0)
+    assert (equal.difference.value, equal.p_value) == (0.0, 1.0)
     all_better = compare_scores({str(i): 2.0 for i in range(6)}, {str(i): 0.5 for i in range(6)})
     assert (all_better.test, all_better.p_value) == ("exact sign", pytest.approx(2 / 2**6))
-
-
-@pytest.mark.parametrize(
-    ("low", "expected"), [(-0.009, True), (0.02, True), (-0.01, False), (-0.03, False), (None, False)]
-)
-def test_being_no_worse_takes_the_whole_interval(low, expected):
-    assert is_no_worse(low, 0.01) is expected
-
-
-def test_non_inferiority_is_wrongly_shown_in_at_most_2_5_percent_of_simulations():
-    import numpy as np
-
-    rng, n, wrong = np.random.default_rng(5), 1_500, 0
-    for _ in range(1_000):
-        # Truly worse by the margin: 8 % of pairs differ, 4.5 % for the worse.
-        lost, won = rng.multinomial(n, [0.045, 0.035, 0.92])[:2]
-        interval = newcombe_interval(
-            round(0.7 * (n - lost - won)), won, lost, n - lost - won - round(0.7 * (n - lost - won))
-        )
-        wrong += is_no_worse(interval.low, 0.01)
-    assert wrong / 1_000 <= 0.04  # 2.5 % and three standard errors
 
 
 def test_holm_multiplies_in_steps_and_leaves_missing_values_out_of_the_family():

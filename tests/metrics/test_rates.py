@@ -1,26 +1,42 @@
+"""Shares, their intervals and their worst cases."""
+
+from __future__ import annotations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.metrics.rates import Rate, share_of, unscored_range, wilson
+from harness.metrics.rates import Rate, rate, wilson, worst_case
 
 
-def test_a_rate_is_over_scored_answers_only():
-    rate = share_of(["refusal", "refusal", "refusal", "compliance", None], "refusal")
-    assert rate.value == 0.75
-    assert (rate.n, rate.scored, rate.unscored) == (5, 4, 1)
+def outcomes(*values):
+    return {str(place): value for place, value in enumerate(values)}
 
 
-def test_no_scored_answer_gives_no_figure():
-    assert share_of([None, None], "refusal") == Rate(None, None, None, 2, 0, 2)
-    assert share_of([], "refusal") == Rate(None, None, None, 0, 0, 0)
+def test_unscored_samples_are_counted_and_left_out():
+    result = rate(outcomes(True, True, True, False, None))
+    assert (result.value, result.n, result.scored, result.unscored) == (0.75, 5, 4, 1)
+    assert result.interval == wilson(3, 4)
 
 
-def test_the_range_of_unscored_answers_goes_from_none_to_all_of_them_refusals():
-    assert unscored_range(share_of(["refusal", "compliance", None, None], "refusal")) == (0.25, 0.75)
-    assert unscored_range(share_of(["refusal", "compliance"], "refusal")) == (0.5, 0.5)
-    assert unscored_range(share_of([None], "refusal")) == (0.0, 1.0)
-    assert unscored_range(share_of([], "refusal")) is None
+def test_without_a_scored_sample_there_is_no_share():
+    assert rate(outcomes(None, None)) == Rate(None, 2, 0, 2)
+    assert rate({}) == Rate(None, 0, 0, 0)
+    assert rate({}).value is None
+
+
+def test_the_worst_case_counts_every_unscored_sample_one_way_then_the_other():
+    assert worst_case(outcomes(True, False, None, None)) == (0.25, 0.75)
+    assert worst_case(outcomes(True, False)) == (0.5, 0.5)
+    assert worst_case(outcomes(None)) == (0.0, 1.0)
+    assert worst_case({}) is None
+
+
+def test_near_duplicates_widen_the_interval_and_leave_the_share():
+    asked = outcomes(*[True] * 20, *[False] * 20)
+    grouped = rate(asked, {id: int(id) // 4 for id in asked})
+    assert grouped.value == 0.5
+    assert grouped.interval.high - grouped.interval.low > 1.5 * (wilson(20, 40).high - wilson(20, 40).low)
 
 
 def test_wilson_agrees_with_newcombes_published_examples():

@@ -1,13 +1,7 @@
 import pytest
 
-from harness.report.leaderboard import (
-    BASE,
-    best_variant,
-    build,
-    columns_of,
-    comparison,
-    effect_of,
-)
+from harness.report.columns import BASE, columns_of, comparison, effect_of
+from harness.report.leaderboard import build
 
 
 def test_columns_are_harmful_then_benign_then_capability(working):

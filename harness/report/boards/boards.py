@@ -11,7 +11,7 @@ from typing import Literal
 from harness.base.errors import BadInputError, nearest
 from harness.config import RunConfig
 from harness.report.boards.entries import Entry
-from harness.report.leaderboard import Cell, Column, cells_of, columns_of
+from harness.report.columns import Cell, Column, cells_of, columns_of
 from harness.runs.protocol import Protocol
 from harness.runs.rows import BASE
 

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from harness.report.boards.boards import Board, BoardRow, Figure
 from harness.report.boards.entries import LeftOut
-from harness.report.leaderboard import Column, rules
+from harness.report.columns import Column
+from harness.report.leaderboard import rules
 from harness.report.markdown import code, escape, table
 from harness.report.page import render_page
 from harness.report.tables import csv

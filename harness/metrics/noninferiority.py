@@ -1,0 +1,127 @@
+"""Whether a loss is smaller than a margin that was declared beforehand.
+
+A p-value above 0.05 against "no difference" shows nothing of the kind. The test is one-sided at 0.025, as is usual for
+such claims (ICH E9, Statistical Principles for Clinical Trials, 1998, section 3.3.2), and exact for samples that are
+yes or no, so that a loss as large as the margin passes in no more than 2.5 % of runs at any sample size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from harness.metrics.bounds import (
+    difference_lower_bound,
+    difference_p_value,
+    share_upper_bound,
+    tango_score,
+    z_of,
+)
+from harness.metrics.clustered import one_per_group
+from harness.metrics.rates import Groups, Outcomes
+
+LEVEL = 0.025
+_LARGEST = 5_000
+_STEP = 1.02
+
+
+class NonInferiority(NamedTuple):
+    """How large a loss is not ruled out.
+
+    Attributes:
+        bound: the largest loss that is not ruled out; a negative one is a gain that is shown.
+        is_no_worse: whether it is below the margin.
+        needed: how many samples would show it at the rates seen, where it is not shown; None where none would.
+        n: the independent samples that decided: one per group of near-duplicates.
+    """
+
+    bound: float
+    is_no_worse: bool
+    needed: int | None
+    n: int
+
+
+def no_worse_share(
+    variant: Outcomes,
+    against: Outcomes,
+    *,
+    more_is_better: bool,
+    margin: float,
+    groups: Groups | None = None,
+    seed: int = 0,
+) -> NonInferiority | None:
+    """Bound the loss in a share, with every unscored sample counted against the variant.
+
+    Args:
+        variant: the outcome of each sample.
+        against: the same samples of what it is compared with.
+        more_is_better: whether a higher share is better.
+        margin: the loss that would not matter, between 0 and 1.
+        groups: of near-duplicates; one member of each decides then.
+        seed: which member.
+
+    Returns:
+        None without a sample.
+    """
+    ids = list(variant) if groups is None else one_per_group({id: groups[id] for id in variant}, seed)
+    good = more_is_better
+    pairs = [
+        ((not good) if variant[id] is None else variant[id], good if against[id] is None else against[id])
+        for id in ids
+    ]
+    if not pairs:
+        return None
+    wins, losses = pairs.count((good, not good)), pairs.count((not good, good))
+    n = len(pairs)
+    bound = -difference_lower_bound(wins, losses, n, LEVEL, -margin)
+    is_no_worse = difference_p_value(wins, losses, n, -margin) <= LEVEL
+    return NonInferiority(bound, is_no_worse, None if is_no_worse else _needed(wins, losses, n, margin), n)
+
+
+def no_worse_mean(
+    variant: Mapping[str, float], against: Mapping[str, float], *, more_is_better: bool, margin: float
+) -> NonInferiority | None:
+    """Bound the loss in a mean of scores between 0 and 1, by the t of their differences.
+
+    Where no item differs there is no variance to see, and the loss is at most the share of items that may differ all
+    the same (Clopper and Pearson's bound).
+
+    Returns:
+        None with fewer than two items.
+    """
+    from scipy.stats import t
+
+    sign = -1 if more_is_better else 1
+    losses = [sign * (score - against[item]) for item, score in variant.items()]
+    n = len(losses)
+    if n < 2:
+        return None
+    mean = math.fsum(losses) / n
+    error = math.sqrt(math.fsum((loss - mean) ** 2 for loss in losses) / (n - 1) / n)
+    quantile = float(t.ppf(1 - LEVEL, n - 1))
+    bound = mean + quantile * error if any(losses) else share_upper_bound(0, n, LEVEL)
+    if bound < margin:
+        return NonInferiority(bound, True, None, n)
+    needed = None
+    if error and mean < margin:
+        needed = max(math.ceil(n * (quantile * error / (margin - mean)) ** 2), n + 1)
+    elif not any(losses):
+        needed = math.ceil(math.log(LEVEL) / math.log1p(-margin))
+    return NonInferiority(bound, False, needed, n)
+
+
+def _needed(wins: int, losses: int, n: int, margin: float) -> int | None:
+    """Return how many pairs would show it if wins and losses kept their shares; about, beyond `_LARGEST`."""
+    score = tango_score(wins, losses, n, -margin)
+    if score <= 0:
+        return None
+    # With the shares fixed, the score grows with the root of n.
+    size = max(math.ceil(n * (z_of(LEVEL) / score) ** 2), n + 1)
+    while size <= _LARGEST and not _shows(wins, losses, n, size, margin):
+        size = math.ceil(size * _STEP)
+    return size
+
+
+def _shows(wins: int, losses: int, n: int, size: int, margin: float) -> bool:
+    return difference_p_value(round(wins * size / n), round(losses * size / n), size, -margin) <= LEVEL
