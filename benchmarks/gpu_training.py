@@ -181,7 +181,7 @@ def drop_gradients(way: Any) -> None:
 def flops_per_token(loaded: LoadedModel, length: int) -> float:
     """Return the least that a training step with activation checkpointing computes for a token.
 
-    Forward twice and the gradient of activations, 2 FLOPs a weight each; the output head on the quarter of the tokens
+    Forward twice and the gradient of activations, 2 FLOPs per weight each; the output head on the quarter of the tokens
     that are answers, forward and back; causal attention over half the length, whose gradient costs twice its forward.
     """
     config = loaded.moe.model.config

@@ -1,4 +1,4 @@
-"""From samples to a verdict: PASS or FAIL where an exact one-sided test says so, INCONCLUSIVE where none does.
+"""From samples to an outcome: PASS or FAIL where an exact one-sided test says so, INCONCLUSIVE where none does.
 
 An unscored sample never helps: a gate passes only if it would whatever the unscored answers were, and fails only
 if it would as well.
@@ -10,23 +10,23 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from harness.base.errors import BadInputError
-from harness.gate.outcomes import GatedRun, Samples
 from harness.gate.reference import Reference
+from harness.gate.samples import GatedRun, Samples
 from harness.gate.schema import COUNTS, FROZEN, REFERENCE, Gate, Side
 from harness.gate.words import bounded, compared, figure, required, share, sized
 from harness.metrics import bounds
 from harness.runs.metrics import metric_of
 from harness.runs.rows import Measurement
 
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 _OPPOSITE: dict[Side, Side] = {"lower": "upper", "upper": "lower"}
 # The error of either end of a 95 % interval.
 _OF_AN_INTERVAL = 0.025
-EXIT_CODES: dict[Verdict, int] = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
+EXIT_CODES: dict[Outcome, int] = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
 
 
 class Flip(NamedTuple):
-    """A sample whose outcome differs from the one in the reference."""
+    """A sample whose label differs from the one in the reference."""
 
     id: str
     before: str
@@ -34,23 +34,23 @@ class Flip(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A gate's verdict and what it rests on.
+    """A gate's outcome and what it rests on.
 
     Attributes:
         gate: the gate.
         variant: the variant in question.
-        verdict: PASS, FAIL or INCONCLUSIVE.
+        outcome: PASS, FAIL or INCONCLUSIVE.
         seen: the result in words, on one line.
         value: the share, difference or count; None where there is none.
         bound: the one-sided confidence bound that was held against the limit; None where nothing is uncertain.
         n: samples.
         unscored: samples without a verdict, on either side of a comparison.
-        flips: samples whose outcome differs from the one in the reference.
+        flips: samples whose label differs from the one in the reference.
     """
 
     gate: Gate
     variant: str
-    verdict: Verdict
+    outcome: Outcome
     seen: str
     value: float | None = None
     bound: float | None = None
@@ -64,12 +64,12 @@ class Decision(NamedTuple):
         return required(self.gate)
 
 
-def overall(decisions: list[Decision]) -> Verdict:
-    """Return the verdict of all gates together: one that fails counts for more than one that is inconclusive."""
-    verdicts = {decision.verdict for decision in decisions}
-    if "FAIL" in verdicts:
+def overall(decisions: list[Decision]) -> Outcome:
+    """Return the outcome of all gates together: one that fails counts for more than one that is inconclusive."""
+    outcomes = {decision.outcome for decision in decisions}
+    if "FAIL" in outcomes:
         return "FAIL"
-    return "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "PASS"
+    return "INCONCLUSIVE" if "INCONCLUSIVE" in outcomes else "PASS"
 
 
 def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float) -> Decision:
@@ -94,8 +94,8 @@ def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float)
     row = run.figure(gate, variant)
     if gate.metric in COUNTS:
         count = row.unscored if gate.metric == "unscored" else row.truncated or 0
-        verdict: Verdict = "PASS" if count <= gate.bound.limit else "FAIL"
-        return Decision(gate, variant, verdict, f"{count} of {row.n} {gate.metric}", count, n=row.n)
+        outcome: Outcome = "PASS" if count <= gate.bound.limit else "FAIL"
+        return Decision(gate, variant, outcome, f"{count} of {row.n} {gate.metric}", count, n=row.n)
     samples = run.samples(row)
     if gate.against is None:
         return _share(gate, samples, level) if samples is not None else _figure(gate, row, level)
@@ -114,8 +114,8 @@ def _given(gate: Gate, samples: Samples | None) -> Samples:
     return samples
 
 
-def _tested(side: Side, level: float, p_value: Callable[[Side], float]) -> tuple[Verdict, Side]:
-    """Return the verdict, and which confidence bound it rests on."""
+def _tested(side: Side, level: float, p_value: Callable[[Side], float]) -> tuple[Outcome, Side]:
+    """Return the outcome, and which confidence bound it rests on."""
     if p_value(side) <= level:
         return "PASS", side
     opposite = _OPPOSITE[side]
@@ -131,9 +131,9 @@ def _share(gate: Gate, samples: Samples, level: float) -> Decision:
 
     n, unscored = samples.n, samples.unscored
     _refuse_unprovable(gate, n, "whatever they come to", proves)
-    verdict, bound, seen = _tested_share(gate, samples.successes, n, unscored, level)
+    outcome, bound, seen = _tested_share(gate, samples.successes, n, unscored, level)
     seen = f"{share(samples)}; {seen}"
-    return Decision(gate, samples.variant, verdict, seen, samples.value, bound, n, unscored)
+    return Decision(gate, samples.variant, outcome, seen, samples.value, bound, n, unscored)
 
 
 def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
@@ -143,16 +143,16 @@ def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
     """
     (side, limit), seen = gate.bound, figure(row)
     bound: float | None = None
-    verdict: Verdict
+    outcome: Outcome
     if row.value is None:
-        verdict, seen = "INCONCLUSIVE", "no value"
+        outcome, seen = "INCONCLUSIVE", "no value"
     elif metric_of(row.metric, row.kind).is_proportion:
         successes = round(row.value * row.scored)
-        verdict, bound, bounded_by = _tested_share(gate, successes, row.n, row.unscored, level)
+        outcome, bound, bounded_by = _tested_share(gate, successes, row.n, row.unscored, level)
         seen = f"{seen}; {bounded_by}"
     elif row.low is None or row.high is None:
         keeps = row.value >= limit if side == "lower" else row.value <= limit
-        verdict, seen = "PASS" if keeps else "FAIL", f"{seen}, which has no interval"
+        outcome, seen = "PASS" if keeps else "FAIL", f"{seen}, which has no interval"
     elif level < _OF_AN_INTERVAL:
         raise BadInputError(
             f"gate '{gate.name}': {gate.metric} is decided by its 95% interval: expected a confidence of at most "
@@ -161,29 +161,29 @@ def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
     else:
         near, far, sign = (row.low, row.high, 1) if side == "lower" else (row.high, row.low, -1)
         fails = sign * far < sign * limit
-        verdict = "PASS" if sign * near >= sign * limit else "FAIL" if fails else "INCONCLUSIVE"
+        outcome = "PASS" if sign * near >= sign * limit else "FAIL" if fails else "INCONCLUSIVE"
         bound = far if fails else near
-    return Decision(gate, row.variant, verdict, seen, row.value, bound, row.n, row.unscored)
+    return Decision(gate, row.variant, outcome, seen, row.value, bound, row.n, row.unscored)
 
 
 def _tested_share(
     gate: Gate, successes: int, n: int, unscored: int, level: float
-) -> tuple[Verdict, float, str]:
-    """Return the verdict on a share, and the bound that it rests on, also in words."""
+) -> tuple[Outcome, float, str]:
+    """Return the outcome on a share, and the bound that it rests on, also in words."""
     side, limit = gate.bound
     # A lower bound has every unscored sample fail, an upper one has it succeed.
     counts: dict[Side, int] = {"lower": successes, "upper": n - successes - unscored}
     limits: dict[Side, float] = {"lower": limit, "upper": 1 - limit}
-    verdict, rests_on = _tested(side, level, lambda end: bounds.share_p_value(counts[end], n, limits[end]))
+    outcome, rests_on = _tested(side, level, lambda end: bounds.share_p_value(counts[end], n, limits[end]))
     bound = bounds.share_lower_bound(counts[rests_on], n, level)
     bound = bound if rests_on == "lower" else 1 - bound
-    return verdict, bound, bounded(bound, gate, rests_on, level)
+    return outcome, bound, bounded(bound, gate, rests_on, level)
 
 
 def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> Decision:
     side, limit = gate.bound
     n = samples.n
-    pairs = [(outcome, other.outcomes[id]) for id, outcome in samples.outcomes.items()]
+    pairs = [(success, other.succeeded[id]) for id, success in samples.succeeded.items()]
     _refuse_unprovable_difference(gate, other, level)
 
     def discordant(ours: bool) -> tuple[int, int]:
@@ -196,7 +196,7 @@ def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> D
 
     counts: dict[Side, tuple[int, int]] = {"lower": discordant(False), "upper": discordant(True)[::-1]}
     limits: dict[Side, float] = {"lower": limit, "upper": -limit}
-    verdict, rests_on = _tested(
+    outcome, rests_on = _tested(
         side, level, lambda end: bounds.difference_p_value(*counts[end], n, limits[end])
     )
     bound = bounds.difference_lower_bound(*counts[rests_on], n, level, limits[rests_on])
@@ -208,7 +208,7 @@ def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> D
     flips = tuple(
         Flip(id, labels[id], label) for id, label in sorted(samples.labels.items()) if label != labels[id]
     )
-    return Decision(gate, samples.variant, verdict, seen, value, bound, n, n - len(scored), flips)
+    return Decision(gate, samples.variant, outcome, seen, value, bound, n, n - len(scored), flips)
 
 
 def _refuse_unprovable(gate: Gate, n: int, clause: str, proves: Callable[[int], bool]) -> None:
