@@ -122,8 +122,12 @@ def weight_files(folder: Path) -> list[str]:
     index = folder / INDEX
     if index.is_file():
         named = read_json_object(index).get("weight_map")
-        names = set(named.values()) if isinstance(named, dict) else set()
-        return sorted(names)
+        names = list(named.values()) if isinstance(named, dict) else []
+        if not names or not all(isinstance(name, str) for name in names):
+            raise BadInputError(
+                f"{index} is no index of safetensors files: expected a weight_map that names files"
+            )
+        return sorted(set(names))
     if not (folder / SINGLE).is_file():
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
         if pickles:

@@ -195,7 +195,10 @@ def refused(tmp_path, capsys):
         (["--objectives", "refuse"], "--objectives refuse: expected weights by name, such as refuse=1"),
         (["--objectives", "refuse=much"], "--objectives refuse=much: expected weights by name"),
         (["--set", "training.objectives={}"], "training.objectives names none: expected some of prefer"),
-        (["--set", "training.opening_tokens=[9, 4]"], "setting training.opening_tokens"),
+        (
+            ["--set", "training.opening_tokens=[9, 4]"],
+            "--set training.opening_tokens: expected the fewest first, then the most",
+        ),
         (
             ["--set", "training.early_stopping.share=1.5"],
             "--set training.early_stopping.share: expected less than 1, found 1.5",
