@@ -133,18 +133,27 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def peak_bytes(stepper: Stepper, batch: Batch, weights: int) -> int:
-    """Return the most memory in use during a step, the weights and what is trained included."""
-    if stepper.loaded.device.type == "cuda":
+def state_bytes(stepper: Any) -> int:
+    """Return what a way of training keeps between its steps: its own parameters and the optimizer's state."""
+    if not hasattr(stepper, "optimizer"):
+        return 0
+    own = [] if getattr(stepper, "trains_the_model", False) else stepper.optimizer.param_groups[0]["params"]
+    held = [*own, *tree_leaves(dict(stepper.optimizer.state))]
+    return sum(value.nbytes for value in held if isinstance(value, torch.Tensor))
+
+
+def peak_bytes(way: Any, batch: Batch, weights: int) -> int:
+    """Return the most memory in use during a step, with what all ways of training keep between their steps.
+
+    On a CPU, whose allocator cannot be asked, this way's own; what operations use inside is not seen there.
+    """
+    if way.loaded.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        stepper(batch)
+        way(batch)
         return torch.cuda.max_memory_allocated()
     with Living() as living:
-        stepper(batch)
-    held: list[Any] = []
-    if stepper.bank:
-        held = [*stepper.bank.parameters(), *tree_leaves(stepper.optimizer.state_dict()["state"])]
-    return living.peak + weights + sum(value.nbytes for value in held if isinstance(value, torch.Tensor))
+        way(batch)
+    return living.peak + weights + state_bytes(way)
 
 
 def measure(loaded: LoadedModel, row: Row, batch: Batch, arguments: argparse.Namespace, weights: int) -> None:

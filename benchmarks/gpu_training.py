@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from expert_training import Stepper, random_batch
+from expert_training import Stepper, peak_bytes, random_batch, state_bytes
 from gpu_part import Part, alternated, attempt, compared, free_memory, timed
-from living import Living
-from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
     from harness.models.load import LoadedModel
@@ -87,15 +85,6 @@ def way_compiled(stepper: Any) -> bool:
 def weight_bytes(loaded: LoadedModel) -> int:
     """Return the size of the model's weights."""
     return sum(p.numel() * p.element_size() for p in loaded.moe.model.parameters())
-
-
-def state_bytes(stepper: Any) -> int:
-    """Return what a way of training keeps between its steps: its own parameters and the optimizer's state."""
-    if not hasattr(stepper, "optimizer"):
-        return 0
-    own = [] if getattr(stepper, "trains_the_model", False) else stepper.optimizer.param_groups[0]["params"]
-    held = [*own, *tree_leaves(dict(stepper.optimizer.state))]
-    return sum(value.nbytes for value in held if isinstance(value, torch.Tensor))
 
 
 def measure(
@@ -178,20 +167,6 @@ def first(way: Any, row: dict[str, Any], batch: Batch) -> None:
         row["peak_bytes"] = torch.cuda.max_memory_allocated()
 
 
-def peak_bytes(way: Any, batch: Batch, weights: int) -> int:
-    """Return the most memory in use during a step, with what all ways of training keep between their steps.
-
-    On a CPU, whose allocator cannot be asked, this way's own; what operations use inside is not seen there.
-    """
-    if way.loaded.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        way(batch)
-        return torch.cuda.max_memory_allocated()
-    with Living() as living:
-        way(batch)
-    return living.peak + weights + state_bytes(way)
-
-
 def trained_parameters(way: Any) -> int:
     """Return how many numbers a way of training trains."""
     return sum(p.numel() for p in way.optimizer.param_groups[0]["params"]) if hasattr(way, "optimizer") else 0
@@ -206,7 +181,7 @@ def drop_gradients(way: Any) -> None:
 def flops_per_token(loaded: LoadedModel, length: int) -> float:
     """Return the least that a training step with activation checkpointing computes for a token.
 
-    Forward twice and the gradient of activations, 2 FLOPs a weight each; the output head on the quarter of the tokens
+    Forward twice and the gradient of activations, 2 FLOPs per weight each; the output head on the quarter of the tokens
     that are answers, forward and back; causal attention over half the length, whose gradient costs twice its forward.
     """
     config = loaded.moe.model.config

@@ -3,9 +3,9 @@
     python benchmarks/scale.py                  # the table of docs/scale.md
     python benchmarks/scale.py --check RUN      # a finished run of this machine against the model, stage by stage
 
-The model. A token costs 2 FLOPs a weight it passes (attention over the context is left out: answers are short).
+The model. A token costs 2 FLOPs per weight it passes (attention over the context is left out: answers are short).
 Reading a prompt is bound by that; a decoding step by the bytes of the weights that its batch touches, each expert once,
-and by its FLOPs, whichever takes longer, and it takes `overhead` at least. Training a token costs 4 FLOPs a weight
+and by its FLOPs, whichever takes longer, and it takes `overhead` at least. Training a token costs 4 FLOPs per weight
 without checkpointing (forward, and the gradient of activations alone: frozen weights have none), 6 with. A model is
 loaded twice for each variant that is served as a checkpoint, and twice besides. What machines reach of their peaks is
 stated below, with its source; `--check` takes a machine's peaks from two probes and the same shares.

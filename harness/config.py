@@ -6,16 +6,16 @@ FILE`, flags and `--set a.b=c`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import read_mapping
+from harness.base.files import parse_yaml, read_mapping
+from harness.base.schema import explain
 from harness.base.settings import Settings, setting
 from harness.data.task import Role
 from harness.routing.phases import Phase, Record
@@ -324,25 +324,21 @@ def make_config(
         BadInputError: a key is unknown (the nearest is offered) or a value does not fit.
     """
     from_file = read_mapping(file) if file else {}
-    overrides: dict[str, Any] = {}
-    for key, value in [*flags.items(), *map(_assignment, assignments)]:
-        *groups, name = key.split(".")
-        group = overrides
-        for each in groups:
-            group = group.setdefault(each, {})
-        group[name] = value
+    assigned = list(map(_assignment, assignments))
+    overrides = _grouped([*flags.items(), *assigned])
     if kept is None:
         preset = PRESETS / f"{overrides.get('model', from_file.get('model', 'demo'))}.yaml"
-        layers = read_mapping(preset) if preset.is_file() else {}
+        origin, below = f"{preset}: ", read_mapping(preset) if preset.is_file() else {}
     else:
         training = kept.get("training", {})
-        layers = {**kept, "training": {name: training[name] for name in training if name not in _GONE}}
-    for layer in (from_file, overrides):
-        layers = _merged(layers, layer)
-    try:
-        return RunConfig.model_validate(layers)
-    except ValidationError as error:
-        raise BadInputError(_one_line(error, file)) from error
+        below = {**kept, "training": {name: training[name] for name in training if name not in _GONE}}
+        origin = "settings of the run: "
+    # Each by itself first, so that a mistake is said of the layer that has it.
+    _checked(below, origin)
+    _checked(from_file, f"{file}: ")
+    _checked(_grouped(flags.items()), "")
+    _checked(_grouped(assigned), "--set ")
+    return _checked(_merged(_merged(below, from_file), overrides), "")
 
 
 def setting_names() -> list[str]:
@@ -364,10 +360,28 @@ def _assignment(text: str) -> tuple[str, Any]:
     known = setting_names()
     if key not in known and not key.startswith("generation.chat_template_kwargs."):
         raise BadInputError(f"--set {text}: unknown setting '{key}', {nearest(key, known)}")
+    return key, parse_yaml(value, f"--set {text}")
+
+
+def _grouped(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return settings by dotted name as groups within groups."""
+    result: dict[str, Any] = {}
+    for key, value in settings:
+        *groups, name = key.split(".")
+        group = result
+        for each in groups:
+            if not isinstance(group.get(each), dict):
+                group[each] = {}
+            group = group[each]
+        group[name] = value
+    return result
+
+
+def _checked(layer: Mapping[str, Any], where: str) -> RunConfig:
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise BadInputError(f"--set {text}: the value is not YAML") from error
+        return RunConfig.model_validate(layer)
+    except ValidationError as error:
+        raise BadInputError(f"{where}{explain(error, RunConfig, layer)}") from None
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -379,15 +393,3 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = ""
         else:
             result[key] = value
     return result
-
-
-def _one_line(error: ValidationError, file: Path | None) -> str:
-    """Say what is wrong with the first setting that does not fit."""
-    # Of a setting that may be one of several things, the deepest error says most.
-    first = max(error.errors(include_url=False), key=lambda item: len(item["loc"]))
-    key = ".".join(str(part) for part in first["loc"] if str(part).replace("_", "").isalnum())
-    where = f"{file}: " if file else ""
-    if first["type"] == "extra_forbidden":
-        return f"{where}unknown setting '{key}', {nearest(key, setting_names())}"
-    message = first["msg"]
-    return f"{where}setting {key} = {first['input']!r}: {message[:1].lower()}{message[1:]}"

@@ -90,13 +90,28 @@ def test_fifty_experts_when_neither_limit_is_given(top_k, threshold, at_most):
         ("training.epoch=1", r"did you mean 'training\.epochs'"),
         ("training=1", "unknown setting 'training'"),
         ("seed", "expected KEY=VALUE"),
-        ("seed={", "the value is not YAML"),
-        ("seed=-1", r"setting seed = -1: input should be greater than or equal to 0"),
-        ("seed=1.5", r"setting seed = 1\.5"),
-        ("training.learning_rate=0", r"setting training\.learning_rate = 0"),
-        ("training.learning_rate=.nan", r"setting training\.learning_rate = nan"),
-        ("generation.batch_size=0", r"setting generation\.batch_size = 0"),
-        ("selection.phase=end", "setting selection.phase = 'end': input should be 'prompt', 'generation'"),
+        ("seed={", "--set seed={: not valid YAML: line 1: expected the node content"),
+        ("seed=-1", "--set seed: expected at least 0, found -1"),
+        ("seed=1.5", r"--set seed: expected a valid integer, found 1\.5"),
+        (
+            "training.learning_rate=0",
+            r"--set training\.learning_rate: expected more than 0, found 0",
+        ),
+        (
+            "training.learning_rate=.nan",
+            r"--set training\.learning_rate: expected a finite number, found nan",
+        ),
+        (
+            "generation.batch_size=0",
+            r"--set generation\.batch_size: expected at least 1, found 0",
+        ),
+        ("selection.phase=end", "--set selection.phase: expected 'prompt', 'generation', .* found 'end'"),
+        (
+            "limit=0",
+            "limit: expected at least 1 or a mapping of keys to values, found 0",
+        ),
+        ("limit={test: 0}", "--set limit.test: expected at least 1, found 0"),
+        ("limit={tests: 3}", "--set limit.tests: expected 'identify', 'train' or 'test', found 'tests'"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_in_one_line(assignment, message):
@@ -105,10 +120,33 @@ def test_settings_that_do_not_fit_are_refused_in_one_line(assignment, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_files_unknown_key_names_the_file(tmp_path):
-    (tmp_path / "file.yaml").write_text("trainin: {epochs: 2}\n")
-    with pytest.raises(BadInputError, match=r"file\.yaml: unknown setting 'trainin'"):
-        make_config({}, tmp_path / "file.yaml")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainin: {epochs: 2}", "trainin: unknown key, did you mean 'training'?"),
+        ("training: {epoch: 2}", "training.epoch: unknown key, did you mean 'epochs'?"),
+        ("learning_rate: 1", "learning_rate: unknown key, did you mean 'training.learning_rate'?"),
+        ("training: 2", "training: expected a mapping of keys to values, found 2"),
+        ("draws: 0", "draws: expected at least 1, found 0"),
+    ],
+)
+def test_a_mistake_is_said_of_the_file_that_has_it(tmp_path, text, message):
+    file = tmp_path / "file.yaml"
+    file.write_text(text)
+    with pytest.raises(BadInputError) as error:
+        make_config({"seed": 1}, file, ["draws=2"])
+    assert str(error.value) == f"{file}: {message}"
+
+
+def test_a_mistake_of_the_command_line_is_not_said_of_the_file(tmp_path):
+    (tmp_path / "file.yaml").write_text("draws: 2\n")
+    for flags, assignments, message in (
+        ({"draws": 0}, [], "draws: expected at least 1, found 0"),
+        ({}, ["draws=0"], "--set draws: expected at least 1, found 0"),
+    ):
+        with pytest.raises(BadInputError) as error:
+            make_config(flags, tmp_path / "file.yaml", assignments)
+        assert str(error.value) == message
 
 
 def test_every_setting_is_described():

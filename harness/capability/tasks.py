@@ -12,14 +12,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.content import content_folder
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import sha256
+from harness.base.files import parse_yaml, read_text, sha256
 from harness.base.fingerprint import fingerprint
 from harness.base.schema import validated
 
@@ -174,10 +173,7 @@ _Loader.add_multi_constructor("!", lambda loader, _suffix, node: str(node.value)
 
 
 def _read(path: Path) -> CapabilityTask:
-    try:
-        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = parse_yaml(read_text(path, "YAML"), path, _Loader)
     content = content if isinstance(content, dict) else {}
     name = content.get("group") or content.get("task")
     if not isinstance(name, str):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInputError, first_line
+from harness.base.files import read_json, read_jsonl, read_text
 
 Row = dict[str, Any]
 
@@ -23,7 +23,7 @@ def read_table(path: Path) -> list[Row]:
     readers: dict[str, Callable[[Path], list[Row]]] = {
         ".csv": _csv,
         ".json": _json,
-        ".jsonl": _jsonl,
+        ".jsonl": read_jsonl,
         ".parquet": _parquet,
     }
     suffix = path.suffix.lower()
@@ -35,15 +35,8 @@ def read_table(path: Path) -> list[Row]:
         raise BadInputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _text(path: Path, what: str) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{path}: not {what}: byte {error.start} is not UTF-8 text") from error
-
-
 def _csv(path: Path) -> list[Row]:
-    text = _text(path, "CSV")
+    text = read_text(path, "CSV")
     if text.lstrip()[:1] in ("{", "["):
         raise BadInputError(f"{path}: not CSV: it begins like JSON")
     if "\0" in text:
@@ -68,32 +61,13 @@ def _csv(path: Path) -> list[Row]:
 
 
 def _json(path: Path) -> list[Row]:
-    try:
-        content = json.loads(_text(path, "JSON"))
-    except json.JSONDecodeError as error:
-        raise BadInputError(f"{path}: not JSON: line {error.lineno}: {error.msg}") from error
+    content = read_json(path)
     if not isinstance(content, list):
         raise BadInputError(f"{path}: expected a JSON list of objects, found a {type(content).__name__}")
     for number, row in enumerate(content):
         if not isinstance(row, dict):
             raise BadInputError(f"{path}: row {number}: expected an object, found a {type(row).__name__}")
     return content
-
-
-def _jsonl(path: Path) -> list[Row]:
-    rows = []
-    # Only a newline ends a record: str.splitlines would also cut at U+2028, which JSON strings may hold.
-    for number, line in enumerate(_text(path, "JSONL").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadInputError(f"{path}: not JSONL: line {number}: {error.msg}") from error
-        if not isinstance(row, dict):
-            raise BadInputError(f"{path}: line {number}: expected an object, found a {type(row).__name__}")
-        rows.append(row)
-    return rows
 
 
 def _parquet(path: Path) -> list[Row]:

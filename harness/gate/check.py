@@ -8,15 +8,15 @@ from typing import Any
 
 from harness.base.schema import read_yaml
 from harness.gate.decide import decide, overall
-from harness.gate.decision import EXIT_CODES, Decision, Verdict
-from harness.gate.outcomes import GatedRun
+from harness.gate.decision import EXIT_CODES, Decision, Outcome
 from harness.gate.reference import Reference, find_reference, read_reference, reference_path, update_reference
+from harness.gate.samples import GatedRun
 from harness.gate.schema import REFERENCE, GateFile
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The outcome of a check: every output is made from it, so that all agree.
+    """What a check came to: every output is made from it, so that all agree.
 
     Attributes:
         run: the run folder.
@@ -39,14 +39,14 @@ class Checked:
     written: Path | None = None
 
     @property
-    def verdict(self) -> Verdict:
+    def outcome(self) -> Outcome:
         """Of all gates together."""
         return overall(self.decisions)
 
     @property
     def exit_code(self) -> int:
         """0 where all pass, 3 where one fails, 4 where none fails and one is inconclusive."""
-        return EXIT_CODES[self.verdict]
+        return EXIT_CODES[self.outcome]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result for programs."""
@@ -57,7 +57,7 @@ class Checked:
             "gates_file": str(self.gates),
             "confidence": self.confidence,
             "reference": self.against,
-            "verdict": self.verdict,
+            "verdict": self.outcome,
             "exit_code": self.exit_code,
             "gates": [_row(decision) for decision in self.decisions],
             "not_decided": self.not_decided,
@@ -94,9 +94,9 @@ def check(
     ]
     if path is not None:
         failing = [
-            f"gate '{one.gate.name}' is {one.verdict}: {one.seen}"
+            f"gate '{one.gate.name}' is {one.outcome}: {one.seen}"
             for one in decisions
-            if one.verdict != "PASS"
+            if one.outcome != "PASS"
         ]
         update_reference(path, gated, file, allow_regression, failing)
     return Checked(
@@ -122,7 +122,7 @@ def _row(decision: Decision) -> dict[str, Any]:
     gate = decision.gate
     return {
         "name": gate.name,
-        "verdict": decision.verdict,
+        "verdict": decision.outcome,
         "required": decision.required,
         "seen": decision.seen,
         "variant": decision.variant,

@@ -1,4 +1,4 @@
-"""From samples to a verdict: PASS or FAIL where an exact one-sided test says so, INCONCLUSIVE where none does.
+"""From samples to an outcome: PASS or FAIL where an exact one-sided test says so, INCONCLUSIVE where none does.
 
 An unscored sample never helps: a gate passes only if it would whatever the unscored answers were, and fails only
 if it would as well.
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.base.errors import BadInputError
-from harness.gate.decision import Decision, Flip, Verdict
+from harness.gate.decision import Decision, Flip, Outcome
 from harness.gate.draws import decide_against_draws, decide_claim
-from harness.gate.outcomes import GatedRun, Samples
 from harness.gate.reference import Reference
+from harness.gate.samples import GatedRun, Samples
 from harness.gate.schema import CLAIM, COUNTS, FROZEN, REFERENCE, Gate, Side
 from harness.gate.words import bounded, compared, figure, grouped, required, share, sized
 from harness.metrics import bounds
@@ -24,12 +24,12 @@ _OPPOSITE: dict[Side, Side] = {"lower": "upper", "upper": "lower"}
 _OF_AN_INTERVAL = 0.025
 
 
-def overall(decisions: list[Decision]) -> Verdict:
-    """Return the verdict of all gates together: one that fails counts for more than one that is inconclusive."""
-    verdicts = {decision.verdict for decision in decisions}
-    if "FAIL" in verdicts:
+def overall(decisions: list[Decision]) -> Outcome:
+    """Return the outcome of all gates together: one that fails counts for more than one that is inconclusive."""
+    outcomes = {decision.outcome for decision in decisions}
+    if "FAIL" in outcomes:
         return "FAIL"
-    return "INCONCLUSIVE" if "INCONCLUSIVE" in verdicts else "PASS"
+    return "INCONCLUSIVE" if "INCONCLUSIVE" in outcomes else "PASS"
 
 
 def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float) -> Decision:
@@ -42,15 +42,15 @@ def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float)
     if gate.against == REFERENCE and reference is None:
         raise BadInputError(f"gate '{gate.name}' compares with a reference: name one with --against")
     variant = run.named(gate, "variant")
-    if gate.metric == CLAIM:
-        return decide_claim(gate, run, variant, level)
-    if gate.against == variant or (gate.against is not None and gate.variant == gate.against):
+    if gate.against == variant:
         raise BadInputError(f"gate '{gate.name}': against: '{variant}' is compared with itself")
     against = variant if gate.against in (None, REFERENCE) else run.named(gate, "against")
     for name in (variant, against):
         reason = run.summary.variants[name].skipped
         if reason is not None:
             return Decision(gate, variant, "INCONCLUSIVE", f"'{name}' was not evaluated: {reason}")
+    if gate.metric == CLAIM:
+        return decide_claim(gate, run, variant, level)
     if gate.metric == FROZEN:
         if run.frozen(gate):
             return Decision(gate, variant, "PASS", "every frozen weight is bit-identical")
@@ -62,8 +62,8 @@ def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float)
             raise BadInputError(
                 f"gate '{gate.name}': at_most {gate.bound.limit:.0f} of {row.n} answers is kept whatever is measured"
             )
-        verdict: Verdict = "PASS" if count <= gate.bound.limit else "FAIL"
-        return Decision(gate, variant, verdict, f"{count} of {row.n} {gate.metric}", count, n=row.n)
+        outcome: Outcome = "PASS" if count <= gate.bound.limit else "FAIL"
+        return Decision(gate, variant, outcome, f"{count} of {row.n} {gate.metric}", count, n=row.n)
     if gate.against is not None and run.summary.variants[against].is_draw:
         return decide_against_draws(gate, run, row, level)
     samples = run.samples(row)
@@ -84,8 +84,8 @@ def _given(gate: Gate, samples: Samples | None) -> Samples:
     return samples
 
 
-def _tested(side: Side, level: float, p_value: Callable[[Side], float]) -> tuple[Verdict, Side]:
-    """Return the verdict, and which confidence bound it rests on."""
+def _tested(side: Side, level: float, p_value: Callable[[Side], float]) -> tuple[Outcome, Side]:
+    """Return the outcome, and which confidence bound it rests on."""
     if p_value(side) <= level:
         return "PASS", side
     opposite = _OPPOSITE[side]
@@ -102,9 +102,9 @@ def _share(gate: Gate, samples: Samples, level: float) -> Decision:
     decides = samples.independent
     n, unscored = decides.n, decides.unscored
     _refuse_unprovable(gate, n, proves)
-    verdict, bound, seen = _tested_share(gate, decides.successes, n, unscored, level)
+    outcome, bound, seen = _tested_share(gate, decides.successes, n, unscored, level)
     seen = f"{share(samples)}; {grouped(samples)}{seen}"
-    return Decision(gate, samples.variant, verdict, seen, samples.value, bound, n, samples.unscored)
+    return Decision(gate, samples.variant, outcome, seen, samples.value, bound, n, samples.unscored)
 
 
 def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
@@ -114,16 +114,16 @@ def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
     """
     (side, limit), seen = gate.bound, figure(row)
     bound: float | None = None
-    verdict: Verdict
+    outcome: Outcome
     if row.value is None:
-        verdict, seen = "INCONCLUSIVE", "no value"
+        outcome, seen = "INCONCLUSIVE", "no value"
     elif metric_of(row.metric, row.kind).is_proportion:
         successes = round(row.value * row.scored)
-        verdict, bound, bounded_by = _tested_share(gate, successes, row.n, row.unscored, level)
+        outcome, bound, bounded_by = _tested_share(gate, successes, row.n, row.unscored, level)
         seen = f"{seen}; {bounded_by}"
     elif row.low is None or row.high is None:
         keeps = row.value >= limit if side == "lower" else row.value <= limit
-        verdict, seen = "PASS" if keeps else "FAIL", f"{seen}, which has no interval"
+        outcome, seen = "PASS" if keeps else "FAIL", f"{seen}, which has no interval"
     elif level < _OF_AN_INTERVAL:
         raise BadInputError(
             f"gate '{gate.name}': {gate.metric} is decided by its 95% interval: expected a confidence of at most "
@@ -132,30 +132,30 @@ def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
     else:
         near, far, sign = (row.low, row.high, 1) if side == "lower" else (row.high, row.low, -1)
         fails = sign * far < sign * limit
-        verdict = "PASS" if sign * near >= sign * limit else "FAIL" if fails else "INCONCLUSIVE"
+        outcome = "PASS" if sign * near >= sign * limit else "FAIL" if fails else "INCONCLUSIVE"
         bound = far if fails else near
-    return Decision(gate, row.variant, verdict, seen, row.value, bound, row.n, row.unscored)
+    return Decision(gate, row.variant, outcome, seen, row.value, bound, row.n, row.unscored)
 
 
 def _tested_share(
     gate: Gate, successes: int, n: int, unscored: int, level: float
-) -> tuple[Verdict, float, str]:
-    """Return the verdict on a share, and the bound that it rests on, also in words."""
+) -> tuple[Outcome, float, str]:
+    """Return the outcome on a share, and the bound that it rests on, also in words."""
     side, limit = gate.bound
     # A lower bound has every unscored sample fail, an upper one has it succeed.
     counts: dict[Side, int] = {"lower": successes, "upper": n - successes - unscored}
     limits: dict[Side, float] = {"lower": limit, "upper": 1 - limit}
-    verdict, rests_on = _tested(side, level, lambda end: bounds.share_p_value(counts[end], n, limits[end]))
+    outcome, rests_on = _tested(side, level, lambda end: bounds.share_p_value(counts[end], n, limits[end]))
     bound = bounds.share_lower_bound(counts[rests_on], n, level)
     bound = bound if rests_on == "lower" else 1 - bound
-    return verdict, bound, bounded(bound, gate, rests_on, level)
+    return outcome, bound, bounded(bound, gate, rests_on, level)
 
 
 def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> Decision:
     side, limit = gate.bound
     decides = samples.independent
     n = decides.n
-    pairs = [(outcome, other.outcomes[id]) for id, outcome in decides.outcomes.items()]
+    pairs = [(outcome, other.succeeded[id]) for id, outcome in decides.succeeded.items()]
 
     def proves(size: int) -> bool:
         """Whether the best result that so many pairs can give shows the bound."""
@@ -173,12 +173,12 @@ def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> D
 
     counts: dict[Side, tuple[int, int]] = {"lower": discordant(False), "upper": discordant(True)[::-1]}
     limits: dict[Side, float] = {"lower": limit, "upper": -limit}
-    verdict, rests_on = _tested(
+    outcome, rests_on = _tested(
         side, level, lambda end: bounds.difference_p_value(*counts[end], n, limits[end])
     )
     bound = bounds.difference_lower_bound(*counts[rests_on], n, level, limits[rests_on])
     bound = bound if rests_on == "lower" else -bound
-    both = [(outcome, other.outcomes[id]) for id, outcome in samples.outcomes.items()]
+    both = [(outcome, other.succeeded[id]) for id, outcome in samples.succeeded.items()]
     scored = [pair for pair in both if None not in pair]
     value = (scored.count((True, False)) - scored.count((False, True))) / len(scored) if scored else None
     ends = bounded(bound, gate, rests_on, level)
@@ -187,7 +187,7 @@ def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> D
     flips = tuple(
         Flip(id, labels[id], label) for id, label in sorted(samples.labels.items()) if label != labels[id]
     )
-    return Decision(gate, samples.variant, verdict, seen, value, bound, n, len(both) - len(scored), flips)
+    return Decision(gate, samples.variant, outcome, seen, value, bound, n, len(both) - len(scored), flips)
 
 
 def _refuse_unprovable(gate: Gate, n: int, proves: Callable[[int], bool]) -> None:

@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 from harness.gate.schema import Gate
 from harness.gate.words import required
 
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-EXIT_CODES: dict[Verdict, int] = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
+Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+EXIT_CODES: dict[Outcome, int] = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
 
 
 class Flip(NamedTuple):
-    """A sample whose outcome differs from the one in the reference."""
+    """A sample whose label differs from the one in the reference."""
 
     id: str
     before: str
@@ -20,23 +20,23 @@ class Flip(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A gate's verdict and what it rests on.
+    """A gate's outcome and what it rests on.
 
     Attributes:
         gate: the gate.
         variant: the variant in question.
-        verdict: PASS, FAIL or INCONCLUSIVE.
+        outcome: PASS, FAIL or INCONCLUSIVE.
         seen: the result in words, on one line.
         value: the share, difference or count; None where there is none.
         bound: the one-sided confidence bound that was held against the limit; None where nothing is uncertain.
         n: samples.
         unscored: samples without a verdict, on either side of a comparison.
-        flips: samples whose outcome differs from the one in the reference.
+        flips: samples whose label differs from the one in the reference.
     """
 
     gate: Gate
     variant: str
-    verdict: Verdict
+    outcome: Outcome
     seen: str
     value: float | None = None
     bound: float | None = None

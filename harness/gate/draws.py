@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.base.errors import BadInputError
-from harness.gate.decision import Decision, Verdict
-from harness.gate.outcomes import GatedRun
+from harness.gate.decision import Decision, Outcome
+from harness.gate.samples import GatedRun
 from harness.gate.schema import Gate
 from harness.gate.words import percent, plain
 from harness.metrics.draws import LEAST_USE, draw_p_value, fewest_draws
@@ -33,9 +33,9 @@ def decide_claim(gate: Gate, run: GatedRun, variant: str, level: float) -> Decis
         return Decision(gate, variant, "INCONCLUSIVE", "the claim's figure was not measured")
     higher = metric_of(claim.metric, "harmful").better("harmful") == "higher"
     p, opposite = (draw_p_value(claim.value, draws, higher_is_better=way) for way in (higher, not higher))
-    verdict: Verdict = "PASS" if p <= level else "FAIL" if opposite <= level else "INCONCLUSIVE"
+    outcome: Outcome = "PASS" if p <= level else "FAIL" if opposite <= level else "INCONCLUSIVE"
     seen = f"{claim.metric} {percent(claim.value)}; {_ends(draws, percent)}; {p_is(p)} over draws"
-    return _matched(gate, run, Decision(gate, variant, verdict, seen, claim.value, p, len(draws)))
+    return _matched(gate, run, Decision(gate, variant, outcome, seen, claim.value, p, len(draws)))
 
 
 def decide_against_draws(gate: Gate, run: GatedRun, row: Measurement, level: float) -> Decision:
@@ -61,12 +61,12 @@ def decide_against_draws(gate: Gate, run: GatedRun, row: Measurement, level: flo
     near, far = (low, high) if side == "lower" else (high, low)
     passes = all(sign * near > sign * (most if side == "lower" else least) for least, most in known)
     fails = all(sign * far < sign * (least if side == "lower" else most) for least, most in known)
-    verdict: Verdict = "PASS" if passes else "FAIL" if fails else "INCONCLUSIVE"
+    outcome: Outcome = "PASS" if passes else "FAIL" if fails else "INCONCLUSIVE"
     value = "no value" if row.value is None else show(row.value)
     values = [figure.value for figure in figures if figure.value is not None]
     seen = f"{value}; {_ends(values, show)}"
     return _matched(
-        gate, run, Decision(gate, row.variant, verdict, seen, row.value, n=len(draws), unscored=row.unscored)
+        gate, run, Decision(gate, row.variant, outcome, seen, row.value, n=len(draws), unscored=row.unscored)
     )
 
 
@@ -82,7 +82,7 @@ def _require(gate: Gate, draws: int, level: float) -> None:
 def _matched(gate: Gate, run: GatedRun, decision: Decision) -> Decision:
     """Leave open what rests on draws whose experts are used less: use alone moves a model."""
     claim = next(iter(run.summary.claims), None)
-    if decision.verdict != "PASS" or claim is None:
+    if decision.outcome != "PASS" or claim is None:
         return decision
     if claim.use_share is not None and claim.use_share >= LEAST_USE:
         return decision
@@ -90,7 +90,7 @@ def _matched(gate: Gate, run: GatedRun, decision: Decision) -> Decision:
     seen = (
         f"{decision.seen}; the draws' experts have {use} of the chosen ones' use, {LEAST_USE:.0%} is needed"
     )
-    return decision._replace(verdict="INCONCLUSIVE", seen=seen)
+    return decision._replace(outcome="INCONCLUSIVE", seen=seen)
 
 
 def _range(run: GatedRun, row: Measurement, others: Sequence[Measurement]) -> tuple[float, float] | None:
@@ -98,9 +98,9 @@ def _range(run: GatedRun, row: Measurement, others: Sequence[Measurement]) -> tu
     samples = run.samples(row)
     if samples is None:
         return None if row.value is None else row.worst_case or (row.value, row.value)
-    asked = [other.outcomes.keys() for each in others if (other := run.samples(each)) is not None]
+    asked = [other.succeeded.keys() for each in others if (other := run.samples(each)) is not None]
     return worst_case(
-        {id: outcome for id, outcome in samples.outcomes.items() if all(id in ids for ids in asked)}
+        {id: outcome for id, outcome in samples.succeeded.items() if all(id in ids for ids in asked)}
     )
 
 

@@ -69,7 +69,7 @@ class GateFile(pytest.File):
 
 
 class GateItem(pytest.Item):
-    """One gate; it passes only if its verdict is PASS."""
+    """One gate; it passes only if its outcome is PASS."""
 
     def __init__(self, *, index: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -84,9 +84,9 @@ class GateItem(pytest.Item):
             decision = self.parent.checked().decisions[self.index]
         except HarnessError as error:
             pytest.fail(str(error), pytrace=False)
-        if decision.verdict != "PASS":
+        if decision.outcome != "PASS":
             pytest.fail(
-                f"{decision.verdict}: {decision.variant}: required {decision.required}; seen {decision.seen}",
+                f"{decision.outcome}: {decision.variant}: required {decision.required}; seen {decision.seen}",
                 pytrace=False,
             )
 

@@ -1,4 +1,4 @@
-"""A reference: the outcomes of an earlier run, sample by sample, pinned in a file that belongs in the repository.
+"""A reference: what an earlier run came to, sample by sample, pinned in a file that belongs in the repository.
 
 The file holds a hash over each sample's prompt and verdict, and no prompt. The prompts of a new run recover the verdict
 behind each hash; where no verdict fits, the prompt has changed.
@@ -16,7 +16,7 @@ from harness.base.content import content_folder
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import write_json
 from harness.base.schema import read_json_as
-from harness.gate.outcomes import GatedRun, Outcome, Samples
+from harness.gate.samples import GatedRun, Samples, Success
 from harness.gate.schema import CLAIM, COUNTS, FROZEN, Gate, GateFile
 from harness.runs.protocol import Protocol
 
@@ -82,18 +82,18 @@ class Reference(_Part):
         different = run.protocols[samples.task].difference(metric.protocol)
         if different is not None:
             raise BadInputError(f"{where} was made with another {different}: the two cannot be compared")
-        others = metric.verdicts.keys() ^ samples.outcomes.keys()
+        others = metric.verdicts.keys() ^ samples.succeeded.keys()
         if others:
             raise BadInputError(
                 f"{where}: {len(others)} samples of '{metric.task}' are in one only, such as '{min(others)}'"
             )
-        outcomes: dict[str, Outcome] = {}
+        succeeded: dict[str, Success] = {}
         for sample, digest in metric.verdicts.items():
             labels = [label for label in samples.called if samples.hash_of(sample, label) == digest]
             if not labels:
                 raise BadInputError(f"{where}: sample '{sample}' of '{metric.task}' had another prompt")
-            outcomes[sample] = samples.called[labels[0]]
-        return replace(samples, outcomes=outcomes)
+            succeeded[sample] = samples.called[labels[0]]
+        return replace(samples, succeeded=succeeded)
 
 
 def find_reference(named: str, file: GateFile) -> Reference:

@@ -14,11 +14,11 @@ import yaml
 
 import harness
 from harness.gate.check import Checked
-from harness.gate.decision import Decision, Verdict
+from harness.gate.decision import Decision, Outcome
 from harness.report.words import visible
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-_LEVELS: dict[Verdict, str] = {"FAIL": "error", "INCONCLUSIVE": "warning"}
+_LEVELS: dict[Outcome, str] = {"FAIL": "error", "INCONCLUSIVE": "warning"}
 
 
 def sarif_log(checked: Checked) -> dict[str, Any]:
@@ -34,22 +34,22 @@ def sarif_log(checked: Checked) -> dict[str, Any]:
         "results": [
             _result(index, one, uri, lines.get(one.gate.name, 1))
             for index, one in enumerate(checked.decisions)
-            if one.verdict != "PASS"
+            if one.outcome != "PASS"
         ],
     }
     return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
 def _result(index: int, decision: Decision, uri: str, line: int) -> dict[str, Any]:
-    text = f"{decision.verdict}: {decision.variant}: {decision.required}; seen: {decision.seen}"
+    text = f"{decision.outcome}: {decision.variant}: {decision.required}; seen: {decision.seen}"
     place = {"artifactLocation": {"uri": uri}, "region": {"startLine": line}}
     return {
         "ruleId": _id(decision),
         "ruleIndex": index,
-        "level": _LEVELS[decision.verdict],
+        "level": _LEVELS[decision.outcome],
         "message": {"text": visible(text)},
         "locations": [{"physicalLocation": place}],
-        "properties": {"verdict": decision.verdict, "value": decision.value, "bound": decision.bound},
+        "properties": {"verdict": decision.outcome, "value": decision.value, "bound": decision.bound},
     }
 
 

@@ -10,23 +10,23 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.gate.check import Checked
-from harness.gate.decision import Decision, Verdict
+from harness.gate.decision import Decision, Outcome
 from harness.report.markdown import code, escape, table
 from harness.report.words import listing, visible
 
 MOST_FLIPS = 20
 
-_STYLES: dict[Verdict, str] = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
-_MARKS: dict[Verdict, str] = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔"}
+_STYLES: dict[Outcome, str] = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+_MARKS: dict[Outcome, str] = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔"}
 
 
 def conclusion(checked: Checked) -> str:
-    """Return the verdict of all gates in a sentence."""
+    """Return the outcome of all gates in a sentence."""
     n, waiting = len(checked.decisions), len(checked.not_decided)
     gates = f"{n} gate{'' if n == 1 else 's'}{f' ({waiting} more not decided)' if waiting else ''}"
     failed, undecided = (
-        [decision.gate.name for decision in checked.decisions if decision.verdict == verdict]
-        for verdict in ("FAIL", "INCONCLUSIVE")
+        [decision.gate.name for decision in checked.decisions if decision.outcome == outcome]
+        for outcome in ("FAIL", "INCONCLUSIVE")
     )
     if failed:
         rest = f"; inconclusive: {listing(undecided)}" if undecided else ""
@@ -45,14 +45,14 @@ def _notes(checked: Checked) -> Iterator[str]:
 
 
 def print_check(checked: Checked, console: Console | None = None) -> None:
-    """Print the gates, what flipped against the reference, and the verdict."""
+    """Print the gates, what flipped against the reference, and the outcome."""
     console = console or Console(highlight=False)
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for heading in ("", "gate", "required", "seen"):
         shown.add_column(heading, overflow="fold", no_wrap=not heading)
     for decision in checked.decisions:
         shown.add_row(
-            Text(decision.verdict, _STYLES[decision.verdict]),
+            Text(decision.outcome, _STYLES[decision.outcome]),
             Text(visible(decision.gate.name)),
             Text(visible(f"{decision.variant}: {decision.required}")),
             Text(visible(decision.seen)),
@@ -64,7 +64,7 @@ def print_check(checked: Checked, console: Console | None = None) -> None:
             console.print(Text(f"  {visible(flip.id)}: {flip.before} -> {flip.after}"))
         if len(decision.flips) > MOST_FLIPS:
             console.print(Text(f"  and {len(decision.flips) - MOST_FLIPS} more (--json lists all)", "dim"))
-    console.print(Text(visible(conclusion(checked)), _STYLES[checked.verdict]))
+    console.print(Text(visible(conclusion(checked)), _STYLES[checked.outcome]))
     for note in _notes(checked):
         console.print(Text(visible(note)))
 
@@ -73,15 +73,15 @@ def markdown(checked: Checked) -> str:
     """Return the same as GitHub's Markdown."""
     rows = [
         [
-            f"{_MARKS[decision.verdict]} {decision.verdict}",
+            f"{_MARKS[decision.outcome]} {decision.outcome}",
             escape(decision.gate.name),
             escape(f"{decision.variant}: {decision.required}"),
             escape(decision.seen),
         ]
         for decision in checked.decisions
     ]
-    parts = [f"### {_MARKS[checked.verdict]} {escape(conclusion(checked))}", ""]
-    parts += ["| verdict | gate | required | seen |", "| --- | --- | --- | --- |"]
+    parts = [f"### {_MARKS[checked.outcome]} {escape(conclusion(checked))}", ""]
+    parts += ["| outcome | gate | required | seen |", "| --- | --- | --- | --- |"]
     parts += [f"| {' | '.join(row)} |" for row in rows]
     for decision in _flipped(checked):
         flips = [[code(flip.id), flip.before, flip.after] for flip in decision.flips[:MOST_FLIPS]]

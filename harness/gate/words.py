@@ -11,7 +11,7 @@ from harness.report.words import hundredths
 from harness.runs.metrics import metric_of
 
 if TYPE_CHECKING:
-    from harness.gate.outcomes import Samples
+    from harness.gate.samples import Samples
     from harness.runs.rows import Measurement
 
 _MOST_DIGITS = 8

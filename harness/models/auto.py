@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, nearest
-from harness.models.decoding import plain_forward, read_object
+from harness.base.files import read_json_object
+from harness.models.decoding import plain_forward
 from harness.models.unserved import why_refused
 from harness.models.weights import Place, places
 
@@ -33,7 +34,7 @@ def read_config_file(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise BadInputError(f"{folder} holds no config.json: expected a transformers checkpoint folder")
-    config = read_object(path, "a model's configuration")
+    config = read_json_object(path)
     check_kind(config)
     return config
 

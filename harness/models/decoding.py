@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
+from harness.base.files import read_json_object, read_mapping
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -44,7 +45,7 @@ def end_tokens(
         BadInputError: there are none, or one is no token id.
     """
     if (folder / GENERATION_CONFIG).is_file():
-        where, named = GENERATION_CONFIG, read_object(folder / GENERATION_CONFIG).get("eos_token_id")
+        where, named = GENERATION_CONFIG, read_json_object(folder / GENERATION_CONFIG).get("eos_token_id")
     else:
         where, named = "config.json", getattr(config, "eos_token_id", None)
         if named is None:
@@ -116,9 +117,7 @@ def set_aside(folder: Path) -> dict[str, Any]:
     """
     from transformers import GenerationConfig
 
-    from harness.base.files import read_mapping
-
-    config = read_object(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     text = config.get("text_config")
     known = (vars(GenerationConfig()).keys() | _FORWARD.keys()) - _TOKENS - _ORIGIN
     settings = {
@@ -128,7 +127,7 @@ def set_aside(folder: Path) -> dict[str, Any]:
         if name in known
     }
     if (folder / GENERATION_CONFIG).is_file():
-        own = read_object(folder / GENERATION_CONFIG)
+        own = read_json_object(folder / GENERATION_CONFIG)
         settings |= {name: value for name, value in own.items() if name not in _TOKENS | _ORIGIN}
     neutral = _FORWARD | read_mapping(Path(__file__).with_name("neutral.yaml"))
     return {
@@ -145,18 +144,3 @@ def in_words(settings: Mapping[str, Any]) -> str:
         f"{name} = {value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + '...'}"
         for name, value in values.items()
     )
-
-
-def read_object(path: Path, expected: str = "settings by name") -> dict[str, Any]:
-    """Return the JSON object in a file of a checkpoint.
-
-    Raises:
-        BadInputError: it is no JSON, or not what is expected.
-    """
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise BadInputError(f"{path} is not a JSON object: expected {expected}")
-    return settings

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.base.errors import BadInputError, HarnessError
+from harness.base.files import read_json_object
 
 if TYPE_CHECKING:
     import torch
@@ -120,13 +121,13 @@ def weight_files(folder: Path) -> list[str]:
     """
     index = folder / INDEX
     if index.is_file():
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise BadInputError(f"{index} is no index of safetensors files: no weight_map") from error
+        named = read_json_object(index).get("weight_map")
+        names = list(named.values()) if isinstance(named, dict) else []
         if not names or not all(isinstance(name, str) for name in names):
-            raise BadInputError(f"{index} is no index of safetensors files: its weight_map names none")
-        return sorted(names)
+            raise BadInputError(
+                f"{index} is no index of safetensors files: expected a weight_map that names files"
+            )
+        return sorted(set(names))
     if not (folder / SINGLE).is_file():
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
         if pickles:

@@ -110,22 +110,6 @@ class RunFolder:
             self._save()
         self.write_manifest()
 
-    def variant(self, name: str) -> Path:
-        """Return the folder of a variant."""
-        return self.layout.variant(name).folder
-
-    def responses(self, variant: str, task: str) -> Path:
-        """Return the file of a variant's answers to a task."""
-        return self.layout.variant(variant).responses(task)
-
-    def verdicts(self, variant: str, task: str, judge: str) -> Path:
-        """Return the file of a judge's verdicts on them."""
-        return self.layout.variant(variant).verdicts(task, judge)
-
-    def routing(self, task: str) -> Path:
-        """Return the file of a task's routing counts."""
-        return self.layout.routing(task)
-
     def write_manifest(self) -> None:
         """Write size and sha256 of every whole file; unchanged files are not read again."""
         names = [name for name in self._files(self.path) if name != MANIFEST and not is_unfinished(name)]

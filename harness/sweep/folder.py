@@ -59,6 +59,17 @@ class CellState(BaseModel):
     seconds: float | None = None
 
 
+class _Listed(BaseModel):
+    name: str
+    labels: dict[str, str]
+
+
+class _Listing(BaseModel):
+    """What is read of sweep.json."""
+
+    cells: list[_Listed]
+
+
 class SweepFolder:
     """The folder of a sweep.
 
@@ -95,14 +106,9 @@ class SweepFolder:
             BadInputError: there is no sweep.json, or it is something else.
         """
         path = self.path / SWEEP_FILE
-        try:
-            return [(str(cell["name"]), dict(cell["labels"])) for cell in read_json(path)["cells"]]
-        except OSError as error:
-            raise BadInputError(
-                f"{self.path} holds no {SWEEP_FILE}: expected the folder of a sweep"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInputError(f"{path} is not the {SWEEP_FILE} of a sweep") from error
+        if not path.is_file():
+            raise BadInputError(f"{self.path} holds no {SWEEP_FILE}: expected the folder of a sweep")
+        return [(cell.name, cell.labels) for cell in read_json_as(path, _Listing).cells]
 
     def run(self, name: str) -> Path:
         """Return a run's folder."""

@@ -47,23 +47,35 @@ def refused(tmp_path, monkeypatch, capsys):
         ),
         (["--set", "selection.topk=3"], "unknown setting 'selection.topk', did you mean 'selection.top_k'?"),
         (["--set", "selection"], "--set selection: expected KEY=VALUE"),
-        (["--set", "selection.top_k=0"], "setting selection.top_k = 0: input should be greater than"),
-        (["--set", "training.learning_rate=.inf"], "setting training.learning_rate = inf"),
-        (["--set", "training.epochs=many"], "setting training.epochs = 'many'"),
-        (["--set", "limit=[1"], "--set limit=[1: the value is not YAML"),
+        (
+            ["--set", "selection.top_k=0"],
+            "--set selection.top_k: expected at least 1, found 0",
+        ),
+        (
+            ["--set", "training.learning_rate=.inf"],
+            "--set training.learning_rate: expected a finite number, found inf",
+        ),
+        (["--set", "training.epochs=many"], "--set training.epochs: expected a valid integer, found 'many'"),
+        (["--set", "limit=[1"], "--set limit=[1: not valid YAML: line 1: expected"),
         (["--judge", "keywords"], "unknown judge 'keywords': did you mean 'keyword'?"),
         (["--capability", "demo_fact"], "did you mean 'demo_facts'?"),
         (["--set", "selection.method=risk_dif"], "did you mean 'risk_diff'?"),
-        (["--phase", "answer"], "setting selection.phase = 'answer'"),
-        (["--dtype", "float8"], "setting dtype = 'float8'"),
+        (
+            ["--phase", "answer"],
+            "selection.phase: expected 'prompt', 'generation', 'all' or 'decision', found 'answer'",
+        ),
+        (["--dtype", "float8"], "dtype: expected 'auto', 'float32', 'bfloat16' or 'float16', found 'float8'"),
         (["--engine", "vlm"], "unknown engine 'vlm': did you mean 'vllm'?"),
         (["--device", "gpu"], "device 'gpu': expected auto, cpu, cuda or cuda:N"),
-        (["--limit", "tests=3"], "setting limit"),
-        (["--limit", "test=0"], "setting limit"),
+        (["--limit", "tests=3"], "limit.tests: expected 'identify', 'train' or 'test', found 'tests'"),
+        (["--limit", "test=0"], "limit.test: expected at least 1, found 0"),
         (["--limit", "test:3"], "--limit test:3: expected a number, or numbers by split"),
         (["--limit", "ten"], "ten"),
-        (["--limit", "0"], "setting limit = 0"),
-        (["--seed", "-1"], "setting seed = -1"),
+        (
+            ["--limit", "0"],
+            "limit: expected at least 1 or a mapping of keys to values, found 0",
+        ),
+        (["--seed", "-1"], "seed: expected at least 0, found -1"),
         (["--top-k", "129"], "selection.top_k = 129: 'demo' has 128 experts"),
         (["--model", "./nowhere"], "no model at './nowhere'"),
         (["--model", "/nowhere/at/all"], "no model at '/nowhere/at/all'"),
@@ -74,7 +86,7 @@ def refused(tmp_path, monkeypatch, capsys):
         (["--tasks", "demo_harmful"], "0 benign prompts for 'identify' in no task"),
         (["--data-dir", "nowhere"], "--data-dir: no folder nowhere"),
         (["--include", "nowhere"], "--include: no folder nowhere"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--limitt", "3"], "--limitt"),
         (["surplus"], "surplus"),
     ],
@@ -224,7 +236,7 @@ def test_a_baseline_file_that_does_not_follow_the_schema(refused, tmp_path):
 def test_a_configuration_file_with_an_unknown_key(refused, tmp_path):
     (tmp_path / "settings.yaml").write_text("training: {epoch: 3}")
     line = refused("run", "--config", tmp_path / "settings.yaml")
-    assert "settings.yaml: unknown setting 'training.epoch', did you mean 'training.epochs'?" in line
+    assert "settings.yaml: training.epoch: unknown key, did you mean 'epochs'?" in line
 
 
 @pytest.mark.parametrize("content", ["- a\n", "{", "limit: 'ten'\n", "\x00"])

@@ -73,7 +73,7 @@ def test_show_prints_source_phrases_and_card(capsys):
     ("more", "message"),
     [
         (["--label-column", "lable"], "no column 'lable' for --label-column: did you mean 'label'?"),
-        (["--labels", "none.csv"], "none.csv: cannot be read"),
+        (["--labels", "none.csv"], "none.csv: no such file"),
     ],
 )
 def test_labels_that_cannot_be_used_are_refused_in_one_line(labels, capsys, more, message):

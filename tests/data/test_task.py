@@ -45,7 +45,7 @@ def test_roles_come_in_the_order_of_use(tmp_path):
     ("changes", "message"),
     [
         ({"kind": None}, "kind: missing"),
-        ({"kind": "bad"}, "kind: Input should be 'harmful' or 'benign', found 'bad'"),
+        ({"kind": "bad"}, "kind: expected 'harmful' or 'benign', found 'bad'"),
         (
             {"licence": None, "license": "CC0"},
             "licence: missing; license: unknown key, did you mean 'licence'?",
@@ -76,7 +76,7 @@ def test_roles_come_in_the_order_of_use(tmp_path):
         ({"roles": []}, "roles: Tuple should have at least 1 item after validation, not 0, found []"),
         ({"roles": ["test", "test"]}, "roles: a role is named twice, found ['test', 'test']"),
         ({"pairs_with": "other"}, "pairs_with: expected pair_column beside it"),
-        ({"max_new_tokens": 0}, "max_new_tokens: Input should be greater than or equal to 1, found 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected at least 1, found 0"),
     ],
 )
 def test_a_wrong_task_file_is_told_in_one_line_with_its_field(tmp_path, changes, message):

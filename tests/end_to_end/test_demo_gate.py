@@ -20,10 +20,10 @@ def test_the_demo_gate_fails_when_the_intervention_is_disabled(tmp_path, capsys)
     capsys.readouterr()
     assert main(["check", str(run), "--gates", str(GATES), "--against", "demo", "--json"]) == 3
     result = json.loads(capsys.readouterr().out)
-    verdicts = {row["name"]: row["verdict"] for row in result["gates"]}
-    declining = {name for name in verdicts if name.startswith("declines")}
-    assert {verdicts[name] for name in declining} == {"FAIL"}
-    assert {verdicts[name] for name in verdicts.keys() - declining} == {"PASS"}
+    outcomes = {row["name"]: row["verdict"] for row in result["gates"]}
+    declining = {name for name in outcomes if name.startswith("declines")}
+    assert {outcomes[name] for name in declining} == {"FAIL"}
+    assert {outcomes[name] for name in outcomes.keys() - declining} == {"PASS"}
     reference = next(row for row in result["gates"] if row["against"] == "reference")
     assert len(reference["flipped"]) == reference["n"] == 132
 

@@ -1,4 +1,4 @@
-"""`harness check` on a real run: verdicts, references, every output, exit codes."""
+"""`harness check` on a real run: outcomes, references, every output, exit codes."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def test_the_text_never_disagrees_with_the_exit_code(run, gates, capsys, tmp_pat
     outputs = ["--junit", tmp_path / "j.xml", "--sarif", tmp_path / "s.json", "--markdown", tmp_path / "m.md"]
     assert check(run, "--gates", file, *outputs) == code
     text = capsys.readouterr().out
-    verdict = {0: "PASS", 3: "FAIL"}[code]
-    assert f"\n{verdict}: " in text
+    outcome = {0: "PASS", 3: "FAIL"}[code]
+    assert f"\n{outcome}: " in text
     assert check(run, "--gates", file, "--json") == code
     result = found(capsys)
-    assert (result["verdict"], result["exit_code"]) == (verdict, code)
+    assert (result["verdict"], result["exit_code"]) == (outcome, code)
     failed = [row["name"] for row in result["gates"] if row["verdict"] == "FAIL"]
-    assert (tmp_path / "m.md").read_text().startswith(f"### {'✅' if code == 0 else '❌'} {verdict}: ")
+    assert (tmp_path / "m.md").read_text().startswith(f"### {'✅' if code == 0 else '❌'} {outcome}: ")
     assert (tmp_path / "step.md").read_text().startswith((tmp_path / "m.md").read_text())
     suite = ET.parse(tmp_path / "j.xml").getroot().find("testsuite")
     assert [case.get("name") for case in suite if case.find("failure") is not None] == failed

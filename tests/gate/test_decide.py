@@ -1,4 +1,4 @@
-"""From samples to a verdict; the truth is known, since the samples are simulated."""
+"""From samples to an outcome; the truth is known, since the samples are simulated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
 from harness.gate.decide import EXIT_CODES, _difference, _share, overall
-from harness.gate.outcomes import Samples
+from harness.gate.samples import Samples
 from harness.gate.schema import Gate
 
 LEVEL = 0.05
@@ -44,8 +44,8 @@ def pair(first_only, second_only, both, neither):
 def test_a_share_that_is_just_not_kept_passes_no_more_often_than_the_level(side, limit, n):
     """The bound itself is the nearest truth at which a pass would be false."""
     drawn, counts = np.unique(np.random.default_rng(0).binomial(n, limit, SIMULATIONS), return_counts=True)
-    verdicts = [_share(gate(**{side: limit}), of_counts(int(k), n), LEVEL).verdict for k in drawn]
-    of = {v: sum(c for c, w in zip(counts, verdicts, strict=True) if w == v) for v in ("PASS", "FAIL")}
+    outcomes = [_share(gate(**{side: limit}), of_counts(int(k), n), LEVEL).outcome for k in drawn]
+    of = {v: sum(c for c, w in zip(counts, outcomes, strict=True) if w == v) for v in ("PASS", "FAIL")}
     assert 0 < of["PASS"] <= MOST
     assert 0 < of["FAIL"] <= MOST
 
@@ -72,7 +72,7 @@ def test_a_difference_that_is_just_not_kept_passes_no_more_often_than_the_level(
     for (a, b), count in zip(rows.tolist(), counts.tolist(), strict=True):
         # What the pairs that agree come to has no part in it.
         mine, theirs = pair(a, b, (n - a - b) // 2, n - a - b - (n - a - b) // 2)
-        passes += count * (_difference(asked, mine, theirs, LEVEL).verdict == "PASS")
+        passes += count * (_difference(asked, mine, theirs, LEVEL).outcome == "PASS")
     assert 0 < passes <= MOST
 
 
@@ -82,17 +82,17 @@ def test_an_unscored_answer_never_helps(n, data):
     successes = data.draw(st.integers(0, n))
     unscored = data.draw(st.integers(0, n - successes))
     asked = gate(at_least=0.9) if data.draw(st.booleans()) else gate(at_most=0.1)
-    verdict = _share(asked, of_counts(successes, n, unscored), LEVEL).verdict
-    filled = {_share(asked, of_counts(successes + k, n), LEVEL).verdict for k in (0, unscored)}
-    if verdict != "INCONCLUSIVE":
-        assert filled == {verdict}
+    outcome = _share(asked, of_counts(successes, n, unscored), LEVEL).outcome
+    filled = {_share(asked, of_counts(successes + k, n), LEVEL).outcome for k in (0, unscored)}
+    if outcome != "INCONCLUSIVE":
+        assert filled == {outcome}
 
 
 def test_an_unscored_answer_of_either_side_of_a_pair_counts_against_the_gate():
     mine, theirs = samples([True] * 100 + [None] * 20), samples([True] * 120)
     asked = gate(against="other", at_most_below=0.1)
-    assert _difference(asked, mine, theirs, LEVEL).verdict == "INCONCLUSIVE"
-    assert _difference(asked, samples([True] * 120), theirs, LEVEL).verdict == "PASS"
+    assert _difference(asked, mine, theirs, LEVEL).outcome == "INCONCLUSIVE"
+    assert _difference(asked, samples([True] * 120), theirs, LEVEL).outcome == "PASS"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_difference_that_so_few_samples_cannot_show_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("bound", "counts", "verdict"),
+    ("bound", "counts", "outcome"),
     [
         ({"at_least": 0.95}, (132, 132), "PASS"),
         ({"at_least": 0.95}, (126, 132), "INCONCLUSIVE"),
@@ -126,15 +126,15 @@ def test_a_difference_that_so_few_samples_cannot_show_is_refused():
         ({"at_most": 0.05}, (30, 132), "FAIL"),
     ],
 )
-def test_verdicts_of_a_share_and_what_is_seen(bound, counts, verdict):
+def test_outcomes_of_a_share_and_what_is_seen(bound, counts, outcome):
     decision = _share(gate(**bound), of_counts(*counts), LEVEL)
-    assert decision.verdict == verdict
+    assert decision.outcome == outcome
     assert f"{counts[0]} of {counts[1]}" in decision.seen
     limit = next(iter(bound.values()))
-    # The bound that is shown lies on the side of the limit that the verdict says.
-    if verdict == "PASS":
+    # The bound that is shown lies on the side of the limit that the outcome says.
+    if outcome == "PASS":
         assert decision.bound >= limit if "at_least" in bound else decision.bound <= limit
-    if verdict == "FAIL":
+    if outcome == "FAIL":
         assert decision.bound < limit if "at_least" in bound else decision.bound > limit
 
 
@@ -142,7 +142,7 @@ def test_one_fail_outweighs_what_is_inconclusive_and_that_outweighs_passes():
     good = _share(gate(at_least=0.9), of_counts(100, 100), LEVEL)
     open_ = _share(gate(at_least=0.9), of_counts(92, 100), LEVEL)
     bad = _share(gate(at_least=0.9), of_counts(10, 100), LEVEL)
-    assert [d.verdict for d in (good, open_, bad)] == ["PASS", "INCONCLUSIVE", "FAIL"]
+    assert [d.outcome for d in (good, open_, bad)] == ["PASS", "INCONCLUSIVE", "FAIL"]
     assert overall([good, good]) == "PASS"
     assert overall([good, open_]) == "INCONCLUSIVE"
     assert overall([open_, bad, good]) == "FAIL"

@@ -116,7 +116,7 @@ def test_it_is_skipped_when_it_is_done_and_a_changed_field_does_it_again(run, in
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"factor": 2}, "factor: Input should be less than or equal to 1, found 2"),
+        ({"factor": 2}, "factor: expected at most 1, found 2"),
         ({"factr": 0.5}, "factr: unknown key, did you mean 'factor'?"),
         ({"intervention": "dump"}, "intervention: unknown intervention kind 'dump', did you mean 'damp'?"),
     ],

@@ -87,5 +87,5 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, rows, messa
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(BadInputError, match="cannot be read"):
+    with pytest.raises(BadInputError, match="no such file"):
         read_labels([tmp_path / "none.csv"])

@@ -134,9 +134,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "a shard is missing": (one_shard_missing, "model-00002-of-00002.safetensors is missing"),
     "an index of no files": (with_index("{}"), "no index of safetensors files"),
-    "an index that is a list": (with_index("[]"), "no index of safetensors files"),
+    "an index that is a list": (with_index("[]"), "expected a mapping of keys to values, found a list"),
     "an index of lists": (with_index('{"weight_map": {"a": ["b"]}}'), "no index of safetensors files"),
-    "a nested index": (with_index("[" * 100_000), "no index of safetensors files"),
+    "a nested index": (with_index("[" * 100_000), "not valid JSON: nested too deeply"),
     "only a pickle": (only_a_pickle, "as a pickle only (pytorch_model.bin), which is never read: convert it"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "no safetensors weights"),
 }

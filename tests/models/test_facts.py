@@ -191,8 +191,8 @@ def test_without_weights(refused, folder):
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ("{", "config.json is not JSON"),
-        ("[]", "config.json is not a JSON object"),
+        ("{", "config.json: not valid JSON: line 1"),
+        ("[]", "config.json: expected a mapping of keys to values, found a list"),
         ("{}", "config.json has no model_type"),
         ({"model_type": "qwen3_mo"}, "unknown model type 'qwen3_mo': did you mean 'qwen3_moe'?"),
         ({"model_type": "zzzzzzzzz"}, "unknown model type 'zzzzzzzzz': transformers"),

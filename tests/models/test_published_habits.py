@@ -129,9 +129,9 @@ def test_of_config_json_the_language_models_end_is_followed_where_there_is_no_ot
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[]", "generation_config.json is not a JSON object"),
-        ("{", "generation_config.json is not JSON"),
-        ("[" * 100_000, "generation_config.json is not JSON"),
+        ("[]", "generation_config.json: expected a mapping of keys to values, found a list"),
+        ("{", "generation_config.json: not valid JSON: line 1: Expecting property name"),
+        ("[" * 100_000, "generation_config.json: not valid JSON: nested too deeply"),
         ('{"eos_token_id": "</s>"}', "eos_token_id has '</s>', expected a token id or a list of them"),
         ('{"eos_token_id": []}', "names a token that ends an answer"),
     ],

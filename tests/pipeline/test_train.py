@@ -183,14 +183,26 @@ def refused(tmp_path, capsys):
             ["--objectives", "refuse=1,retain_lk=1"],
             "unknown objective 'retain_lk': did you mean 'retain_kl'?",
         ),
-        (["--objectives", "refuse=-1"], "setting training.objectives.refuse = -1.0: input should be greater"),
-        (["--objectives", "refuse=0"], "setting training.objectives.refuse = 0.0: input should be greater"),
-        (["--objectives", "refuse=nan"], "setting training.objectives.refuse = nan"),
+        (
+            ["--objectives", "refuse=-1"],
+            "training.objectives.refuse: expected more than 0, found -1.0",
+        ),
+        (
+            ["--objectives", "refuse=0"],
+            "training.objectives.refuse: expected more than 0, found 0.0",
+        ),
+        (["--objectives", "refuse=nan"], "training.objectives.refuse: expected a finite number, found nan"),
         (["--objectives", "refuse"], "--objectives refuse: expected weights by name, such as refuse=1"),
         (["--objectives", "refuse=much"], "--objectives refuse=much: expected weights by name"),
         (["--set", "training.objectives={}"], "training.objectives names none: expected some of prefer"),
-        (["--set", "training.opening_tokens=[9, 4]"], "setting training.opening_tokens"),
-        (["--set", "training.early_stopping.share=1.5"], "setting training.early_stopping.share = 1.5"),
+        (
+            ["--set", "training.opening_tokens=[9, 4]"],
+            "--set training.opening_tokens: expected the fewest first, then the most",
+        ),
+        (
+            ["--set", "training.early_stopping.share=1.5"],
+            "--set training.early_stopping.share: expected less than 1, found 1.5",
+        ),
         (
             ["--set", "training.early_stopping.every=2", "--processes", "2"],
             "training.early_stopping.every = 2: expected training.processes = 1, found 2",
@@ -211,7 +223,10 @@ def refused(tmp_path, capsys):
             "training.early_stopping.share = 0.0001: no harmful train prompts are held out",
         ),
         (["--top-k", "129"], "selection.top_k = 129: 'demo' has 128 experts"),
-        (["--set", "training.checkpoint_every=0"], "setting training.checkpoint_every = 0"),
+        (
+            ["--set", "training.checkpoint_every=0"],
+            "training.checkpoint_every: expected at least 1, found 0",
+        ),
     ],
 )
 def test_training_settings_that_cannot_be_used(refused, arguments, expected):

@@ -132,7 +132,7 @@ def test_files_that_a_variant_need_not_have_are_empty(folder):
         ),
         (
             '{"id": "h-0", "prompt": "a", "response": "b", "finish_reason": "end"}',
-            "0.finish_reason: Input should be 'stop' or 'length', found 'end'",
+            "0.finish_reason: expected 'stop' or 'length', found 'end'",
         ),
     ],
 )

@@ -90,7 +90,7 @@ def test_folders_are_found_from_any_other_folder(sweep_file, tmp_path, monkeypat
             {"axes": {"recipe": {"a": {"sed": 0}}}},
             "axes.recipe.a: unknown setting 'sed', did you mean 'seed'?",
         ),
-        ({"axes": {"seed": [0, "many"]}}, "setting seed = 'many'"),
+        ({"axes": {"seed": [0, "many"]}}, "seed: expected a valid integer, found 'many'"),
         ({"axes": {"seed": [0, "many"]}}, "(at seed = many)"),
         (
             {"axes": {"seed": [0], "b": {"x": {"seed": 1}}}},
@@ -103,7 +103,7 @@ def test_folders_are_found_from_any_other_folder(sweep_file, tmp_path, monkeypat
         ({"axes": {"seed": [0]}, "resources": {"gpus": -1}}, "resources.gpus"),
         (
             {"axes": {"seed": [0]}, "base": {"modle": "demo"}},
-            "unknown setting 'modle', did you mean 'model'?",
+            "modle: unknown key, did you mean 'model'?",
         ),
     ],
 )

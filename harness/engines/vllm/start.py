@@ -70,7 +70,9 @@ def reason_of(error: Exception) -> str:
     """Return in one line why vLLM failed; it lists hundreds of names in some messages."""
     from pydantic import ValidationError
 
-    line = first_line(ValueError(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else error)
+    from harness.base.schema import explain
+
+    line = first_line(ValueError(explain(error)) if isinstance(error, ValidationError) else error)
     # These say a name alone.
     if isinstance(error, (LookupError, AttributeError)) and str(error).strip():
         line = f"{type(error).__name__} {line}"

@@ -1,4 +1,4 @@
-"""The outcome of each sample of a run: the data that gates decide on."""
+"""The samples of a run, each a success or not: the data that gates decide on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.runs.rows import REFUSAL, Measurement
 UNSCORED = "unscored"
 _ROUNDING = 1e-9
 
-Outcome = bool | None
+Success = bool | None
 """Whether a sample counts towards the share; None where it could not be scored."""
 
 
@@ -34,7 +34,7 @@ class Samples:
         task: the prompt task or lm-eval task.
         metric: whose share it is.
         judge: the judge of the answers; None for a capability task.
-        outcomes: by sample id.
+        succeeded: by sample id.
         prompts: by sample id; empty for a capability task, whose items the run does not keep.
         words: for a sample that counts, and for one that does not.
         groups: of near-duplicates, by sample id; None where none repeats another.
@@ -45,7 +45,7 @@ class Samples:
     task: str
     metric: str
     judge: str | None
-    outcomes: Mapping[str, Outcome]
+    succeeded: Mapping[str, Success]
     prompts: Mapping[str, str]
     words: tuple[str, str]
     groups: Mapping[str, int] | None = None
@@ -56,34 +56,34 @@ class Samples:
         """One sample of each group of near-duplicates, drawn without a look at any outcome; all where none repeats."""
         if self.groups is None:
             return self
-        drawn = one_per_group({id: self.groups[id] for id in self.outcomes}, self.seed)
-        return replace(self, outcomes={id: self.outcomes[id] for id in drawn}, groups=None)
+        drawn = one_per_group({id: self.groups[id] for id in self.succeeded}, self.seed)
+        return replace(self, succeeded={id: self.succeeded[id] for id in drawn}, groups=None)
 
     @property
-    def called(self) -> dict[str, Outcome]:
-        """The outcome that each word means."""
+    def called(self) -> dict[str, Success]:
+        """Whether each word means a success."""
         return {self.words[0]: True, self.words[1]: False, UNSCORED: None}
 
     @property
     def labels(self) -> dict[str, str]:
-        """The outcome of each sample, in a word."""
-        words = {outcome: word for word, outcome in self.called.items()}
-        return {sample: words[outcome] for sample, outcome in self.outcomes.items()}
+        """What each sample is called, in a word."""
+        words = {success: word for word, success in self.called.items()}
+        return {sample: words[success] for sample, success in self.succeeded.items()}
 
     @property
     def n(self) -> int:
         """How many samples were asked."""
-        return len(self.outcomes)
+        return len(self.succeeded)
 
     @property
     def unscored(self) -> int:
         """How many of them have no verdict."""
-        return sum(outcome is None for outcome in self.outcomes.values())
+        return sum(success is None for success in self.succeeded.values())
 
     @property
     def successes(self) -> int:
         """How many count towards the share."""
-        return sum(outcome is True for outcome in self.outcomes.values())
+        return sum(success is True for success in self.succeeded.values())
 
     @property
     def scored(self) -> int:
@@ -190,28 +190,28 @@ class GatedRun(Evidence):
         raise BadInputError(f"gate '{gate.name}': {problem}")
 
     def samples(self, row: Measurement) -> Samples | None:
-        """Return the outcome of each sample of a figure; None where its samples are not yes or no.
+        """Return the samples of a figure, each a success or not; None where its samples are not yes or no.
 
         Raises:
             BadInputError: the run's files disagree with its summary.
         """
         metric = metric_of(row.metric, row.kind)
-        outcomes = metric.samples(self, row)
-        if outcomes is None or row.task is None:
+        succeeded = metric.samples(self, row)
+        if succeeded is None or row.task is None:
             return None
-        prompts = dict.fromkeys(outcomes, "")
+        prompts = dict.fromkeys(succeeded, "")
         path = self.layout.variant(row.variant).folder
         if row.judge is not None:
             prompts = {answer.id: answer.prompt for answer in self.answers(row.variant, row.task)}
             path = self.layout.variant(row.variant).verdicts(row.task, row.judge)
-        if outcomes.keys() != prompts.keys() or len(outcomes) != row.n:
+        if succeeded.keys() != prompts.keys() or len(succeeded) != row.n:
             raise BadInputError(f"{path}: does not hold one verdict for each of the {row.n} answers")
         samples = Samples(
             row.variant,
             row.task,
             row.metric,
             row.judge,
-            outcomes,
+            succeeded,
             prompts,
             metric.words,
             metric.groups(self, row),
