@@ -567,11 +567,13 @@ def _capability(task: str, pattern: Sequence[float]) -> CapabilityResult:
         stderr=0.03125,
         low=low,
         high=high,
-        interval="wilson" if yes_or_no else "normal",
+        interval="wilson" if yes_or_no else "t",
         n=60,
         unparsed=None if yes_or_no else 2,
         items={str(place): score for place, score in enumerate(scores)},
         others={},
+        higher_is_better=True,
+        is_mean=True,
     )
 
 

@@ -20,6 +20,7 @@ from harness.base.errors import BadInputError, HarnessError, first_line
 from harness.base.fingerprint import fingerprint
 from harness.capability.prepare import prepare_tasks
 from harness.capability.results import CapabilityResult, capability_result
+from harness.capability.scoring import scoring_of
 from harness.capability.tasks import (
     list_capability_tasks,
     resolve_capability_tasks,
@@ -120,16 +121,17 @@ def run_capability(
             }
             if not together:
                 continue
-            results = _evaluate(
+            results, loaded = _evaluate(
                 lm,
                 list(together),
-                task_manager=_task_manager(folder if is_ours else None),
+                _task_manager(folder if is_ours else None),
                 apply_chat_template=as_chat,
                 **how,
                 **dict.fromkeys(seeds, seed),
             )
             for name, task in together.items():
-                measured[name] = capability_result(name, results, task.notes.metric if task else None)
+                asked = task.notes.metric if task else None
+                measured[name] = capability_result(name, results, scoring_of(name, loaded), asked)
     return {name: measured[name] for name in resolved}
 
 
@@ -147,15 +149,32 @@ def _lm_evals_tasks() -> Any:
     return TaskManager()
 
 
-def _evaluate(lm: Any, names: list[str], **how: Any) -> Mapping[str, Any]:
+def _evaluate(
+    lm: Any, names: list[str], task_manager: Any, **how: Any
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return lm-eval's results, and the tasks and groups that it made them with."""
     import datasets
     import torch
     from lm_eval import simple_evaluate
 
+    loaded: dict[str, Any] = {}
+    load = task_manager.load
+
+    def keep(asked: list[str]) -> Any:
+        loaded.update(load(asked))
+        return loaded
+
     try:
-        results: Mapping[str, Any] = simple_evaluate(
-            model=lm, tasks=list(names), bootstrap_iters=_BOOTSTRAPS, log_samples=True, **how
-        )
+        # The results lack the aggregation functions; loading the tasks before lm-eval sets its seeds would change them.
+        with replaced(task_manager, "load", keep):
+            results: Mapping[str, Any] = simple_evaluate(
+                model=lm,
+                tasks=list(names),
+                task_manager=task_manager,
+                bootstrap_iters=_BOOTSTRAPS,
+                log_samples=True,
+                **how,
+            )
     except torch.OutOfMemoryError as error:
         raise HarnessError(
             f"out of memory in capability tasks {', '.join(names)}: lower the batch size"
@@ -166,7 +185,7 @@ def _evaluate(lm: Any, names: list[str], **how: Any) -> Mapping[str, Any]:
         if "is not a registered task" not in str(error):
             raise
         raise BadInputError(f"unknown capability task: {error.args[0]}") from error
-    return results
+    return results, loaded
 
 
 @contextmanager

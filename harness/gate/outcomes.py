@@ -193,7 +193,8 @@ class GatedRun(Evidence):
             path = self.layout.variant(row.variant).verdicts(row.task, row.judge)
         if outcomes.keys() != prompts.keys() or len(outcomes) != row.n:
             raise BadInputError(f"{path}: does not hold one verdict for each of the {row.n} answers")
-        samples = Samples(row.variant, row.task, row.metric, row.judge, outcomes, prompts, metric.words)
+        words = metric.called(row)
+        samples = Samples(row.variant, row.task, row.metric, row.judge, outcomes, prompts, words)
         value = samples.value
         if (value is None) != (row.value is None) or abs((value or 0.0) - (row.value or 0.0)) > _ROUNDING:
             raise BadInputError(f"{path}: comes to {value}, and summary.json says {row.value}")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from harness.metrics.interval import Interval
 from harness.metrics.rates import AnyLabel, wilson
+from harness.metrics.scores import mean_and_error
 
 
 class Comparison(NamedTuple):
@@ -23,8 +24,8 @@ class Comparison(NamedTuple):
         low: the lower end of its 95 % interval.
         high: the upper end.
         p_value: two-sided, of `test`.
-        test: "exact McNemar" for labels and for item scores of 0 and 1; for other scores "paired z", or "exact
-            sign" where every item differs by the same amount and no variance can be estimated.
+        test: "exact McNemar" for labels and for item scores of 0 and 1; for other scores "paired t", or "exact
+            sign" where every item differs by the same amount: no variance can be estimated, so there is no interval.
         n: pairs compared.
         discordant: pairs that differ.
         minimum_detectable: the true difference that such a comparison finds with 80 % power.
@@ -69,7 +70,8 @@ def compare_labels(
 def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -> Comparison:
     """Compare two means of scores per item, such as accuracy.
 
-    Scores of 0 and 1 throughout are compared as labels are, others by the normal approximation.
+    Scores of 0 and 1 throughout are compared as labels are, others by Student's t on the differences: the normal
+    approximation is wrong in 19 % of cases at 3 items and in 11 % at 5, where .05 is promised.
 
     Args:
         variant: score by item id.
@@ -78,7 +80,7 @@ def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -
     Raises:
         ValueError: the two were not scored on the same items.
     """
-    from scipy.stats import norm
+    from scipy.stats import t
 
     _check_same_keys(variant, against)
     if len(variant) > 1 and {*variant.values(), *against.values()} <= {0, 1}:
@@ -86,21 +88,20 @@ def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -
     differences = [score - against[key] for key, score in variant.items()]
     n, discordant = len(differences), sum(difference != 0 for difference in differences)
     if n < 2:
-        return Comparison(None, None, None, None, "paired z", n, discordant, None)
-    mean = math.fsum(differences) / n
-    error = math.sqrt(math.fsum((difference - mean) ** 2 for difference in differences) / (n - 1) / n)
-    if len(set(differences)) == 1:
-        return Comparison(mean, mean, mean, mcnemar(discordant, 0), "exact sign", n, discordant, None)
-    reach = float(norm.ppf(0.975)) * error
+        return Comparison(None, None, None, None, "paired t", n, discordant, None)
+    mean, error = mean_and_error(differences)
+    if error is None:
+        return Comparison(mean, None, None, mcnemar(discordant, 0), "exact sign", n, discordant, None)
+    reach = float(t.ppf(0.975, n - 1))
     return Comparison(
         difference=mean,
-        low=mean - reach,
-        high=mean + reach,
-        p_value=2 * float(norm.sf(abs(mean) / error)),
-        test="paired z",
+        low=mean - reach * error,
+        high=mean + reach * error,
+        p_value=2 * float(t.sf(abs(mean) / error, n - 1)),
+        test="paired t",
         n=n,
         discordant=discordant,
-        minimum_detectable=_quantiles() * error,
+        minimum_detectable=(reach + float(t.ppf(0.8, n - 1))) * error,
     )
 
 

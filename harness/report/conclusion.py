@@ -15,7 +15,7 @@ from harness.metrics.paired import is_no_worse
 from harness.report import judging, leaderboard
 from harness.report.leaderboard import Column, Effect, comparison, effect_of, value_of
 from harness.report.page import environment
-from harness.report.words import interval, listing, p_is, signed, visible
+from harness.report.words import interval, listing, p_is, signed, signed_number, visible
 from harness.runs.rows import BASE, HARMFUL, REFUSAL, Measurement
 from harness.runs.summary import Summary
 
@@ -34,6 +34,7 @@ class _Test:
     """The intervention against another variant on one column, its figures as text.
 
     `is_no_worse` says whether a loss of more than `_MARGIN` is ruled out, where the figure is a share of right answers.
+    `moves` and `is_better` compare the two figures as they are, where they cannot be tested.
     """
 
     column: Column
@@ -46,6 +47,8 @@ class _Test:
     n: int = 0
     detectable: str = ""
     is_no_worse: bool | None = None
+    moves: Effect | None = None
+    is_better: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +123,15 @@ def conclude(summary: Summary) -> list[str]:
 
 def _test(summary: Summary, column: Column, against: str) -> _Test:
     test = comparison(summary, summary.intervention, against, column)
+    values = [value_of(summary, variant, column) for variant in (summary.intervention, against)]
     own, other = (
         column.show(value) + ("%" if column.is_share else "") if value is not None else "no value"
-        for value in (value_of(summary, variant, column) for variant in (summary.intervention, against))
+        for value in values
     )
-    if test is None or test.difference is None or test.p_adjusted is None:
-        return _Test(column, against, "untested", own, other)
-    show: Callable[[float], str] = signed if column.is_share else "{:+.4g}".format
+    if not column.is_testable or test is None or test.difference is None or test.p_adjusted is None:
+        moves = _moves(*values)
+        return _Test(column, against, "untested", own, other, moves=moves, is_better=column.is_better(moves or "untested"))
+    show: Callable[[float], str] = signed if column.is_share else signed_number
     unit = " points" if column.is_share else ""
     ends = interval(test.low, test.high, show)
     least = test.minimum_detectable
@@ -142,7 +147,14 @@ def _test(summary: Summary, column: Column, against: str) -> _Test:
         n=test.n,
         detectable="" if least is None else f"{column.show(least)}{unit}",
         is_no_worse=is_no_worse(test.low, _MARGIN) if is_right_answers else None,
+        is_better=column.is_better(effect_of(test)),
     )
+
+
+def _moves(own: float | None, other: float | None) -> Effect | None:
+    if own is None or other is None or own == other:
+        return None
+    return "higher" if own > other else "lower"
 
 
 def _draws(summary: Summary, column: Column) -> _Draws:

@@ -60,9 +60,17 @@ class Metric(ABC):
         """Return what a heading calls it."""
         return self.name
 
-    def better(self, kind: Kind) -> Better | None:
+    def better(self, row: Measurement) -> Better | None:
         """Return which way is better; None where neither is."""
         return None
+
+    def is_testable(self, row: Measurement) -> bool:
+        """Return whether two variants' figures can be tested against each other; untested ones decide nothing."""
+        return True
+
+    def called(self, row: Measurement) -> tuple[str, str]:
+        """Return the words for a sample that counts, and for one that does not."""
+        return self.words
 
     @abstractmethod
     def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:

@@ -16,6 +16,7 @@ HARMFUL = "harmful_rate"
 
 Kind = Literal["harmful", "benign", "capability", "text"]
 Unit = Literal["prompts", "items"]
+FigureUnit = Literal["share", "number"]
 
 # Wilson's bounds at a rate of 0 or 1 may miss it by rounding.
 _ROUNDING = 1e-9
@@ -81,6 +82,12 @@ class Measurement(Part):
     """The standard error as lm-eval reports it; null where it gives none."""
     unparsed: int | None = Field(default=None, ge=0)
     """How many answers held no readable choice (they count as wrong); null where that cannot happen."""
+    higher_is_better: bool | None = None
+    """Of a capability metric, the direction as lm-eval has it; null where it has none, and for other figures."""
+    is_mean: bool | None = None
+    """Whether a capability figure is the mean of its items' scores, which alone are tested; null for other figures."""
+    unit: FigureUnit | None = None
+    """Whether a capability figure is a share of 1 or a plain number; null where it is not known, and for others."""
     tokens: int | None = Field(default=None, ge=0)
     """The tokens of all samples, of a figure per token."""
 
@@ -131,7 +138,7 @@ class Comparison(Part):
     family: str
     """The comparisons it was adjusted together with."""
     test: str
-    """The name of the test: exact McNemar, paired z or exact sign."""
+    """The name of the test: exact McNemar, paired t or exact sign."""
     unit: Unit
     """What the test takes as its independent samples."""
     n: int = Field(ge=0)
