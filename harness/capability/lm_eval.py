@@ -188,12 +188,23 @@ def _evaluate(
     return results, loaded
 
 
+def _bootstrap_stderr(metric: Any, items: Sequence[Any], iters: int) -> float:
+    """Return the standard error that lm-eval's function of this name returns, from the same resamples."""
+    from lm_eval.api import metrics
+
+    size = min(1000, iters)
+    chunks = (metrics._bootstrap_internal(metric, size)((seed, items)) for seed in range(iters // size))
+    return float(metrics.sample_stddev([*itertools.chain.from_iterable(chunks)]))
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the log lines and bars of lm-eval and datasets off the terminal, and its `pip list` out of the way."""
     import datasets
 
-    tasks, evaluator = (importlib.import_module(name) for name in ("lm_eval.api.task", "lm_eval.evaluator"))
+    tasks, evaluator, metrics = (
+        importlib.import_module(f"lm_eval.{name}") for name in ("api.task", "evaluator", "api.metrics")
+    )
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
     levels = [logger.level for logger in loggers]
     bars = not datasets.are_progress_bars_disabled()
@@ -206,6 +217,8 @@ def _quiet() -> Iterator[None]:
         replaced(evaluator, "add_env_info", lambda results: None),
         # Outside a git checkout it prints git's own complaint.
         replaced(evaluator, "get_git_commit_hash", lambda: None),
+        # It prints, draws a bar and forks a process that has threads and may hold a GPU.
+        replaced(metrics, "bootstrap_stderr", _bootstrap_stderr),
     ):
         try:
             yield

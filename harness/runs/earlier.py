@@ -23,4 +23,5 @@ def with_direction(figure: Any) -> Any:
         scores, value = list(figure["items"].values()), figure.get("value")
         mean = math.fsum(scores) / len(scores) if scores else math.nan
         return completed | {"is_mean": value is not None and math.isclose(mean, value, abs_tol=1e-12)}
-    return completed | {"unit": "number" if is_less else None}
+    ends = [end for end in (figure.get("value"), figure.get("high")) if end is not None]
+    return completed | {"unit": "number" if is_less or not all(0 <= end <= 1 for end in ends) else "share"}
