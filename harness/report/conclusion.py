@@ -130,7 +130,15 @@ def _test(summary: Summary, column: Column, against: str) -> _Test:
     )
     if not column.is_testable or test is None or test.difference is None or test.p_adjusted is None:
         moves = _moves(*values)
-        return _Test(column, against, "untested", own, other, moves=moves, is_better=column.is_better(moves or "untested"))
+        return _Test(
+            column,
+            against,
+            "untested",
+            own,
+            other,
+            moves=moves,
+            is_better=column.is_better(moves or "untested"),
+        )
     show: Callable[[float], str] = signed if column.is_share else signed_number
     unit = " points" if column.is_share else ""
     ends = interval(test.low, test.high, show)

@@ -150,9 +150,7 @@ def columns_of(summaries: Sequence[Summary]) -> tuple[Column, ...]:
         for row in summary.measurements:
             if is_column(row, summary):
                 rows_of.setdefault((row.task, row.kind, row.metric, row.judge), []).append(row)
-    return tuple(
-        _column(rows) for group in KINDS for (_, kind, *_), rows in rows_of.items() if kind == group
-    )
+    return tuple(_column(rows) for group in KINDS for (_, kind, *_), rows in rows_of.items() if kind == group)
 
 
 def _column(rows: Sequence[Measurement]) -> Column:

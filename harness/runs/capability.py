@@ -37,7 +37,9 @@ class Capability(Metric):
 
     def called(self, row: Measurement) -> tuple[str, str]:
         """Return the words for an item that scores 1, and for one that scores 0."""
-        return {True: ("right", "wrong"), False: ("wrong", "right"), None: ("yes", "no")}[row.higher_is_better]
+        return {True: ("right", "wrong"), False: ("wrong", "right"), None: ("yes", "no")}[
+            row.higher_is_better
+        ]
 
     def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
         """Yield each task's figure, whatever its metric."""

@@ -13,7 +13,9 @@ from harness.capability.results import CapabilityResult
 from harness.engines.transformers import TransformersEngine
 from harness.models.load import load_model, resolve_model
 
-_ROWS = [{"q": f"What is {n} plus 1?", "a": str(n + 1), "choices": ["yes", "no"], "gold": n % 2} for n in range(8)]
+_ROWS = [
+    {"q": f"What is {n} plus 1?", "a": str(n + 1), "choices": ["yes", "no"], "gold": n % 2} for n in range(8)
+]
 _CODE = """\
 def errors(doc, results):
     return {"error": int(doc["gold"] == 0), "rate": doc["gold"] * 0.5, "share": 0.25}
@@ -46,7 +48,7 @@ _TASKS = {
     # lm-eval lists acc before acc_norm in its results, whatever the order in the task.
     "norm_first": f"{_CHOICES}metric_list: [{{metric: acc_norm}}, {{metric: acc}}]\n",
     "f1_of_all": f"{_CHOICES}metric_list: [{{metric: f1}}]\n",
-    "words": f"""output_type: loglikelihood\ndoc_to_target: " {{{{a}}}}"\nmetric_list: [{{metric: perplexity}}]\n""",
+    "words": """output_type: loglikelihood\ndoc_to_target: " {{a}}"\nmetric_list: [{metric: perplexity}]\n""",
     "texts": """output_type: loglikelihood_rolling\ndoc_to_target: "{{q}}"\nmetric_list: [{metric: bits_per_byte}]\n""",
     "bleu_of_all": f"{_GENERATES}metric_list: [{{metric: bleu}}]\n",
     "errors": f"{_OWN}metric_list: [{{metric: error, aggregation: mean, higher_is_better: false}}]\n",
@@ -151,7 +153,10 @@ def test_a_bleu_of_0_over_8_items_and_8_equal_scores_have_no_error_and_no_interv
 
 
 def test_only_shares_are_shown_in_percent(results: Mapping[str, CapabilityResult]) -> None:
-    units = {task: results[task].unit for task in ("norm_first", "errors", "by_task", "words", "texts", "bleu_of_all")}
+    units = {
+        task: results[task].unit
+        for task in ("norm_first", "errors", "by_task", "words", "texts", "bleu_of_all")
+    }
     assert units == {
         **dict.fromkeys(("norm_first", "errors", "by_task"), "share"),
         **dict.fromkeys(("words", "texts", "bleu_of_all"), "number"),
