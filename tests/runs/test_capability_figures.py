@@ -108,8 +108,8 @@ def test_the_conclusion_says_which_way_is_better(run):
     assert said[2:] == [
         "Capability (length) on undirected falls from 66.7% to 16.7%; it is not tested, since its metric has no "
         "direction that is better.",
-        "Capability (perplexity) on lambada falls from 1.9e22 to 1.8e21 (better); it is not tested, since it is not the "
-        "mean of its items' scores.",
+        "Capability (perplexity) on lambada falls from 1.9e22 to 1.8e21 (better); it is not tested, since it is not "
+        "the mean of its items' scores.",
         "Capability (acc) on by_task falls from 90.0% to 40.0% (worse); it is not tested, since it is not the mean of "
         "its items' scores.",
     ]
