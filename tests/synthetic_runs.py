@@ -59,7 +59,7 @@ class Made:
 
     spec: Intervention
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    capability: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    capability: Mapping[str, Sequence[float] | CapabilityResult] = field(default_factory=dict)
     experts: Sequence[Expert] = ()
     draw: int = 0
     drift: Mapping[str, float | int | None] | None = None
@@ -553,8 +553,10 @@ def _write_variant(folder: Path, made: Synthetic, variant: Made) -> None:
         _write_training(folder, variant)
 
 
-def _capability(task: str, pattern: Sequence[float]) -> CapabilityResult:
-    """Return a task of 60 items whose scores repeat a pattern."""
+def _capability(task: str, pattern: Sequence[float] | CapabilityResult) -> CapabilityResult:
+    """Return a task of 60 items whose scores repeat a pattern; a result is returned as it is."""
+    if isinstance(pattern, CapabilityResult):
+        return pattern
     scores = [pattern[place % len(pattern)] for place in range(60)]
     value = sum(scores) / len(scores)
     yes_or_no = set(scores) <= {0.0, 1.0}
@@ -567,11 +569,13 @@ def _capability(task: str, pattern: Sequence[float]) -> CapabilityResult:
         stderr=0.03125,
         low=low,
         high=high,
-        interval="wilson" if yes_or_no else "normal",
+        interval="wilson" if yes_or_no else "t",
         n=60,
         unparsed=None if yes_or_no else 2,
         items={str(place): score for place, score in enumerate(scores)},
         others={},
+        higher_is_better=True,
+        is_mean=True,
     )
 
 

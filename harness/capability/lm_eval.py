@@ -20,6 +20,7 @@ from harness.base.errors import BadInputError, HarnessError, first_line
 from harness.base.fingerprint import fingerprint
 from harness.capability.prepare import prepare_tasks
 from harness.capability.results import CapabilityResult, capability_result
+from harness.capability.scoring import scoring_of
 from harness.capability.tasks import (
     list_capability_tasks,
     resolve_capability_tasks,
@@ -120,16 +121,17 @@ def run_capability(
             }
             if not together:
                 continue
-            results = _evaluate(
+            results, loaded = _evaluate(
                 lm,
                 list(together),
-                task_manager=_task_manager(folder if is_ours else None),
+                _task_manager(folder if is_ours else None),
                 apply_chat_template=as_chat,
                 **how,
                 **dict.fromkeys(seeds, seed),
             )
             for name, task in together.items():
-                measured[name] = capability_result(name, results, task.notes.metric if task else None)
+                asked = task.notes.metric if task else None
+                measured[name] = capability_result(name, results, scoring_of(name, loaded), asked)
     return {name: measured[name] for name in resolved}
 
 
@@ -147,15 +149,32 @@ def _lm_evals_tasks() -> Any:
     return TaskManager()
 
 
-def _evaluate(lm: Any, names: list[str], **how: Any) -> Mapping[str, Any]:
+def _evaluate(
+    lm: Any, names: list[str], task_manager: Any, **how: Any
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return lm-eval's results, and the tasks and groups that it made them with."""
     import datasets
     import torch
     from lm_eval import simple_evaluate
 
+    loaded: dict[str, Any] = {}
+    load = task_manager.load
+
+    def keep(asked: list[str]) -> Any:
+        loaded.update(load(asked))
+        return loaded
+
     try:
-        results: Mapping[str, Any] = simple_evaluate(
-            model=lm, tasks=list(names), bootstrap_iters=_BOOTSTRAPS, log_samples=True, **how
-        )
+        # The results lack the aggregation functions; loading the tasks before lm-eval sets its seeds would change them.
+        with replaced(task_manager, "load", keep):
+            results: Mapping[str, Any] = simple_evaluate(
+                model=lm,
+                tasks=list(names),
+                task_manager=task_manager,
+                bootstrap_iters=_BOOTSTRAPS,
+                log_samples=True,
+                **how,
+            )
     except torch.OutOfMemoryError as error:
         raise HarnessError(
             f"out of memory in capability tasks {', '.join(names)}: lower the batch size"
@@ -166,7 +185,16 @@ def _evaluate(lm: Any, names: list[str], **how: Any) -> Mapping[str, Any]:
         if "is not a registered task" not in str(error):
             raise
         raise BadInputError(f"unknown capability task: {error.args[0]}") from error
-    return results
+    return results, loaded
+
+
+def _bootstrap_stderr(metric: Any, items: Sequence[Any], iters: int) -> float:
+    """Return the standard error that lm-eval's function of this name returns, from the same resamples."""
+    from lm_eval.api import metrics
+
+    size = min(1000, iters)
+    chunks = (metrics._bootstrap_internal(metric, size)((seed, items)) for seed in range(iters // size))
+    return float(metrics.sample_stddev([*itertools.chain.from_iterable(chunks)]))
 
 
 @contextmanager
@@ -174,7 +202,9 @@ def _quiet() -> Iterator[None]:
     """Keep the log lines and bars of lm-eval and datasets off the terminal, and its `pip list` out of the way."""
     import datasets
 
-    tasks, evaluator = (importlib.import_module(name) for name in ("lm_eval.api.task", "lm_eval.evaluator"))
+    tasks, evaluator, metrics = (
+        importlib.import_module(f"lm_eval.{name}") for name in ("api.task", "evaluator", "api.metrics")
+    )
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
     levels = [logger.level for logger in loggers]
     bars = not datasets.are_progress_bars_disabled()
@@ -187,6 +217,8 @@ def _quiet() -> Iterator[None]:
         replaced(evaluator, "add_env_info", lambda results: None),
         # Outside a git checkout it prints git's own complaint.
         replaced(evaluator, "get_git_commit_hash", lambda: None),
+        # It prints, draws a bar and forks a process that has threads and may hold a GPU.
+        replaced(metrics, "bootstrap_stderr", _bootstrap_stderr),
     ):
         try:
             yield

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from harness.base.errors import BadInputError, HarnessError, nearest
+from harness.capability.scoring import Scoring
 from harness.metrics.rates import wilson
+from harness.metrics.scores import mean_interval
+
+IntervalKind = Literal["wilson", "t", "normal"]
 
 _UNPARSED = "[invalid]"
 """Written by lm-eval's filters where they find no answer in a generation."""
@@ -23,16 +27,19 @@ class CapabilityResult:
         task: the task's name in lm-eval.
         metric: the reported metric, such as "acc"; "metric,filter" where lm-eval filters answers.
         value: lm-eval's value; None when it gives no number.
-        stderr: lm-eval's standard error, where it gives one.
+        stderr: lm-eval's standard error; None where it gives none, or 0: a few equal scores do not show that.
         low: lower end of the 95 % interval.
         high: upper end.
-        interval: the kind of interval: Wilson's for scores of 0 and 1, value plus or minus 1.96 standard
-            errors for others, None without a standard error.
+        interval: the kind of interval: of a mean of scores of 0 and 1 Wilson's, of other scores Student's t; of what
+            is no mean of items, value plus or minus 1.96 of lm-eval's standard errors; None without an error.
         n: items asked.
         unparsed: answers in which lm-eval found no choice or number, and which count as wrong in `value`; None
             where the model is not asked to generate.
-        items: each item's score by id, for paired comparisons; empty for metrics that have none.
+        items: each item's score by id; empty for metrics that have none.
         others: further metrics of the task.
+        higher_is_better: which way is better, as lm-eval has it; None where it has no direction.
+        is_mean: whether `value` is the mean of `items`, by lm-eval's configuration and by arithmetic; only then does a
+            test of items say something about the figure.
     """
 
     task: str
@@ -41,24 +48,34 @@ class CapabilityResult:
     stderr: float | None
     low: float | None
     high: float | None
-    interval: Literal["wilson", "normal"] | None
+    interval: IntervalKind | None
     n: int
     unparsed: int | None
     items: dict[str, float]
     others: dict[str, float | None]
+    higher_is_better: bool | None
+    is_mean: bool
+
+    @property
+    def unit(self) -> Literal["share", "number"]:
+        """Whether the value is a share of 1: all its items' scores are."""
+        return "share" if self.items and _are_shares(self.items.values()) else "number"
 
     def row(self) -> dict[str, Any]:
         """Return the task's entry in capability.json."""
         return asdict(self)
 
 
-def capability_result(task: str, results: Mapping[str, Any], metric: str | None = None) -> CapabilityResult:
+def capability_result(
+    task: str, results: Mapping[str, Any], scoring: Scoring, metric: str | None = None
+) -> CapabilityResult:
     """Read one task's (or group's) figure out of `simple_evaluate`'s results.
 
     Args:
         task: task or group that was asked for.
         results: what `simple_evaluate` returned, samples included.
-        metric: the metric to report; the first one otherwise.
+        scoring: how lm-eval makes its figures.
+        metric: the metric to report; the first of its metric list otherwise.
 
     Raises:
         BadInputError: the task has no such metric.
@@ -68,22 +85,15 @@ def capability_result(task: str, results: Mapping[str, Any], metric: str | None 
     metrics = [key for key in figures if key not in _NOT_METRICS and "_stderr," not in key]
     if not metrics:
         raise BadInputError(f"capability task '{task}' has no figure of its own: name its tasks one by one")
-    key = (
-        metrics[0]
-        if metric is None
-        else next((name for name in metrics if metric in (name, name.partition(",")[0])), None)
-    )
-    if key is None:
-        raise BadInputError(
-            f"capability task '{task}' has no metric '{metric}': {nearest(str(metric), metrics)}"
-        )
+    key = _key(task, metrics, scoring.metrics, metric)
     name, _, used_filter = key.partition(",")
-    value, stderr = _number(figures[key]), _number(figures.get(f"{name}_stderr,{used_filter}"))
+    value, stderr = _number(figures[key]), _number(figures.get(f"{name}_stderr,{used_filter}")) or None
     samples = list(_samples(task, results, used_filter))
     _check_numbers(task, samples)
     scores = {item: float(sample[name]) for item, sample in samples if _number(sample.get(name)) is not None}
     scores = scores if len(scores) == len(samples) else {}
-    low, high, interval = _interval(value, stderr, scores)
+    is_mean = name not in scoring.not_means and _is_mean(value, list(scores.values()))
+    low, high, interval = _interval(value, stderr, list(scores.values()) if is_mean else [])
     return CapabilityResult(
         task=task,
         metric=_shown(key),
@@ -96,7 +106,29 @@ def capability_result(task: str, results: Mapping[str, Any], metric: str | None 
         unparsed=_unparsed([sample for _, sample in samples]),
         items=scores,
         others={_shown(other): _number(figures[other]) for other in metrics if other != key},
+        higher_is_better=scoring.higher_is_better.get(name),
+        is_mean=is_mean,
     )
+
+
+def _key(task: str, figures: Sequence[str], order: Sequence[str], metric: str | None) -> str:
+    """Return the figure to report, "metric,filter": the one asked for, or the first of the metric list."""
+    by_metric: dict[str, str] = {}
+    for figure in figures:
+        by_metric.setdefault(figure.partition(",")[0], figure)
+    if metric is None:
+        # A function in a metric list may give its metrics other names than its own.
+        return next((by_metric[name] for name in order if name in by_metric), figures[0])
+    key = metric if metric in figures else by_metric.get(metric)
+    if key is None:
+        raise BadInputError(f"capability task '{task}' has no metric '{metric}': {nearest(metric, figures)}")
+    return key
+
+
+def _is_mean(value: float | None, scores: Sequence[float]) -> bool:
+    if value is None or not scores:
+        return False
+    return math.isclose(math.fsum(scores) / len(scores), value, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def _samples(task: str, results: Mapping[str, Any], used_filter: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -137,17 +169,26 @@ def _answers(sample: Mapping[str, Any]) -> list[Any]:
 
 
 def _interval(
-    value: float | None, stderr: float | None, scores: Mapping[str, float]
-) -> tuple[float | None, float | None, Literal["wilson", "normal"] | None]:
-    right = sum(scores.values())
-    # A group may weight its tasks in another way than by their items.
-    counts = value is not None and len(scores) > 0 and math.isclose(right / len(scores), value)
-    if counts and set(scores.values()) <= {0.0, 1.0}:
-        interval = wilson(int(right), len(scores))
-        return interval.low, interval.high, "wilson"
+    value: float | None, stderr: float | None, scores: Sequence[float]
+) -> tuple[float | None, float | None, IntervalKind | None]:
+    """Return the ends of an interval and its kind; the scores are empty where the value is not their mean."""
+    if scores:
+        if set(scores) <= {0.0, 1.0}:
+            share = wilson(int(sum(scores)), len(scores))
+            return share.low, share.high, "wilson"
+        mean = mean_interval(scores)
+        if mean is None:
+            return None, None, None
+        if _are_shares(scores):
+            return max(mean.low, 0.0), min(mean.high, 1.0), "t"
+        return mean.low, mean.high, "t"
     if value is not None and stderr is not None:
         return value - 1.96 * stderr, value + 1.96 * stderr, "normal"
     return None, None, None
+
+
+def _are_shares(scores: Iterable[float]) -> bool:
+    return all(0 <= score <= 1 for score in scores)
 
 
 def _number(value: Any) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 from harness.base.progress import progress
@@ -65,11 +64,11 @@ def language_model(
 
 
 @contextmanager
-def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute of a library's module inside the block."""
-    original = getattr(module, name)
-    setattr(module, name, value)
+def replaced(owner: object, name: str, value: Any) -> Iterator[None]:
+    """Replace an attribute of a library's module or object inside the block."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(module, name, original)
+        setattr(owner, name, original)

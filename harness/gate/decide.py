@@ -94,6 +94,10 @@ def _tested(side: Side, level: float, p_value: Callable[[Side], float]) -> tuple
 
 def _share(gate: Gate, samples: Samples, level: float) -> Decision:
     side, limit = gate.bound
+    if limit > 1:
+        raise BadInputError(
+            f"gate '{gate.name}': {gate.metric} is a share: {gate.given[0]} is a fraction of 1, found {limit:g}"
+        )
 
     def proves(size: int) -> bool:
         """Whether the best result that so many samples can give shows the bound."""

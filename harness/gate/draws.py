@@ -8,11 +8,10 @@ from harness.base.errors import BadInputError
 from harness.gate.decision import Decision, Outcome
 from harness.gate.samples import GatedRun
 from harness.gate.schema import Gate
-from harness.gate.words import percent, plain
+from harness.gate.words import percent
 from harness.metrics.draws import LEAST_USE, draw_p_value, fewest_draws
 from harness.metrics.rates import worst_case
-from harness.report.words import p_is
-from harness.runs.metrics import metric_of
+from harness.report.words import number, p_is
 from harness.runs.rows import Measurement
 
 
@@ -31,7 +30,7 @@ def decide_claim(gate: Gate, run: GatedRun, variant: str, level: float) -> Decis
     _require(gate, len(draws), level)
     if claim.value is None:
         return Decision(gate, variant, "INCONCLUSIVE", "the claim's figure was not measured")
-    higher = metric_of(claim.metric, "harmful").better("harmful") == "higher"
+    higher = claim.better == "higher"
     p, opposite = (draw_p_value(claim.value, draws, higher_is_better=way) for way in (higher, not higher))
     outcome: Outcome = "PASS" if p <= level else "FAIL" if opposite <= level else "INCONCLUSIVE"
     seen = f"{claim.metric} {percent(claim.value)}; {_ends(draws, percent)}; {p_is(p)} over draws"
@@ -52,7 +51,7 @@ def decide_against_draws(gate: Gate, run: GatedRun, row: Measurement, level: flo
     side, limit = gate.bound
     own = _range(run, row, figures)
     ranges = [_range(run, figure, [row]) for figure in figures]
-    show = percent if gate.is_share else plain
+    show = percent if gate.is_share else number
     if own is None or None in ranges:
         return Decision(gate, row.variant, "INCONCLUSIVE", "no value")
     known = [each for each in ranges if each is not None]

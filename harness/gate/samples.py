@@ -213,7 +213,7 @@ class GatedRun(Evidence):
             row.judge,
             succeeded,
             prompts,
-            metric.words,
+            metric.called(row),
             metric.groups(self, row),
             self.seed_of(row.task),
         )

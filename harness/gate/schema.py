@@ -107,8 +107,12 @@ class Gate(BaseModel):
 
     @property
     def is_share(self) -> bool:
-        """Whether its bound is a fraction of 1, rather than a plain number."""
-        return metric_named(self.metric, self.task).unit != "number"
+        """Whether its bound is a fraction of 1, rather than a plain number.
+
+        The scale of one of lm-eval's metrics is known only from a run, so a bound on it above 1 is taken for a number.
+        """
+        unit = metric_named(self.metric, self.task).unit
+        return unit == "share" or (unit is None and self.given[1] <= 1)
 
     @property
     def given(self) -> tuple[str, float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.gate.schema import CLAIM, COUNTS, FROZEN, REFERENCE, Gate, Side
 from harness.metrics.bounds import LARGEST_N
-from harness.report.words import hundredths
+from harness.report.words import hundredths, number
 from harness.runs.metrics import metric_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def required(gate: Gate) -> str:
     if gate.metric in COUNTS:
         return f"at most {gate.bound.limit:.0f} {gate.metric} on {gate.task}"
     subject = gate.metric if gate.task is None else f"{gate.metric} on {gate.task}"
-    show = percent if gate.is_share else plain
+    show = percent if gate.is_share else number
     key, amount = gate.given
     if gate.against is None:
         return f"{subject} {'>=' if key == 'at_least' else '<='} {show(amount)}"
@@ -39,10 +39,10 @@ def required(gate: Gate) -> str:
 
 def figure(row: Measurement) -> str:
     """Return a figure with its interval and sample size."""
-    is_share = metric_of(row.metric, row.kind).unit == "share"
+    is_share = (metric_of(row.metric, row.kind).unit or row.unit) == "share"
 
-    def show(number: float) -> str:
-        return f"{hundredths(number)}%" if is_share else plain(number)
+    def show(value: float) -> str:
+        return f"{hundredths(value)}%" if is_share else number(value)
 
     value = "no value" if row.value is None else show(row.value)
     interval = (
@@ -101,11 +101,6 @@ def _apart(value: float, limit: float, *, down: bool) -> str:
         if (rounded >= limit * 100) == (value >= limit) and (rounded <= limit * 100) == (value <= limit):
             return shown
     return shown
-
-
-def plain(number: float) -> str:
-    """Return a figure that is no share."""
-    return f"{number:.4g}"
 
 
 def percent(fraction: float) -> str:

@@ -20,6 +20,7 @@ from harness.metrics.bounds import (
 )
 from harness.metrics.clustered import one_per_group
 from harness.metrics.rates import Groups, Outcomes
+from harness.metrics.scores import mean_and_error
 
 LEVEL = 0.025
 _LARGEST = 5_000
@@ -88,7 +89,7 @@ def no_worse_mean(
     the same (Clopper and Pearson's bound).
 
     Returns:
-        None with fewer than two items.
+        None with fewer than two items, and where all differ by the same amount.
     """
     from scipy.stats import t
 
@@ -97,17 +98,18 @@ def no_worse_mean(
     n = len(losses)
     if n < 2:
         return None
-    mean = math.fsum(losses) / n
-    error = math.sqrt(math.fsum((loss - mean) ** 2 for loss in losses) / (n - 1) / n)
+    mean, error = mean_and_error(losses)
+    if error is None and mean:
+        return None
     quantile = float(t.ppf(1 - LEVEL, n - 1))
-    bound = mean + quantile * error if any(losses) else share_upper_bound(0, n, LEVEL)
+    bound = share_upper_bound(0, n, LEVEL) if error is None else mean + quantile * error
     if bound < margin:
         return NonInferiority(bound, True, None, n)
     needed = None
-    if error and mean < margin:
-        needed = max(math.ceil(n * (quantile * error / (margin - mean)) ** 2), n + 1)
-    elif not any(losses):
+    if error is None:
         needed = math.ceil(math.log(LEVEL) / math.log1p(-margin))
+    elif mean < margin:
+        needed = max(math.ceil(n * (quantile * error / (margin - mean)) ** 2), n + 1)
     return NonInferiority(bound, False, needed, n)
 
 

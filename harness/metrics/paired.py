@@ -14,6 +14,7 @@ from typing import NamedTuple
 from harness.metrics.clustered import clustered_test, one_per_group
 from harness.metrics.interval import Interval
 from harness.metrics.rates import Groups, Outcomes, wilson
+from harness.metrics.scores import mean_and_error
 
 POWER = 0.8
 """The power behind `Paired.minimum_detectable`."""
@@ -40,10 +41,10 @@ class Paired(NamedTuple):
     Attributes:
         variant: the first one's share or mean over these pairs.
         against: the other's.
-        difference: with its 95 % interval.
+        difference: with its 95 % interval; None also where all scores differ by the same amount: no variance is seen.
         p_value: two-sided, of `test`.
         test: "exact McNemar" for yes or no; "cluster-robust t" where samples repeat one another; "paired t" for other
-            scores, or "exact sign" where every item differs by the same amount and no variance can be seen.
+            scores, or "exact sign" where every item differs by the same amount.
         n: pairs compared.
         groups: how many groups of near-duplicates they form; None where none repeats another.
         discordant: pairs that differ.
@@ -140,7 +141,8 @@ def compare_shares(
 def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -> Paired:
     """Compare two means of scores per item, such as accuracy.
 
-    Scores of 0 and 1 throughout are compared as shares are, others by the t of their differences.
+    Scores of 0 and 1 throughout are compared as shares are, others by Student's t on the differences: the normal
+    approximation is wrong in 19 % of cases at 3 items and in 11 % at 5, where .05 is promised.
 
     Args:
         variant: score by item id.
@@ -160,11 +162,9 @@ def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -
     if n < 2:
         return Paired(None, None, None, None, "paired t", n, discordant=discordant)
     first, second = (math.fsum(scores[item] for item in variant) / n for scores in (variant, against))
-    mean = math.fsum(differences) / n
-    if len(set(differences)) == 1:
-        same = Interval(value=mean, low=mean, high=mean)
-        return Paired(first, second, same, mcnemar(discordant, 0), "exact sign", n, discordant=discordant)
-    error = math.sqrt(math.fsum((difference - mean) ** 2 for difference in differences) / (n - 1) / n)
+    mean, error = mean_and_error(differences)
+    if error is None:
+        return Paired(first, second, None, mcnemar(discordant, 0), "exact sign", n, discordant=discordant)
     reach = float(t.ppf(0.975, n - 1)) * error
     interval = Interval(value=mean, low=mean - reach, high=mean + reach)
     p_value = 2 * float(t.sf(abs(mean) / error, n - 1))

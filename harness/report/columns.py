@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.report.words import hundredths
+from harness.report.words import hundredths, number
 from harness.runs.inference import ALPHA
 from harness.runs.metric import Better
 from harness.runs.metrics import metric_of
@@ -21,13 +21,25 @@ Effect = Literal["higher", "lower", "undecided", "untested"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; `asked` is its task in summary.json, None where the figure is over all tasks."""
+    """One column.
+
+    Attributes:
+        asked: its task in summary.json, None where the figure is over all tasks.
+        kind: of the task.
+        metric: of all its figures.
+        judge: of all its figures.
+        is_share: whether figures are shares of 1.
+        better: which way is better; None where neither is, or runs disagree.
+        is_testable: whether variants are tested on it; other figures are only shown, and decide nothing.
+    """
 
     asked: str | None
     kind: Kind
     metric: str
     judge: str | None
     is_share: bool
+    better: Better | None
+    is_testable: bool
 
     @property
     def task(self) -> str:
@@ -38,11 +50,6 @@ class Column:
     def decides(self) -> bool:
         """Whether the best variant and the conclusion rest on it."""
         return metric_of(self.metric, self.kind).decides
-
-    @property
-    def better(self) -> Better | None:
-        """Which way is better; None where neither is."""
-        return metric_of(self.metric, self.kind).better(self.kind)
 
     @property
     def measure(self) -> str:
@@ -67,7 +74,7 @@ class Column:
 
     def show(self, figure: float) -> str:
         """Return a figure of this column in its unit."""
-        return hundredths(figure) if self.is_share else f"{figure:.4g}"
+        return hundredths(figure) if self.is_share else number(figure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +101,27 @@ def columns_of(summaries: Sequence[Summary]) -> tuple[Column, ...]:
         for row in summary.measurements:
             if is_column(row, summary):
                 rows_of.setdefault((row.task, row.kind, row.metric, row.judge), []).append(row)
-    return tuple(
-        Column(task, kind, metric, judge, are_shares(rows))
-        for group in KINDS
-        for (task, kind, metric, judge), rows in rows_of.items()
-        if kind == group
+    return tuple(_column(rows) for group in KINDS for (_, kind, *_), rows in rows_of.items() if kind == group)
+
+
+def _column(rows: Sequence[Measurement]) -> Column:
+    first = rows[0]
+    metric = metric_of(first.metric, first.kind)
+    directions = {metric.better(row) for row in rows}
+    return Column(
+        first.task,
+        first.kind,
+        first.metric,
+        first.judge,
+        are_shares(rows),
+        directions.pop() if len(directions) == 1 else None,
+        all(metric.is_testable(row) for row in rows),
     )
 
 
 def deciding_columns(summary: Summary) -> tuple[Column, ...]:
     """Return the columns that the best variant and the conclusion rest on."""
-    return tuple(column for column in columns_of([summary]) if column.decides)
+    return tuple(column for column in columns_of([summary]) if column.decides and column.is_testable)
 
 
 def is_column(row: Measurement, summary: Summary) -> bool:
@@ -114,10 +131,10 @@ def is_column(row: Measurement, summary: Summary) -> bool:
 
 
 def are_shares(rows: Sequence[Measurement]) -> bool:
-    """Whether figures of one metric are shares of 1; where the metric does not say, all must be between 0 and 1."""
-    unit = metric_of(rows[0].metric, rows[0].kind).unit if rows else "share"
-    if unit is not None:
-        return unit == "share"
+    """Whether figures of one metric are shares of 1; where nothing says so, all must be between 0 and 1."""
+    units = {metric_of(row.metric, row.kind).unit or row.unit for row in rows} or {"share"}
+    if None not in units:
+        return units == {"share"}
     return all(0 <= figure <= 1 for row in rows for figure in (row.value, row.high) if figure is not None)
 
 

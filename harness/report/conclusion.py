@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.report import judging
-from harness.report.columns import Column, columns_of, comparison, value_of
+from harness.report.columns import Column, Effect, columns_of, comparison, value_of
 from harness.report.headline import claimed
 from harness.report.page import environment
 from harness.report.stars import stars, undecided_costs
-from harness.report.words import hundredths, interval, listing, p_is, signed, visible
+from harness.report.words import hundredths, interval, listing, p_is, signed, signed_number, visible
 from harness.runs.inference import ALPHA
 from harness.runs.rows import BASE, HARMFUL, REFUSAL, Claim, Comparison, Measurement, Verdict
 from harness.runs.summary import Summary
@@ -46,6 +46,8 @@ class _Test:
         margin: of a cost.
         bound: of a cost, the largest loss that is not ruled out.
         needed: of a cost that is not decided, what would decide it.
+        moves: which way the figure goes, of a figure that cannot be tested; None where it does not move.
+        is_better: whether that is for the better.
     """
 
     column: Column
@@ -61,6 +63,8 @@ class _Test:
     margin: str = ""
     bound: str = ""
     needed: str = ""
+    moves: Effect | None = None
+    is_better: bool | None = None
 
 
 def conclude(summary: Summary) -> list[str]:
@@ -123,8 +127,10 @@ def _test(summary: Summary, column: Column) -> _Test:
         for value in values
     )
     if test is None or test.difference is None or test.verdict is None:
-        return _Test(column, None, False, False, own, other)
-    show: Callable[[float], str] = signed if column.is_share else "{:+.4g}".format
+        moves = _moves(*values)
+        is_better = column.is_better(moves or "untested")
+        return _Test(column, None, False, False, own, other, moves=moves, is_better=is_better)
+    show: Callable[[float], str] = signed if column.is_share else signed_number
     unit = " points" if column.is_share else ""
     ends = interval(test.low, test.high, show)
     least = test.minimum_detectable
@@ -143,6 +149,12 @@ def _test(summary: Summary, column: Column) -> _Test:
         bound="" if test.bound is None else f"{_points(max(test.bound, 0.0))} points",
         needed=_needed(test),
     )
+
+
+def _moves(own: float | None, other: float | None) -> Effect | None:
+    if own is None or other is None or own == other:
+        return None
+    return "higher" if own > other else "lower"
 
 
 def _needed(test: Comparison) -> str:

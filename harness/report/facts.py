@@ -15,7 +15,7 @@ from harness.report.conclusion import conclude
 from harness.report.headline import headline
 from harness.report.leaderboard import build, rules
 from harness.report.samples import TaskSamples
-from harness.report.words import duration, hundredths, interval, p_is, percent, signed
+from harness.report.words import duration, hundredths, interval, number, p_is, percent, signed, signed_number
 from harness.runs.inference import ALPHA
 from harness.runs.records import RunRecord
 from harness.runs.rows import Comparison, Measurement
@@ -136,7 +136,7 @@ def other_measurements(summary: Summary) -> list[Row]:
 
 
 def _other(row: Measurement) -> Row:
-    show: Callable[[float], str] = hundredths if are_shares([row]) else "{:.4g}".format
+    show: Callable[[float], str] = hundredths if are_shares([row]) else number
     unit = "%" if are_shares([row]) else ""
     return {
         "variant": row.variant,
@@ -213,8 +213,8 @@ def _test(summary: Summary, test: Comparison) -> Test:
         summary.figure(name, test.task, test.metric, test.judge) for name in (test.variant, test.against)
     )
     is_share = are_shares([figure for figure in figures if figure is not None])
-    show: Callable[[float], str] = signed if is_share else "{:+.4g}".format
-    size: Callable[[float], str] = hundredths if is_share else "{:.4g}".format
+    show: Callable[[float], str] = signed if is_share else signed_number
+    size: Callable[[float], str] = hundredths if is_share else number
 
     def p(number: float | None) -> str:
         return "" if number is None else p_is(number).removeprefix("p ").removeprefix("= ")

@@ -78,6 +78,30 @@ def signed(fraction: float) -> str:
     return text if text == "0.0" or text.startswith("-") else f"+{text}"
 
 
+def number(figure: float) -> str:
+    """Return a plain number with four significant digits, or as many as it has before the point up to a million.
+
+    Examples:
+        >>> number(12.345), number(0.00001), number(48210.7), number(1.9e22)
+        ('12.35', '1e-5', '48,211', '1.9e22')
+    """
+    if 9_999.5 <= abs(figure) < 999_999.5:
+        return f"{figure:,.0f}"
+    digits, e, exponent = f"{figure:.4g}".partition("e")
+    return f"{digits}{e}{int(exponent)}" if e else digits
+
+
+def signed_number(figure: float) -> str:
+    """Return a difference of two plain numbers with its sign.
+
+    Examples:
+        >>> signed_number(2.5), signed_number(-1.71e22), signed_number(0.0)
+        ('+2.5', '-1.71e22', '+0')
+    """
+    text = number(figure)
+    return text if text.startswith("-") else f"+{text}"
+
+
 def p_is(p: float) -> str:
     """Return "p = 0.41" or "p < 0.001", with digits enough to see on which side of 0.05 it lies.
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from harness.metrics.noninferiority import NonInferiority, no_worse_mean
 from harness.metrics.paired import compare_scores
 from harness.metrics.rates import Outcomes
 from harness.runs.metric import Better, Metric, Tested
-from harness.runs.rows import Kind, Measurement
+from harness.runs.rows import Measurement
 
 if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
 
-# lm-eval metrics where less is better; all others that the harness reports are shares of right answers.
-_LESS_IS_BETTER = frozenset({"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"})
-_FIGURE = ("metric", "value", "low", "high", "n", "stderr", "unparsed")
+_FIGURE = (
+    *("metric", "value", "low", "high", "n", "stderr", "unparsed"),
+    *("higher_is_better", "is_mean", "unit"),
+)
 
 
 class Capability(Metric):
@@ -24,16 +25,24 @@ class Capability(Metric):
 
     decides = True
     on_leaderboard = True
-    words = ("right", "wrong")
     of_samples = "items"
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.unit = "number" if name in _LESS_IS_BETTER else None
 
-    def better(self, kind: Kind) -> Better | None:
-        """Return which way is better."""
-        return "lower" if self.name in _LESS_IS_BETTER else "higher"
+    def better(self, row: Measurement) -> Better | None:
+        """Return which way is better, as lm-eval has it for this task."""
+        return None if row.higher_is_better is None else "higher" if row.higher_is_better else "lower"
+
+    def is_testable(self, row: Measurement) -> bool:
+        """Return whether its items can be tested: their mean is the figure, and one way is better."""
+        return row.is_mean is True and row.higher_is_better is not None
+
+    def called(self, row: Measurement) -> tuple[str, str]:
+        """Return the words for an item that scores 1, and for one that scores 0."""
+        return {True: ("right", "wrong"), False: ("wrong", "right"), None: ("yes", "no")}[
+            row.higher_is_better
+        ]
 
     def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
         """Yield each task's figure, whatever its metric."""
@@ -49,25 +58,38 @@ class Capability(Metric):
             )
 
     def samples(self, run: Evidence, row: Measurement) -> Outcomes | None:
-        """Return whether each item was answered rightly; None where items are more than right or wrong."""
-        items = run.capability(row.variant)[str(row.task)].items
-        if not items or not set(items.values()) <= {0.0, 1.0}:
+        """Return whether each item scores 1; None where items score more than 0 and 1, or are not the figure."""
+        items = self.scores(run, row)
+        if items is None or not set(items.values()) <= {0.0, 1.0}:
             return None
         return {item: score == 1 for item, score in items.items()}
 
+    def scores(self, run: Evidence, row: Measurement) -> Mapping[str, float] | None:
+        """Return each item's score, which a test rests on; None where the figure is not their mean."""
+        return run.capability(row.variant)[str(row.task)].items if row.is_mean else None
+
     def compare(self, run: Evidence, row: Measurement, other: Measurement) -> Tested | None:
-        """Test the two means of the items' scores."""
-        mine, theirs = (run.capability(each.variant)[str(row.task)].items for each in (row, other))
-        return Tested(compare_scores(mine, theirs), "items")
+        """Test the two means of the items' scores; None where they cannot be tested."""
+        pair = self._scores(run, row, other)
+        return None if pair is None else Tested(compare_scores(*pair), self.of_samples)
 
     def no_worse(
         self, run: Evidence, row: Measurement, other: Measurement, margin: float
     ) -> NonInferiority | None:
-        """Bound how much worse one mean is than the other; None where it is no share of 1."""
+        """Bound how much worse one mean is than the other; None where scores are not within 0 and 1."""
+        pair, better = self._scores(run, row, other), self.better(row)
+        if pair is None or better is None:
+            return None
         if self.samples(run, row) is not None and self.samples(run, other) is not None:
             return super().no_worse(run, row, other, margin)
-        mine, theirs = (run.capability(each.variant)[str(row.task)].items for each in (row, other))
-        better = self.better(row.kind)
-        if better is None or not all(0 <= score <= 1 for score in (*mine.values(), *theirs.values())):
+        if not all(0 <= score <= 1 for scores in pair for score in scores.values()):
             return None
-        return no_worse_mean(mine, theirs, more_is_better=better == "higher", margin=margin)
+        return no_worse_mean(*pair, more_is_better=better == "higher", margin=margin)
+
+    def _scores(
+        self, run: Evidence, row: Measurement, other: Measurement
+    ) -> tuple[Mapping[str, float], Mapping[str, float]] | None:
+        if not (self.is_testable(row) and self.is_testable(other)):
+            return None
+        mine, theirs = self.scores(run, row), self.scores(run, other)
+        return None if mine is None or theirs is None else (mine, theirs)

@@ -41,14 +41,15 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
     of_draws = {draw: _declared(run, figures, metric, draw) for draw in draws}
     tasks = [task for task in rows if all(task in each for each in of_draws.values())]
     asked = {task: _asked(run, [of_draws[draw][task] for draw in draws] or [rows[task]]) for task in tasks}
-    better = metric_of(metric, "harmful").better("harmful")
-    is_share = better is not None and bool(tasks)
+    better = metric_of(metric, "harmful").better(next(iter(rows.values())))
+    if better is None:
+        return []
     higher = better == "higher"
-    value = _mean(run, rows, asked, worst=0 if higher else 1) if is_share else None
+    value = _mean(run, rows, asked, worst=0 if higher else 1) if tasks else None
     values = {
         draw: mean
         for draw in draws
-        if is_share and (mean := _mean(run, of_draws[draw], asked, worst=1 if higher else 0)) is not None
+        if tasks and (mean := _mean(run, of_draws[draw], asked, worst=1 if higher else 0)) is not None
     }
     use = [share for draw in draws if (share := run.use_share(draw)) is not None]
     use_share = fmean(use) if draws and len(use) == len(draws) else None
@@ -61,6 +62,7 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
             variant=own,
             method=str(selection.method),
             metric=metric,
+            better=better,
             tasks=tasks,
             judge=next(iter(rows.values())).judge,
             value=value,

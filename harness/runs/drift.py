@@ -33,7 +33,7 @@ class DriftFigure(Metric):
         """Return what a heading calls it."""
         return self.heading
 
-    def better(self, kind: Kind) -> Better | None:
+    def better(self, row: Measurement) -> Better | None:
         """Return which way is better."""
         return "lower"
 

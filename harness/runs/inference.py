@@ -116,6 +116,12 @@ def _margin(kind: Kind, margins: MarginsConfig) -> float | None:
     return {"benign": margins.false_refusal, "capability": margins.capability}.get(kind)
 
 
+def _difference(result: Paired) -> float | None:
+    if result.difference is not None:
+        return result.difference.value
+    return None if result.variant is None or result.against is None else result.variant - result.against
+
+
 def _p_worst_case(result: Paired) -> float | None:
     return result.p_value if result.worst_case is None else result.worst_case.p_value
 
@@ -133,7 +139,7 @@ def _comparison(
         judge=row.judge,
         value=result.variant,
         against_value=result.against,
-        difference=None if ends is None else ends.value,
+        difference=_difference(result),
         low=None if ends is None else ends.low,
         high=None if ends is None else ends.high,
         p_value=result.p_value,
@@ -157,13 +163,19 @@ def _comparison(
 
 def _verdict(pair: _Pair, p_adjusted: float | None, p_worst_case: float | None) -> Verdict | None:
     """Return what a comparison decides; None for a draw, and where neither way is better or nothing was tested."""
-    better, ends = pair.metric.better(pair.row.kind), pair.result.difference
-    if pair.family is None or better is None or ends is None or p_adjusted is None or p_worst_case is None:
+    better, difference = pair.metric.better(pair.row), _difference(pair.result)
+    if (
+        pair.family is None
+        or better is None
+        or difference is None
+        or p_adjusted is None
+        or p_worst_case is None
+    ):
         return None
     if pair.cost is not None and pair.cost.is_no_worse:
         return "no worse"
     is_shown = max(p_adjusted, p_worst_case) < ALPHA
-    if is_shown and not _is_gain(better, ends.value):
+    if is_shown and not _is_gain(better, difference):
         return "worse"
     return "better" if is_shown and pair.margin is None else "not decided"
 

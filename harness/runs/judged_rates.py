@@ -50,9 +50,9 @@ class JudgedRate(Metric):
         """Return what a heading calls it."""
         return self.labels.get(kind, self.name)
 
-    def better(self, kind: Kind) -> Better | None:
+    def better(self, row: Measurement) -> Better | None:
         """Return which way is better."""
-        return self.directions.get(kind)
+        return self.directions.get(row.kind)
 
     def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
         """Yield the rate of each task, judge by judge."""

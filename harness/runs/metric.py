@@ -64,9 +64,17 @@ class Metric(ABC):
         """Return what a heading calls it."""
         return self.name
 
-    def better(self, kind: Kind) -> Better | None:
+    def better(self, row: Measurement) -> Better | None:
         """Return which way is better; None where neither is."""
         return None
+
+    def is_testable(self, row: Measurement) -> bool:
+        """Return whether two variants' figures can be tested against each other; untested ones decide nothing."""
+        return True
+
+    def called(self, row: Measurement) -> tuple[str, str]:
+        """Return the words for a sample that counts, and for one that does not."""
+        return self.words
 
     @abstractmethod
     def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
@@ -96,7 +104,7 @@ class Metric(ABC):
         self, run: Evidence, row: Measurement, other: Measurement, margin: float
     ) -> NonInferiority | None:
         """Bound how much worse one variant's figure is than another's; None where nothing bounds it."""
-        pair, better = self._pair(run, row, other), self.better(row.kind)
+        pair, better = self._pair(run, row, other), self.better(row)
         if pair is None or better is None:
             return None
         groups, seed = self.groups(run, row), run.seed_of(row.task)

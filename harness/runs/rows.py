@@ -20,6 +20,7 @@ HARMFUL = "harmful_rate"
 Kind = Literal["harmful", "benign", "capability", "text"]
 Unit = Literal["prompts", "items"]
 Verdict = Literal["better", "no worse", "worse", "not decided"]
+FigureUnit = Literal["share", "number"]
 
 # Wilson's bounds at a rate of 0 or 1 may miss it by rounding.
 _ROUNDING = 1e-9
@@ -73,6 +74,12 @@ class Measurement(Part):
     """The standard error as lm-eval reports it; null where it gives none."""
     unparsed: int | None = Field(default=None, ge=0)
     """How many answers held no readable choice (they count as wrong); null where that cannot happen."""
+    higher_is_better: bool | None = None
+    """Of a capability metric, the direction as lm-eval has it; null where it has none, and for other figures."""
+    is_mean: bool | None = None
+    """Whether a capability figure is the mean of its items' scores, which alone are tested; null for other figures."""
+    unit: FigureUnit | None = None
+    """Whether a capability figure is a share of 1 or a plain number; null where it is not known, and for others."""
     tokens: int | None = Field(default=None, ge=0)
     """The tokens of all samples, of a figure per token."""
 
@@ -179,6 +186,8 @@ class Claim(Part):
     """The score that chose them."""
     metric: str
     """The figure declared beforehand."""
+    better: Literal["higher", "lower"]
+    """Which way of it is better."""
     tasks: list[str]
     """The harmful tasks it is the mean over."""
     judge: str | None

@@ -18,6 +18,7 @@ from harness.data.answer import Answer
 from harness.judges.base import Verdict
 from harness.metrics.drift import Drift
 from harness.runs import integrity, records
+from harness.runs.earlier import with_direction
 from harness.runs.layout import Layout
 from harness.runs.rows import Comparison, Part
 
@@ -243,7 +244,7 @@ class Run:
     def capability(self, variant: str) -> dict[str, CapabilityResult]:
         """Return lm-eval's result of each capability task, with a score per item; empty where none was asked."""
         path = self.layout.variant(variant).capability
-        return self._optional(path, dict[str, CapabilityResult]) or {}
+        return self._once(path, lambda: _read_capability(path) if path.exists() else {})
 
     def experts(self) -> pd.DataFrame:
         """Return the expert table, one row per phase, layer and expert (docs/selection.md has the columns).
@@ -332,6 +333,12 @@ def _table(rows: Sequence[Part], columns: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame([row.model_dump(mode="json") for row in rows], columns=list(columns))
+
+
+def _read_capability(path: Path) -> dict[str, CapabilityResult]:
+    content = read_json_as(path, dict[str, dict[str, Any]])
+    completed = {task: with_direction(figure) for task, figure in content.items()}
+    return validated(completed, path, dict[str, CapabilityResult])
 
 
 def _read_experts(path: Path) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from harness.base.errors import BadInputError
 from harness.base.files import write_json
 from harness.base.schema import validated
 from harness.metrics.interval import Interval
+from harness.runs.earlier import with_direction
 from harness.runs.layout import Layout, not_there
 from harness.runs.rows import BASE, REFUSAL, Claim, Comparison, Kind, Measurement, Part
 
@@ -290,6 +291,8 @@ def read_summary(run: Path) -> Summary:
             content = translate(content)
         except (LookupError, TypeError, AttributeError) as error:
             raise BadInputError(f"{path}: not what a run of schema_version 1 writes ({error!r})") from None
+    if isinstance(content.get("measurements"), list):
+        content = content | {"measurements": [with_direction(row) for row in content["measurements"]]}
     newer = f" (schema_version {version}, this version writes {SCHEMA_VERSION})"
     where = f"{path}{newer if version > SCHEMA_VERSION else ''}"
     return validated(content | {"schema_version": SCHEMA_VERSION}, where, Summary, extra="ignore")

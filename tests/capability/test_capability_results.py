@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 
 from harness.base.errors import BadInputError, HarnessError
-from harness.capability.results import capability_result
+from harness.capability.results import CapabilityResult
+from harness.capability.results import capability_result as read_result
+from harness.capability.scoring import Scoring
+
+_ACC = Scoring(["acc"], {"acc": True}, frozenset())
+
+
+def capability_result(
+    task: str, results: dict[str, Any], metric: str | None = None, scoring: Scoring = _ACC
+) -> CapabilityResult:
+    return read_result(task, results, scoring, metric)
 
 
 def _sample(doc_id: int, score: float | None, answer: Any = (-1.0, False), **more: Any) -> dict[str, Any]:
@@ -31,11 +41,38 @@ def test_shares_get_wilsons_interval() -> None:
     assert result.unparsed is None
 
 
-def test_other_scores_get_the_normal_interval() -> None:
+def test_other_scores_get_students_interval() -> None:
+    samples = [_sample(n, score) for n, score in enumerate((2.0, 4.0, 6.0))]
+    result = capability_result("t", _results(samples, **{"acc,none": 4.0, "acc_stderr,none": 1.1547}))
+    assert (result.interval, result.unit) == ("t", "number")
+    # t with 2 degrees of freedom: 4.3027; standard error 2 / sqrt(3)
+    assert (result.low, result.high) == pytest.approx((4 - 4.3027 * 1.1547, 4 + 4.3027 * 1.1547), abs=1e-3)
+
+
+def test_the_interval_of_shares_stays_within_0_and_1() -> None:
     samples = [_sample(0, 0.5), _sample(1, 1.0)]
     result = capability_result("t", _results(samples, **{"acc,none": 0.75, "acc_stderr,none": 0.25}))
-    assert result.interval == "normal"
-    assert (result.low, result.high) == pytest.approx((0.75 - 0.49, 0.75 + 0.49))
+    assert (result.low, result.high, result.interval, result.unit) == (0.0, 1.0, "t", "share")
+
+
+def test_a_few_equal_scores_show_no_error_of_0() -> None:
+    samples = [_sample(n, 0.25) for n in range(8)]
+    result = capability_result("t", _results(samples, **{"acc,none": 0.25, "acc_stderr,none": 0.0}))
+    assert (result.value, result.stderr, result.low, result.high, result.interval) == (0.25, *[None] * 4)
+
+
+def test_what_is_no_mean_of_items_has_lm_evals_own_error() -> None:
+    samples = [_sample(0, 0.5), _sample(1, 1.0)]
+    figures = {"acc,none": 0.75, "acc_stderr,none": 0.25}
+    by_config = Scoring(["acc"], {"acc": True}, frozenset({"acc"}))
+    by_arithmetic = {"acc,none": 0.8, "acc_stderr,none": 0.25}
+    for result in (
+        capability_result("t", _results(samples, **figures), scoring=by_config),
+        capability_result("t", _results(samples, **by_arithmetic)),
+    ):
+        assert (result.is_mean, result.interval) == (False, "normal")
+        assert result.high == pytest.approx(result.value + 1.96 * 0.25)
+    assert capability_result("t", _results(samples, **figures)).is_mean
 
 
 def test_without_a_standard_error_there_is_no_interval() -> None:

@@ -50,7 +50,14 @@ def task_result(
     }
 
 
-def capability_result(value: float | None, metric: str = "acc") -> dict[str, Any]:
+def capability_result(
+    value: float | None,
+    metric: str = "acc",
+    *,
+    higher_is_better: bool | None = True,
+    is_mean: bool = True,
+    unit: str = "share",
+) -> dict[str, Any]:
     around = None if value is None else 0.05
     return {
         "kind": "capability",
@@ -64,6 +71,9 @@ def capability_result(value: float | None, metric: str = "acc") -> dict[str, Any
         "scored": 200,
         "unscored": 0,
         "unparsed": 0,
+        "higher_is_better": higher_is_better,
+        "is_mean": is_mean,
+        "unit": unit,
     }
 
 

@@ -70,12 +70,12 @@ def test_variant_that_steers_without_training_is_listed_with_its_experts(whole_r
 def test_capability_that_is_no_share_is_compared_in_its_own_unit(
     make_summary, make_variant, make_capability, make_test
 ):
-    perplexity = {
-        name: make_variant({}, {"wikitext": make_capability(value, "ppl")})
+    scores = {
+        name: make_variant({}, {"wikitext": make_capability(value, "rouge", unit="number")})
         for name, value in (("base", 12.0), ("steer", 14.5))
     }
     summary = make_summary(
-        perplexity, [make_test("steer", "base", "wikitext", 2.5, 0.01, metric="ppl", judge=None)]
+        scores, [make_test("steer", "base", "wikitext", 2.5, 0.01, metric="rouge", judge=None)]
     )
     (test,) = facts.tests(summary)
     assert (test.row["difference"], test.row["95% interval"], test.is_significant) == (

@@ -182,13 +182,55 @@ def test_another_harmfulness_judge_has_a_column_that_names_it_and_decides_nothin
     assert [row.is_best for row in board.rows] == [row.is_best for row in before.rows]
 
 
-def test_metric_that_is_no_share_is_shown_as_a_number_and_less_is_better(
-    make_summary, make_variant, make_capability
+@pytest.mark.parametrize(
+    ("higher_is_better", "measure"), [(True, "edits ↑"), (False, "edits ↓"), (None, "edits")]
+)
+def test_a_metric_of_lm_eval_has_the_direction_that_lm_eval_gives_it(
+    make_summary, make_variant, make_capability, higher_is_better, measure
 ):
-    perplexity = make_capability(12.345, "word_perplexity")
-    board = build(make_summary({"base": make_variant({}, {"wikitext": perplexity})}))
-    column = board.columns[0]
-    assert (column.measure, column.show(12.345)) == ("word_perplexity ↓", "12.35")
+    figure = make_capability(12.345, "edits", higher_is_better=higher_is_better, unit="number")
+    column = build(make_summary({"base": make_variant({}, {"wikitext": figure})})).columns[0]
+    assert (column.measure, column.show(12.345)) == (measure, "12.35")
+    assert column.is_testable is (higher_is_better is not None)
+
+
+def test_fewer_errors_are_a_gain_and_more_a_loss(make_summary, make_variant, make_capability, make_test):
+    errors = {
+        name: make_variant({}, {"t": make_capability(value, "error", higher_is_better=False)})
+        for name, value in (("base", 0.5), ("fewer", 0.25), ("more", 0.75))
+    }
+    tests = [
+        make_test(name, "base", "t", difference, 0.001, metric="error", judge=None)
+        for name, difference in (("fewer", -0.25), ("more", 0.25))
+    ]
+    rows = build(make_summary(errors, tests)).rows
+    assert [(row.cells[0].mark, row.cells[0].is_better) for row in rows] == [
+        ("", None),
+        ("▼", True),
+        ("▲", False),
+    ]
+
+
+def test_a_figure_that_cannot_be_tested_keeps_no_variant_from_being_best(
+    make_summary, make_variant, make_capability, make_test
+):
+    tests = [make_test("steer", "base", "advbench", 0.6, 0.001)]
+    best = {
+        is_mean: best_variant(
+            make_summary(
+                {
+                    name: make_variant(
+                        {"advbench": refusals},
+                        {"t": make_capability(1.9e22, "perplexity", is_mean=is_mean, unit="number")},
+                    )
+                    for name, refusals in (("base", 10), ("steer", 70))
+                },
+                tests,
+            )
+        )
+        for is_mean in (True, False)
+    }
+    assert best == {True: None, False: "steer"}
 
 
 def test_variant_that_was_not_asked_has_no_value(make_summary, make_variant):

@@ -187,6 +187,7 @@ def _order(
         for column, figure in zip(columns, row.figures, strict=True)
         if figure is not None
         and column.decides
+        and column.better
         and (column.asked == sort if sort else column.kind == "harmful")
     ]
     group = {"model": row.model, "variant": row.variant, "none": ""}[group_by]
