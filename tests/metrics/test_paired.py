@@ -171,7 +171,7 @@ def test_no_difference_seen_is_not_a_difference_of_exactly_zero():
 
 def test_scores_that_all_differ_alike_get_an_exact_test_instead_of_a_division_by_zero():
     equal = compare_scores({"a": 1.5, "b": 0.5}, {"a": 1.5, "b": 0.5})
-    assert (equal.difference.value, equal.p_value) == (0.0, 1.0)
+    assert (equal.variant, equal.against, equal.difference, equal.p_value) == (1.0, 1.0, None, 1.0)
     all_better = compare_scores({str(i): 2.0 for i in range(6)}, {str(i): 0.5 for i in range(6)})
     assert (all_better.test, all_better.p_value) == ("exact sign", pytest.approx(2 / 2**6))
     assert (all_better.low, all_better.high) == (None, None)  # of equal scores no interval of width 0

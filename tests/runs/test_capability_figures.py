@@ -10,7 +10,7 @@ import yaml
 
 from harness.capability.results import CapabilityResult
 from harness.cli.main import main
-from harness.gate.outcomes import GatedRun
+from harness.gate.samples import GatedRun
 from harness.gate.schema import Gate
 from harness.judges.card import CARDS_FOLDER
 from harness.report import leaderboard
@@ -101,8 +101,8 @@ def test_only_means_of_items_with_a_direction_are_tested(run):
 
 def test_the_conclusion_says_which_way_is_better(run):
     said = [line for line in conclude(read_run(run).summary) if line.startswith("Capability")]
-    assert [line.split(" (-")[0].split(" (+")[0] for line in said[:2]] == [
-        "Capability (error) on errors falls (better): 16.7% against 66.7%",
+    assert [line.split(" (-")[0].split(" (+")[0].split(" (n")[0] for line in said[:2]] == [
+        "Capability (error) on errors is no worse than base by 2 points: 16.7% against 66.7%; a rise is ruled out",
         "Capability (error) on mistakes rises (worse): 66.7% against 16.7%",
     ]
     assert said[2:] == [
@@ -131,7 +131,7 @@ def test_leaderboard_and_headline_count_a_fall_of_errors_as_a_gain(run):
         "lambada": ("↓", "", None),
         "by_task": ("% ↑", "", None),
     }
-    assert "loses capability on 1 of 2 tasks" in headline(summary)
+    assert "costs: 1 no worse than their margins, 1 worse, 1 not decided" in headline(summary)
 
 
 @pytest.mark.parametrize(
