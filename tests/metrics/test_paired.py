@@ -174,7 +174,7 @@ def test_scores_that_all_differ_alike_get_an_exact_test_instead_of_a_division_by
     assert (equal.variant, equal.against, equal.difference, equal.p_value) == (1.0, 1.0, None, 1.0)
     all_better = compare_scores({str(i): 2.0 for i in range(6)}, {str(i): 0.5 for i in range(6)})
     assert (all_better.test, all_better.p_value) == ("exact sign", pytest.approx(2 / 2**6))
-    assert (all_better.low, all_better.high) == (None, None)  # of equal scores no interval of width 0
+    assert all_better.difference is None  # no interval of width 0
     by_rounding = compare_scores({"a": 0.3, "b": 0.4, "c": 0.2}, {"a": 0.2, "b": 0.3, "c": 0.1})
     assert (by_rounding.test, by_rounding.p_value) == ("exact sign", pytest.approx(2 / 2**3))
 
