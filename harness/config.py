@@ -24,6 +24,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 AtLeast10 = Annotated[int, Field(ge=10)]
 AtLeast100 = Annotated[int, Field(ge=100)]
+Margin = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(gt=0)]
 
 DEFAULT_TOP_K = 50
@@ -228,6 +229,13 @@ class MarginsConfig(Settings):
     """A rise of false refusal on a benign task, as a fraction of 1."""
     capability: float = setting(0.02, decides="nothing", gt=0, lt=1)
     """A loss of capability on an lm-eval task, as a fraction of 1."""
+    by_task: dict[str, Margin] = setting({}, decides="nothing", whole=True)
+    """Margins of single tasks, prompt tasks or lm-eval tasks, in place of these."""
+
+    def of(self, task: str | None, kind: str) -> float | None:
+        """Return the margin of a figure; None where it is no cost."""
+        margins = {"benign": self.false_refusal, "capability": self.capability}
+        return self.by_task.get(str(task), margins[kind]) if kind in margins else None
 
 
 class ClaimConfig(Settings):

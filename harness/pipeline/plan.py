@@ -23,6 +23,7 @@ from harness.judges.base import JUDGES, Judge, require_measure
 from harness.models.auto import check_weights, refuse_quantized
 from harness.models.decoding import end_tokens
 from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
+from harness.pipeline.declared import check_declared
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt, PromptSet
@@ -161,6 +162,7 @@ def make_plan(config: RunConfig) -> Plan:
     capability = check_capability_tasks(
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )
+    check_declared(config, specs, capability)
     engine = choose_engine(config, pick_device(config.device).type)
     _check_served(variants, engine)
     ref = resolve_model(config.model, config.trust_remote_code)

@@ -32,48 +32,63 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
     selection = run.selection(own)
     if evaluated is None or evaluated.skipped is not None or selection is None or _is_draw(run, own):
         return []
-    metric = ClaimConfig(**run.record.config.get("claim", {})).figure
-    rows = _declared(run, figures, metric, own)
-    if not rows:
-        return []
+    figure = ClaimConfig(**run.record.config.get("claim", {})).figure
     done = {name: run.variants[name] for name, each in run.record.evaluated.items() if each.skipped is None}
     draws = draws_of(own, done)
-    of_draws = {draw: _declared(run, figures, metric, draw) for draw in draws}
-    tasks = [task for task in rows if all(task in each for each in of_draws.values())]
-    asked = {task: _asked(run, [of_draws[draw][task] for draw in draws] or [rows[task]]) for task in tasks}
-    better = metric_of(metric, "harmful").better(next(iter(rows.values())))
-    if better is None:
-        return []
-    higher = better == "higher"
-    value = _mean(run, rows, asked, worst=0 if higher else 1) if tasks else None
-    values = {
-        draw: mean
-        for draw in draws
-        if tasks and (mean := _mean(run, of_draws[draw], asked, worst=1 if higher else 0)) is not None
-    }
+    measured = {name: _declared(run, figures, figure, name) for name in (own, *draws)}
+    tasks = [task for task in measured[own] if all(task in rows for rows in measured.values())]
+    judge = measured[own][tasks[0]].judge if tasks else None
+    compared = _compared(run, measured, tasks) if tasks else {}
+    value, values = compared.pop(own, None), compared
+    better = metric_of(figure, "harmful").better(measured[own][tasks[0]]) if tasks else None
     use = [share for draw in draws if (share := run.use_share(draw)) is not None]
     use_share = fmean(use) if draws and len(use) == len(draws) else None
     p_value = None
-    if value is not None and values:
-        p_value = draw_p_value(value, list(values.values()), higher_is_better=higher)
-    verdict, reason = _verdict(p_value, len(values), use_share)
+    if value is not None and values and better is not None:
+        p_value = draw_p_value(value, list(values.values()), higher_is_better=better == "higher")
+    verdict, reason = _verdict(p_value, len(draws), use_share)
     return [
         Claim(
             variant=own,
             method=str(selection.method),
-            metric=metric,
+            metric=figure,
             better=better,
             tasks=tasks,
-            judge=next(iter(rows.values())).judge,
+            judge=judge,
             value=value,
             draws=values,
             p_value=p_value,
             use_share=use_share,
-            prompts=sum(len(ids) for ids in asked.values()),
+            prompts=sum(len(_asked(run, measured, task)) for task in tasks),
             verdict=verdict,
             reason=reason,
         )
     ]
+
+
+def _compared(
+    run: Evidence, measured: Mapping[str, Mapping[str, Measurement]], tasks: Sequence[str]
+) -> dict[str, float]:
+    """Return each variant's mean share over tasks, the intervention's first, each in the worst case for it.
+
+    Unscored answers count against the method and for the draws, on the prompts that all were asked.
+    """
+    own = next(iter(measured))
+    rows = measured[own]
+    higher = metric_of(rows[tasks[0]].metric, "harmful").better(rows[tasks[0]]) == "higher"
+    asked = {task: _asked(run, measured, task) for task in tasks}
+    means = {}
+    for name, figures in measured.items():
+        end = int((name == own) != higher)
+        shares = []
+        for task in tasks:
+            outcomes = {id: each for id, each in _outcomes(run, figures[task]).items() if id in asked[task]}
+            ends = worst_case(outcomes)
+            if ends is not None:
+                shares.append(ends[end])
+        if len(shares) == len(tasks):
+            means[name] = fmean(shares)
+    return means
 
 
 def _is_draw(run: Evidence, name: str) -> bool:
@@ -98,27 +113,13 @@ def _declared(
     }
 
 
-def _asked(run: Evidence, rows: Sequence[Measurement]) -> set[str]:
-    """Return the prompts that all of these figures are over."""
-    return set.intersection(*(set(_outcomes(run, row)) for row in rows))
+def _asked(run: Evidence, measured: Mapping[str, Mapping[str, Measurement]], task: str) -> set[str]:
+    """Return the prompts of a task that all of these variants were asked."""
+    return set.intersection(*(set(_outcomes(run, rows[task])) for rows in measured.values()))
 
 
 def _outcomes(run: Evidence, row: Measurement) -> Outcomes:
     return metric_of(row.metric, row.kind).samples(run, row) or {}
-
-
-def _mean(
-    run: Evidence, rows: Mapping[str, Measurement], asked: Mapping[str, set[str]], worst: Literal[0, 1]
-) -> float | None:
-    """Return the mean share over tasks with unscored answers counted out (0) or in (1)."""
-    shares = []
-    for task, ids in asked.items():
-        outcomes = {id: outcome for id, outcome in _outcomes(run, rows[task]).items() if id in ids}
-        ends = worst_case(outcomes)
-        if ends is None:
-            return None
-        shares.append(ends[worst])
-    return fmean(shares)
 
 
 def _verdict(p_value: float | None, draws: int, use_share: float | None) -> tuple[Verdict, str | None]:

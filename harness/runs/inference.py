@@ -15,7 +15,7 @@ from harness.config import MarginsConfig
 from harness.metrics.paired import Paired, adjust
 from harness.runs.metric import Better, Metric
 from harness.runs.metrics import metric_of
-from harness.runs.rows import BASE, Comparison, Kind, Measurement, Unit, Verdict
+from harness.runs.rows import BASE, Comparison, Measurement, Unit, Verdict
 from harness.runs.summary import draws_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _pairs(run: Evidence, figures: Sequence[Measurement], judge: str) -> Iterato
             if tested is None:
                 continue
             tasks = "capability" if row.kind == "capability" else f"{row.kind} tasks"
-            margin = None if subject is None else _margin(row.kind, margins)
+            margin = None if subject is None else margins.of(row.task, row.kind)
             yield _Pair(
                 row,
                 against,
@@ -109,11 +109,6 @@ def _compared(run: Evidence) -> list[tuple[str, str, str | None]]:
 def _judge(run: Evidence, row: Measurement) -> str:
     """Return the judge whose tests a figure belongs to: the primary one if it needs no judge."""
     return row.judge or run.primary
-
-
-def _margin(kind: Kind, margins: MarginsConfig) -> float | None:
-    """Return the loss that does not matter, of a kind of figure that is a cost."""
-    return {"benign": margins.false_refusal, "capability": margins.capability}.get(kind)
 
 
 def _difference(result: Paired) -> float | None:

@@ -45,6 +45,7 @@ class JudgedRate(Metric):
     unit = "share"
     on_leaderboard = True
     is_proportion = True
+    is_claimable = True
 
     def label(self, kind: Kind) -> str:
         """Return what a heading calls it."""

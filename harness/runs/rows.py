@@ -186,8 +186,8 @@ class Claim(Part):
     """The score that chose them."""
     metric: str
     """The figure declared beforehand."""
-    better: Literal["higher", "lower"]
-    """Which way of it is better."""
+    better: Literal["higher", "lower"] | None
+    """Which way of it is better; null where it was not measured."""
     tasks: list[str]
     """The harmful tasks it is the mean over."""
     judge: str | None
