@@ -33,8 +33,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["HARNESS_JUDGE_CARDS"] = "/nonexistent/judges"
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that hold slow tests first, so that no process is left with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_collection_finish() -> None:
-    """Keep what the imported packages hold out of garbage collections: statsmodels asks for one per correction."""
+    """Keep what the imported packages hold out of garbage collections."""
     gc.freeze()
 
 

@@ -300,13 +300,13 @@ def detectable_difference(n: int, discordant_share: float, level: float) -> floa
 
 def adjust(p_values: Sequence[float | None]) -> list[float | None]:
     """Return the p-values of one family of tests, adjusted by Holm's method; None stays None and is not counted."""
-    from statsmodels.stats.multitest import multipletests
-
-    known = [p_value for p_value in p_values if p_value is not None]
-    if not known:
-        return [None] * len(p_values)
-    adjusted = iter(multipletests(known, method="holm")[1])
-    return [None if p_value is None else float(next(adjusted)) for p_value in p_values]
+    adjusted: list[float | None] = [None] * len(p_values)
+    ranked = sorted((p_value, at) for at, p_value in enumerate(p_values) if p_value is not None)
+    highest = 0.0
+    for rank, (p_value, at) in enumerate(ranked):
+        highest = max(highest, p_value * (len(ranked) - rank))
+        adjusted[at] = min(highest, 1.0)
+    return adjusted
 
 
 def _check_same_keys(variant: Mapping[str, object], against: Mapping[str, object]) -> None:

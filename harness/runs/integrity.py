@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
+from json.encoder import encode_basestring
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -55,7 +55,7 @@ def read_manifest(run: Path) -> dict[str, FileRecord]:
 def _text(files: Mapping[str, FileRecord]) -> str:
     """Return the file's text as `write_json` writes it, whose indentation runs in pure Python."""
     rows = [
-        f'    {json.dumps(name, ensure_ascii=False)}: {{\n      "size": {record.size},\n'
+        f'    {encode_basestring(name)}: {{\n      "size": {record.size},\n'
         f'      "sha256": "{record.sha256}"\n    }}'
         for name, record in files.items()
     ]

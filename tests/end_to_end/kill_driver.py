@@ -1,14 +1,17 @@
-"""Run the demo's main job again and again, killing it at another moment each time; then once to the end.
+"""Run commands of the harness again and again, killing them at moments that are asked for.
 
-Usage: kill_driver.py FOLDER MOMENT... -- ARGUMENTS OF harness. Each moment is `FUNCTION:TEXT`: the process
-kills itself, as `kill -9` would, when the function is entered with arguments that TEXT, a regular expression,
-is found in, or after it where FUNCTION ends in `+`. Prints one line a run. Everything is imported once, and each
-run is a fork of that.
+Usage: kill_driver.py ARGUMENTS OF harness, a command that is run undisturbed. Then each line of standard input is
+`{"arguments": [...], "moment": MOMENT or null}`, and is answered by a line that says how that run ended. A moment is
+`FUNCTION:TEXT`: the process kills itself, as `kill -9` would, when the function is entered with arguments that TEXT,
+a regular expression, is found in, or after it where FUNCTION ends in `+`. Each run is a fork of this process, in which
+the first run has imported everything.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
+import json
 import os
 import re
 import signal
@@ -16,13 +19,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import lm_eval.evaluator  # noqa: F401
-import pandas as pd  # noqa: F401
-
-import harness.capability.lm_eval
-import harness.training.loop  # noqa: F401
 from harness.cli.main import main
-from harness.pipeline import pipeline  # noqa: F401
+
+LIMIT_S = 300
+"""A run that takes longer hangs."""
 
 PLACES = {
     "batch": "harness.runs.journal:BatchJournal.finish",
@@ -68,6 +68,7 @@ def run(arguments: list[str], moment: str | None) -> str:
     """Run in a fork; returns how it ended."""
     child = os.fork()
     if not child:
+        signal.alarm(LIMIT_S)
         try:
             if moment is not None:
                 arm(moment)
@@ -84,7 +85,9 @@ def run(arguments: list[str], moment: str | None) -> str:
 
 
 if __name__ == "__main__":
-    split = sys.argv.index("--")
-    moments, harness_arguments = sys.argv[1:split], sys.argv[split + 1 :]
-    for chosen in (*moments, None):
-        print(f"{chosen}: {run(harness_arguments, chosen)}", file=sys.stderr, flush=True)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the runs say
+    print(f"code {main(sys.argv[1:])}", file=answers)
+    gc.freeze()
+    for line in sys.stdin:
+        print(run(**json.loads(line)), file=answers)

@@ -29,16 +29,14 @@ def test_the_demo_gate_fails_when_the_intervention_is_disabled(tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_three_runs_with_one_seed_come_to_identical_verdicts_sample_by_sample(tmp_path, capsys):
-    runs = [tmp_path / name for name in ("first", "second", "third")]
-    for run in runs:
+def test_two_runs_with_one_seed_come_to_identical_verdicts_sample_by_sample(tmp_path, capsys):
+    first, again = tmp_path / "first", tmp_path / "again"
+    for run in (first, again):
         assert main([*RUN, "--output", str(run)]) == 0
-    first, *others = runs
     names = [path.relative_to(first) for path in first.glob("variants/*/verdicts/*.jsonl")]
     assert len(names) == 6
-    for run in others:
-        for name in names:
-            assert (run / name).read_bytes() == (first / name).read_bytes(), name
-        capsys.readouterr()
-        assert main(["check", str(run), "--gates", str(GATES), "--against", str(first), "--json"]) == 0
-        assert not [row for row in json.loads(capsys.readouterr().out)["gates"] if row["flipped"]]
+    for name in names:
+        assert (again / name).read_bytes() == (first / name).read_bytes(), name
+    capsys.readouterr()
+    assert main(["check", str(again), "--gates", str(GATES), "--against", str(first), "--json"]) == 0
+    assert not [row for row in json.loads(capsys.readouterr().out)["gates"] if row["flipped"]]

@@ -191,6 +191,13 @@ def test_holm_multiplies_in_steps_and_leaves_missing_values_out_of_the_family():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_is_that_of_statsmodels_to_the_bit(p_values):
+    from statsmodels.stats.multitest import multipletests
+
+    assert adjust(p_values) == multipletests(p_values, method="holm")[1].tolist()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_adjusted_values_are_never_smaller_and_keep_the_order(p_values):
     adjusted = adjust(p_values)
     assert all(math.isclose(a, p) or a > p for a, p in zip(adjusted, p_values, strict=True))

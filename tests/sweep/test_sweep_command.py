@@ -90,7 +90,7 @@ def test_status_shows_every_run_and_why_it_failed(swept, capsys):
 
 @pytest.mark.slow
 def test_a_driver_that_was_killed_takes_its_runs_with_it_and_goes_on_where_it_was(sweep_file, tmp_path):
-    file, out = sweep_file(axes={"selection.top_k": [4, 8, 12]}), tmp_path / "out"
+    file, out = sweep_file(axes={"selection.top_k": [4, 8]}), tmp_path / "out"
     command = [sys.executable, "-m", "harness", "sweep", str(file), "--output", str(out), "--json"]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -108,7 +108,7 @@ def test_a_driver_that_was_killed_takes_its_runs_with_it_and_goes_on_where_it_wa
     for name, summary in before.items():
         assert runs[name]["attempt"] == 1
         assert (out / "runs" / name / "summary.json").stat().st_mtime_ns == summary
-    assert sorted(run["attempt"] for run in runs.values()) in ([1, 1, 2], [1, 1, 1])
+    assert sorted(run["attempt"] for run in runs.values()) in ([1, 2], [1, 1])
 
 
 def test_a_dry_run_names_the_runs_and_writes_nothing(sweep_file, tmp_path, capsys, monkeypatch):
