@@ -8,14 +8,14 @@ keep their order: variants and tasks are shown as the run listed them.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic_core import from_json
 
 from harness.base.errors import BadInputError
 from harness.base.files import write_json
@@ -276,7 +276,7 @@ def read_summary(run: Path) -> Summary:
         remedy = f"if the run is finished, `harness measure {run}` makes it from the run's other files"
         raise not_there(path, remedy) if layout.run.is_file() else not_there(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        content = from_json(path.read_bytes(), allow_inf_nan=False)
     except ValueError as error:  # also bytes that are not UTF-8, and NaN
         raise BadInputError(f"{path}: not valid JSON ({error})") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
@@ -296,7 +296,3 @@ def read_summary(run: Path) -> Summary:
     newer = f" (schema_version {version}, this version writes {SCHEMA_VERSION})"
     where = f"{path}{newer if version > SCHEMA_VERSION else ''}"
     return validated(content | {"schema_version": SCHEMA_VERSION}, where, Summary, extra="ignore")
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

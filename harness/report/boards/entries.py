@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,19 +57,32 @@ def read_entries(places: Sequence[Path]) -> tuple[list[Entry], list[LeftOut]]:
     """
     entries: list[Entry] = []
     left_out: list[LeftOut] = []
-    for place in places:
-        if Layout(place).is_run():
-            entries.append(read_entry(place))
-            continue
-        folders = list(run_folders(place))
-        if not folders:
-            raise BadInputError(f"{place}: neither the folder of a finished run nor a folder of runs")
-        for folder in folders:
-            try:
-                entries.append(read_entry(folder))
-            except BadInputError as error:
-                left_out.append(LeftOut(folder, str(error)))
+    with _collecting_later():
+        for place in places:
+            if Layout(place).is_run():
+                entries.append(read_entry(place))
+                continue
+            folders = list(run_folders(place))
+            if not folders:
+                raise BadInputError(f"{place}: neither the folder of a finished run nor a folder of runs")
+            for folder in folders:
+                try:
+                    entries.append(read_entry(folder))
+                except BadInputError as error:
+                    left_out.append(LeftOut(folder, str(error)))
     return entries, left_out
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Hold the garbage collector back: of a thousand runs it would visit every record again and again for nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def read_entry(path: Path) -> Entry:
