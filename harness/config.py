@@ -181,6 +181,18 @@ class EvaluationConfig(Settings):
     """Base's benign answers on which the drift from base is measured; 0 for none."""
 
 
+class ClaimConfig(Settings):
+    """What a claim about choosing experts rests on; declared before the run, and tested over random draws."""
+
+    panel: ClassVar = HOW
+
+    figure: str = setting("refusal", decides="measures")
+    """The figure that the intervention and each random draw are compared on."""
+    prompts: PositiveInt | None = setting(None, decides="measures")
+    """Test prompts of each harmful task that random draws answer, and nothing else; by default they are evaluated as
+    all variants are."""
+
+
 class VllmConfig(Settings):
     """How vLLM is started, with `engine: vllm`."""
 
@@ -256,6 +268,7 @@ class RunConfig(Settings):
     judge: str = setting("builtin", decides="measures", flag="--judge", panel=HOW)
     """The primary judge (of a finished run, `evaluate` adds it); see `harness judges list`."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    claim: ClaimConfig = ClaimConfig()
     generation: GenerationConfig = GenerationConfig()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto", decides="answers", flag="--dtype", panel=HOW

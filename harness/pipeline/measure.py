@@ -27,8 +27,10 @@ _VARIANT = PATHS.variant("{made.name}")
 
 def is_evaluated(session: Session, made: Prepared) -> bool:
     """Say whether an earlier run finished all that needs the engine to answer as this variant."""
-    answered = all(answer.is_done(session, made, task) for task in session.plan.prompts("test"))
-    return answered and (not session.config.capability.tasks or _capability.is_done(session, made))
+    plan = session.plan
+    answered = all(answer.is_done(session, made, task) for task in plan.test_prompts(made.variant))
+    has_capability = plan.config.capability.tasks and not plan.is_limited(made.variant)
+    return answered and (not has_capability or _capability.is_done(session, made))
 
 
 def measure_capability(session: Session, made: Prepared) -> None:

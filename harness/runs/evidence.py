@@ -66,9 +66,13 @@ class Evidence(Run):
 
     def tasks_of(self, variant: str) -> dict[str, Kind]:
         """Return the kind of each prompt task that a variant answered; none of a skipped one."""
-        if self.record.evaluated[variant].skipped is not None:
+        evaluated = self.record.evaluated[variant]
+        if evaluated.skipped is not None:
             return {}
-        return {task: asked.kind for task, asked in self.record.asked.items()}
+        asked = self.record.asked
+        return {
+            task: asked[task].kind for task in asked if evaluated.tasks is None or task in evaluated.tasks
+        }
 
     def labels(self, variant: str, task: str, judge: str) -> Mapping[str, AnyLabel | None]:
         """Return a judge's label of each answer by the prompt's id, None where it is unscored."""
@@ -81,6 +85,18 @@ class Evidence(Run):
             return {verdict.id: verdict.label for verdict in self.verdicts(variant, task, judge)}
 
         return self._once(("labels", variant, task, judge), labels)
+
+    def labels_of_both(
+        self, variants: tuple[str, str], task: str, judge: str
+    ) -> list[Mapping[str, AnyLabel | None]]:
+        """Return a judge's labels of two variants' answers to the prompts that both were asked.
+
+        A draw may have been asked those of the claim alone.
+        """
+        labels = [self.labels(variant, task, judge) for variant in variants]
+        if all(self.record.evaluated[variant].tasks is None for variant in variants):
+            return labels
+        return [{id: each[id] for id in self.record.claim_prompts[task]} for each in labels]
 
     def groups(self, task: str) -> Mapping[str, int] | None:
         """Return the group of near-duplicates of each prompt of a task, by id; None where all prompts differ."""

@@ -73,7 +73,7 @@ class JudgedRate(Metric):
     def compare(self, run: Evidence, row: Measurement, other: Measurement) -> Tested | None:
         """Test the two rates on the prompts that were scored in both."""
         task, judge = str(row.task), str(row.judge)
-        mine, theirs = (run.labels(each.variant, task, judge) for each in (row, other))
+        mine, theirs = run.labels_of_both((row.variant, other.variant), task, judge)
         wanted = self.words[0]
         differences = {
             id: (label == wanted) - (theirs[id] == wanted)
