@@ -61,14 +61,16 @@ def use_band(use: np.ndarray, chosen: Sequence[int], target: float) -> UseBand:
     else:
         values, log_counts = _estimated(use, chosen, target)
         slack = 0.5 * target / _CELLS
-    within = np.abs(values - target) <= REACH * target + slack
+    within = np.abs(values - target) <= REACH * target
     values, log_counts = values[within], log_counts[within]
     weights = np.exp(log_counts - log_counts.max())
     kept = _balanced(values, weights, target)
-    low = min(max(values[kept][0] - slack, (1 - REACH) * target - slack * is_counted), target)
-    high = max(min(values[kept][-1] + slack, (1 + REACH) * target + slack * is_counted), target)
-    log10_sets = (math.log(weights[kept].sum()) + log_counts.max()) / math.log(10)
-    return UseBand(float(low), float(high), max(0.0, log10_sets), is_counted)
+    low = min(values[kept][0] - slack, target)
+    high = max(values[kept][-1] + slack, target)
+    # Sets of the same use go together.
+    all_kept = weights[(values >= low) & (values <= high)].sum()
+    log10_sets = (math.log(all_kept) + log_counts.max()) / math.log(10)
+    return UseBand(float(low), float(high), max(0.0, float(log10_sets)), is_counted)
 
 
 def _balanced(values: np.ndarray, weights: np.ndarray, target: float) -> slice:

@@ -127,7 +127,10 @@ def _shares(session: Session, made: Prepared, rows: list[dict[str, Any]]) -> lis
     shares: list[Share] = []
     with torch.inference_mode(), progress(f"drift {made.name}", len(rows), "answers") as advance:
         # Only hidden states of base are kept; the head, which no variant trains, makes logits of them again.
-        base = [answers_of(model, collate([before[i] for i in b], pad, loaded.device)) for b in batches]
+        base = session.once(
+            ("base's answers", fingerprint([[e.prompt, e.answer] for e in before])),
+            lambda: [answers_of(model, collate([before[i] for i in b], pad, loaded.device)) for b in batches],
+        )
         with made.intervention.in_memory(loaded.moe, made):
             for places, reference in zip(batches, base, strict=True):
                 batch = collate([after[i] for i in places], pad, loaded.device)
