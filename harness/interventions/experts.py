@@ -27,7 +27,7 @@ class ExpertIntervention(Intervention):
 
     @model_validator(mode="after")
     def _only_draws_are_matched(self) -> ExpertIntervention:
-        if "match" in self.model_fields_set and not self.is_drawn:
+        if self.match != "use" and not self.is_drawn:
             raise ValueError(f"match: only experts: random are matched, found experts: {self.experts}")
         return self
 
