@@ -239,12 +239,15 @@ class MarginsConfig(Settings):
 
 
 class ClaimConfig(Settings):
-    """The claim that choosing experts is better than drawing them, declared beforehand."""
+    """What a claim about choosing experts rests on; declared before the run, and tested over random draws."""
 
     panel: ClassVar = SELECTION
 
     figure: str = setting("refusal_rate", decides="nothing")
     """The figure whose mean over the harmful tasks is compared with those of random draws."""
+    prompts: PositiveInt | None = setting(None, decides="measures")
+    """Test prompts of each harmful task that random draws answer, and nothing else; by default they are evaluated as
+    all variants are."""
 
 
 class RunConfig(Settings):

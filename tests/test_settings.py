@@ -53,6 +53,8 @@ AFTER: dict[str, Any] = {
     "evaluation.forced_start": True,
     "evaluation.opening": "Of course",
     "evaluation.drift_answers": 8,
+    "claim.figure": "harmfulness",
+    "claim.prompts": 3,
     "generation.max_new_tokens": 5,
     "generation.batch_size": 8,
     "generation.chat_template_kwargs": {"enable_thinking": False},

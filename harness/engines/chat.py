@@ -26,6 +26,8 @@ class ChatTemplate:
     ) -> None:
         self.tokenizer = tokenizer
         self.arguments = dict(arguments or {})
+        # Every variant is asked the same prompts.
+        self._known: dict[tuple[str, str | None, str], list[int]] = {}
 
     def render(self, prompt: str, system_prompt: str | None = None, opening: str = "") -> str:
         """Return the text that ends where the model's answer begins, or continues an opening given to it.
@@ -57,9 +59,15 @@ class ChatTemplate:
 
         The template writes the special tokens itself, so the tokenizer must not add them again.
         """
-        texts = [self.render(prompt, system_prompt, opening) for prompt in prompts]
-        encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [list(ids) for ids in encoded]
+        unknown = [
+            prompt for prompt in dict.fromkeys(prompts) if (prompt, system_prompt, opening) not in self._known
+        ]
+        if unknown:
+            texts = [self.render(prompt, system_prompt, opening) for prompt in unknown]
+            encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            for prompt, ids in zip(unknown, encoded, strict=True):
+                self._known[prompt, system_prompt, opening] = list(ids)
+        return [list(self._known[prompt, system_prompt, opening]) for prompt in prompts]
 
     def _apply(self, messages: list[dict[str, str]]) -> str:
         text = self.tokenizer.apply_chat_template(

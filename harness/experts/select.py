@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from harness.base.errors import BadInputError
 from harness.base.registry import Registry
 from harness.models.moe import Expert
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Match = Literal["use", "layer"]
 
 Method = Callable[["pd.DataFrame"], "pd.Series[float]"]
 
@@ -81,11 +81,19 @@ class Limits:
 
 @dataclass(frozen=True)
 class ExpertSelection:
-    """The experts that a variant acts on, the highest score first, and how they were found."""
+    """The experts that a variant acts on, and how they were found.
+
+    Attributes:
+        method: how they were chosen.
+        phase: the tokens that they were scored on.
+        experts: the highest score first.
+        match: what a random draw has in common with the selection beside the number per layer; None for no draw.
+    """
 
     method: str
     phase: str
     experts: tuple[Expert, ...]
+    match: Match | None = None
 
     def by_layer(self) -> dict[int, list[int]]:
         """Return the sorted expert numbers of each layer, layers in order."""
@@ -169,20 +177,3 @@ def _within(scored: pd.DataFrame, limits: Limits, method: str) -> pd.DataFrame:
 def _require(kept: pd.DataFrame, limit_and_found: str) -> None:
     if kept.empty:
         raise BadInputError(f"no expert is left by {limit_and_found}")
-
-
-def random_experts(selection: ExpertSelection, n_experts: int, seed: int) -> ExpertSelection:
-    """Draw, per layer, as many experts as the selection has there; overlap with it is allowed.
-
-    Args:
-        selection: what to match.
-        n_experts: experts of each layer.
-        seed: of the draw.
-    """
-    generator = np.random.default_rng(seed)
-    drawn = [
-        Expert(layer, int(expert))
-        for layer, experts in selection.by_layer().items()
-        for expert in np.sort(generator.choice(n_experts, size=len(experts), replace=False))
-    ]
-    return ExpertSelection("random", selection.phase, tuple(drawn))

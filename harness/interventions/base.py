@@ -20,6 +20,7 @@ from harness.base.registry import Registry
 
 if TYPE_CHECKING:
     from harness.checkpoints.delta import ExpertDelta
+    from harness.experts.draws import Selected
     from harness.experts.select import ExpertSelection
     from harness.models.moe import MoEModel
 
@@ -59,9 +60,7 @@ class Intervention(BaseModel, ABC):
         """Whether its experts are drawn at random, so that further draws (`--draws`) are further variants."""
         return False
 
-    def choose(
-        self, selected: ExpertSelection | None, outline: MoEModel, seed: int
-    ) -> ExpertSelection | None:
+    def choose(self, selected: Selected | None, outline: MoEModel, seed: int) -> ExpertSelection | None:
         """Return the experts that it acts on.
 
         Args:

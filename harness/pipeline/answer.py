@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,19 @@ from harness.runs.layout import PATHS
 from harness.runs.stages import stage
 
 if TYPE_CHECKING:
-    from harness.data.task import Kind, Role
+    from harness.data.prompts import Prompt
+    from harness.data.task import Kind
     from harness.interventions.base import Prepared
     from harness.pipeline.session import Session
 
 _RESPONSES = PATHS.variant("{made.name}").responses("{task}")
 
 
-def answers_key(session: Session, role: Role, task: str, **more: Any) -> str:
-    """Return the fingerprint of answers to a task's prompts of one role."""
+def answers_key(session: Session, asked: Sequence[Prompt], task: str, **more: Any) -> str:
+    """Return the fingerprint of answers to some prompts of a task."""
     plan = session.plan
     opening = {"opening": plan.opening(task)} if plan.opening(task) else {}
-    prompts = [[prompt.id, prompt.text] for prompt in plan.prompts(role)[task]]
+    prompts = [[prompt.id, prompt.text] for prompt in asked]
     return session.key(prompts=prompts, max_new_tokens=plan.max_new_tokens(task), **opening, **more)
 
 
@@ -34,7 +36,7 @@ def answer_in_batches(
     session: Session,
     name: str,
     key: str,
-    role: Role,
+    prompts: Sequence[Prompt],
     task: str,
     target: Path,
     system_prompt: str | None = None,
@@ -46,14 +48,14 @@ def answer_in_batches(
         session: the run; its engine answers as the variant that is asked.
         name: shown on the progress bar.
         key: fingerprint of the work; batches of other work are thrown away.
-        role: which prompts of the task are asked.
-        task: the task.
+        prompts: what is asked.
+        task: the task that they are of.
         target: the JSONL file of the answers.
         system_prompt: precedes the conversation.
         routing: where to keep routing counts, if they are wanted.
     """
     plan, engine = session.plan, session.engine
-    prompts, opening = plan.prompts(role)[task], plan.opening(task)
+    opening = plan.opening(task)
     record = session.config.record if routing is not None else None
     journal = BatchJournal(target, key)
     batches = engine.batches(prompts, system_prompt, opening)
@@ -86,7 +88,7 @@ def _collect(journal: BatchJournal, batches: int, ids: list[str], target: Path) 
 
 
 def _own_key(session: Session, task: str) -> str:
-    return answers_key(session, "train", task)
+    return answers_key(session, session.plan.prompts("train")[task], task)
 
 
 @stage(
@@ -96,8 +98,8 @@ def _own_key(session: Session, task: str) -> str:
     keeps=f"{PATHS.own_answers('{task}')}.partial",
 )
 def _own_answers(session: Session, task: str) -> None:
-    path = session.folder.layout.own_answers(task)
-    answer_in_batches(session, f"own answers {task}", _own_key(session, task), "train", task, path)
+    path, prompts = session.folder.layout.own_answers(task), session.plan.prompts("train")[task]
+    answer_in_batches(session, f"own answers {task}", _own_key(session, task), prompts, task, path)
 
 
 def own_answers(session: Session, kind: Kind) -> dict[str, list[dict[str, Any]]]:
@@ -109,7 +111,8 @@ def own_answers(session: Session, kind: Kind) -> dict[str, list[dict[str, Any]]]
 
 
 def _answer_key(session: Session, made: Prepared, task: str) -> str:
-    return answers_key(session, "test", task, made=made.fingerprint)
+    prompts = session.plan.test_prompts(made.variant)[task]
+    return answers_key(session, prompts, task, made=made.fingerprint)
 
 
 @stage("answer {made.name}/{task}", writes=str(_RESPONSES), key=_answer_key, keeps=f"{_RESPONSES}.partial")
@@ -117,4 +120,5 @@ def answer(session: Session, made: Prepared, task: str) -> None:
     """Let a variant answer a task's test prompts; the engine answers as the variant."""
     name, key = f"answer {made.name}/{task}", _answer_key(session, made, task)
     path = session.folder.layout.variant(made.name).responses(task)
-    answer_in_batches(session, name, key, "test", task, path, made.system_prompt)
+    prompts = session.plan.test_prompts(made.variant)[task]
+    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt)

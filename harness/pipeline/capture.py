@@ -24,7 +24,8 @@ def captured_tasks(session: Session) -> list[str]:
 
 
 def _capture_key(session: Session, task: str) -> str:
-    return answers_key(session, "identify", task, record=session.config.record)
+    prompts = session.plan.prompts("identify")[task]
+    return answers_key(session, prompts, task, record=session.config.record)
 
 
 @stage(
@@ -40,7 +41,7 @@ def capture(session: Session, task: str) -> None:
         session,
         f"capture {task}",
         _capture_key(session, task),
-        "identify",
+        session.plan.prompts("identify")[task],
         task,
         layout.captured_answers(task),
         routing=layout.routing(task),

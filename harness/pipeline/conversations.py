@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
 from harness.base.files import write_json, write_jsonl
+from harness.base.fingerprint import fingerprint
 from harness.data.refusals import refusal_phrasings, refusals_for
 from harness.judges.base import judge_all
 from harness.pipeline.answer import own_answers
@@ -121,14 +122,14 @@ def even_shares(quota: int, available: Mapping[str, int]) -> dict[str, int]:
 
 
 def to_examples(session: Session, conversations: Rows) -> list[Example]:
-    """Tokenise conversations, aim by aim."""
+    """Tokenise conversations, aim by aim; once for all trained variants."""
     from harness.training.examples import AIMS
 
-    return [
-        example
-        for aim in AIMS
-        for example in _examples(session, [row for row in conversations if row["aim"] == aim], aim)
-    ]
+    def examples() -> list[Example]:
+        by_aim = {aim: [row for row in conversations if row["aim"] == aim] for aim in AIMS}
+        return [example for aim, rows in by_aim.items() for example in _examples(session, rows, aim)]
+
+    return session.once(("examples", fingerprint(conversations)), examples)
 
 
 def _examples(session: Session, rows: Rows, aim: Aim) -> list[Example]:

@@ -15,6 +15,7 @@ from harness.pipeline.memory import (
     parameters_of,
     why_not_trainable,
 )
+from harness.pipeline.price import price_in_words, price_of_draws, tokens_of
 
 if TYPE_CHECKING:
     from harness.data.task import Kind, Role
@@ -47,8 +48,9 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "tasks": {task: {role: len(roles.get(role, [])) for role in ROLES} for task, roles in splits.items()},
         "capability": plan.config.capability.tasks,
         "variants": variants,
-        "training_examples": _examples(plan),
-        "generated_tokens_at_most": _tokens(plan, len(possible)),
+        "training_examples": (examples := _examples(plan)),
+        "draws": price_of_draws(plan, output, sum(examples.values())),
+        "generated_tokens_at_most": _tokens(plan, {row["name"] for row in possible}),
         "memory_bytes": weights + max(row["trained_parameters"] for row in variants) * BYTES_PER_TRAINED,
         "memory_available_bytes": available,
         "disk_bytes": _disk(plan, [row["trained_parameters"] for row in possible]),
@@ -83,7 +85,7 @@ def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict
     }
 
 
-def _tokens(plan: Plan, variants: int) -> int:
+def _tokens(plan: Plan, possible: set[str]) -> int:
     def of(role: Role, kind: Kind | None = None) -> int:
         prompts = plan.prompts(role, kind)
         return sum(len(prompts[task]) * plan.max_new_tokens(task) for task in prompts)
@@ -92,7 +94,7 @@ def _tokens(plan: Plan, variants: int) -> int:
     once = of("identify") if plan.selects else 0
     once += of("train", "benign") if "retain" in aims else 0
     once += of("train", "harmful") if {"continue", "prefer"} & set(aims) else 0
-    return once + of("test") * variants
+    return once + sum(tokens_of(plan, variant) for variant in plan.variants if variant.name in possible)
 
 
 def _disk(plan: Plan, trained: list[int]) -> int:
@@ -136,6 +138,7 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         f"capability: {escape(', '.join(estimates['capability']) or 'none')}",
         f"training examples: at most {examples or 'none'}",
         f"generated tokens: at most {estimates['generated_tokens_at_most']:,}",
+        *([price_in_words(estimates["draws"])] if estimates["draws"] else []),
         f"memory: about {sizes['memory_bytes']} of {sizes['memory_available_bytes']}, activations apart",
         f"disk: about {sizes['disk_bytes']} of {sizes['disk_free_bytes']} free",
         f"output: {escape(estimates['output'])}",

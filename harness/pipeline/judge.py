@@ -5,7 +5,7 @@ The latter are made from the run folder alone, so a judge can be added to a fini
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ MORE_JUDGES = "more_judges"
 
 def judge_answers(session: Session, made: Prepared) -> None:
     """Let the primary judge read a variant's test answers."""
-    for task in session.plan.prompts("test"):
+    for task in session.plan.test_prompts(made.variant):
         _verdicts(session, made, task, session.plan.judge)
 
 
@@ -100,17 +100,26 @@ def judge_with_others(folder: RunFolder) -> None:
     kinds = {task: asked["kind"] for task, asked in state["asked"].items()}
     variants = [name for name, evaluated in state["evaluated"].items() if evaluated["skipped"] is None]
     primary = next(iter(state["judges"]))
+
+    def answered(variant: str, tasks: Iterable[str]) -> list[str]:
+        asked = state["evaluated"][variant].get("tasks")
+        return [task for task in tasks if asked is None or task in asked]
+
     others = [JUDGES.get(name)() for name in state.get(MORE_JUDGES, []) if name != primary]
     for judge in others:
         _require(judge, primary, kinds)
         # Harmfulness is judged on harmful tasks alone; it is another quantity, and never compared with refusal.
         tasks = [task for task, kind in kinds.items() if judge.measures == "refusal" or kind == "harmful"]
         for variant in variants:
-            for task in tasks:
+            for task in answered(variant, tasks):
                 _judge(folder, variant, task, judge)
     for judge in [JUDGES.get(primary)(), *others]:
         if isinstance(judge, Paid):
-            answers = [layout.variant(variant).responses(task) for variant in variants for task in kinds]
+            answers = [
+                layout.variant(variant).responses(task)
+                for variant in variants
+                for task in answered(variant, kinds)
+            ]
             rows = [row for path in answers for row in read_jsonl(path)]
             write_json(layout.usage(judge.name), judge.spent(rows))
         if (card := find_card(judge.name)) is not None:

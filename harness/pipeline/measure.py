@@ -27,8 +27,10 @@ _VARIANT = PATHS.variant("{made.name}")
 
 def is_evaluated(session: Session, made: Prepared) -> bool:
     """Say whether an earlier run finished all that needs the engine to answer as this variant."""
-    answered = all(answer.is_done(session, made, task) for task in session.plan.prompts("test"))
-    return answered and (not session.config.capability.tasks or _capability.is_done(session, made))
+    plan = session.plan
+    answered = all(answer.is_done(session, made, task) for task in plan.test_prompts(made.variant))
+    has_capability = plan.config.capability.tasks and not plan.is_limited(made.variant)
+    return answered and (not has_capability or _capability.is_done(session, made))
 
 
 def measure_capability(session: Session, made: Prepared) -> None:
@@ -125,7 +127,10 @@ def _shares(session: Session, made: Prepared, rows: list[dict[str, Any]]) -> lis
     shares: list[Share] = []
     with torch.inference_mode(), progress(f"drift {made.name}", len(rows), "answers") as advance:
         # Only hidden states of base are kept; the head, which no variant trains, makes logits of them again.
-        base = [answers_of(model, collate([before[i] for i in b], pad, loaded.device)) for b in batches]
+        base = session.once(
+            ("base's answers", fingerprint([[e.prompt, e.answer] for e in before])),
+            lambda: [answers_of(model, collate([before[i] for i in b], pad, loaded.device)) for b in batches],
+        )
         with made.intervention.in_memory(loaded.moe, made):
             for places, reference in zip(batches, base, strict=True):
                 batch = collate([after[i] for i in places], pad, loaded.device)

@@ -102,6 +102,9 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             "engine": plan.engine.name,
             "asked": plan.asked(),
             "control_tasks": plan.control_tasks(),
+            "claim_prompts": {
+                task: [prompt.id for prompt in asked] for task, asked in plan.claim_prompts.items()
+            },
             "evaluated": {},
             MORE_JUDGES: more_judges,
         }
@@ -159,24 +162,28 @@ def _evaluate(
     session: Session, made: Prepared, conversations: list[dict[str, Any]], skipped: str | None
 ) -> None:
     """Let a variant answer, judge its answers and measure it, unless it has to be skipped."""
+    is_limited = session.plan.is_limited(made.variant)
     if skipped is None:
         if made.intervention.needs == "training":
             made = trained(session, made, conversations)
         try:
             with _serving(session, made):
-                for task in session.plan.prompts("test"):
+                for task in session.plan.test_prompts(made.variant):
                     answer(session, made, task)
-                measure_capability(session, made)
+                if not is_limited:
+                    measure_capability(session, made)
         except VariantImpossibleError as error:
             skipped = str(error)
     if skipped is None:
         judge_answers(session, made)
-        measure_drift(session, made)
+        if not is_limited:
+            measure_drift(session, made)
         if made.delta is not None:
             prove_frozen(session, made)
     else:
         say(f"skipping {made.name}: {skipped}")
-    session.folder.note_evaluated(made.name, trained=made.delta is not None, skipped=skipped)
+    tasks = list(session.plan.test_prompts(made.variant)) if is_limited else None
+    session.folder.note_evaluated(made.name, trained=made.delta is not None, skipped=skipped, tasks=tasks)
 
 
 @contextmanager

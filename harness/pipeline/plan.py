@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,28 @@ class Plan:
                 if role == "test" and spec.kind == "harmful" and self.config.evaluation.forced_start:
                     prompts[str(AskedTask(spec.name, forced=True))] = prompts[spec.name]
         return prompts
+
+    @cached_property
+    def claim_prompts(self) -> dict[str, list[Prompt]]:
+        """Return the test prompts of harmful tasks that random draws answer, by task; drawn by the run's seed."""
+        n, drawn = self.config.claim.prompts, {}
+        for task, prompts in self.prompts("test", "harmful").items():
+            spec, by_id = self._by_name[task], sorted(prompts, key=lambda prompt: prompt.id)
+            chosen = random.Random(f"{self.config.seed} claim {spec.name}").sample(
+                by_id, min(n or len(by_id), len(by_id))
+            )
+            kept = {prompt.id for prompt in chosen}
+            drawn[task] = [prompt for prompt in prompts if prompt.id in kept]
+        return drawn
+
+    def is_limited(self, variant: Variant) -> bool:
+        """Whether a variant answers the prompts of the claim and nothing else: a draw beside the intervention does."""
+        is_beside = variant.spec.name != self.config.intervention
+        return self.config.claim.prompts is not None and variant.spec.is_drawn and is_beside
+
+    def test_prompts(self, variant: Variant) -> dict[str, list[Prompt]]:
+        """Return the test prompts that a variant answers, by task."""
+        return self.claim_prompts if self.is_limited(variant) else self.prompts("test")
 
     def train_prompts(self, kind: Kind) -> dict[str, list[Prompt]]:
         """Return the prompts that are trained on: the train split, less what early stopping looks at."""

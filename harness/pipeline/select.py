@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from harness.base.progress import progress, say
 from harness.config import DEFAULT_TOP_K
 from harness.data.splits import pair_keys_of
 from harness.experts.controls import match
+from harness.experts.draws import Selected, use_of
 from harness.experts.permutation import FEWEST_PROMPTS
 from harness.experts.select import ExpertSelection, Limits, select_experts
 from harness.experts.table import Control, Group, Statistics, joined, statistical_table
@@ -46,20 +47,40 @@ def select(session: Session) -> list[Prepared]:
                 "method": chosen.method,
                 "phase": chosen.phase,
                 "experts": [list(expert) for expert in chosen.experts],
-                "overlap_with_selection": len({*chosen.experts} & {*selected.experts}) if selected else None,
+                **(selected.beside(chosen) if selected else {}),
             }
             _record(session, variants[-1], record)
+    if selected is not None:
+        _say_how_few(variants, selected)
     return variants
 
 
-def _selected(session: Session) -> ExpertSelection:
+def _say_how_few(variants: Sequence[Prepared], selected: Selected) -> None:
+    """Say which draws have to repeat one another, since there are fewer sets of experts than draws."""
+    draws: dict[str, list[ExpertSelection]] = {}
+    for made in variants:
+        if made.selection is not None and made.selection.match is not None:
+            draws.setdefault(made.intervention.name, []).append(made.selection)
+    for name, drawn in draws.items():
+        match = drawn[0].match
+        assert match is not None
+        sets = round(10 ** min(selected.sets(match).log10, 9))
+        if sets < len(drawn):
+            matched = "about the selection's use" if match == "use" else "as many experts per layer"
+            say(
+                f"{name}: {len(drawn)} draws of {sets} sets of experts with {matched}: some draws are the same"
+            )
+
+
+def _selected(session: Session) -> Selected:
     """Return the experts with the highest scores in the expert table."""
     import pandas as pd
 
     _expert_table(session)
     settings = session.config.selection
-    return select_experts(
-        pd.read_parquet(session.folder.layout.experts),
+    table = pd.read_parquet(session.folder.layout.experts)
+    selection = select_experts(
+        table,
         phase=settings.phase,
         limits=Limits(
             settings.at_most, settings.threshold, settings.per_layer, settings.top_p, settings.max_q
@@ -67,6 +88,7 @@ def _selected(session: Session) -> ExpertSelection:
         method=settings.method,
         direction=settings.direction,
     )
+    return Selected(selection, use_of(table, settings.phase), random_draw_seed(session.config.seed, -1))
 
 
 def _record_key(session: Session, made: Prepared, record: dict[str, Any]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import platform
+from collections.abc import Callable, Hashable
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeVar
 
 import harness
 from harness.base.fingerprint import fingerprint
@@ -16,6 +17,8 @@ from harness.engines.in_memory import ModelInMemory
 from harness.models.load import LoadedModel, pick_device
 from harness.pipeline.plan import Plan
 from harness.runs.run_folder import RunFolder
+
+T = TypeVar("T")
 
 _PACKAGES = (
     "torch",
@@ -41,6 +44,7 @@ class Session:
         self.plan = plan
         self.config = plan.config
         self.folder = folder
+        self._kept: dict[Hashable, Any] = {}
 
     @cached_property
     def world(self) -> dict[str, Any]:
@@ -85,6 +89,13 @@ class Session:
     def key(self, **inputs: Any) -> str:
         """Return a stage's fingerprint: its own inputs and the world they are used in."""
         return fingerprint({"world": self.world, **inputs})
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returned when this key was first asked for: what variants share is made once."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: T = self._kept[key]
+        return kept
 
     def seeds(self) -> dict[str, int]:
         """Return each seed by what it decides."""

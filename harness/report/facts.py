@@ -20,7 +20,7 @@ from harness.runs.inference import ALPHA
 from harness.runs.records import RunRecord
 from harness.runs.rows import Comparison, Measurement
 from harness.runs.run import Run
-from harness.runs.summary import Summary
+from harness.runs.summary import ChosenExperts, Summary
 
 TOP_EXPERTS = 20
 _OF_DRIFT = ("kl", "perplexity")
@@ -72,6 +72,7 @@ def acted(run: Run, summary: Summary) -> list[Row]:
     """Return what each variant changed; counts of experts are blank where the run folder does not say."""
     own = run.selection(summary.intervention) if summary.intervention in summary.variants else None
     rows = []
+    are_compared = any(variant.experts and variant.experts.use_share for variant in summary.variants.values())
     for name, variant in summary.variants.items():
         selection = None if variant.skipped is not None else run.selection(name)
         if selection is None and not variant.trained_parameters:
@@ -85,12 +86,23 @@ def acted(run: Run, summary: Summary) -> list[Row]:
                 f"shared with {summary.intervention}": str(len(chosen & {*own.experts}))
                 if own and selection
                 else "",
+                **(_beside(variant.experts) if are_compared else {}),
                 "trained parameters": f"{variant.trained_parameters:,}",
                 "of the model": percent(variant.trained_parameters / parameters) if parameters else "",
                 "frozen proof": _PROOF[variant.frozen_unchanged],
             }
         )
     return rows
+
+
+def _beside(experts: ChosenExperts | None) -> Row:
+    """Return a variant's use beside the selection's, and how many sets a draw is one of."""
+    use = "" if experts is None or experts.use_share is None else percent(experts.use_share)
+    sets = ""
+    if experts is not None and experts.log10_sets is not None:
+        exactly = f"{round(10**experts.log10_sets):,}" if experts.log10_sets < 6 else ""
+        sets = exactly if exactly and experts.sets_are_counted else f"about 10^{experts.log10_sets:.1f}"
+    return {"use beside the selection's": use, "drawn from": f"{sets} sets" if sets else ""}
 
 
 def drifts(summary: Summary) -> list[Row]:

@@ -67,9 +67,13 @@ class Evidence(Run):
 
     def tasks_of(self, variant: str) -> dict[str, Kind]:
         """Return the kind of each prompt task that a variant answered; none of a skipped one."""
-        if self.record.evaluated[variant].skipped is not None:
+        evaluated = self.record.evaluated[variant]
+        if evaluated.skipped is not None:
             return {}
-        return {task: asked.kind for task, asked in self.record.asked.items()}
+        asked = self.record.asked
+        return {
+            task: asked[task].kind for task in asked if evaluated.tasks is None or task in evaluated.tasks
+        }
 
     def labels(self, variant: str, task: str, judge: str) -> Mapping[str, AnyLabel | None]:
         """Return a judge's label of each answer by the prompt's id, None where it is unscored."""
@@ -101,27 +105,6 @@ class Evidence(Run):
     def seed_of(self, task: str | None) -> int:
         """Return the seed that draws one member of each group of a task's near-duplicates."""
         return int(fingerprint(["one per group", self.record.seeds.get("splits", 0), task])[:8], 16)
-
-    def use_share(self, variant: str) -> float | None:
-        """Return how much a variant's experts are used, as a share of how much the intervention's are.
-
-        Use is a_safe_n + a_unsafe_n in the phase that was scored, summed over the experts. None where the run does not
-        say.
-        """
-        own, drawn = self.selection(str(self.record.intervention)), self.selection(variant)
-        if own is None or drawn is None or not self.layout.experts.is_file():
-            return None
-        use = self._once(("use", own.phase), lambda: self._use(str(own.phase)))
-        if not {*own.experts, *drawn.experts} <= use.keys():
-            return None
-        total = sum(use[expert] for expert in own.experts)
-        return sum(use[expert] for expert in drawn.experts) / total if total > 0 else None
-
-    def _use(self, phase: str) -> dict[tuple[int, int], float]:
-        table = self.experts()
-        rows = table[table["phase"] == phase]
-        keys = zip(rows["layer"].tolist(), rows["expert"].tolist(), strict=True)
-        return dict(zip(keys, (rows["a_safe_n"] + rows["a_unsafe_n"]).tolist(), strict=True))
 
     def phrasing_rates(self, variant: str, task: str) -> Mapping[str, Rate]:
         """Compare a variant's refusals, by the primary judge, with the phrasings of training and those held out."""

@@ -17,6 +17,7 @@ from harness.runs.judged import agreements, judge_summaries
 from harness.runs.metrics import METRICS, metric_of
 from harness.runs.rows import Measurement
 from harness.runs.summary import (
+    ChosenExperts,
     ModelSummary,
     SelectedExpert,
     SelectionSummary,
@@ -117,7 +118,16 @@ def _variant(run: Evidence, name: str) -> VariantSummary:
         frozen_unchanged=None if proof is None else proof.frozen_unchanged,
         skipped=evaluated.skipped,
         seconds=_seconds(run, name),
+        experts=_experts(run, name),
     )
+
+
+def _experts(run: Evidence, variant: str) -> ChosenExperts | None:
+    chosen = run.selection(variant)
+    if chosen is None:
+        return None
+    beside = chosen.model_dump(include={"use_share", "match", "log10_sets", "sets_are_counted"})
+    return ChosenExperts(n=len(chosen.experts), overlap=chosen.overlap_with_selection, **beside)
 
 
 def _seconds(run: Evidence, variant: str) -> dict[str, float]:

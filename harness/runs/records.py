@@ -58,6 +58,8 @@ class EvaluatedRecord(_Record):
     """Whether its experts were trained."""
     skipped: str | None
     """Why it was not evaluated; None if it was."""
+    tasks: list[str] | None = None
+    """The tasks that it answered; None where these are all of the run's."""
 
 
 class DeltaRecord(_Record):
@@ -121,6 +123,8 @@ class RunRecord(_Record):
     """What generated the answers."""
     control_tasks: list[str] = Field(default_factory=list)
     """The benign tasks on the harmful prompts' own topics."""
+    claim_prompts: dict[str, list[str]] = Field(default_factory=dict)
+    """The ids of the harmful test prompts that a claim is tested on, by task; empty in runs that declared none."""
     judges: dict[str, JudgeRecord] = Field(default_factory=dict)
     """The judges that gave verdicts, the primary one first."""
     evaluated: dict[str, EvaluatedRecord] = Field(default_factory=dict)
@@ -169,6 +173,14 @@ class Selection(_Record):
     """How they were chosen."""
     overlap_with_selection: int | None = None
     """How many of them the run's selection has too."""
+    use_share: float | None = None
+    """Their use as a share of the selection's: of routed tokens on safe prompts plus that on unsafe ones, summed."""
+    match: Literal["use", "layer"] | None = None
+    """What a random draw shares with the selection beside the number per layer; None for what is not drawn."""
+    log10_sets: float | None = None
+    """The decimal logarithm of the number of sets that it is one of."""
+    sets_are_counted: bool | None = None
+    """Whether they were counted; otherwise their number is an estimate."""
 
 
 class TrainingStep(_Record):

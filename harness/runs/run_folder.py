@@ -52,16 +52,20 @@ class RunFolder:
         self.state |= facts
         self._save()
 
-    def note_evaluated(self, variant: str, *, trained: bool, skipped: str | None = None) -> None:
+    def note_evaluated(
+        self, variant: str, *, trained: bool, skipped: str | None = None, tasks: list[str] | None = None
+    ) -> None:
         """Write into run.json that a variant's evaluation has ended.
 
         Args:
             variant: which variant.
             trained: whether its experts were trained.
             skipped: why it was not evaluated; None if it was.
+            tasks: the tasks that it answered, where these are not all of the run's.
         """
         known = self.state.get("evaluated", {})
-        self.update({"evaluated": {**known, variant: {"trained": trained, "skipped": skipped}}})
+        ended = {"trained": trained, "skipped": skipped, "tasks": tasks}
+        self.update({"evaluated": {**known, variant: ended}})
 
     def is_done(self, stage: str, key: str) -> bool:
         """Return whether a stage was finished with this fingerprint and its files are unchanged."""

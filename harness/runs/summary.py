@@ -124,6 +124,23 @@ class JudgeAgreement(Part):
     """On how many answers they disagree; judges/differences.jsonl lists them."""
 
 
+class ChosenExperts(Part):
+    """The experts that a variant acts on, beside those that the run selected."""
+
+    n: int = Field(ge=0)
+    """How many they are."""
+    overlap: int | None = None
+    """How many of them the run selected too; null where it selected none."""
+    use_share: float | None = None
+    """Their use as a share of the selection's; null in runs that did not record it."""
+    match: Literal["use", "layer"] | None = None
+    """What a random draw shares with the selection beside the number per layer; null for what is not drawn."""
+    log10_sets: float | None = None
+    """The decimal logarithm of the number of sets that a draw is one of."""
+    sets_are_counted: bool | None = None
+    """Whether they were counted; otherwise their number is an estimate."""
+
+
 class VariantSummary(Part):
     """One variant of the model: how it was made, and whether and how long it was evaluated."""
 
@@ -137,6 +154,8 @@ class VariantSummary(Part):
     """Why this variant was not evaluated; null when it was."""
     seconds: dict[str, float]
     """Wall-clock seconds of each stage."""
+    experts: ChosenExperts | None = None
+    """The experts that it acts on; null where it acts on no chosen ones."""
 
     @property
     def is_draw(self) -> bool:

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
-from harness.experts.select import ExpertSelection, Limits, random_experts, select_experts
-from harness.models.moe import Expert
+from harness.experts.select import Limits, select_experts
 
 
 def table_of(scores, phase="all", per_layer=4) -> pd.DataFrame:
@@ -89,26 +88,3 @@ def test_what_cannot_be_selected_is_refused(settings, message):
     others = {name: value for name, value in settings.items() if name in ("phase", "method")}
     with pytest.raises(BadInputError, match=message):
         select_experts(TABLE, limits=limits, **{"phase": "all", **others})
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    experts=st.sets(st.tuples(st.integers(0, 3), st.integers(0, 7)), min_size=1),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_random_experts_are_as_many_per_layer_and_follow_from_the_seed(experts, seed):
-    selection = ExpertSelection("risk_diff", "all", tuple(Expert(*pair) for pair in experts))
-    drawn = random_experts(selection, 8, seed)
-    assert {layer: len(numbers) for layer, numbers in drawn.by_layer().items()} == {
-        layer: len(numbers) for layer, numbers in selection.by_layer().items()
-    }
-    assert len(set(drawn.experts)) == len(experts)
-    assert all(0 <= expert < 8 for _, expert in drawn.experts)
-    assert drawn == random_experts(selection, 8, seed)
-    assert drawn.method == "random"
-
-
-def test_every_expert_can_be_drawn_the_selected_ones_too():
-    selection = ExpertSelection("risk_diff", "all", (Expert(0, 3),))
-    drawn = {random_experts(selection, 4, seed).experts[0].expert for seed in range(60)}
-    assert drawn == {0, 1, 2, 3}

@@ -53,11 +53,13 @@ def test_our_files_say_what_is_trained_and_what_depends_on_the_selection():
     assert {name for name, spec in specs.items() if spec.needs == "training"} == {
         "unsafe_experts",
         "random_experts",
+        "popular_experts",
         "all_experts",
     }
     assert {name for name, spec in specs.items() if spec.uses_selection} == {
         "unsafe_experts",
         "random_experts",
+        "popular_experts",
         "steer",
     }
 
@@ -66,7 +68,10 @@ def test_our_files_say_what_is_trained_and_what_depends_on_the_selection():
     ("fields", "message"),
     [
         ("intervention: steer", "experts: missing"),
-        ("intervention: steer\nexperts: some", "experts: expected 'selected', 'random' or 'all'"),
+        (
+            "intervention: steer\nexperts: some",
+            "experts: expected 'selected', 'random', 'most_used' or 'all'",
+        ),
         ("intervention: none\nexperts: all", "experts: unknown key"),
         ("intervention: system_prompt", "system_prompt: missing"),
         ("intervention: system_prompt\nsystem_promt: Be kind.", "did you mean 'system_prompt'"),

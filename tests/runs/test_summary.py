@@ -56,6 +56,7 @@ DOCUMENT = {
             "frozen_unchanged": None,
             "skipped": None,
             "seconds": {"generate": 1.5},
+            "experts": None,
         },
         "unsafe_experts": {
             "specification": {
@@ -67,6 +68,7 @@ DOCUMENT = {
             "frozen_unchanged": True,
             "skipped": None,
             "seconds": {},
+            "experts": None,
         },
     },
     "measurements": [
