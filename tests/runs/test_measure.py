@@ -10,7 +10,6 @@ import yaml
 
 from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
 from harness.cli.main import main
-from harness.judges.card import CARDS_FOLDER
 from harness.runs.integrity import verify_run
 from harness.runs.metrics import METRICS
 from harness.runs.run import read_run
@@ -23,13 +22,10 @@ V1 = Path(__file__).resolve().parents[1] / "fixtures" / "run_v1"
 def made(tmp_path_factory):
     """The two synthetic runs, by name."""
     place = tmp_path_factory.mktemp("measured")
-    synthetic_runs.keyword_card(place / "cards")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CARDS_FOLDER, str(place / "cards"))
-        return {
-            name: synthetic_runs.write_run(place / name, getattr(synthetic_runs, name)())
-            for name in ("small", "rich")
-        }
+    return {
+        name: synthetic_runs.write_run(place / name, getattr(synthetic_runs, name)())
+        for name in ("small", "rich")
+    }
 
 
 @pytest.fixture
@@ -55,7 +51,7 @@ def nothing_to_load(made, monkeypatch):
             "harness.models.load.resolve_model",
             "harness.judges.base.judge_all",
         ),
-        *("harness.data.sources.load_task", "harness.judges.card.find_card"),
+        *("harness.data.sources.load_task", "harness.judges.card.shipped_card"),
     ):
         monkeypatch.setattr(name, refuse)
     monkeypatch.setattr("harness.judges.base.JUDGES._entries", {})
