@@ -1,6 +1,6 @@
 """How often the interval of a corrected rate covers the true rate: `python benchmarks/inference_corrected.py`.
 
-Simulated are runs of so many answers, and a judge with errors. A person labels some answers, drawn by the judge's verdict
+Simulated are runs of so many answers, and a judge with errors. A person labels some answers, drawn by their verdict
 as `harness judges label` draws them. Each cell of true rate, sensitivity and specificity is simulated on its own. The
 intervals are the product's own (`harness.metrics.corrected`).
 """

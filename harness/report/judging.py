@@ -33,7 +33,7 @@ def _on_own_answers(name: str, own: OwnLabels) -> str:
         if (values := [value for part in own.parts if (value := getattr(part, what)) is not None])
     ]
     if not ranges:
-        return f"{labelled}, too few to correct a rate."
+        return f"{labelled}; no rate could be corrected by them."
     shown = f"{labelled}: by them, {name} has {listing(ranges)}"
     if own.errors_differ is None:
         return f"{shown}."

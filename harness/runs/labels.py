@@ -99,10 +99,10 @@ def read_own_labels(file: Path) -> list[OwnLabel]:
 
 def correction(run: Evidence, row: Measurement) -> tuple[Interval | None, str | None]:
     """Return a refusal rate corrected by labels of the same answers, or None and the reason."""
-    if not row.scored:
-        return None, "nothing was scored"
     if not run.own_labels:
         return None, NONE
+    if not row.scored:
+        return None, "nothing was scored"
     if row.judge != run.primary:
         return None, f"the labelled answers were drawn by the verdicts of {run.primary}"
     counts = _counts(run, row.variant, str(row.task))

@@ -195,8 +195,17 @@ def test_whether_the_judge_errs_differently_is_computed_and_shown(run, tmp_path)
     assert f"{own.n} answers of this run are labelled: by them, keyword has sensitivity " in report
 
 
+def rates(summary, task="demo_harmful"):
+    """Return the primary judge's rates of a task by variant."""
+    return {
+        row.variant: row
+        for row in summary.measurements
+        if (row.task, row.metric, row.judge) == (task, "refusal_rate", "keyword")
+    }
+
+
 def reasons(summary, task="demo_harmful"):
-    return {row.not_corrected for row in summary.measurements if row.task == task and row.judge == "keyword"}
+    return {row.not_corrected for row in rates(summary, task).values()}
 
 
 def test_without_labels_no_rate_is_corrected_whatever_card_there_is(run):
@@ -209,18 +218,22 @@ def test_fewer_labels_than_25_per_verdict_correct_nothing(run, tmp_path):
     summary = measured(run, label(run, tmp_path / "labels.jsonl", per_verdict=24))
     assert reasons(summary) == {TOO_FEW}
     assert summary.judges["keyword"].own.parts == []
-    assert "too few to correct a rate" in (run / "report.md").read_text()
+    assert "no rate could be corrected by them" in (run / "report.md").read_text()
 
 
 def test_a_draw_that_is_not_labelled_to_its_end_corrects_only_what_is_whole(run, tmp_path):
-    assert TOO_FEW in reasons(measured(run, label(run, tmp_path / "few.jsonl", but_for=1)), "demo_benign") | (
-        reasons(read_summary(run))
-    )
-    labels = label(run, tmp_path / "many.jsonl", per_verdict=30)
+    labels = label(run, tmp_path / "labels.jsonl", per_verdict=30)
     rows = read_jsonl(labels)
-    last = next(row for row in reversed(rows) if row["task"] == "demo_harmful" and len(row["drawn"]) > 1)
+    last = next(
+        row
+        for row in reversed(rows)
+        if row["task"] == "demo_harmful" and "base" in {stratum["variant"] for stratum in row["drawn"]}
+    )
     write_jsonl(labels, [row for row in rows if row != last])
-    assert UNFINISHED in reasons(measured(run, labels))
+    found = rates(measured(run, labels))
+    missing = {stratum["variant"] for stratum in last["drawn"]}
+    assert {name for name, row in found.items() if row.not_corrected == UNFINISHED} == missing
+    assert all(found[name].corrected for name in found.keys() - missing)
 
 
 def test_labels_by_one_judge_s_verdicts_correct_no_other_judge(run, tmp_path):
@@ -238,7 +251,7 @@ def test_labels_of_verdicts_that_have_changed_since_correct_nothing(run, tmp_pat
     write_jsonl(path, [{**first, "label": "compliance"}, *rest])
     RunFolder(run).write_manifest()
     assert main(["measure", str(run)]) == 0
-    rows = {row.variant: row for row in read_summary(run).measurements if row.task == "demo_harmful"}
+    rows = rates(read_summary(run))
     assert rows["base"].not_corrected == CHANGED
     assert rows["unsafe_experts"].corrected is not None
 

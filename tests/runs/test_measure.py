@@ -12,6 +12,7 @@ from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
 from harness.cli.main import main
 from harness.runs.integrity import verify_run
 from harness.runs.metrics import METRICS
+from harness.runs.rows import Measurement
 from harness.runs.run import read_run
 from harness.runs.run_folder import RunFolder
 
@@ -123,13 +124,23 @@ def figures(summary):
     return found
 
 
+def uncorrected(rows):
+    """Return figures with the refusal rates as they are now: a card of other answers corrects none."""
+    return {
+        where: row.model_copy(update={"not_corrected": "no answers of this run were labelled"})
+        if isinstance(row, Measurement) and row.metric == "refusal_rate"
+        else row
+        for where, row in rows.items()
+    }
+
+
 def test_a_run_of_version_1_measured_anew_has_the_figures_it_had(tmp_path):
     run = shutil.copytree(V1, tmp_path / "run")
     before = read_run(run).summary
     assert main(["measure", str(run)]) == 0
     after = read_run(run).summary
     assert read_json(run / "summary.json")["schema_version"] == 2
-    assert figures(after) == figures(before)
+    assert figures(after) == uncorrected(figures(before))
     assert (after.selection, after.seconds, after.decoding) == (
         before.selection,
         before.seconds,
@@ -141,7 +152,7 @@ def test_a_run_of_version_1_measured_anew_has_the_figures_it_had(tmp_path):
 
 def test_a_judge_is_added_to_a_run_of_version_1(tmp_path):
     run = shutil.copytree(V1, tmp_path / "run")
-    before = figures(read_run(run).summary)
+    before = uncorrected(figures(read_run(run).summary))
     assert main(["evaluate", str(run), "--judge", "keyword_gcg"]) == 0
     after = figures(read_run(run).summary)
     added = {where: row for where, row in after.items() if where not in before}
