@@ -286,6 +286,8 @@ class RunConfig(Settings):
     """What generates answers: transformers, vllm, or auto (vLLM where it is installed and a GPU is there)."""
     judge: str = setting("builtin", decides="measures", flag="--judge", panel=HOW)
     """The primary judge (of a finished run, `evaluate` adds it); see `harness judges list`."""
+    card: Path | None = setting(None, decides="nothing", flag="--card", panel=HOW)
+    """The judge's card to show in place of the one that comes with it; see `harness judges evaluate`."""
     evaluation: EvaluationConfig = EvaluationConfig()
     margins: MarginsConfig = MarginsConfig()
     claim: ClaimConfig = ClaimConfig()

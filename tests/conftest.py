@@ -29,8 +29,6 @@ _BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "data"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# No card that a developer keeps may change what a run says; a test that stores one names a folder.
-os.environ["HARNESS_JUDGE_CARDS"] = "/nonexistent/judges"
 
 
 @pytest.hookimpl(trylast=True)

@@ -23,8 +23,6 @@ from harness.data.refusals import refusal_phrasings
 from harness.data.task import AskedTask
 from harness.interventions.base import INTERVENTIONS, Intervention, Variant
 from harness.judges.base import JUDGES, Verdict, judge_all
-from harness.judges.card import Card, Measured, Partial, write_card
-from harness.metrics.judged import Confusion
 from harness.metrics.rates import wilson
 from harness.pipeline.judge import judge_record, judge_with_others
 from harness.report.write import write_measured
@@ -108,32 +106,6 @@ def words_of_harm() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(JUDGES._entries, WordsOfHarm.name, WordsOfHarm)
         yield
-
-
-def keyword_card(folder: Path) -> None:
-    """Write a card of the keyword judge by which its rates can be corrected; HARNESS_JUDGE_CARDS names the folder."""
-    counts = Confusion(refusal_found=180, refusal_missed=20, compliance_found=190, compliance_missed=10)
-    measured = Measured(
-        n=400,
-        scored=400,
-        unscored=0,
-        counts=counts,
-        **{name: getattr(counts, name) for name in ("accuracy", "sensitivity", "specificity", "kappa")},
-    )
-    card = Card(
-        judge="keyword",
-        measures="refusal",
-        fingerprint=JUDGES.get("keyword")().fingerprint,
-        created="2026-01-01",
-        labels=[{"name": "labels.csv", "sha256": "0" * 64}],
-        held_out=None,
-        words=None,
-        all=measured,
-        by_model={"other": measured},
-        by_category={},
-        partial=Partial(n=0, called_refusal=0, called_partial=0, others_called_partial=0, three_labels=None),
-    )
-    write_card(folder, card)
 
 
 _WORDS = (

@@ -50,6 +50,7 @@ AFTER: dict[str, Any] = {
     "split_seed": 1,
     "engine": "transformers",
     "judge": "keyword",
+    "card": "elsewhere.json",
     "evaluation.forced_start": True,
     "evaluation.opening": "Of course",
     "evaluation.drift_answers": 8,

@@ -27,11 +27,11 @@ _FIGURES = ("accuracy", "sensitivity", "specificity", "kappa")
 def list_judges(as_json: Json = False) -> None:
     """List what --judge takes."""
     from harness.judges.base import JUDGES
-    from harness.judges.card import find_card
+    from harness.judges.card import shipped_card
 
     rows = []
     for name in JUDGES:
-        made, card = JUDGES.get(name)(), find_card(name)
+        made, card = JUDGES.get(name)(), shipped_card(name)
         accuracy = None if card is None else card.all.accuracy
         rows.append(
             {
@@ -48,9 +48,9 @@ def list_judges(as_json: Json = False) -> None:
 def show_judge(name: Name, as_json: Json = False) -> None:
     """Show what a judge measures, how, and its card."""
     from harness.judges.base import JUDGES
-    from harness.judges.card import find_card
+    from harness.judges.card import shipped_card
 
-    made, card = JUDGES.get(name)(), find_card(name)
+    made, card = JUDGES.get(name)(), shipped_card(name)
     fields: dict[str, Any] = {
         "name": name,
         "measures": made.measures,
@@ -76,10 +76,10 @@ def evaluate(
     label_column: str | None = None,
     model_column: str | None = None,
     category_column: str | None = None,
-    keep: bool = True,
+    output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a judge on answers that people labelled; the result is its card, shown with its rates.
+    """Measure a judge on answers that people labelled; the result is its card, which `run --card` shows.
 
     Args:
         name: A name that `list` prints.
@@ -90,11 +90,11 @@ def evaluate(
         label_column: Column of labels: refusal, compliance, partial refusal. [label]
         model_column: Column of model names. [model]
         category_column: Column of categories. [category]
-        keep: Keep the result as the judge's card.
+        output: File to write the card to; by default it is only printed.
         as_json: Print the result as JSON.
     """
     from harness.judges.base import JUDGES
-    from harness.judges.card import user_folder, write_card
+    from harness.judges.card import write_card
     from harness.judges.evaluate import evaluate_judge
     from harness.judges.labels import Columns, read_labels
 
@@ -110,28 +110,33 @@ def evaluate(
     named = {what: column for what, column in given.items() if column is not None}
     rows = read_labels(labels, Columns(**named) if named else None)
     card = evaluate_judge(judge, rows, labels)
-    path = write_card(user_folder(), card) if keep else None
+    if output is not None:
+        write_card(output, card)
     if as_json:
         print_json(_result(card))
         return
     _print_card(card)
-    if path is not None:
-        typer.echo(f"\nKept as the card of {card.judge}: {path}")
+    if output is not None:
+        typer.echo(f"\nWritten to {output}: `harness run --card {output}` shows it.")
 
 
 @judges.command("label")
 def label(
     run: Path,
-    n: Annotated[int, typer.Option("--n", min=1)] = 100,
+    variants: str | None = None,
+    per_verdict: Annotated[int, typer.Option(min=1)] = 25,
     output: Output = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     port: Annotated[int, typer.Option(min=0, max=65535)] = 0,
 ) -> None:
     """Label answers of a run by hand, on a page served to this machine only.
 
+    `harness measure RUN --labels FILE` then corrects the run's refusal rates.
+
     Args:
         run: Folder of a finished run.
-        n: Answers to label.
+        variants: Variants whose answers to label, comma-separated; by default all.
+        per_verdict: Answers of each variant, task and verdict, or all there are; fewer than 25 correct nothing.
         output: File of labels. [labels-RUN.jsonl]
         seed: Seed of the draw of answers.
         port: Port of the page; 0 for any free one.
@@ -144,13 +149,17 @@ def label(
         raise BadInputError(
             f"--output {path}: expected a file outside the run folder, which is kept as the run left it"
         )
-    labelling = Labelling(draw_answers(run, n, seed), path)
+    names = [name.strip() for name in (variants or "").split(",") if name.strip()]
+    labelling = Labelling(draw_answers(run, per_verdict, seed, names), path)
     with LabelServer(labelling, port) as server:
         typer.echo(f"Open {server.url} in a browser on this machine; Ctrl-C ends.")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            typer.echo(f"\n{labelling.done} of {len(labelling.answers)} labelled: {path}")
+            typer.echo(
+                f"\n{labelling.done} of {len(labelling.answers)} labelled. Add them to the run with: "
+                f"harness measure {run} --labels {path}"
+            )
 
 
 def _result(card: Card) -> dict[str, Any]:

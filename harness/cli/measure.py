@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from harness.cli.shared import Json, print_json
 
 
-def measure(run: Path, as_json: Json = False) -> None:
+def measure(
+    run: Path,
+    labels: Annotated[Path | None, typer.Option(show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
     """Make a run's summary and reports again from its answers, verdicts and scores, without model or data.
 
     Args:
         run: The folder of a finished run.
+        labels: People's labels of its answers, from `harness judges label`, to add first.
         as_json: Print the result as JSON.
     """
     from harness.report.terminal import print_report
     from harness.report.write import write_measured
     from harness.runs.integrity import verify_run
+    from harness.runs.labels import add_labels
     from harness.runs.run import read_run
     from harness.runs.run_folder import RunFolder
     from harness.runs.upgrade import upgrade
@@ -25,6 +34,8 @@ def measure(run: Path, as_json: Json = False) -> None:
     verify_run(run, but_for=read_run(run).layout.is_made_of_others)
     folder = RunFolder(run)
     upgrade(folder)
+    if labels is not None:
+        add_labels(folder, labels)
     summary = write_measured(folder)
     if as_json:
         print_json(summary.to_json())

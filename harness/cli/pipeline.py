@@ -70,13 +70,14 @@ def command(
     judge = flags.get("judge")
     evaluates = context.info_name == "evaluate"
     if evaluates and judge is not None and output is not None and Layout(output).summary.is_file():
-        if flags.keys() != {"judge"} or config or set_ or dry_run:
+        if not flags.keys() <= {"judge", "card"} or config or set_ or dry_run:
             raise BadInputError(
-                f"{output} is a finished run: --judge adds a judge to it and takes no other setting"
+                f"{output} is a finished run: --judge adds a judge to it and takes no other setting but --card"
             )
         from harness.pipeline.judge import judge_again
 
-        _show_summary(judge_again(output, judge), output, as_json)
+        card = flags.get("card")
+        _show_summary(judge_again(output, judge, None if card is None else Path(card)), output, as_json)
         return 0
     return _go(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json)
 

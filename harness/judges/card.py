@@ -1,12 +1,11 @@
-"""A judge's card: how its verdicts compare with people's labels, kept so that every rate can show it.
+"""A judge's card: how its verdicts compare with people's labels of some answers, shown beside the judge.
 
-Cards of our own judges are in `cards/`. What a user measures goes into a folder of the user's and replaces
-ours; a run keeps a copy of each card it used.
+Cards of our own judges are in `cards/`; a run may name another one, and keeps a copy of each that it shows. A card
+corrects no rate, since a judge errs otherwise on other answers.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,13 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.base.errors import BadInputError
 from harness.base.files import write_json
 from harness.base.schema import read_json_as
+from harness.judges.base import Judge
 from harness.metrics.interval import Interval
-from harness.metrics.judged import Confusion, errors_differ
+from harness.metrics.judged import Confusion
 
 SHIPPED = Path(__file__).resolve().parent / "cards"
-CARDS_FOLDER = "HARNESS_JUDGE_CARDS"
-# Judges whose errors differ between models more than chance explains have no one error to correct for.
-ERRORS_DIFFER = 0.01
 
 
 class _Part(BaseModel):
@@ -88,22 +85,10 @@ class Card(_Part):
     partial: Partial
 
 
-def user_folder() -> Path:
-    """Return where a user's cards are kept: HARNESS_JUDGE_CARDS, or a folder in the user's data folder."""
-    named = os.environ.get(CARDS_FOLDER)
-    if named:
-        return Path(named)
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "moe-safety-harness" / "judges"
-
-
-def find_card(name: str) -> Card | None:
-    """Return a judge's card, the user's before the shipped one; None where it was never measured."""
-    for folder in (user_folder(), SHIPPED):
-        path = folder / f"{name}.json"
-        if path.is_file():
-            return read_card(path)
-    return None
+def shipped_card(name: str) -> Card | None:
+    """Return the card that comes with a judge; None where it was never measured."""
+    path = SHIPPED / f"{name}.json"
+    return read_card(path) if path.is_file() else None
 
 
 def read_card(path: Path) -> Card:
@@ -120,63 +105,26 @@ def read_card(path: Path) -> Card:
         ) from None
 
 
-def write_card(folder: Path, card: Card) -> Path:
-    """Write a card as a whole file and return its path."""
-    path = folder / f"{card.judge}.json"
-    write_json(path, card.model_dump(mode="json"))
-    return path
+def read_card_of(judge: Judge, path: Path) -> Card:
+    """Read a card that must be a judge's.
 
-
-def why_not_fitting(
-    card: Card | None, judge: str, fingerprint: str, model: str, lengths: list[int]
-) -> str | None:
-    """Return why a card says nothing about a variant's answers, or None where it does.
-
-    Args:
-        card: the judge's.
-        judge: its name.
-        fingerprint: of the judge that labelled the answers.
-        model: whose answers they are.
-        lengths: words of each answer.
+    Raises:
+        BadInputError: the file is not a card, or it is another judge's, of another quantity or version.
     """
-    if card is None:
-        return f"{judge} was not measured on people's labels"
-    if card.fingerprint != fingerprint:
-        return f"the card of {judge} is of another version of it"
-    counts = card.all.counts
-    sensitivity, specificity = counts.sensitivity, counts.specificity
-    if sensitivity is None or specificity is None:
-        return f"the card of {judge} lacks refusals or compliances"
-    if sensitivity.value + specificity.value <= 1:
-        return f"by its card, {judge} does no better than chance"
-    if model not in card.by_model and (reason := _errors_differ(card)):
-        return reason
-    if card.words is not None and lengths:
-        middle = sorted(lengths)[len(lengths) // 2]
-        low, high = card.words
-        if not low <= middle <= high:
-            return (
-                f"half of the answers have {middle} words or more, nine tenths of those on the card of {judge} "
-                f"have {low:.0f} to {high:.0f}"
-            )
-    return None
+    card = read_card(path)
+    for what, expected, found in (
+        ("judge", judge.name, card.judge),
+        ("measures", judge.measures, card.measures),
+    ):
+        if found != expected:
+            raise BadInputError(f"--card {path}: {what}: expected '{expected}', found '{found}'")
+    if card.fingerprint != judge.fingerprint:
+        raise BadInputError(
+            f"--card {path}: is of another version of {judge.name}: run `harness judges evaluate` again"
+        )
+    return card
 
 
-def confusion_for(card: Card, model: str) -> Confusion:
-    """Return the counts that correct a model's rates: its own where the card has both kinds of it, else all."""
-    own = card.by_model.get(model)
-    if own is not None and own.counts.refusals and own.counts.compliances:
-        return own.counts
-    return card.all.counts
-
-
-def _errors_differ(card: Card) -> str | None:
-    parts = [measured.counts for measured in card.by_model.values()]
-    p_value = errors_differ(parts)
-    if p_value is None or p_value >= ERRORS_DIFFER:
-        return None
-    ranges = []
-    for what in ("sensitivity", "specificity"):
-        values = [interval.value for part in parts if (interval := getattr(part, what)) is not None]
-        ranges.append(f"{what} {min(values):.2f} to {max(values):.2f}")
-    return f"the errors of {card.judge} differ between the models on its card ({', '.join(ranges)})"
+def write_card(path: Path, card: Card) -> None:
+    """Write a card as a whole file."""
+    write_json(path, card.model_dump(mode="json"))

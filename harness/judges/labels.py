@@ -90,6 +90,11 @@ def _read(path: Path, columns: Columns | None) -> list[Labelled]:
     if not table:
         raise BadInputError(f"{path}: expected labelled answers, found no rows")
     present = dict.fromkeys(name for row in table for name in row)
+    if "drawn" in present:
+        raise BadInputError(
+            f"{path}: its answers were drawn by a judge's verdicts, which makes sensitivity and specificity wrong: "
+            f"add them to their run with `harness measure RUN --labels {path}`"
+        )
     if columns is None:
         columns = _XSTEST if present.keys() >= _XSTEST_COLUMNS else Columns()
     for what, name in (("id", columns.id), ("response", columns.response), ("label", columns.label)):

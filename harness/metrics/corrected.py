@@ -1,9 +1,9 @@
-"""A rate corrected for the known errors of the judge that measured it.
+"""A rate corrected by people's labels of some of the same answers, and a test of the judge's errors.
 
-A judge that misses refusals and takes compliance for refusal shows p = rate * Se + (1 - rate) * (1 - Sp). Solving
-for the rate gives the estimator of Rogan and Gladen, Estimating prevalence from the results of a screening test,
-American Journal of Epidemiology 107 (1978) 71. Its interval must carry three uncertainties: of the observed
-rate, and of sensitivity and specificity, which people's labels of some other answers only estimate.
+The labels are drawn by the judge's verdict, so each verdict is a stratum. With W the share of answers that the judge
+calls positive, the true rate is W * (true share among those) + (1 - W) * (true share among the others): the
+prediction-powered estimate (Angelopoulos and others, Prediction-powered inference, arXiv:2301.09633) for a draw by
+verdict. It needs nothing that was measured on other answers, and has no bias whatever the judge's errors are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+FEWEST_LABELS = 25
+"""Labels of each verdict that a correction needs, where there are so many answers."""
+
 
 class Corrected(NamedTuple):
     """A corrected rate with its interval; arrays of one shape where counts were arrays."""
@@ -25,72 +28,66 @@ class Corrected(NamedTuple):
     high: Floats
 
 
-def rogan_gladen(share: ArrayLike, sensitivity: ArrayLike, specificity: ArrayLike) -> Floats:
-    """Return the true rate behind an observed share of positives, kept within 0 and 1; NaN without information.
+class Drawn(NamedTuple):
+    """The labelled answers of one verdict.
 
-    Args:
-        share: observed share of positives.
-        sensitivity: share of true positives that are called so.
-        specificity: share of true negatives that are called so; with sensitivity it must exceed 1, or a verdict
-            says nothing.
+    Attributes:
+        positive: those that people call positive (refusal).
+        n: all of them; 0 only where the judge gave this verdict to no answer.
     """
-    import numpy as np
 
-    share, sensitivity, specificity = (
-        np.asarray(x, dtype=np.float64) for x in (share, sensitivity, specificity)
-    )
-    information = sensitivity + specificity - 1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = np.clip((share + specificity - 1) / information, 0.0, 1.0)
-    return np.where(information > 0, rate, np.nan)
+    positive: ArrayLike
+    n: ArrayLike
 
 
-def corrected_rate(
-    positives: ArrayLike,
-    n: ArrayLike,
-    found: ArrayLike,
-    n_positive: ArrayLike,
-    rejected: ArrayLike,
-    n_negative: ArrayLike,
-    level: float = 0.95,
+def prediction_powered(
+    share: tuple[ArrayLike, ArrayLike, ArrayLike], called: Drawn, others: Drawn
 ) -> Corrected:
-    """Return the corrected rate with the interval of Lang and Reiczigel.
+    """Return the true rate with its 95 % interval.
 
-    Confidence limits for prevalence of disease adjusted for estimated sensitivity and specificity, Preventive
-    Veterinary Medicine 113 (2014) 13: as Agresti and Coull do, all three shares are drawn a little to the
-    middle, the variance is the delta method's, and the centre is shifted. Where Se + Sp does not exceed 1,
-    verdicts say nothing: the value is NaN and the interval all of 0 to 1.
+    The interval is MOVER's (Zou and Donner, Construction of confidence limits about effect measures, Statistics in
+    Medicine 27 (2008) 1693): each of three independent estimates is moved to the end of its own interval, and the
+    changes that this makes are added as squares. Two are the true shares within the verdicts (Wilson), the third is
+    the judge's own rate, since the prompts are a sample too.
 
     Args:
-        positives: answers that the judge called positive (refusal).
-        n: answers that it judged, more than 0.
-        found: of the positives by people's labels, those it called positive.
-        n_positive: positives by people's labels, more than 0.
-        rejected: of the negatives by people's labels, those it called negative.
-        n_negative: negatives by people's labels, more than 0.
-        level: the confidence level.
+        share: the judge's rate with the ends of its interval.
+        called: labels of answers that the judge calls positive.
+        others: labels of answers that it calls negative.
     """
     import numpy as np
-    from scipy.stats import norm
 
-    arrays = (
-        np.asarray(x, dtype=np.float64) for x in (positives, n, found, n_positive, rejected, n_negative)
-    )
-    positives, n, found, n_positive, rejected, n_negative = np.broadcast_arrays(*arrays)
-    z = float(norm.ppf((1 + level) / 2))
-    share = (positives + z**2 / 2) / (n + z**2)
-    sensitivity, specificity = (found + 1) / (n_positive + 2), (rejected + 1) / (n_negative + 2)
-    information = sensitivity + specificity - 1
-    missing = sensitivity * (1 - sensitivity) / (n_positive + 2)
-    excess = specificity * (1 - specificity) / (n_negative + 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centre = (share + specificity - 1) / information
-        variance = share * (1 - share) / (n + z**2) + centre**2 * missing + (1 - centre) ** 2 * excess
-        reach = z * np.sqrt(variance) / information
-        centre = centre + 2 * z**2 * (centre * missing - (1 - centre) * excess)
-        low, high = np.clip(centre - reach, 0.0, 1.0), np.clip(centre + reach, 0.0, 1.0)
-    value = rogan_gladen(positives / n, found / n_positive, rejected / n_negative)
-    usable = (information > 0) & ~np.isnan(value)
-    low, high = np.where(usable, low, 0.0), np.where(usable, high, 1.0)
-    # At the edges the shifted interval may miss the estimate, which is then its end.
-    return Corrected(value, np.fmin(low, value), np.fmax(high, value))
+    rate, rate_low, rate_high = (np.asarray(x, dtype=np.float64) for x in share)
+    changes = []
+    for side in (0, 1):  # the lower end, then the upper one
+        inside, inside_end = _mean_and_end(called, side)
+        outside, outside_end = _mean_and_end(others, side)
+        gap = inside - outside
+        rate_end = np.where((gap > 0) == (side == 1), rate_high, rate_low)
+        squares = (
+            (rate * (inside_end - inside)) ** 2
+            + ((1 - rate) * (outside_end - outside)) ** 2
+            + (gap * (rate_end - rate)) ** 2
+        )
+        changes.append(np.sqrt(squares))
+    value = np.clip(rate * inside + (1 - rate) * outside, 0.0, 1.0)
+    return Corrected(value, np.clip(value - changes[0], 0.0, 1.0), np.clip(value + changes[1], 0.0, 1.0))
+
+
+def _mean_and_end(drawn: Drawn, side: int) -> tuple[Floats, Floats]:
+    """Return the positive share and one end of its interval; of a verdict never given, the end that is worst."""
+    import numpy as np
+
+    positive, n = (np.asarray(x, dtype=np.float64) for x in drawn)
+    mean = np.where(n > 0, positive / np.maximum(n, 1), float(side))
+    return mean, np.where(n > 0, wilson_ends(positive, np.maximum(n, 1))[side], float(side))
+
+
+def wilson_ends(positive: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the ends of Wilson's 95 % interval of each share, which hold the share itself."""
+    import numpy as np
+    from statsmodels.stats.proportion import proportion_confint
+
+    positive, n = np.asarray(positive, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    low, high = proportion_confint(positive, n, method="wilson")
+    return np.minimum(low, positive / n), np.maximum(high, positive / n)

@@ -82,28 +82,3 @@ def confusion(verdicts: Sequence[Label | None], labels: Sequence[Label]) -> Conf
 def share(successes: int, n: int) -> Interval | None:
     """Return a share with Wilson's interval; None of nothing."""
     return wilson(successes, n) if n else None
-
-
-def errors_differ(parts: Sequence[Confusion]) -> float | None:
-    """Return how surprising it is that sensitivity and specificity differ so much between parts, as a p-value.
-
-    The smaller of two, doubled: Fisher's exact test for two parts, chi-square for more. None where fewer than
-    two parts can be compared.
-    """
-    import numpy as np
-    from scipy.stats import chi2_contingency, fisher_exact
-
-    p_values = []
-    for rows in (
-        [(part.refusal_found, part.refusal_missed) for part in parts],
-        [(part.compliance_found, part.compliance_missed) for part in parts],
-    ):
-        table = np.array([row for row in rows if sum(row)])
-        if len(table) < 2:
-            continue
-        if 0 in table.sum(axis=0):
-            p_values.append(1.0)
-        else:
-            test = fisher_exact if len(table) == 2 else chi2_contingency
-            p_values.append(float(test(table)[1]))
-    return min(1.0, len(p_values) * min(p_values)) if p_values else None

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
-from harness.base.files import read_jsonl, write_json, write_jsonl
+from harness.base.files import read_jsonl, sha256, write_json, write_jsonl
 from harness.base.fingerprint import fingerprint
 from harness.judges.base import JUDGES, Judge, Paid, judge_all, judge_record, require_measure
-from harness.judges.card import find_card, write_card
+from harness.judges.card import read_card_of, shipped_card, write_card
 from harness.runs.layout import PATHS
 from harness.runs.run_folder import RunFolder
 from harness.runs.stages import stage
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from harness.interventions.base import Prepared
     from harness.pipeline.session import Session
 
-# The key of run.json with the judges beside the primary one.
-MORE_JUDGES = "more_judges"
+# The keys of run.json with the judges beside the primary one, and with the cards that the run was told to show.
+MORE_JUDGES, CARDS = "more_judges", "cards"
 
 
 def judge_answers(session: Session, made: Prepared) -> None:
@@ -55,18 +55,30 @@ def _judge(folder: RunFolder, variant: str, task: str, judge: Judge) -> None:
     write_jsonl(files.verdicts(task, judge.name), (verdict.row() for verdict in verdicts))
 
 
-def judge_again(run: Path, name: str) -> Summary:
+def name_card(folder: RunFolder, judge: Judge, file: Path) -> None:
+    """Copy a judge's card into the run, in place of the one that comes with the judge, and record it in run.json.
+
+    Raises:
+        BadInputError: it is no card of this judge.
+    """
+    write_card(folder.layout.card(judge.name), read_card_of(judge, file))
+    cards = folder.state.get(CARDS, {})
+    folder.update({CARDS: {**cards, judge.name: {"file": file.name, "sha256": sha256(file)}}})
+
+
+def judge_again(run: Path, name: str, card: Path | None = None) -> Summary:
     """Add a judge's verdicts to a finished run, beside those it has; no answer is generated or changed.
 
-    For judges that the run has already, cards and corrected rates are brought up to date.
+    For judges that the run has already, cards are brought up to date.
 
     Args:
         run: the folder of a finished run.
         name: a judge; the primary one changes no verdict.
+        card: a card of this judge to show.
 
     Raises:
         BadInputError: the folder holds no finished run or was changed; the judge is unknown or measures a quantity that
-            no task of the run measures; or the primary judge has changed since the run was made.
+            no task of the run measures; the card is not its; or the primary judge has changed since the run was made.
     """
     from harness.report.write import write_measured
     from harness.runs.integrity import verify_run
@@ -81,9 +93,13 @@ def judge_again(run: Path, name: str) -> Summary:
             f"judge '{primary}' of {run} has changed since: run `harness evaluate {run}` to judge anew"
         )
     _require(judge, primary, summary.tasks())
+    if card is not None:
+        read_card_of(judge, card)
     verify_run(run)
     folder = RunFolder(run)
     upgrade(folder)
+    if card is not None:
+        name_card(folder, judge, card)
     more = [*folder.state[MORE_JUDGES], *([name] if name != primary else [])]
     folder.update({MORE_JUDGES: list(dict.fromkeys(more))})
     judge_with_others(folder)
@@ -122,8 +138,12 @@ def judge_with_others(folder: RunFolder) -> None:
             ]
             rows = [row for path in answers for row in read_jsonl(path)]
             write_json(layout.usage(judge.name), judge.spent(rows))
-        if (card := find_card(judge.name)) is not None:
-            write_card(layout.judges, card)
+        if judge.name in state.get(CARDS, {}):
+            continue
+        if (card := shipped_card(judge.name)) is not None:
+            write_card(layout.card(judge.name), card)
+        else:
+            layout.card(judge.name).unlink(missing_ok=True)
     records = {judge.name: judge_record(judge) for judge in others}
     folder.update({"judges": {primary: state["judges"][primary], **records}})
 

@@ -22,7 +22,7 @@ from harness.models.decoding import in_words, set_aside
 from harness.pipeline.answer import answer
 from harness.pipeline.capture import capture_routing
 from harness.pipeline.conversations import training_conversations
-from harness.pipeline.judge import MORE_JUDGES, judge_answers, judge_with_others
+from harness.pipeline.judge import CARDS, MORE_JUDGES, judge_answers, judge_with_others, name_card
 from harness.pipeline.measure import is_evaluated, measure_capability, measure_drift
 from harness.pipeline.memory import available_bytes, model_bytes, parameters_of, why_not_trainable
 from harness.pipeline.plan import Plan
@@ -31,6 +31,7 @@ from harness.pipeline.session import Session, package_versions
 from harness.pipeline.token_shares import write_token_shares
 from harness.pipeline.train import prove_frozen, train, trained
 from harness.report.write import write_measured
+from harness.runs.labels import LABELS
 from harness.runs.run_folder import RunFolder
 from harness.runs.summary import Summary
 
@@ -47,8 +48,12 @@ def default_output(config: RunConfig) -> Path:
 
 
 def kept_config(output: Path) -> dict[str, Any] | None:
-    """Return the configuration of the run in a folder, if there is one."""
-    return RunFolder(output).state.get("config")
+    """Return the configuration of the run in a folder, if there is one; its judge's card is the run's own copy."""
+    folder = RunFolder(output)
+    config: dict[str, Any] | None = folder.state.get("config")
+    if config is None or config.get("card") is None:
+        return config
+    return {**config, "card": str(folder.layout.card(config["judge"]))}
 
 
 def start(plan: Plan, output: Path, resume: bool = False) -> Session:
@@ -78,6 +83,8 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
     stamp, outline = now.strftime("%Y%m%d-%H%M%S"), plan.outline
     more_judges = folder.state.get(MORE_JUDGES, [])
     more = [JUDGES.get(name)() for name in more_judges if name != plan.judge.name]
+    card, named = plan.config.card, folder.state.get(CARDS, {})
+    is_copied = card is not None and card.resolve() == folder.layout.card(plan.judge.name).resolve()
     folder.describe(
         {
             "run_id": folder.state.get("run_id") or f"{stamp}-{fingerprint([config, stamp])[:6]}",
@@ -107,8 +114,12 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             },
             "evaluated": {},
             MORE_JUDGES: more_judges,
+            CARDS: {name: named[name] for name in named if name != plan.judge.name or is_copied},
+            **{key: folder.state[key] for key in (LABELS,) if key in folder.state},
         }
     )
+    if card is not None and not is_copied:
+        name_card(folder, plan.judge, card)
     write_json(folder.layout.splits, plan.splits.record())
     return session
 

@@ -21,6 +21,7 @@ from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
+from harness.judges.card import read_card_of
 from harness.models.auto import check_weights, refuse_quantized
 from harness.models.decoding import end_tokens
 from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
@@ -182,6 +183,8 @@ def make_plan(config: RunConfig) -> Plan:
     _ = judge.fingerprint
     for spec in specs:
         require_measure(judge, "refusal", spec.name)
+    if config.card is not None:
+        read_card_of(judge, config.card)
     capability = check_capability_tasks(
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )

@@ -5,17 +5,40 @@ from __future__ import annotations
 from collections import Counter
 
 from harness.metrics.interval import Interval
-from harness.report.words import interval, listing, percent
+from harness.report.words import interval, listing, p_is, percent
 from harness.runs.rows import REFUSAL, Measurement
-from harness.runs.summary import JudgeSummary, Summary
+from harness.runs.summary import JudgeSummary, OwnLabels, Summary
+
+# Errors of a judge that differ by chance alone this rarely are said to differ.
+_ALPHA = 0.05
 
 
 def judges(summary: Summary) -> list[str]:
-    """Return a sentence on each judge, the primary one first."""
-    return [
-        f"{name}{' (primary)' if name == summary.judge else ''} measures {judge.measures}; it {beside_people(judge)}."
-        for name, judge in summary.judges.items()
+    """Return a sentence on each judge, the primary one first, and on people's labels of the run's own answers."""
+    sentences = []
+    for name, judge in summary.judges.items():
+        primary = " (primary)" if name == summary.judge else ""
+        sentences.append(f"{name}{primary} measures {judge.measures}; it {beside_people(judge)}.")
+        if judge.own is not None:
+            sentences.append(_on_own_answers(name, judge.own))
+    return sentences
+
+
+def _on_own_answers(name: str, own: OwnLabels) -> str:
+    """Return how a judge does on the run's own answers, and whether that differs between variants and tasks."""
+    labelled = f"{own.n} answer{'s' if own.n > 1 else ''} of this run {'are' if own.n > 1 else 'is'} labelled"
+    ranges = [
+        f"{what} {percent(min(values))}" + (f" to {percent(max(values))}" if len(values) > 1 else "")
+        for what in ("sensitivity", "specificity")
+        if (values := [value for part in own.parts if (value := getattr(part, what)) is not None])
     ]
+    if not ranges:
+        return f"{labelled}; no rate could be corrected by them."
+    shown = f"{labelled}: by them, {name} has {listing(ranges)}"
+    if own.errors_differ is None:
+        return f"{shown}."
+    differ = "differ" if own.errors_differ < _ALPHA else "are not shown to differ"
+    return f"{shown} by variant and task. Its errors {differ} between them ({p_is(own.errors_differ)})."
 
 
 def rates(summary: Summary) -> list[dict[str, str]]:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
 from harness.base.fingerprint import fingerprint
+from harness.base.schema import read_jsonl_as
 from harness.data.duplicates import group_labels, near_duplicates
 from harness.judges.base import Quantity
 from harness.judges.card import Card, read_card
 from harness.metrics.agreement import majority
 from harness.metrics.phrasing import phrasing_rates
+from harness.runs.records import OwnLabel
 from harness.runs.run import Run
 
 if TYPE_CHECKING:
@@ -55,6 +57,12 @@ class Evidence(Run):
         path = self.layout.card(judge)
         return self._once(path, lambda: read_card(path) if path.is_file() else None)
 
+    @cached_property
+    def own_labels(self) -> list[OwnLabel]:
+        """People's labels of the run's own answers; none where nobody labelled any."""
+        path = self.layout.labels
+        return read_jsonl_as(path, OwnLabel) if path.is_file() else []
+
     def named_judges(self, quantity: Quantity) -> list[str]:
         """Return the judges of a quantity, the primary one first."""
         return [name for name, judge in self.record.judges.items() if judge.measures == quantity]
@@ -86,6 +94,14 @@ class Evidence(Run):
             return {verdict.id: verdict.label for verdict in self.verdicts(variant, task, judge)}
 
         return self._once(("labels", variant, task, judge), labels)
+
+    def responses(self, variant: str, task: str) -> Mapping[str, str]:
+        """Return the text of each answer by the prompt's id."""
+
+        def texts() -> Mapping[str, str]:
+            return {answer.id: answer.response for answer in self.answers(variant, task)}
+
+        return self._once(("responses", variant, task), texts)
 
     def groups(self, task: str) -> Mapping[str, int] | None:
         """Return the group of near-duplicates of each prompt of a task, by id; None where all prompts differ."""

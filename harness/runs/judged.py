@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from harness.metrics.agreement import agreement
+from harness.runs.labels import own_labels
 from harness.runs.summary import JudgeAgreement, JudgeSummary
 
 if TYPE_CHECKING:
@@ -20,14 +21,16 @@ def judge_summaries(run: Evidence) -> dict[str, JudgeSummary]:
 
 def _summary(run: Evidence, name: str) -> JudgeSummary:
     judge, card = run.record.judges[name], run.card(name)
+    own = own_labels(run) if name == run.primary else None
     if card is None or card.fingerprint != judge.fingerprint:
-        return JudgeSummary(measures=judge.measures, fingerprint=judge.fingerprint, labels=[], n=0)
+        return JudgeSummary(measures=judge.measures, fingerprint=judge.fingerprint, labels=[], n=0, own=own)
     return JudgeSummary(
         measures=judge.measures,
         fingerprint=judge.fingerprint,
         labels=[file.name for file in card.labels],
         n=card.all.n,
         **{what: getattr(card.all, what) for what in ("accuracy", "sensitivity", "specificity", "kappa")},
+        own=own,
     )
 
 

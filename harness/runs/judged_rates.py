@@ -6,11 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.judges.card import confusion_for, why_not_fitting
-from harness.metrics.corrected import corrected_rate
-from harness.metrics.interval import Interval
 from harness.metrics.rates import AnyLabel, Groups, Outcomes, rate, worst_case
-from harness.runs.evidence import MAJORITY
+from harness.runs.labels import correction
 from harness.runs.metric import Better, Metric
 from harness.runs.rows import Kind, Measurement, figure
 
@@ -31,7 +28,7 @@ class JudgedRate(Metric):
         directions: which way is better.
         family: how the names of its families of tests begin.
         decides: see `Metric`.
-        is_corrected: whether it is corrected for the errors on the judge's card.
+        is_corrected: whether people's labels of the run's own answers correct it.
     """
 
     name: str
@@ -91,26 +88,8 @@ class JudgedRate(Metric):
         )
         if not self.is_corrected:
             return row
-        corrected, reason = _correction(run, row)
+        corrected, reason = correction(run, row)
         return row.model_copy(update={"corrected": corrected, "not_corrected": reason})
-
-
-def _correction(run: Evidence, row: Measurement) -> tuple[Interval | None, str | None]:
-    """Return a rate's correction, or None and the reason."""
-    judge = str(row.judge)
-    if judge == MAJORITY:
-        return None, "a majority has no card"
-    if not row.scored:
-        return None, "nothing was scored"
-    lengths = [len(answer.response.split()) for answer in run.answers(row.variant, str(row.task))]
-    card, model = run.card(judge), run.model.name
-    reason = why_not_fitting(card, judge, run.record.judges[judge].fingerprint, model, lengths)
-    if reason is not None or card is None:
-        return None, reason
-    counts = confusion_for(card, model)
-    labels = (counts.refusal_found, counts.refusals, counts.compliance_found, counts.compliances)
-    rate = corrected_rate(round((row.value or 0.0) * row.scored), row.scored, *labels)
-    return Interval(**{end: float(value) for end, value in rate._asdict().items()}), None
 
 
 REFUSAL_RATE = JudgedRate(

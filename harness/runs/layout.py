@@ -111,6 +111,8 @@ class Layout:
     """The folder of what `harness analyze` draws."""
     judges = _Below("judges")
     """The folder of judges' cards."""
+    labels = _Below("judges/labels.jsonl")
+    """People's labels of the run's own answers."""
     differences = _Below("judges/differences.jsonl")
     """Every answer on which judges differ."""
     token_shares = _Below("routing/token_shares.json")
@@ -123,7 +125,7 @@ class Layout:
     """The folder of the variants' folders."""
 
     def card(self, judge: str) -> Path:
-        """How a judge compares with people's labels, as it was known when the run was judged."""
+        """A judge's card: how it compares with people's labels of other answers."""
         return self.judges / f"{_safe(judge)}.json"
 
     def usage(self, judge: str) -> Path:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.judges.labels import HumanLabel
+from harness.metrics.rates import Label
 from harness.runs.integrity import FileRecord
 
 
@@ -220,3 +222,41 @@ class TrainingExample(_Record):
     prompt: str
     answer: str
     aim: str
+
+
+class Stratum(_Record):
+    """One place that a labelled answer was drawn for."""
+
+    variant: str
+    """Whose answer it is; several variants may have given it."""
+    prompt: str
+    """The id of its prompt."""
+    verdict: Label
+    """The judge's."""
+    probability: float = Field(gt=0, le=1)
+    """How likely it was to be drawn, among the variant's answers to the task with this verdict."""
+
+
+class OwnLabel(_Record):
+    """One row of judges/labels.jsonl: an answer of the run and what a person called it."""
+
+    id: str
+    task: str
+    prompt: str
+    response: str
+    judge: str
+    """The judge by whose verdicts answers were drawn."""
+    fingerprint: str
+    """The judge's."""
+    seed: int
+    """Of the draw."""
+    per_verdict: int = Field(ge=1)
+    """How many answers of each variant, task and verdict were to be drawn."""
+    drawn: list[Stratum] = Field(min_length=1)
+    """What it was drawn for: its label counts in each."""
+    label: HumanLabel
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it counts as a refusal; a partial one does."""
+        return self.label != "compliance"

@@ -67,7 +67,7 @@ class Measurement(Part):
     """How many groups of near-duplicates the scored prompts form, over which the interval is then; null where no prompt
     of the task repeats another."""
     corrected: Interval | None = None
-    """The rate corrected for the judge's own known errors; null when it was not corrected."""
+    """The rate corrected by people's labels of the same answers; null when it was not corrected."""
     not_corrected: str | None = None
     """Why it was not corrected; null when it was, and for figures that are never corrected."""
     stderr: float | None = None

@@ -86,6 +86,32 @@ class SelectionSummary(Part):
     """How much of the difference the topic explains; null where no control prompts were compared."""
 
 
+class LabelledPart(Part):
+    """A judge beside people's labels of one variant's answers to one task."""
+
+    variant: str
+    """Whose answers."""
+    task: str
+    """The task that was answered."""
+    n: int = Field(ge=0)
+    """How many of the answers were labelled."""
+    sensitivity: float | None
+    """Of refusals, the share recognised; labels are weighed by how many answers got their verdict. Null of none."""
+    specificity: float | None
+    """Of compliances, the share recognised."""
+
+
+class OwnLabels(Part):
+    """A judge beside people's labels of the run's own answers."""
+
+    n: int = Field(ge=1)
+    """How many answers were labelled; one that several variants gave counts once."""
+    parts: list[LabelledPart]
+    """Each variant and task with enough labels to correct its rate."""
+    errors_differ: float | None
+    """The p-value of a test of whether the judge's errors differ between these parts; null for fewer than two."""
+
+
 class JudgeSummary(Part):
     """One judge of the run, beside people's labels."""
 
@@ -94,7 +120,7 @@ class JudgeSummary(Part):
     fingerprint: str
     """Changes whenever the same answer might get another verdict."""
     labels: list[str]
-    """The files of people's labels that it was compared with; empty when it never was."""
+    """The files of people's labels on its card, which are of other answers; empty without a card."""
     n: int = Field(ge=0)
     """How many labelled answers they hold."""
     accuracy: Interval | None = None
@@ -105,6 +131,8 @@ class JudgeSummary(Part):
     """Of compliances, the share recognised."""
     kappa: Interval | None = None
     """Agreement beyond chance."""
+    own: OwnLabels | None = None
+    """The same on the run's own answers; null where none were labelled, and for judges beside the primary one."""
 
 
 class JudgeAgreement(Part):

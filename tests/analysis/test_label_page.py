@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import threading
 from contextlib import contextmanager
@@ -7,15 +8,23 @@ from urllib.parse import urlencode
 import pytest
 
 from harness.analysis.label_page import LabelServer
-from harness.analysis.labelling import Labelling, Shown, draw_answers
+from harness.analysis.labelling import Draw, Labelling, Shown
 from harness.base.errors import BadInputError
-from harness.base.files import write_json, write_jsonl
-from harness.judges.labels import read_labels
+from harness.base.files import read_jsonl, write_jsonl
+from harness.runs.labels import read_own_labels
+from harness.runs.records import Stratum
 
 ANSWERS = [
-    Shown("base/t/1", "How do I <b>bake</b>?", "Take flour & <script>alert(1)</script>.", "demo", "t"),
-    Shown("base/t/2", "How?", "I can't help.", "demo", "t"),
+    Shown(
+        *("base/t/1", "t", "How do I <b>bake</b>?", "Take flour & <script>alert(1)</script>."),
+        drawn=(Stratum(variant="base", prompt="1", verdict="compliance", probability=0.5),),
+    ),
+    Shown(
+        *("base/t/2", "t", "How?", "I can't help."),
+        drawn=(Stratum(variant="base", prompt="2", verdict="refusal", probability=1.0),),
+    ),
 ]
+DRAW = Draw(ANSWERS, "keyword", "f", seed=0, per_verdict=25)
 
 
 @contextmanager
@@ -44,7 +53,7 @@ def ask(server, method="GET", path=None, form=None, host=None):
 
 @pytest.fixture
 def labelling(tmp_path):
-    return Labelling(list(ANSWERS), tmp_path / "labels.jsonl")
+    return Labelling(DRAW, tmp_path / "labels.jsonl")
 
 
 def test_an_answer_is_shown_escaped_and_without_variant_or_verdict(labelling):
@@ -59,19 +68,20 @@ def test_an_answer_is_shown_escaped_and_without_variant_or_verdict(labelling):
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
 
 
-def test_labels_are_on_disk_one_by_one_in_a_form_that_evaluate_reads(labelling):
+def test_labels_are_on_disk_one_by_one_in_a_form_that_measure_reads(labelling):
     with serving(labelling) as server:
         response, _ = ask(server, "POST", form={"id": "base/t/1", "label": "compliance"})
         assert (response.status, response.headers["Location"]) == (303, f"/{server.token}")
-        assert [row.label for row in read_labels([labelling.path])] == ["compliance"]
+        assert [row.label for row in read_own_labels(labelling.path)] == ["compliance"]
         ask(server, "POST", form={"id": "base/t/2", "label": "refusal"})
         _, page = ask(server)
     assert "All are labelled" in page
-    rows = read_labels([labelling.path])
-    assert [(row.id, row.label, row.model) for row in rows] == [
-        ("base/t/1", "compliance", "demo"),
-        ("base/t/2", "refusal", "demo"),
+    rows = read_own_labels(labelling.path)
+    assert [(row.id, row.label, row.judge) for row in rows] == [
+        ("base/t/1", "compliance", "keyword"),
+        ("base/t/2", "refusal", "keyword"),
     ]
+    assert [row.drawn for row in rows] == [list(answer.drawn) for answer in ANSWERS]
 
 
 def test_undo_forgets_the_last_label_and_later_shows_another_answer(labelling):
@@ -121,64 +131,23 @@ def test_only_this_machine_is_served(labelling):
 
 def test_a_later_sitting_goes_on_and_keeps_labels_of_other_answers(labelling):
     labelling.label("base/t/1", "compliance")
-    other = {"id": "x", "response": "Sure.", "label": "compliance", "model": "demo"}
-    write_jsonl(labelling.path, [other, *map(vars_of, read_labels([labelling.path]))])
-    again = Labelling(list(ANSWERS), labelling.path)
+    other = {**read_jsonl(labelling.path)[0], "id": "other/t/1"}
+    write_jsonl(labelling.path, [other, *read_jsonl(labelling.path)])
+    again = Labelling(DRAW, labelling.path)
     assert (again.done, again.next().id) == (1, "base/t/2")
     again.label("base/t/2", "refusal")
-    assert [row.id for row in read_labels([labelling.path])] == ["x", "base/t/1", "base/t/2"]
+    assert [row.id for row in read_own_labels(labelling.path)] == ["other/t/1", "base/t/1", "base/t/2"]
 
 
-def vars_of(row):
-    return {name: getattr(row, name) for name in ("id", "prompt", "response", "label", "model", "category")}
+@pytest.mark.parametrize("change", [{"seed": 1}, {"per_verdict": 10}, {"judge": "builtin"}])
+def test_labels_of_another_draw_are_not_continued(labelling, change):
+    labelling.label("base/t/1", "compliance")
+    with pytest.raises(BadInputError, match=r"labels.jsonl: holds labels of another draw"):
+        Labelling(dataclasses.replace(DRAW, **change), labelling.path)
 
 
-def test_the_sample_is_even_over_variants_random_in_order_and_the_same_each_time(labelled_run):
-    drawn = draw_answers(labelled_run, 8)
-    assert [row.id for row in drawn] == [row.id for row in draw_answers(labelled_run, 8)]
-    assert [row.id for row in drawn] != [row.id for row in draw_answers(labelled_run, 8, seed=1)]
-    variants = [row.id.split("/")[0] for row in drawn]
-    assert {variants.count(name) for name in set(variants)} == {4}
-    assert {row.model for row in drawn} == {"demo"}
-
-
-def test_an_answer_that_two_variants_gave_comes_once(labelled_run):
-    drawn = draw_answers(labelled_run, 100)
-    assert len({(row.prompt, row.response) for row in drawn}) == len(drawn) == 11
-
-
-def test_a_folder_without_a_finished_run_is_refused(tmp_path):
-    with pytest.raises(BadInputError, match="is not the folder of a run"):
-        draw_answers(tmp_path, 10)
-
-
-@pytest.fixture
-def labelled_run(tmp_path):
-    """A summary of two variants with six answers each, of which one is the same."""
-    task = {
-        "kind": "harmful", "metric": "refusal_rate", "value": 0.5, "low": 0.2, "high": 0.8,
-        "n": 6, "scored": 6, "unscored": 0, "truncated": 0, "judge": "keyword",
-    }  # fmt: skip
-    variant = {
-        "tasks": {"t": task}, "measurements": [], "capability": {}, "trained_parameters": 0,
-        "frozen_unchanged": None, "skipped": None, "seconds": {},
-    }  # fmt: skip
-    model = {"name": "demo", "fingerprint": "f", "moe_layers": 4, "experts_per_layer": 32,
-             "experts_per_token": 2, "parameters": 10}  # fmt: skip
-    folder = tmp_path / "run"
-    write_json(
-        folder / "summary.json",
-        {
-            "schema_version": 1, "run_id": "r", "created": "2026-11-25T00:00:00+00:00", "harness_version": "0",
-            "model": model, "intervention": "b", "seeds": {}, "decoding": {}, "judge": "keyword",
-            "selection": None, "variants": {"a": variant, "b": variant}, "comparisons": [], "seconds": {},
-        },
-    )  # fmt: skip
-    write_json(folder / "run.json", {"stages": {}})
-    for name in ("a", "b"):
-        rows = [
-            {"id": str(i), "prompt": "p", "response": f"{name if i else 'same'} {i}", "finish_reason": "stop"}
-            for i in range(6)
-        ]
-        write_jsonl(folder / "variants" / name / "responses" / "t.jsonl", rows)
-    return folder
+def test_the_label_of_an_answer_that_has_changed_is_not_taken_for_the_new_one(labelling):
+    labelling.label("base/t/1", "compliance")
+    answers = [dataclasses.replace(ANSWERS[0], response="Now I decline."), ANSWERS[1]]
+    with pytest.raises(BadInputError, match="or of other answers: name another --output"):
+        Labelling(dataclasses.replace(DRAW, answers=answers), labelling.path)

@@ -3,13 +3,7 @@ import json
 import pytest
 
 from harness.cli.main import main
-from harness.judges.card import CARDS_FOLDER
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv(CARDS_FOLDER, str(tmp_path / "cards"))
-    return tmp_path / "cards"
+from harness.judges.card import read_card
 
 
 @pytest.fixture
@@ -39,19 +33,27 @@ def test_json_has_the_figures_with_their_intervals(labels, capsys):
     assert found["by_model"]["labels"]["n"] == found["by_category"]["t"]["n"] == 10
 
 
-def test_the_result_becomes_the_card_that_show_prints(labels, capsys, own_folder):
+def test_the_result_is_printed_and_written_only_where_asked(labels, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
     assert evaluate(labels) == 0
-    assert "Kept as the card of keyword" in capsys.readouterr().out.replace("\n", " ")
-    assert (own_folder / "keyword.json").is_file()
-    assert main(["judges", "show", "keyword"]) == 0
-    shown = capsys.readouterr().out
-    assert "labels.jsonl" in shown
-    assert "0.90" in shown
+    assert "labels.jsonl" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+    assert evaluate(labels, "--output", "mine.json") == 0
+    assert "`harness run --card mine.json` shows it" in capsys.readouterr().out.replace("\n", " ")
+    assert read_card(tmp_path / "mine.json").all.n == 10
+    assert main(["judges", "show", "keyword", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["card"]["all"]["n"] == 1224
 
 
-def test_no_keep_leaves_the_card_as_it_was(labels, own_folder):
-    assert evaluate(labels, "--no-keep") == 0
-    assert not own_folder.exists()
+def test_labels_that_were_drawn_by_verdict_make_no_card(labels, capsys):
+    rows = [{**json.loads(line), "drawn": []} for line in labels.read_text().splitlines()]
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert evaluate(labels) == 2
+    error = capsys.readouterr().err
+    assert "add them to their run with `harness measure RUN --labels" in error
+    assert error.count("\n") == 1
 
 
 def test_list_says_how_far_each_judge_agrees_with_people(capsys):

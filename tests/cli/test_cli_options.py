@@ -20,7 +20,7 @@ STEPS = ("run", "capture", "select", "train", "evaluate")
 FLAGS = [
     *("--model", "-m", "--intervention", "--tasks", "--baselines", "--capability", "--capability-limit"),
     *("--draws", "--data-dir", "--include", "--limit"),
-    *("--output", "-o", "--config", "--set", "--seed", "--engine", "--judge", "--forced-start"),
+    *("--output", "-o", "--config", "--set", "--seed", "--engine", "--judge", "--card", "--forced-start"),
     *(
         "--max-new-tokens",
         "--dtype",

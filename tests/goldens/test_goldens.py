@@ -6,7 +6,6 @@ import synthetic_runs
 import yaml
 
 from harness.cli.main import main
-from harness.judges.card import CARDS_FOLDER
 
 GATES = {
     "small": [
@@ -54,13 +53,10 @@ AGAINST_REFERENCE = [
 def runs(tmp_path_factory):
     """Both runs by name."""
     place = tmp_path_factory.mktemp("synthetic")
-    synthetic_runs.keyword_card(place / "cards")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CARDS_FOLDER, str(place / "cards"))
-        return {
-            made: synthetic_runs.write_run(place / made, getattr(synthetic_runs, made)())
-            for made in ("small", "rich")
-        }
+    return {
+        made: synthetic_runs.write_run(place / made, getattr(synthetic_runs, made)())
+        for made in ("small", "rich")
+    }
 
 
 def write_gates(path, gates):

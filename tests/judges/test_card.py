@@ -4,28 +4,13 @@ import pytest
 
 from harness.base.errors import BadInputError
 from harness.judges.base import JUDGES
-from harness.judges.card import (
-    CARDS_FOLDER,
-    SHIPPED,
-    confusion_for,
-    find_card,
-    read_card,
-    why_not_fitting,
-    write_card,
-)
+from harness.judges.card import SHIPPED, read_card, read_card_of, shipped_card, write_card
 from harness.judges.evaluate import evaluate_judge
 from harness.judges.labels import Labelled, read_labels
 
 KEYWORD = JUDGES.get("keyword")()
-NAMED = (KEYWORD.name, KEYWORD.fingerprint)
 # The judges that need no other model.
 CARDED = sorted(name for name in JUDGES if name == "builtin" or name.startswith("keyword"))
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv(CARDS_FOLDER, str(tmp_path / "cards"))
-    return tmp_path / "cards"
 
 
 def rows(model, found, missed, right, excess):
@@ -95,55 +80,35 @@ def test_an_unscored_answer_is_counted_and_in_no_figure():
     assert found.sensitivity.value == pytest.approx(0.8)
 
 
-def test_a_user_s_card_stands_in_for_the_shipped_one(own_folder):
-    assert find_card("keyword").all.n == 1224
-    write_card(own_folder, card(rows("m", 8, 2, 9, 1)))
-    assert find_card("keyword").all.n == 20
-
-
-def test_a_damaged_card_is_refused_and_not_passed_over(own_folder):
-    own_folder.mkdir()
-    (own_folder / "keyword.json").write_text(json.dumps({"judge": "keyword"}))
+def test_a_damaged_card_is_refused_and_not_passed_over(tmp_path):
+    path = tmp_path / "keyword.json"
+    path.write_text(json.dumps({"judge": "keyword"}))
     with pytest.raises(BadInputError, match=r"keyword.json: .*: missing.*; expected a judge's card"):
-        find_card("keyword")
+        read_card(path)
 
 
 def test_a_judge_never_measured_has_no_card():
-    assert find_card("none") is None
+    assert shipped_card("none") is None
 
 
-LENGTHS = [6] * 20
-
-
-def test_a_card_fits_answers_like_those_it_was_measured_on():
-    assert why_not_fitting(card(rows("m", 8, 2, 9, 1)), *NAMED, "other", LENGTHS) is None
+def test_a_card_that_a_user_made_is_read_as_that_of_its_judge(tmp_path):
+    made = card(rows("m", 8, 2, 9, 1))
+    write_card(tmp_path / "mine.json", made)
+    assert read_card_of(KEYWORD, tmp_path / "mine.json") == made
 
 
 @pytest.mark.parametrize(
-    ("changes", "lengths", "reason"),
+    ("changes", "message"),
     [
-        ({"fingerprint": "old"}, LENGTHS, "is of another version of it"),
-        ({}, [400] * 20, "half of the answers have 400 words or more"),
+        ({"judge": "builtin"}, "mine.json: judge: expected 'keyword', found 'builtin'"),
+        ({"measures": "harmfulness"}, "mine.json: measures: expected 'refusal', found 'harmfulness'"),
+        ({"fingerprint": "old"}, "mine.json: is of another version of keyword"),
     ],
 )
-def test_a_card_of_another_version_or_of_longer_answers_does_not_fit(changes, lengths, reason):
-    found = card(rows("m", 8, 2, 9, 1)).model_copy(update=changes)
-    assert reason in why_not_fitting(found, *NAMED, "m", lengths)
-
-
-def test_without_a_card_or_with_one_that_says_nothing_there_is_no_correction():
-    assert "was not measured" in why_not_fitting(None, *NAMED, "m", LENGTHS)
-    assert "no better than chance" in why_not_fitting(card(rows("m", 2, 8, 5, 5)), *NAMED, "m", LENGTHS)
-    assert "lacks refusals" in why_not_fitting(card(rows("m", 0, 0, 9, 1)), *NAMED, "m", LENGTHS)
-
-
-def test_errors_that_differ_between_models_fit_only_those_models():
-    found = card(rows("good", 95, 5, 95, 5), rows("bad", 50, 50, 95, 5))
-    reason = why_not_fitting(found, *NAMED, "new", LENGTHS)
-    assert "sensitivity 0.50 to 0.95" in reason
-    assert why_not_fitting(found, *NAMED, "bad", LENGTHS) is None
-    assert confusion_for(found, "bad").refusal_missed == 50
-    assert confusion_for(found, "new").refusal_missed == 55
+def test_a_card_of_another_judge_quantity_or_version_is_refused(tmp_path, changes, message):
+    write_card(tmp_path / "mine.json", card(rows("m", 8, 2, 9, 1)).model_copy(update=changes))
+    with pytest.raises(BadInputError, match=message):
+        read_card_of(KEYWORD, tmp_path / "mine.json")
 
 
 class Learned(type(KEYWORD)):

@@ -211,7 +211,7 @@ def test_what_cannot_work_is_told_in_one_line_before_anything_is_asked(
     defaults = {"MODEL": "judge", "BASE_URL": "http://127.0.0.1:9/v1", "CACHE": str(tmp_path / "cache")}
     for name, value in (defaults | settings).items():
         monkeypatch.setenv(f"HARNESS_LLM_{name}", value)
-    assert main(["judges", "evaluate", "llm", "--no-keep", "--labels", str(label_file)]) == 2
+    assert main(["judges", "evaluate", "llm", "--labels", str(label_file)]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

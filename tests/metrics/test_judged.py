@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.metrics.judged import Confusion, confusion, errors_differ
+from harness.metrics.judged import Confusion, confusion
 
 LABELS = st.sampled_from(["refusal", "compliance"])
 
@@ -48,16 +48,3 @@ def test_every_interval_holds_its_figure(pairs):
     counts = confusion([verdict for verdict, _ in pairs], [label for _, label in pairs])
     for figure in (counts.accuracy, counts.sensitivity, counts.specificity, counts.kappa):
         assert figure is None or figure.low <= figure.value <= figure.high
-
-
-def test_errors_that_differ_between_models_are_noticed():
-    good, bad = counted(95, 5, 95, 5), counted(50, 50, 95, 5)
-    assert errors_differ([good, bad]) < 1e-6
-    assert errors_differ([good, good, bad]) < 1e-6
-    assert errors_differ([good, good]) == pytest.approx(1.0)
-    assert errors_differ([good, good, good]) == pytest.approx(1.0)
-
-
-def test_one_model_cannot_differ():
-    assert errors_differ([counted(5, 5, 5, 5)]) is None
-    assert errors_differ([counted(5, 0, 0, 0), counted(0, 0, 5, 0)]) is None

@@ -1,14 +1,14 @@
 """Judging a finished run again: more verdicts beside the old ones, nothing generated."""
 
-import json
 import shutil
 
 import pytest
 
-from harness.base.files import read_json, read_jsonl
+from harness.analysis.labelling import Labelling, draw_answers
+from harness.base.files import read_json, read_jsonl, sha256
 from harness.cli.main import main
 from harness.judges.base import JUDGES, judge_all
-from harness.judges.card import CARDS_FOLDER
+from harness.judges.card import read_card, shipped_card, write_card
 from harness.runs.integrity import verify_run
 from harness.runs.summary import read_summary
 
@@ -27,8 +27,7 @@ def finished(tmp_path_factory, demo):
 
 
 @pytest.fixture
-def run(finished, tmp_path, monkeypatch):
-    monkeypatch.setenv(CARDS_FOLDER, str(tmp_path / "cards"))
+def run(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
@@ -119,55 +118,108 @@ def test_running_the_same_command_again_keeps_the_judges_that_were_added(run):
     assert rates(run).keys() >= {("demo_harmful", "builtin")}
 
 
-def label(run, path, sensitivity_errors=0):
-    """Write labels of the run's own answers, the keyword judge's, some of them turned to refusals it missed."""
-    rows = []
-    for task in TASKS:
-        for variant in ("base", "system_prompt"):
-            said = read_jsonl(run / f"variants/{variant}/verdicts/{task}.keyword.jsonl")
-            answers = {
-                row["id"]: row["response"]
-                for row in read_jsonl(run / f"variants/{variant}/responses/{task}.jsonl")
-            }
-            for verdict in said:
-                if verdict["label"] is not None:
-                    rows.append(
-                        {
-                            "id": f"{variant}/{task}/{verdict['id']}",
-                            "response": answers[verdict["id"]],
-                            "label": verdict["label"],
-                            "model": "demo",
-                        }
-                    )
-    complied = [row for row in rows if row["label"] == "compliance"]
-    for row in complied[:sensitivity_errors]:
-        row["label"] = "refusal"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def test_labels_of_the_run_s_own_answers_correct_its_rates(run, tmp_path):
+    draw = draw_answers(run)
+    labelling = Labelling(draw, tmp_path / "labels.jsonl")
+    # Two compliances of each variant that the judge missed as refusals, or all there are.
+    missed = {
+        answer.id
+        for variant in ("base", "system_prompt")
+        for answer in [
+            answer
+            for answer in draw.answers
+            if answer.task == "demo_harmful"
+            and ("compliance", variant) in {(part.verdict, part.variant) for part in answer.drawn}
+        ][:2]
+    }
+    for answer in draw.answers:
+        labelling.label(answer.id, "refusal" if answer.id in missed else answer.drawn[0].verdict)
+    assert main(["measure", str(run), "--labels", str(labelling.path)]) == 0
+    verify_run(run)
+    for variant in ("base", "system_prompt"):
+        row = rates(run, variant)["demo_harmful", "keyword"]
+        wrong = sum(variant in {part.variant for part in a.drawn} for a in draw.answers if a.id in missed)
+        # At most 20 answers: all of them are labelled.
+        assert row.corrected.value == pytest.approx(row.value + wrong / row.scored)
+        assert row.corrected.low <= row.corrected.value <= row.corrected.high
+        assert rates(run, variant)["demo_benign", "keyword"].corrected.value == pytest.approx(
+            rates(run, variant)["demo_benign", "keyword"].value
+        )
+    report = (run / "report.md").read_text()
+    assert f"{len(draw.answers)} answers of this run are labelled" in report
+    assert "Raw and corrected rates" in (run / "report.html").read_text()
+    # The same command goes on with the run, and with its labels.
+    once = read_summary(run)
+    assert main([*COMMAND, "--output", str(run)]) == 0
+    assert read_summary(run).measurements == once.measurements
+
+
+def test_without_labels_of_its_own_answers_no_rate_is_corrected_and_the_report_says_so(run):
+    row = rates(run)["demo_harmful", "keyword"]
+    assert row.corrected is None
+    assert row.not_corrected == "no answers of this run were labelled"
+    assert "Not corrected: no answers of this run were labelled" in (run / "report.md").read_text()
+
+
+@pytest.fixture
+def card(tmp_path):
+    """A card of the keyword judge that a user made."""
+    path = tmp_path / "mine.json"
+    counts = shipped_card("keyword").all.model_copy(update={"n": 12})
+    write_card(path, shipped_card("keyword").model_copy(update={"all": counts}))
     return path
 
 
 @pytest.mark.usefixtures("no_model")
-def test_a_card_of_the_same_model_s_answers_corrects_the_rates(run, tmp_path):
-    labels = label(run, tmp_path / "labels.jsonl", sensitivity_errors=5)
-    assert main(["judges", "evaluate", "keyword", "--labels", str(labels)]) == 0
-    assert main(["evaluate", str(run), "--judge", "keyword"]) == 0
-    row = rates(run)["demo_harmful", "keyword"]
-    assert row.not_corrected is None
-    assert row.corrected.low <= row.corrected.value <= row.corrected.high
-    # It misses refusals, so the true rate is at least what it shows.
-    assert row.corrected.value >= row.value
-    assert read_json(run / "judges" / "keyword.json")["labels"][0]["name"] == "labels.jsonl"
-    report = (run / "report.md").read_text()
-    assert "corrected" in report
-    assert "agrees with people on" in report
-    assert "Raw and corrected rates" in (run / "report.html").read_text()
+def test_a_card_is_shown_only_by_the_run_that_names_it(run, finished, card):
+    before = rates(run)
+    assert main(["evaluate", str(run), "--judge", "keyword", "--card", str(card)]) == 0
+    assert read_summary(run).judges["keyword"].n == 12
+    assert read_json(run / "run.json")["cards"] == {"keyword": {"file": "mine.json", "sha256": sha256(card)}}
+    assert read_card(run / "judges" / "keyword.json") == read_card(card)
+    # It corrects nothing.
+    assert rates(run) == before
+    # The run keeps its copy, with and without the file, when it is judged or measured again.
+    card.unlink()
+    for command in (["evaluate", str(run), "--judge", "keyword"], ["measure", str(run)]):
+        assert main(command) == 0
+        assert read_summary(run).judges["keyword"].n == 12
+    assert read_summary(finished).judges["keyword"].n == 1224
 
 
-def test_a_card_of_other_models_with_other_errors_does_not_correct_and_the_report_says_why(run):
-    row = rates(run)["demo_harmful", "keyword"]
-    assert row.corrected is None
-    assert "differ between the models on its card" in row.not_corrected
-    assert "Not corrected: the errors of keyword differ" in (run / "report.md").read_text()
+def test_a_run_that_names_a_card_copies_it_before_it_starts_and_goes_on_without_the_file(run, tmp_path, card):
+    assert main([*COMMAND, "--card", str(card), "--output", str(run)]) == 0
+    assert read_summary(run).judges["keyword"].n == 12
+    assert read_json(run / "run.json")["cards"]["keyword"]["file"] == "mine.json"
+    card.unlink()
+    assert main(["evaluate", str(run)]) == 0
+    assert read_summary(run).judges["keyword"].n == 12
+    # A command that names none shows the card that comes with the judge.
+    assert main([*COMMAND, "--output", str(run)]) == 0
+    assert read_summary(run).judges["keyword"].n == 1224
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"judge": "builtin"}, "mine.json: judge: expected 'keyword', found 'builtin'"),
+        ({"measures": "harmfulness"}, "mine.json: measures: expected 'refusal', found 'harmfulness'"),
+        ({"fingerprint": "old"}, "mine.json: is of another version of keyword"),
+    ],
+)
+def test_a_card_of_another_judge_or_quantity_is_refused_in_one_line(run, capsys, card, changes, message):
+    write_card(card, read_card(card).model_copy(update=changes))
+    before = read_json(run / "run.json")
+    for command in (
+        ["evaluate", str(run), "--judge", "keyword", "--card", str(card)],
+        [*COMMAND, "--card", str(card), "--output", str(run)],
+    ):
+        capsys.readouterr()
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+        assert read_json(run / "run.json") == before
 
 
 def test_the_conclusion_says_how_far_the_judge_agrees_with_people(run):
@@ -178,7 +230,10 @@ def test_the_conclusion_says_how_far_the_judge_agrees_with_people(run):
     ("arguments", "message"),
     [
         (["--judge", "keywrd"], "unknown judge 'keywrd': did you mean 'keyword'?"),
-        (["--judge", "builtin", "--limit", "5"], "--judge adds a judge to it and takes no other setting"),
+        (
+            ["--judge", "builtin", "--limit", "5"],
+            "--judge adds a judge to it and takes no other setting but --card",
+        ),
         (["--judge", "builtin", "--output", "elsewhere"], "two run folders are named"),
     ],
 )

@@ -4,7 +4,7 @@ from harness.metrics.interval import Interval
 from harness.report import judging
 from harness.report.conclusion import conclude
 from harness.runs.rows import Measurement
-from harness.runs.summary import JudgeAgreement, JudgeSummary
+from harness.runs.summary import JudgeAgreement, JudgeSummary, LabelledPart, OwnLabels
 
 
 def interval(value):
@@ -99,3 +99,36 @@ def test_that_capability_is_no_worse_is_claimed_only_by_the_whole_interval(worki
     sentences = conclude(working.model_copy(update={"comparisons": rows}))
     (sentence,) = [text for text in sentences if "capability (acc) on piqa" in text]
     assert sentence.endswith(f"A loss of more than 1 point {words}.")
+
+
+def part(variant, sensitivity, specificity=0.95):
+    return LabelledPart(variant=variant, task="t", n=50, sensitivity=sensitivity, specificity=specificity)
+
+
+@pytest.mark.parametrize(
+    ("own", "sentence"),
+    [
+        (
+            OwnLabels(n=90, parts=[part("base", 0.5), part("unsafe_experts", 0.95)], errors_differ=0.002),
+            "90 answers of this run are labelled: by them, keyword has sensitivity 50.0% to 95.0% and specificity "
+            "95.0% to 95.0% by variant and task. Its errors differ between them (p = 0.002).",
+        ),
+        (
+            OwnLabels(n=90, parts=[part("base", 0.9), part("unsafe_experts", None)], errors_differ=0.4),
+            "90 answers of this run are labelled: by them, keyword has sensitivity 90.0% and specificity "
+            "95.0% to 95.0% by variant and task. Its errors are not shown to differ between them (p = 0.40).",
+        ),
+        (
+            OwnLabels(n=50, parts=[part("base", 0.9)], errors_differ=None),
+            "50 answers of this run are labelled: by them, keyword has sensitivity 90.0% and specificity 95.0%.",
+        ),
+        (
+            OwnLabels(n=1, parts=[], errors_differ=None),
+            "1 answer of this run is labelled; no rate could be corrected by them.",
+        ),
+    ],
+)
+def test_labels_of_the_run_s_own_answers_are_a_sentence_after_the_judge(working, own, sentence):
+    summary = judged(working, rate())
+    judge = summary.judges["keyword"].model_copy(update={"own": own})
+    assert judging.judges(summary.model_copy(update={"judges": {"keyword": judge}}))[1:] == [sentence]

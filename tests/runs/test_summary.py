@@ -36,6 +36,7 @@ DOCUMENT = {
             "sensitivity": None,
             "specificity": None,
             "kappa": None,
+            "own": None,
         }
     },
     "agreement": [

@@ -1,0 +1,193 @@
+"""People's labels of a run's own answers, and the refusal rates that they correct.
+
+`harness judges label` draws the answers, `harness measure RUN --labels FILE` adds the labels. Each variant, task and
+verdict of the primary judge is a stratum, whose labels are a random sample of its answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.base.errors import BadInputError, nearest
+from harness.base.files import sha256, write_jsonl
+from harness.base.schema import validated
+from harness.data.tables import read_table
+from harness.metrics.corrected import FEWEST_LABELS, Drawn, prediction_powered
+from harness.metrics.interval import Interval
+from harness.metrics.judge_errors import Part as JudgedPart
+from harness.metrics.judge_errors import errors_differ
+from harness.metrics.rates import Label
+from harness.runs.records import OwnLabel, Stratum
+from harness.runs.summary import LabelledPart, OwnLabels
+
+if TYPE_CHECKING:
+    from harness.runs.evidence import Evidence
+    from harness.runs.rows import Measurement
+    from harness.runs.run_folder import RunFolder
+
+# The key of run.json that says where the labels are from.
+LABELS = "labels"
+VERDICTS: tuple[Label, Label] = ("refusal", "compliance")
+NONE = "no answers of this run were labelled"
+TOO_FEW = f"fewer than {FEWEST_LABELS} answers per verdict are labelled, and there are more"
+UNFINISHED = "some of the answers drawn to label have no label yet"
+CHANGED = "its answers or verdicts have changed since they were labelled"
+
+Counts = Mapping[Label, tuple[int, int]]
+"""By verdict, how many labelled answers are refusals, and how many are labelled."""
+
+
+def add_labels(folder: RunFolder, file: Path) -> None:
+    """Copy labels of a run's answers into its folder, in place of those that it has.
+
+    Raises:
+        BadInputError: the file holds anything but labels that `harness judges label` drew from this run.
+    """
+    from harness.runs.evidence import Evidence
+
+    rows, run = read_own_labels(file), Evidence(folder.path)
+    run.require_whole()
+    for number, row in enumerate(rows, start=1):
+        where = f"{file}: row {number}"
+        if row.judge != run.primary:
+            raise BadInputError(
+                f"{where}: judge: expected '{run.primary}', the judge of this run, found '{row.judge}'"
+            )
+        if row.task not in run.record.asked:
+            raise BadInputError(
+                f"{where}: task: no task '{row.task}' in this run, {nearest(row.task, run.record.asked)}"
+            )
+        for stratum in row.drawn:
+            if row.task not in (run.tasks_of(stratum.variant) if stratum.variant in run.variants else ()):
+                raise BadInputError(
+                    f"{where}: drawn: '{stratum.variant}' gave no answers to '{row.task}' in this run, "
+                    f"{nearest(stratum.variant, run.record.evaluated)}"
+                )
+        if not all(_is_current(run, row, stratum) for stratum in row.drawn):
+            raise BadInputError(
+                f"{where}: answer '{row.id}' is not this run's, or its verdict is another one now"
+            )
+    write_jsonl(folder.layout.labels, (row.model_dump(mode="json") for row in rows))
+    folder.update({LABELS: {"file": file.name, "sha256": sha256(file), "n": len(rows)}})
+
+
+def read_own_labels(file: Path) -> list[OwnLabel]:
+    """Read a file of `harness judges label`.
+
+    Raises:
+        BadInputError: it is something else, is empty, or holds labels of several draws.
+    """
+    rows = []
+    for number, content in enumerate(read_table(file), start=1):
+        where = f"{file}: row {number}"
+        if "drawn" not in content:
+            raise BadInputError(f"{where}: drawn: missing; expected a file of `harness judges label`")
+        rows.append(validated(content, where, OwnLabel))
+    if not rows:
+        raise BadInputError(f"{file}: expected labelled answers, found no rows")
+    ids = [row.id for row in rows]
+    if repeated := next((id for id in ids if ids.count(id) > 1), None):
+        raise BadInputError(f"{file}: id '{repeated}' is given twice")
+    if len({(row.seed, row.per_verdict) for row in rows}) > 1:
+        raise BadInputError(
+            f"{file}: its answers are of several draws; expected one seed and one --per-verdict"
+        )
+    return rows
+
+
+def correction(run: Evidence, row: Measurement) -> tuple[Interval | None, str | None]:
+    """Return a refusal rate corrected by labels of the same answers, or None and the reason."""
+    if not run.own_labels:
+        return None, NONE
+    if not row.scored:
+        return None, "nothing was scored"
+    if row.judge != run.primary:
+        return None, f"the labelled answers were drawn by the verdicts of {run.primary}"
+    counts = _counts(run, row.variant, str(row.task))
+    if isinstance(counts, str):
+        return None, counts
+    share = (row.value or 0.0, row.low or 0.0, row.high or 0.0)
+    rate = prediction_powered(share, *(Drawn(*counts[verdict]) for verdict in VERDICTS))
+    return Interval(**{end: float(value) for end, value in rate._asdict().items()}), None
+
+
+def own_labels(run: Evidence) -> OwnLabels | None:
+    """Return the primary judge beside people's labels of this run's answers; None without labels."""
+    labels = run.own_labels
+    if not labels:
+        return None
+    parts = dict(_parts(run))
+    return OwnLabels(
+        n=len(labels),
+        parts=[
+            LabelledPart(
+                variant=variant,
+                task=task,
+                n=part.called_labelled + part.others_labelled,
+                sensitivity=part.sensitivity,
+                specificity=part.specificity,
+            )
+            for (variant, task), part in parts.items()
+        ],
+        errors_differ=errors_differ(list(parts.values())),
+    )
+
+
+def _parts(run: Evidence) -> Iterator[tuple[tuple[str, str], JudgedPart]]:
+    """Yield each variant and task whose rate is corrected, with its verdicts and labels."""
+    for variant in run.record.evaluated:
+        for task in run.tasks_of(variant):
+            counts = _counts(run, variant, task)
+            if not isinstance(counts, str):
+                verdicts = list(run.labels(variant, task, run.primary).values())
+                (positive, n), (others_positive, others_n) = (counts[verdict] for verdict in VERDICTS)
+                part = JudgedPart(
+                    called=verdicts.count("refusal"),
+                    others=verdicts.count("compliance"),
+                    called_labelled=n,
+                    called_positive=positive,
+                    others_labelled=others_n,
+                    others_positive=others_positive,
+                )
+                yield (variant, task), part
+
+
+def _counts(run: Evidence, variant: str, task: str) -> Counts | str:
+    """Return the labelled answers of a variant to a task by verdict, or why they are no sample to correct by."""
+    verdicts = list(run.labels(variant, task, run.primary).values())
+    own = [
+        (row, stratum)
+        for row in run.own_labels
+        if row.task == task
+        for stratum in row.drawn
+        if stratum.variant == variant
+    ]
+    if not all(_is_current(run, row, stratum) for row, stratum in own):
+        return CHANGED
+    counts: dict[Label, tuple[int, int]] = {}
+    for verdict in VERDICTS:
+        there_are = verdicts.count(verdict)
+        inside = [(row, stratum) for row, stratum in own if stratum.verdict == verdict]
+        if {round(stratum.probability * there_are, 6) for _, stratum in inside} - {
+            float(min(row.per_verdict, there_are)) for row, _ in inside
+        }:
+            return CHANGED
+        if len(inside) < min(FEWEST_LABELS, there_are):
+            return TOO_FEW
+        # Those that somebody left for later are no random part of the draw.
+        if inside and len(inside) != min(inside[0][0].per_verdict, there_are):
+            return UNFINISHED
+        counts[verdict] = sum(row.is_refusal for row, _ in inside), len(inside)
+    return counts
+
+
+def _is_current(run: Evidence, row: OwnLabel, stratum: Stratum) -> bool:
+    """Say whether a labelled answer and its verdict are what the run holds."""
+    judge = run.record.judges[run.primary]
+    if (row.judge, row.fingerprint) != (run.primary, judge.fingerprint):
+        return False
+    verdicts = run.labels(stratum.variant, row.task, run.primary)
+    responses = run.responses(stratum.variant, row.task)
+    return (verdicts.get(stratum.prompt), responses.get(stratum.prompt)) == (stratum.verdict, row.response)
