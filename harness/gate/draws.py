@@ -9,10 +9,12 @@ from harness.gate.decision import Decision, Outcome
 from harness.gate.samples import GatedRun
 from harness.gate.schema import Gate
 from harness.gate.words import percent
-from harness.metrics.draws import LEAST_USE, draw_p_value, fewest_draws
+from harness.metrics.draws import LEAST_USE, Range, beyond_draws, draw_p_value, fewest_draws
 from harness.metrics.rates import worst_case
 from harness.report.words import number, p_is
 from harness.runs.rows import Measurement
+
+_OUTCOMES: dict[bool | None, Outcome] = {True: "PASS", False: "FAIL", None: "INCONCLUSIVE"}
 
 
 def decide_claim(gate: Gate, run: GatedRun, variant: str, level: float) -> Decision:
@@ -55,12 +57,7 @@ def decide_against_draws(gate: Gate, run: GatedRun, row: Measurement, level: flo
     if own is None or None in ranges:
         return Decision(gate, row.variant, "INCONCLUSIVE", "no value")
     known = [each for each in ranges if each is not None]
-    sign = 1 if side == "lower" else -1
-    low, high = (end - limit for end in own)
-    near, far = (low, high) if side == "lower" else (high, low)
-    passes = all(sign * near > sign * (most if side == "lower" else least) for least, most in known)
-    fails = all(sign * far < sign * (least if side == "lower" else most) for least, most in known)
-    outcome: Outcome = "PASS" if passes else "FAIL" if fails else "INCONCLUSIVE"
+    outcome = _OUTCOMES[beyond_draws(own, known, limit, upwards=side == "lower")]
     value = "no value" if row.value is None else show(row.value)
     values = [figure.value for figure in figures if figure.value is not None]
     seen = f"{value}; {_ends(values, show)}"
@@ -92,7 +89,7 @@ def _matched(gate: Gate, run: GatedRun, decision: Decision) -> Decision:
     return decision._replace(outcome="INCONCLUSIVE", seen=seen)
 
 
-def _range(run: GatedRun, row: Measurement, others: Sequence[Measurement]) -> tuple[float, float] | None:
+def _range(run: GatedRun, row: Measurement, others: Sequence[Measurement]) -> Range | None:
     """Return a figure with unscored answers counted out, then in, on the prompts that all of these were asked."""
     samples = run.samples(row)
     if samples is None:

@@ -51,6 +51,7 @@ def share_upper_bound(successes: int, n: int, level: float) -> float:
     return 1 - share_lower_bound(n - successes, n, level)
 
 
+@lru_cache(maxsize=65536)
 def difference_p_value(first_only: int, second_only: int, n: int, bound: float) -> float:
     """Return the p-value of "the first share exceeds the second by `bound` or less", of `n` pairs.
 

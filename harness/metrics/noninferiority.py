@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from harness.metrics.bounds import (
@@ -113,6 +114,7 @@ def no_worse_mean(
     return NonInferiority(bound, False, needed, n)
 
 
+@lru_cache(maxsize=4096)
 def _needed(wins: int, losses: int, n: int, margin: float) -> int | None:
     """Return how many pairs would show it if wins and losses kept their shares; about, beyond `_LARGEST`."""
     score = tango_score(wins, losses, n, -margin)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from harness.config import ClaimConfig
-from harness.metrics.draws import FEWEST_DRAWS, LEAST_USE, best_p_value, draw_p_value
+from harness.metrics.draws import claimed, draw_p_value
 from harness.metrics.rates import Outcomes, worst_case
 from harness.runs.metrics import metric_of
 from harness.runs.rows import Claim, Measurement
@@ -20,9 +20,6 @@ from harness.runs.summary import draws_of
 
 if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
-
-Verdict = Literal["shown", "not shown", "nothing claimed"]
-ALPHA = 0.05
 
 
 def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
@@ -47,7 +44,7 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
     p_value = None
     if value is not None and values and better is not None:
         p_value = draw_p_value(value, list(values.values()), higher_is_better=better == "higher")
-    verdict, reason = _verdict(p_value, len(draws), use_share)
+    verdict, reason = claimed(p_value, len(draws), use_share)
     return [
         Claim(
             variant=own,
@@ -121,24 +118,3 @@ def _asked(run: Evidence, measured: Mapping[str, Mapping[str, Measurement]], tas
 
 def _outcomes(run: Evidence, row: Measurement) -> Outcomes:
     return metric_of(row.metric, row.kind).samples(run, row) or {}
-
-
-def _verdict(p_value: float | None, draws: int, use_share: float | None) -> tuple[Verdict, str | None]:
-    if not draws:
-        return "nothing claimed", "no random draw of experts was evaluated"
-    if draws < FEWEST_DRAWS:
-        many = "1 draw" if draws == 1 else f"{draws} draws"
-        return (
-            "nothing claimed",
-            f"{many} can show p = {best_p_value(draws):.2g} at best; it takes {FEWEST_DRAWS}",
-        )
-    if use_share is None:
-        return "nothing claimed", "how much the draws' experts are used is not known"
-    if use_share < LEAST_USE:
-        return "nothing claimed", (
-            f"the draws' experts are used {use_share:.0%} as much as the chosen ones, and use alone moves a model; "
-            f"it takes {LEAST_USE:.0%}"
-        )
-    if p_value is None:
-        return "nothing claimed", "the figure was not measured"
-    return ("shown" if p_value <= ALPHA else "not shown"), None
