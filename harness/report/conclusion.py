@@ -13,6 +13,7 @@ from typing import Literal
 
 from harness.metrics.paired import is_no_worse
 from harness.report import judging, leaderboard
+from harness.report.chosen import chosen_experts
 from harness.report.leaderboard import Column, Effect, comparison, effect_of, value_of
 from harness.report.page import environment
 from harness.report.words import interval, listing, p_is, signed, visible
@@ -21,7 +22,6 @@ from harness.runs.summary import Summary
 
 ENOUGH_DRAWS = 5
 _VERBATIM = "refusal_verbatim_trained"
-_SURE = 0.05
 # A loss of capability that would not matter.
 _MARGIN = 0.01
 _FEW = 3
@@ -77,8 +77,6 @@ def conclude(summary: Summary) -> list[str]:
     deciding = [column for column in columns if column.decides]
     compared = deciding if variant and variant.skipped is None and name != BASE else []
     harmful = [column for column in compared if column.kind == "harmful"]
-    selected = summary.selection.experts if summary.selection else []
-    q_values = [expert.q_value for expert in selected if expert.q_value is not None]
     rates = [row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)]
     often_truncated = [row for row in rates if row.n and (row.truncated or 0) / row.n >= _NOTABLE_TRUNCATED]
     judge = summary.judges.get(summary.judge)
@@ -97,9 +95,7 @@ def conclude(summary: Summary) -> list[str]:
         draws=[_draws(summary, column) for column in harmful],
         enough_draws=ENOUGH_DRAWS,
         costs=[_test(summary, column, BASE) for column in compared if column.kind != "harmful"],
-        q_values=q_values if len(q_values) == len(selected) else [],
-        sure=_SURE,
-        topic=summary.selection.topic if summary.selection and selected else None,
+        chosen=chosen_experts(summary),
         best=leaderboard.best_variant(summary),
         held=[each for each, made in summary.variants.items() if made.frozen_unchanged],
         repeated=_repeated_phrasings(summary, deciding),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report import judging
+from harness.report.chosen import experts
 from harness.report.conclusion import conclude
 from harness.report.headline import headline
 from harness.report.leaderboard import ALPHA, are_shares, build, is_column, rules
@@ -108,20 +109,6 @@ def drifts(summary: Summary) -> list[Row]:
             }
         )
     return rows
-
-
-def experts(summary: Summary) -> list[Row]:
-    """Return the chosen experts, the riskiest first."""
-    return [
-        {
-            "layer": str(expert.layer),
-            "expert": str(expert.expert),
-            "risk difference": f"{expert.risk_diff:+.4f}",
-            "95% interval": interval(expert.low, expert.high, "{:+.4f}".format),
-            "q": "" if expert.q_value is None else f"{expert.q_value:.2g}",
-        }
-        for expert in (summary.selection.experts if summary.selection else [])
-    ]
 
 
 def other_measurements(summary: Summary) -> list[Row]:
