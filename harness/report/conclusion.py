@@ -16,6 +16,7 @@ from harness.report import judging, leaderboard
 from harness.report.chosen import chosen_experts
 from harness.report.leaderboard import Column, Effect, comparison, effect_of, value_of
 from harness.report.page import environment
+from harness.report.similarity import near_and_far
 from harness.report.words import interval, listing, p_is, signed, visible
 from harness.runs.rows import BASE, HARMFUL, REFUSAL, Measurement
 from harness.runs.summary import Summary
@@ -99,6 +100,7 @@ def conclude(summary: Summary) -> list[str]:
         best=leaderboard.best_variant(summary),
         held=[each for each, made in summary.variants.items() if made.frozen_unchanged],
         repeated=_repeated_phrasings(summary, deciding),
+        by_similarity=near_and_far(summary),
         unscored=_counts([row for row in rates if row.unscored], "unscored"),
         truncated=_counts(often_truncated, "truncated"),
         clustered=list(_near_duplicates(summary, deciding)),

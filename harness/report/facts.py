@@ -15,6 +15,7 @@ from harness.report.conclusion import conclude
 from harness.report.headline import headline
 from harness.report.leaderboard import ALPHA, are_shares, build, is_column, rules
 from harness.report.samples import TaskSamples
+from harness.report.similarity import FAR, NEAR, by_similarity
 from harness.report.words import duration, hundredths, interval, p_is, percent, signed
 from harness.runs.records import RunRecord
 from harness.runs.rows import Comparison, Measurement
@@ -23,6 +24,7 @@ from harness.runs.summary import Summary
 
 TOP_EXPERTS = 20
 _OF_DRIFT = ("kl", "perplexity")
+_SHOWN_APART = (*_OF_DRIFT, NEAR, FAR)
 _PROOF = {True: "all other weights unchanged", False: "FAILED", None: "nothing was trained"}
 
 # One row of a table: each cell's text by its heading.
@@ -49,6 +51,7 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
         "rules": rules(),
         "tests": tests(summary),
         "others": other_measurements(summary),
+        "similarity": by_similarity(summary),
         "judges": judging.judges(summary),
         "rates": judging.rates(summary),
         "not_corrected": judging.not_corrected(summary),
@@ -112,11 +115,11 @@ def drifts(summary: Summary) -> list[Row]:
 
 
 def other_measurements(summary: Summary) -> list[Row]:
-    """Return the figures that neither the leaderboard nor the table of drift shows."""
+    """Return the figures that no table of their own shows."""
     return [
         _other(row)
         for row in summary.measurements
-        if not is_column(row, summary) and row.metric not in _OF_DRIFT
+        if not is_column(row, summary) and row.metric not in _SHOWN_APART
     ]
 
 
