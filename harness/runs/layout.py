@@ -162,7 +162,8 @@ class Layout:
 
     def of_base(self) -> Iterator[Path]:
         """Yield the files that say something of the base model alone, so that another run may take them."""
-        for pattern in ("routing/**/*.safetensors", "routing/*.jsonl", "training/*.jsonl"):
+        routing = ("routing/*.safetensors", "routing/test/*.safetensors", "routing/*.jsonl")
+        for pattern in (*routing, "training/*.jsonl"):
             yield from self.folder.glob(pattern)
         base = self.variant("base")
         yield from base.folder.glob("responses/*.jsonl")
