@@ -67,5 +67,5 @@ def test_groups_of_advbench_at_two_thresholds(shared_data):
 def test_the_nearest_of_other_texts_is_found_for_each():
     cosines = nearest_cosine(PROMPTS, [PROMPTS[0], PROMPTS[2]])
     assert cosines[[0, 2, 4]].tolist() == pytest.approx([1, 1, 1])
-    assert 0.7 < cosines[1] < 1
+    assert 0.6 < cosines[1] < 0.99
     assert cosines[3] < 0.2
