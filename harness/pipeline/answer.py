@@ -146,15 +146,10 @@ def _answer_and_capture(session: Session, made: Prepared, task: str) -> None:
 
 def answer(session: Session, made: Prepared, task: str) -> None:
     """Let a variant answer a task's test prompts; the engine answers as the variant."""
-    _stage_of(session, made, task)(session, made, task)
+    answering(session, made, task)(session, made, task)
 
 
-def is_answered(session: Session, made: Prepared, task: str) -> bool:
-    """Say whether a variant has answered a task's test prompts."""
-    return _stage_of(session, made, task).is_done(session, made, task)
-
-
-def _stage_of(session: Session, made: Prepared, task: str) -> Stage[[Session, Prepared, str]]:
+def answering(session: Session, made: Prepared, task: str) -> Stage[[Session, Prepared, str]]:
     """Return the stage with capture where base answers test prompts of a task whose identify prompts choose experts."""
     plan = session.plan
     chooses = plan.selects and bool(plan.prompts("identify").get(task))

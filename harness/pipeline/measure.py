@@ -13,7 +13,7 @@ from harness.base.files import read_jsonl, write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress
 from harness.metrics.drift import Share, drift
-from harness.pipeline.answer import is_answered
+from harness.pipeline.answer import answering
 from harness.runs.layout import PATHS
 from harness.runs.stages import stage
 
@@ -27,7 +27,9 @@ _VARIANT = PATHS.variant("{made.name}")
 
 def is_evaluated(session: Session, made: Prepared) -> bool:
     """Say whether an earlier run finished all that needs the engine to answer as this variant."""
-    answered = all(is_answered(session, made, task) for task in session.plan.prompts("test"))
+    answered = all(
+        answering(session, made, task).is_done(session, made, task) for task in session.plan.prompts("test")
+    )
     return answered and (not session.config.capability.tasks or _capability.is_done(session, made))
 
 
