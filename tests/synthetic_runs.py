@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -26,6 +27,8 @@ from harness.judges.base import JUDGES, Verdict, judge_all
 from harness.metrics.rates import wilson
 from harness.pipeline.judge import judge_record, judge_with_others
 from harness.report.write import write_measured
+from harness.routing.counts import RoutingCounts
+from harness.routing.files import save_routing
 from harness.runs.run_folder import RunFolder
 
 LAYERS, EXPERTS, PER_TOKEN = (1, 2, 3), 8, 2
@@ -351,6 +354,11 @@ def write_raw_files(run: Path, made: Synthetic) -> None:
     _table(made).to_parquet(run / "experts.parquet", index=False)
     phrasings = {"trained": refusal_phrasings(), "held_out": refusal_phrasings(held_out=True)}
     write_json(run / "training" / "phrasings.json", phrasings)
+    if made.topic:
+        for name in made.tasks:
+            path = run / "routing" / "test" / f"{name}.safetensors"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_routing(_routing(made, name), path)
     for name, variant in made.variants.items():
         _write_variant(run / "variants" / name, made, variant)
 
@@ -457,10 +465,34 @@ def _splits(made: Synthetic) -> dict[str, Any]:
                 "dropped_near_duplicates": 0,
                 "ids": {"identify": [], "train": [], "test": list(task.prompts)},
                 "categories": dict(task.categories),
+                "pairs": _pairs(made, name),
             }
             for name, task in made.tasks.items()
         },
     }
+
+
+def _pairs(made: Synthetic, name: str) -> dict[str, str]:
+    """Return pair keys: a task and the one that it is paired with share them prompt by prompt."""
+    links = {other: task.pairs_with for other, task in made.tasks.items() if task.pairs_with}
+    if name not in {*links, *links.values()}:
+        return {}
+    return {id: f"pair {place}" for place, id in enumerate(made.tasks[name].prompts)}
+
+
+def _routing(made: Synthetic, name: str) -> RoutingCounts:
+    """Return routing in which harmful prompts use the chosen experts more, and their twins half as much more."""
+    task, draw = made.tasks[name], np.random.default_rng(list(made.tasks).index(name))
+    raised = 0.5 if task.pairs_with else 1.0 if task.kind == "harmful" else 0.0
+    tokens = np.tile(np.array([12, 30, 8], dtype=np.int32), (len(task.prompts), 1))
+    counts = np.zeros((*tokens.shape, len(LAYERS), EXPERTS), dtype=np.int32)
+    for place, layer in enumerate(LAYERS):
+        share = np.ones(EXPERTS) + [raised * ((layer, expert) in made.chosen) for expert in range(EXPERTS)]
+        for sample, phase in np.ndindex(*tokens.shape):
+            counts[sample, phase, place] = draw.multinomial(
+                PER_TOKEN * tokens[sample, phase], share / share.sum()
+            )
+    return RoutingCounts(tuple(task.prompts), tuple(LAYERS), PER_TOKEN, counts, tokens)
 
 
 def _table(made: Synthetic) -> pd.DataFrame:

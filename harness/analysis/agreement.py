@@ -19,7 +19,7 @@ class Agreement(NamedTuple):
 
     Attributes:
         scores: one row per expert: layer, expert, `prompt` and `generation` (its risk differences), and
-            `prompt_top` and `generation_top` (whether it is among the k highest).
+            `prompt_top` and `generation_top` (whether it is among the k highest, or lowest).
         spearman: the rank correlation over all experts; None where one phase's scores are all equal.
         k: how many experts count as the top.
         overlap: how many experts are in both tops.
@@ -33,12 +33,13 @@ class Agreement(NamedTuple):
     by_chance: float
 
 
-def agreement(table: pd.DataFrame, k: int) -> Agreement:
+def agreement(table: pd.DataFrame, k: int, *, lowest: bool = False) -> Agreement:
     """Compare the risk differences of prompt and answer.
 
     Args:
         table: the expert table.
         k: how many of the highest to compare; at most all experts are.
+        lowest: compare the lowest instead, as where experts are wanted that harmful prompts use less.
 
     Raises:
         BadInputError: the table lacks one of the phases.
@@ -50,7 +51,7 @@ def agreement(table: pd.DataFrame, k: int) -> Agreement:
     k = min(k, len(scores))
     for phase in PHASES_COMPARED:
         # Equal scores are ordered by layer and expert, as the selection does it.
-        ordered = scores.sort_values([phase, "layer", "expert"], ascending=[False, True, True])
+        ordered = scores.sort_values([phase, "layer", "expert"], ascending=[lowest, True, True])
         scores[f"{phase}_top"] = scores.index.isin(ordered.index[:k])
     constant = scores["prompt"].nunique() < 2 or scores["generation"].nunique() < 2
     rank = None if constant else float(spearmanr(scores["prompt"], scores["generation"]).statistic)

@@ -19,7 +19,15 @@ from harness.analysis.layers import layer_profile
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import write_text, write_whole
 from harness.report.words import visible
-from harness.runs.captured import KINDS, counts_of, phase_of, records_tokens, selection_of, tokens_of
+from harness.runs.captured import (
+    KINDS,
+    counts_of,
+    direction_of,
+    phase_of,
+    records_tokens,
+    selection_of,
+    tokens_of,
+)
 from harness.runs.run import Run, read_run
 from harness.runs.run_folder import RunFolder
 
@@ -119,7 +127,9 @@ def analyze(run: Path, samples: Sequence[str], phase: str | None, load_tokenizer
     if set(PHASES_COMPARED) <= set(table["phase"]):
         # An intervention on all experts has no top to speak of.
         partial = 0 < len(selected) < len(rows)
-        analyses.agreement = agreement(table, len(selected) if partial else _TOP)
+        analyses.agreement = agreement(
+            table, len(selected) if partial else _TOP, lowest=partial and direction_of(source) == "safe"
+        )
     else:
         analyses.skipped["agreement"] = f"the expert table has not both of {' and '.join(PHASES_COMPARED)}"
     if records_tokens(source):

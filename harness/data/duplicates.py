@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,14 +29,12 @@ def near_duplicates(texts: Sequence[str], threshold: float = SIMILARITY) -> NDAr
         always among them.
     """
     import numpy as np
-    from sklearn.feature_extraction.text import TfidfVectorizer
 
-    plain = [" ".join(unicodedata.normalize("NFKC", text).lower().split()) for text in texts]
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), lowercase=False).fit_transform(plain)
+    vectors = _vectors(texts)
     transposed = vectors.T.tocsr()
     blocks = []
     # By blocks of rows: the whole product of 5,000 prompts would hold 25 million cosines at once.
-    for start in range(0, len(plain), _ROWS):
+    for start in range(0, len(texts), _ROWS):
         cosines = (vectors[start : start + _ROWS] @ transposed).tocoo()
         rows = cosines.row.astype(np.int64) + start
         # A cosine of equal texts may miss 1 by rounding, and so may a threshold of 1.
@@ -55,3 +53,35 @@ def group_labels(n: int, pairs: NDArray[np.int64]) -> NDArray[np.int32]:
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     labels: NDArray[np.int32] = connected_components(graph, directed=False)[1]
     return labels
+
+
+def near_duplicate_groups(texts: Sequence[str]) -> NDArray[np.int32]:
+    """Return a group number for each text, the same for near-duplicates and for what they chain together."""
+    return group_labels(len(texts), near_duplicates(texts))
+
+
+def nearest_cosine(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
+    """Return each text's highest cosine with any of the others, by the vectors of `near_duplicates`.
+
+    Args:
+        texts: at least one text.
+        others: at least one text. Weights are taken over both.
+    """
+    import numpy as np
+
+    vectors = _vectors([*texts, *others])
+    transposed = vectors[len(texts) :].T.tocsr()
+    blocks = [
+        (vectors[start : min(start + _ROWS, len(texts))] @ transposed).max(axis=1).toarray().ravel()
+        for start in range(0, len(texts), _ROWS)
+    ]
+    cosines: NDArray[np.float64] = np.concatenate(blocks)
+    return cosines
+
+
+def _vectors(texts: Sequence[str]) -> Any:
+    """Return the TF-IDF vectors of texts, a sparse matrix of rows of unit length."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    plain = [" ".join(unicodedata.normalize("NFKC", text).lower().split()) for text in texts]
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), lowercase=False).fit_transform(plain)

@@ -40,6 +40,7 @@ class Splits:
         dropped: by task, the prompts left out: they nearly repeat, or are paired with, a prompt whose role
             they may not serve, or may serve none.
         fingerprints: of the prompt sets split.
+        pairs: by task, the key of each test prompt in a matched pair, equal for matched prompts of linked tasks.
     """
 
     prompts: Mapping[str, Mapping[Role, list[Prompt]]]
@@ -49,6 +50,7 @@ class Splits:
     groups: int
     dropped: Mapping[str, int]
     fingerprints: Mapping[str, str]
+    pairs: Mapping[str, Mapping[str, str]]
 
     def require(self, task: str, role: Role, at_least: int) -> list[Prompt]:
         """Return the prompts of a task and role.
@@ -79,6 +81,7 @@ class Splits:
                     "categories": {
                         prompt.id: prompt.category for prompt in roles["test"] if prompt.category is not None
                     },
+                    "pairs": dict(self.pairs[task]),
                 }
                 for task, roles in self.prompts.items()
             },
@@ -106,6 +109,7 @@ class Splits:
             groups=record["groups"],
             dropped={task: entry["dropped_near_duplicates"] for task, entry in record["tasks"].items()},
             fingerprints={task: entry["fingerprint"] for task, entry in record["tasks"].items()},
+            pairs={task: entry.get("pairs", {}) for task, entry in record["tasks"].items()},
         )
 
 
@@ -155,11 +159,12 @@ def make_splits(
     for index in in_order:
         prompts[ordered[index].task][assigned[index]].append(ordered[index])
     used = Counter(ordered[index].task for index in assigned)
+    kept: dict[str, Mapping[Role, list[Prompt]]] = {
+        name: {role: chosen[: caps.get(role)] for role, chosen in roles.items()}
+        for name, roles in prompts.items()
+    }
     return Splits(
-        prompts={
-            name: {role: chosen[: caps.get(role)] for role, chosen in roles.items()}
-            for name, roles in prompts.items()
-        },
+        prompts=kept,
         seed=seed,
         fractions=dict(fractions),
         limit=dict(limit) if isinstance(limit, Mapping) else limit,
@@ -169,7 +174,13 @@ def make_splits(
             for prompt_set in prompt_sets
         },
         fingerprints={prompt_set.spec.name: prompt_set.fingerprint for prompt_set in prompt_sets},
+        pairs={name: _pairs(roles["test"], prompt_sets) for name, roles in kept.items()},
     )
+
+
+def _pairs(prompts: Sequence[Prompt], prompt_sets: Sequence[PromptSet]) -> dict[str, str]:
+    keys = zip(prompts, pair_keys_of(prompts, prompt_sets), strict=True)
+    return {prompt.id: key.replace("\0pair\0", "/") for prompt, key in keys if key is not None}
 
 
 def _possible_roles(prompt: Prompt, served: tuple[Role, ...]) -> tuple[Role, ...]:

@@ -186,6 +186,10 @@ class EngineKind(Protocol):
         """Return why the engine cannot answer as a variant, or None; nothing has been made of the variant yet."""
         return None
 
+    def why_answers_change_with_capture(self, config: RunConfig) -> str | None:
+        """Return why answers may differ while routing is captured, or None where they are the same."""
+        return None
+
     def identity(self, config: RunConfig) -> Mapping[str, Any]:
         """Return the settings and versions of the engine that can change an answer."""
         return {}

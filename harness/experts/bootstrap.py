@@ -1,7 +1,8 @@
 """How sure is an expert's risk difference? Bootstrap intervals, for all experts at once.
 
 Prompts are resampled, never tokens: the tokens of a prompt or an answer depend on one another, and an interval that
-took them for independent would be far too narrow. Shapes: N prompts, L MoE layers, E experts, B resamples; `used`
+took them for independent would be far too narrow. Near-duplicate prompts are resampled together: their rows are summed
+first (`Usage.summed`). Shapes: N prompts, L MoE layers, E experts, B resamples; `used`
 and `weight` are a usage view as in `harness.experts.permutation`.
 """
 
@@ -77,13 +78,22 @@ def bootstrap_interval(
     return Ends(ends[0], ends[1])
 
 
-def paired_interval(differences: Floats, *, resamples: int = 2_000, seed: int, level: float = 0.95) -> Ends:
+def paired_interval(
+    differences: Floats,
+    sizes: Floats | None = None,
+    *,
+    resamples: int = 2_000,
+    seed: int,
+    level: float = 0.95,
+) -> Ends:
     """Return an interval of the mean difference between harmful prompts and their benign twins.
 
     Pairs are resampled whole, and each counts once.
 
     Args:
-        differences: [pairs, L, E], the harmful prompt's usage less its twin's, each a rate of its own prompt.
+        differences: [pairs, L, E], the harmful prompt's usage less its twin's, each a rate of its own prompt; or
+            sums of them over groups of pairs, which are then resampled whole.
+        sizes: [groups], how many pairs each group has; None where each row is a pair.
         resamples: B.
         seed: of the resamples.
         level: as in `bootstrap_interval`.
@@ -93,10 +103,10 @@ def paired_interval(differences: Floats, *, resamples: int = 2_000, seed: int, l
     """
     check_pairs(differences)
     drawn = _draws(np.random.default_rng(seed), len(differences), resamples)
-    ones = np.ones(len(differences))
+    counted = np.ones(len(differences)) if sizes is None else sizes
     ends = np.empty((2, *differences.shape[1:]))
     for layer in range(differences.shape[1]):
-        ends[:, layer] = _percentiles(_ratio(drawn, differences[:, layer], ones), level)
+        ends[:, layer] = _percentiles(_ratio(drawn, differences[:, layer], counted), level)
     return Ends(ends[0], ends[1])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from harness.base.errors import BadInputError
+from harness.data.duplicates import group_labels
 from harness.experts.views import Usage
 
 if TYPE_CHECKING:
@@ -44,8 +45,38 @@ def match(harmful: Sequence[str | None], control: Sequence[str | None]) -> Pairs
     return Pairs(keys, places(harmful), places(control))
 
 
-def pair_differences(harmful: Usage, control: Usage, pairs: Pairs) -> npt.NDArray[np.float64]:
-    """Return each pair's difference in the prompts' own rates, harmful less control, [pairs, L, E].
+def pair_groups(
+    pairs: Pairs, harmful: npt.NDArray[np.integer], control: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int32]:
+    """Return a group number for each pair: pairs are one group where a prompt of one repeats a prompt of the other.
+
+    Args:
+        pairs: from `match`.
+        harmful: the group of near-duplicates of each harmful prompt.
+        control: that of each control prompt.
+    """
+    links = []
+    for pair, groups in ((pairs.harmful, harmful), (pairs.control, control)):
+        first: dict[int, int] = {}
+        for place, group in zip(pair[pair >= 0].tolist(), groups[pair >= 0].tolist(), strict=True):
+            links.append((first.setdefault(group, place), place))
+    return group_labels(len(pairs.keys), np.array(links, dtype=np.int64).reshape(-1, 2))
+
+
+class PairDifferences(NamedTuple):
+    """Differences of pairs, harmful less control, and which of all pairs they are of.
+
+    Attributes:
+        differences: [kept, L, E].
+        kept: [pairs], bool.
+    """
+
+    differences: npt.NDArray[np.float64]
+    kept: npt.NDArray[np.bool_]
+
+
+def pair_differences(harmful: Usage, control: Usage, pairs: Pairs) -> PairDifferences:
+    """Return each pair's difference in the prompts' own rates, harmful less control.
 
     Several prompts on one side of a pair are averaged. A pair one of whose sides has no token in the phase is left out.
 
@@ -57,11 +88,10 @@ def pair_differences(harmful: Usage, control: Usage, pairs: Pairs) -> npt.NDArra
         for view, of in ((harmful, pairs.harmful), (control, pairs.control))
     ]
     differences = sides[0] - sides[1]
-    whole = ~np.isnan(differences).any(axis=(1, 2))
+    whole: npt.NDArray[np.bool_] = np.asarray(np.isfinite(differences).all(axis=(1, 2)))
     if not whole.any():
         raise BadInputError("no matched pair has routed tokens on both sides: nothing to adjust for topic by")
-    kept: npt.NDArray[np.float64] = differences[whole]
-    return kept
+    return PairDifferences(differences[whole], whole)
 
 
 def _mean_by_pair(view: Usage, pair: npt.NDArray[np.int64], n_pairs: int) -> npt.NDArray[np.float64]:

@@ -1,8 +1,9 @@
 """Could chance alone have made an expert look used more? Permutation tests, for all experts at once.
 
 Shapes: N prompts, L MoE layers, E experts, P permutations. A prompt is the unit throughout: its tokens depend on
-one another, so they are never shuffled apart. The module works on a usage view: what each prompt gives each
-expert (`used`: routed tokens, gate mass, or 0 and 1 for presence) and what it could have given (`weight`: its
+one another, so they are never shuffled apart. Near-duplicate prompts are permuted together: the caller sums their rows
+first (`Usage.summed`), and a "prompt" below is then a group. The module works on a usage view: what each prompt gives
+each expert (`used`: routed tokens, gate mass, or 0 and 1 for presence) and what it could have given (`weight`: its
 routed tokens, or 1 where each prompt counts once). A group's usage is the ratio R = sum(used) / sum(weight).
 """
 
@@ -130,7 +131,8 @@ def paired_test(
     exp(-t^2 / 2) for any expert, rare ones included (Efron, JASA 64 (1969) 1278). Pooling as in `permutation_test`.
 
     Args:
-        differences: [pairs, L, E], the harmful prompt's usage less its twin's, each a rate of its own prompt.
+        differences: [pairs, L, E], the harmful prompt's usage less its twin's, each a rate of its own prompt; or
+            sums of them over groups of pairs that repeat one another, whose signs are then flipped together.
         permutations: P, how often signs are drawn.
         seed: of the signs.
         direction: as in `permutation_test`.
@@ -203,7 +205,7 @@ def weighed_prompts(
         if n < FEWEST_PROMPTS:
             raise BadInputError(
                 f"the statistics of the expert table need {FEWEST_PROMPTS} {name} prompts with routed tokens or "
-                f"more, found {n}"
+                f"more, found {n} (near-duplicates count once)"
             )
     if weighed.all():
         return used, weight.astype(np.float64), unsafe
@@ -224,7 +226,8 @@ def check_pairs(differences: Floats) -> None:
         raise ValueError("differences must be finite numbers [pairs, L, E]")
     if len(differences) < FEWEST_PROMPTS:
         raise BadInputError(
-            f"the statistics of matched pairs need {FEWEST_PROMPTS} pairs or more, found {len(differences)}"
+            f"the statistics of matched pairs need {FEWEST_PROMPTS} pairs or more, found {len(differences)} "
+            "(pairs that repeat one another count once)"
         )
 
 

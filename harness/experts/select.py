@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from harness.base.errors import BadInputError
 from harness.base.registry import Registry
@@ -26,8 +26,31 @@ METHODS: Registry[Method] = Registry("selection method")
 
 # Scores that have no direction to turn round, or already have it.
 _UNSIGNED = ("stability", "gradient", "random")
-# Which q-value `max_q` reads: a score's own where it has one.
-_Q_VALUES = {"topic_adjusted": "topic_q_value"}
+
+
+class Uncertainty(NamedTuple):
+    """The columns of the expert table that say how sure a score is."""
+
+    low: str
+    high: str
+    q_value: str
+
+
+# The methods whose score has an interval and a q-value of its own.
+_UNCERTAINTY = {
+    "risk_diff": Uncertainty("low", "high", "q_value"),
+    "topic_adjusted": Uncertainty("topic_low", "topic_high", "topic_q_value"),
+}
+
+
+def uncertainty_of(method: str) -> Uncertainty | None:
+    """Return the columns with the interval and q-value of a method's own score; None where it has none."""
+    return _UNCERTAINTY.get(method)
+
+
+def score_of(method: str, rows: pd.DataFrame) -> pd.Series[float] | None:
+    """Return a method's score of some rows of the expert table; None for a method that is not known here."""
+    return METHODS.get(method)(rows) if method in METHODS else None
 
 
 def _present(table: pd.DataFrame, column: str, how: str) -> pd.Series[float]:
@@ -123,7 +146,7 @@ def select_experts(
     Raises:
         BadInputError: no limit is given, more experts are asked for than exist, or none is left.
     """
-    score_of = METHODS.get(method)
+    scores = METHODS.get(method)
     if limits == Limits():
         raise BadInputError("selection: give top_k, threshold, per_layer, top_p or max_q, or several of them")
     rows = table[table["phase"] == phase]
@@ -136,7 +159,7 @@ def select_experts(
             f"selection.top_k = {limits.top_k}: expected 1 to {len(rows)}, the experts of the model"
         )
     sign = -1.0 if direction == "safe" and method not in _UNSIGNED else 1.0
-    score = sign * score_of(rows)
+    score = sign * scores(rows)
     # Stability has many equal scores; the risk difference decides between those, the place between the rest.
     scored = (
         rows.assign(score=score, tie=sign * rows["risk_diff"])
@@ -158,7 +181,7 @@ def _within(scored: pd.DataFrame, limits: Limits, method: str) -> pd.DataFrame:
             f"selection.threshold = {limits.threshold}: the highest {method} is {scored['score'].max():.4f}",
         )
     if limits.max_q is not None:
-        column = _Q_VALUES.get(method, "q_value")
+        column = _UNCERTAINTY.get(method, _UNCERTAINTY["risk_diff"]).q_value
         q_values = _present(kept, column, "select with the run's own table")
         kept = kept[q_values <= limits.max_q]
         _require(kept, f"selection.max_q = {limits.max_q}: the lowest {column} is {q_values.min():.3g}")

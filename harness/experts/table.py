@@ -6,8 +6,8 @@ Columns (every selection method is a function of this table alone; docs/selectio
 - a_safe, a_unsafe: routed tokens that went to the expert.
 - a_safe_n, a_unsafe_n: the same divided by the routed tokens of the phase, so a layer's column sums to k.
 - risk_diff: a_unsafe_n - a_safe_n; positive where unsafe content uses the expert more.
-- low, high, p_value, q_value: the risk difference's interval over prompts, its one-sided p-value, and that adjusted
-  over all experts of the phase.
+- low, high, p_value, q_value: the risk difference's interval over prompts (near-duplicates count as one), its one-sided
+  p-value, and that adjusted over all experts of the phase.
 - stability: the share of half-samples of the prompts in which the expert is among the selected.
 - gate_diff, presence_diff, prompt_diff, cut_diff: the difference in gate weight per token, in the share of prompts that
   use the expert at all, with each prompt counting once, and over answers cut to the same length (NaN where single
@@ -27,7 +27,7 @@ import numpy as np
 from harness.base.errors import BadInputError
 from harness.experts import views
 from harness.experts.bootstrap import Ends, bootstrap_interval, paired_interval
-from harness.experts.controls import Pairs, pair_differences
+from harness.experts.controls import Pairs, pair_differences, pair_groups
 from harness.experts.permutation import paired_test, permutation_test, q_values
 from harness.experts.stability import stability
 from harness.experts.views import Usage
@@ -43,10 +43,22 @@ _ANSWERED: tuple[Phase, ...] = ("generation", "all")
 
 
 class Group(NamedTuple):
-    """Prompts of one kind: their counts, and their single tokens where those were recorded."""
+    """Prompts of one kind.
+
+    Attributes:
+        counts: their routing, N prompts.
+        tokens: their single tokens, where those were recorded.
+        groups: [N], the group of near-duplicates of each prompt, which statistics take as one sample; None where all
+            prompts differ.
+    """
 
     counts: RoutingCounts
     tokens: RoutedTokens | None = None
+    groups: np.ndarray | None = None
+
+    def samples(self, view: Usage) -> Usage:
+        """Return a view of these prompts with one row per independent sample."""
+        return view if self.groups is None else view.summed(self.groups)
 
 
 class Control(NamedTuple):
@@ -115,9 +127,9 @@ def statistical_table(
         table = _phase_table(unsafe.counts, safe.counts, phase)
         # A seed of its own for each phase, the same whichever others are asked for.
         own = how._replace(seed=how.seed + PHASES.index(phase))
-        columns = _uncertainty(unsafe.counts, safe.counts, phase, own)
+        columns = _uncertainty(unsafe, safe, phase, own)
         columns |= _other_differences(unsafe, safe, phase, how.cut_tokens)
-        columns |= _topic(unsafe.counts, control, phase, own)
+        columns |= _topic(unsafe, control, phase, own)
         parts.append(table.assign(**{name: values.ravel() for name, values in columns.items()}))
     return pd.concat(parts, ignore_index=True)
 
@@ -159,11 +171,11 @@ def _pooled(counts: RoutingCounts, phase: Phase, which: str) -> tuple[np.ndarray
     return per_prompt.sum(axis=0), total
 
 
-def _uncertainty(
-    unsafe: RoutingCounts, safe: RoutingCounts, phase: Phase, how: Statistics
-) -> dict[str, np.ndarray]:
+def _uncertainty(unsafe: Group, safe: Group, phase: Phase, how: Statistics) -> dict[str, np.ndarray]:
     """Return how sure the risk difference is, [L, E] each."""
-    view, is_unsafe = _together(views.by_token(unsafe, phase), views.by_token(safe, phase))
+    view, is_unsafe = _together(
+        *(group.samples(views.by_token(group.counts, phase)) for group in (unsafe, safe))
+    )
     interval, p_value = _tested(view, is_unsafe, how)
     top_k = min(how.top_k, p_value.size)
     return {
@@ -191,7 +203,7 @@ def _tested(view: Usage, is_unsafe: np.ndarray, how: Statistics) -> tuple[Ends, 
 
 
 def _together(unsafe: Usage, safe: Usage) -> tuple[Usage, np.ndarray]:
-    """Put both groups into one view, with which rows are unsafe; prompts without weight say nothing."""
+    """Put both groups into one view, with which rows are unsafe; samples without weight say nothing."""
     view = Usage(*(np.concatenate(parts) for parts in zip(unsafe, safe, strict=True)))
     is_unsafe = np.arange(len(view.weight)) < len(unsafe.weight)
     counted = view.weight > 0
@@ -235,32 +247,46 @@ def _log_odds(unsafe: RoutingCounts, safe: RoutingCounts, phase: Phase) -> np.nd
     return difference
 
 
-def _topic(
-    unsafe: RoutingCounts, control: Control | None, phase: Phase, how: Statistics
-) -> dict[str, np.ndarray]:
+def _topic(unsafe: Group, control: Control | None, phase: Phase, how: Statistics) -> dict[str, np.ndarray]:
     """Return the difference from control prompts on the same topics, [L, E] each, NaN without such prompts."""
     if control is None:
-        return {name: np.full(unsafe.counts.shape[2:], np.nan) for name in TOPIC_COLUMNS}
-    _check_same_model(unsafe, control.group.counts)
-    harmful, benign = (views.by_prompt(counts, phase) for counts in (unsafe, control.group.counts))
+        return {name: np.full(unsafe.counts.counts.shape[2:], np.nan) for name in TOPIC_COLUMNS}
+    _check_same_model(unsafe.counts, control.group.counts)
+    harmful, benign = (views.by_prompt(group.counts, phase) for group in (unsafe, control.group))
     if control.pairs.keys:
-        differences = pair_differences(harmful, benign, control.pairs)
-        center = differences.mean(axis=0)
-        interval = paired_interval(differences, resamples=how.resamples, seed=how.seed)
+        differences, sizes = _by_pair_group(unsafe, control, harmful, benign)
+        center = differences.sum(axis=0) / sizes.sum()
+        interval = paired_interval(differences, sizes, resamples=how.resamples, seed=how.seed)
         p_value = paired_test(
             differences, permutations=how.permutations, seed=how.seed, direction=how.direction
         ).p_value
     else:
-        view, is_unsafe = _together(harmful, benign)
+        view, is_unsafe = _together(unsafe.samples(harmful), control.group.samples(benign))
         center = harmful.pooled() - benign.pooled()
         interval, p_value = _tested(view, is_unsafe, how)
     columns = (center, interval.low, interval.high, p_value, q_values(p_value))
     return dict(zip(TOPIC_COLUMNS, columns, strict=True))
 
 
-def joined(parts: Sequence[Group]) -> Group:
-    """Put the prompts of several tasks behind one another."""
+def _by_pair_group(unsafe: Group, control: Control, harmful: Usage, benign: Usage) -> Usage:
+    """Return the pairs' differences summed over groups of pairs that repeat one another, and the groups' sizes."""
+    differences, kept = pair_differences(harmful, benign, control.pairs)
+    pairs = Usage(differences, np.ones(len(differences)))
+    if unsafe.groups is None or control.group.groups is None:
+        return pairs
+    return pairs.summed(pair_groups(control.pairs, unsafe.groups, control.group.groups)[kept])
+
+
+def joined(parts: Sequence[Group], groups: np.ndarray | None = None) -> Group:
+    """Put the prompts of several tasks behind one another.
+
+    Args:
+        parts: the prompts of each task; groups of their own are left aside, since prompts repeat across tasks too.
+        groups: the group of near-duplicates of each prompt.
+    """
     tokens = [part.tokens for part in parts if part.tokens is not None]
     return Group(
-        join([part.counts for part in parts]), join_tokens(tokens) if len(tokens) == len(parts) else None
+        join([part.counts for part in parts]),
+        join_tokens(tokens) if len(tokens) == len(parts) else None,
+        groups,
     )

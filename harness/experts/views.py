@@ -38,6 +38,19 @@ class Usage(NamedTuple):
         """Return the view of some prompts."""
         return Usage(self.used[rows], self.weight[rows])
 
+    def summed(self, groups: npt.NDArray[np.integer]) -> Usage:
+        """Return the view with one row per group of prompts, [groups, L, E]; the pooled rate stays the same.
+
+        Args:
+            groups: [N], the group of each prompt.
+        """
+        _, place = np.unique(groups, return_inverse=True)
+        used = np.zeros((int(place.max()) + 1, *self.used.shape[1:]))
+        np.add.at(used, place, self.used)
+        weight = np.zeros(len(used))
+        np.add.at(weight, place, self.weight)
+        return Usage(used, weight)
+
 
 View = Callable[[RoutingCounts, Phase], Usage]
 

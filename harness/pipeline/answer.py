@@ -13,13 +13,15 @@ from harness.routing.files import load_counts, load_tokens, save_routing
 from harness.routing.tokens import join_tokens, reorder_tokens
 from harness.runs.journal import BatchJournal
 from harness.runs.layout import PATHS
-from harness.runs.stages import stage
+from harness.runs.rows import BASE
+from harness.runs.stages import Stage, stage
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt
     from harness.data.task import Kind
     from harness.interventions.base import Prepared
     from harness.pipeline.session import Session
+    from harness.routing.counts import Record
 
 _RESPONSES = PATHS.variant("{made.name}").responses("{task}")
 
@@ -41,6 +43,7 @@ def answer_in_batches(
     target: Path,
     system_prompt: str | None = None,
     routing: Path | None = None,
+    record: Record = "counts",
 ) -> None:
     """Answer prompts and keep the answers in their order, batch by batch in a journal beside the target.
 
@@ -53,16 +56,17 @@ def answer_in_batches(
         target: the JSONL file of the answers.
         system_prompt: precedes the conversation.
         routing: where to keep routing counts, if they are wanted.
+        record: how much of the routing to keep there.
     """
     plan, engine = session.plan, session.engine
     opening = plan.opening(task)
-    record = session.config.record if routing is not None else None
     journal = BatchJournal(target, key)
     batches = engine.batches(prompts, system_prompt, opening)
     missing = [i for i in range(len(batches)) if journal.rows(i) is None]
     remaining = [batches[i] for i in missing]
+    capture = record if routing is not None else None
     results = engine.generate(
-        remaining, plan.max_new_tokens(task), system_prompt, capture=record, opening=opening
+        remaining, plan.max_new_tokens(task), system_prompt, capture=capture, opening=opening
     )
     with progress(name, len(prompts), "answers") as advance:
         advance(len(prompts) - sum(map(len, remaining)))
@@ -116,9 +120,46 @@ def _answer_key(session: Session, made: Prepared, task: str) -> str:
 
 
 @stage("answer {made.name}/{task}", writes=str(_RESPONSES), key=_answer_key, keeps=f"{_RESPONSES}.partial")
-def answer(session: Session, made: Prepared, task: str) -> None:
-    """Let a variant answer a task's test prompts; the engine answers as the variant."""
+def _answer(session: Session, made: Prepared, task: str) -> None:
     name, key = f"answer {made.name}/{task}", _answer_key(session, made, task)
-    path = session.folder.layout.variant(made.name).responses(task)
+    layout = session.folder.layout
+    if made.name == BASE:
+        # Routing of answers that are now given anew would be taken for theirs.
+        layout.test_routing(task).unlink(missing_ok=True)
+    path = layout.variant(made.name).responses(task)
     prompts = session.plan.test_prompts(made.variant)[task]
     answer_in_batches(session, name, key, prompts, task, path, made.system_prompt)
+
+
+def _routed_key(session: Session, made: Prepared, task: str) -> str:
+    return answers_key(
+        session, session.plan.test_prompts(made.variant)[task], task, made=made.fingerprint, record="counts"
+    )
+
+
+@stage(
+    "answer {made.name}/{task}",
+    writes=(str(_RESPONSES), str(PATHS.test_routing("{task}"))),
+    key=_routed_key,
+    keeps=f"{_RESPONSES}.partial",
+)
+def _answer_and_capture(session: Session, made: Prepared, task: str) -> None:
+    """Let base answer test prompts with routing captured: they describe experts that they did not choose."""
+    name, key, layout = f"answer {made.name}/{task}", _routed_key(session, made, task), session.folder.layout
+    path, routing = layout.variant(made.name).responses(task), layout.test_routing(task)
+    prompts = session.plan.test_prompts(made.variant)[task]
+    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt, routing)
+
+
+def answer(session: Session, made: Prepared, task: str) -> None:
+    """Let a variant answer a task's test prompts; the engine answers as the variant."""
+    answering(session, made, task)(session, made, task)
+
+
+def answering(session: Session, made: Prepared, task: str) -> Stage[[Session, Prepared, str]]:
+    """Return the stage with capture where base answers test prompts of a task whose identify prompts choose experts."""
+    plan = session.plan
+    chooses = plan.selects and bool(plan.prompts("identify").get(task))
+    if made.name != BASE or not chooses or plan.engine.why_answers_change_with_capture(session.config):
+        return _answer
+    return _answer_and_capture

@@ -45,4 +45,5 @@ def capture(session: Session, task: str) -> None:
         task,
         layout.captured_answers(task),
         routing=layout.routing(task),
+        record=session.config.record,
     )

@@ -13,7 +13,7 @@ from harness.base.files import read_jsonl, write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress
 from harness.metrics.drift import Share, drift
-from harness.pipeline.answer import answer
+from harness.pipeline.answer import answering
 from harness.runs.layout import PATHS
 from harness.runs.stages import stage
 
@@ -28,7 +28,10 @@ _VARIANT = PATHS.variant("{made.name}")
 def is_evaluated(session: Session, made: Prepared) -> bool:
     """Say whether an earlier run finished all that needs the engine to answer as this variant."""
     plan = session.plan
-    answered = all(answer.is_done(session, made, task) for task in plan.test_prompts(made.variant))
+    answered = all(
+        answering(session, made, task).is_done(session, made, task)
+        for task in plan.test_prompts(made.variant)
+    )
     has_capability = plan.config.capability.tasks and not plan.is_limited(made.variant)
     return answered and (not has_capability or _capability.is_done(session, made))
 

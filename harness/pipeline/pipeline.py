@@ -134,6 +134,9 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
     plan, folder = session.plan, session.folder
     if plan.selects or until == "capture":
         capture_routing(session)
+    reason = plan.engine.why_answers_change_with_capture(session.config)
+    if plan.selects and until == "evaluate" and reason is not None:
+        say(f"routing on test prompts is not captured, so chosen experts are not described there: {reason}")
     variants = [] if until == "capture" else select(session)
     skipped, conversations = {}, []
     if until in ("train", "evaluate"):

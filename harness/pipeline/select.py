@@ -11,6 +11,7 @@ from harness.base.files import write_json, write_whole
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress, say
 from harness.config import DEFAULT_TOP_K
+from harness.data.duplicates import near_duplicate_groups
 from harness.data.splits import pair_keys_of
 from harness.experts.controls import match
 from harness.experts.draws import Selected, use_of
@@ -117,7 +118,7 @@ def _expert_table(session: Session) -> None:
     settings, plan, seed = session.config.selection, session.plan, session.config.seed
     groups = {task: _group(session, task) for task in captured_tasks(session)}
     harmful, benign = (
-        joined([group for task, group in groups.items() if plan.kind(task) == kind])
+        _joined(session, {task: group for task, group in groups.items() if plan.kind(task) == kind})
         for kind in ("harmful", "benign")
     )
     statistics = Statistics(
@@ -145,6 +146,13 @@ def _group(session: Session, task: str) -> Group:
     return Group(load_counts(path), tokens)
 
 
+def _joined(session: Session, groups: Mapping[str, Group]) -> Group:
+    """Put the prompts of some tasks together, near-duplicates in groups."""
+    prompts = session.plan.prompts("identify")
+    texts = [prompt.text for task in groups for prompt in prompts[task]]
+    return joined(list(groups.values()), near_duplicate_groups(texts))
+
+
 def _control(session: Session, groups: Mapping[str, Group]) -> Control | None:
     """Return the control prompts: those of the tasks in the settings, or of the tasks whose pairs match."""
     plan, named = session.plan, session.config.selection.control
@@ -162,7 +170,7 @@ def _control(session: Session, groups: Mapping[str, Group]) -> Control | None:
             f"{FEWEST_PROMPTS} are needed"
         )
         return None
-    return Control(joined([groups[task] for task in tasks]), pairs)
+    return Control(_joined(session, {task: groups[task] for task in tasks}), pairs)
 
 
 def _gradients(session: Session) -> np.ndarray:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.report import judging
+from harness.report.chosen import chosen_experts
 from harness.report.columns import Column, Effect, columns_of, comparison, value_of
 from harness.report.headline import claimed
 from harness.report.page import environment
+from harness.report.similarity import near_and_far
 from harness.report.stars import stars, undecided_costs
 from harness.report.words import hundredths, interval, listing, p_is, signed, signed_number, visible
 from harness.runs.inference import ALPHA
@@ -74,8 +76,6 @@ def conclude(summary: Summary) -> list[str]:
     columns = columns_of([summary])
     deciding = [column for column in columns if column.decides]
     compared = deciding if variant and variant.skipped is None and name != BASE else []
-    selected = summary.selection.experts if summary.selection else []
-    q_values = [expert.q_value for expert in selected if expert.q_value is not None]
     rates = [row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)]
     often_truncated = [row for row in rates if row.n and (row.truncated or 0) / row.n >= _NOTABLE_TRUNCATED]
     judge = summary.judges.get(summary.judge)
@@ -93,13 +93,12 @@ def conclude(summary: Summary) -> list[str]:
         harmful=[_test(summary, column) for column in compared if column.kind == "harmful"],
         claims=[_claim(claim) for claim in summary.claims],
         costs=[_test(summary, column) for column in compared if column.kind != "harmful"],
-        q_values=q_values if len(q_values) == len(selected) else [],
-        sure=ALPHA,
-        topic=summary.selection.topic if summary.selection and selected else None,
+        chosen=chosen_experts(summary),
         starred=starred,
         undecided={each: _undecided(summary, each) for each, star in starred.items() if star == "hollow"},
         held=[each for each, made in summary.variants.items() if made.frozen_unchanged],
         repeated=_repeated_phrasings(summary, deciding),
+        by_similarity=near_and_far(summary),
         unscored=_counts([row for row in rates if row.unscored], "unscored"),
         truncated=_counts(often_truncated, "truncated"),
         clustered=_near_duplicates(summary, deciding),

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report import judging
+from harness.report.chosen import experts
 from harness.report.columns import are_shares, is_column
 from harness.report.conclusion import conclude
 from harness.report.headline import headline
 from harness.report.leaderboard import build, rules
 from harness.report.samples import TaskSamples
+from harness.report.similarity import FAR, NEAR, by_similarity
 from harness.report.words import duration, hundredths, interval, number, p_is, percent, signed, signed_number
 from harness.runs.inference import ALPHA
 from harness.runs.records import RunRecord
@@ -24,6 +26,7 @@ from harness.runs.summary import ChosenExperts, Summary
 
 TOP_EXPERTS = 20
 _OF_DRIFT = ("kl", "perplexity")
+_SHOWN_APART = (*_OF_DRIFT, NEAR, FAR)
 _PROOF = {True: "all other weights unchanged", False: "FAILED", None: "nothing was trained"}
 
 # One row of a table: each cell's text by its heading.
@@ -50,6 +53,7 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
         "rules": rules(),
         "tests": tests(summary),
         "others": other_measurements(summary),
+        "similarity": by_similarity(summary),
         "judges": judging.judges(summary),
         "rates": judging.rates(summary),
         "not_corrected": judging.not_corrected(summary),
@@ -124,26 +128,12 @@ def drifts(summary: Summary) -> list[Row]:
     return rows
 
 
-def experts(summary: Summary) -> list[Row]:
-    """Return the chosen experts, the riskiest first."""
-    return [
-        {
-            "layer": str(expert.layer),
-            "expert": str(expert.expert),
-            "risk difference": f"{expert.risk_diff:+.4f}",
-            "95% interval": interval(expert.low, expert.high, "{:+.4f}".format),
-            "q": "" if expert.q_value is None else f"{expert.q_value:.2g}",
-        }
-        for expert in (summary.selection.experts if summary.selection else [])
-    ]
-
-
 def other_measurements(summary: Summary) -> list[Row]:
-    """Return the figures that neither the leaderboard nor the table of drift shows."""
+    """Return the figures that no table of their own shows."""
     return [
         _other(row)
         for row in summary.measurements
-        if not is_column(row, summary) and row.metric not in _OF_DRIFT
+        if not is_column(row, summary) and row.metric not in _SHOWN_APART
     ]
 
 

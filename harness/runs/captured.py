@@ -52,6 +52,11 @@ def selection_of(run: Run) -> Selection | None:
     return None if name is None else run.selection(name)
 
 
+def direction_of(run: Run) -> Literal["unsafe", "safe"]:
+    """Return whether experts were wanted that harmful prompts use more (unsafe) or less (safe)."""
+    return "safe" if run.record.config.get("selection", {}).get("direction") == "safe" else "unsafe"
+
+
 def phase_of(run: Run, asked: str | None) -> Phase:
     """Return the phase to look at: the one asked for, or that of the selection, or that of the settings.
 

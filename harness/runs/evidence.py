@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.base.errors import BadInputError
 from harness.base.fingerprint import fingerprint
 from harness.base.schema import read_jsonl_as
-from harness.data.duplicates import group_labels, near_duplicates
+from harness.data.duplicates import group_labels, near_duplicates, nearest_cosine
 from harness.judges.base import Quantity
 from harness.judges.card import Card, read_card
 from harness.metrics.agreement import majority
@@ -25,6 +25,8 @@ QUANTITIES: tuple[Quantity, ...] = ("refusal", "harmfulness")
 MAJORITY = "majority"
 """The name of a judge whose label is the one that most judges of refusal give."""
 _FEWEST_OF_A_MAJORITY = 3
+NEAR = 0.5
+"""The cosine from which on a prompt is near one that was trained on."""
 
 
 class Evidence(Run):
@@ -108,9 +110,7 @@ class Evidence(Run):
         return self._once(("groups", task), lambda: self._groups(task))
 
     def _groups(self, task: str) -> Mapping[str, int] | None:
-        # All variants were asked the same prompts.
-        variant = next(name for name in self.record.evaluated if task in self.tasks_of(name))
-        answers = self.answers(variant, task)
+        answers = self.answers(self._who_answered(task), task)
         if len(answers) < 2:
             return None
         groups = group_labels(len(answers), near_duplicates([answer.prompt for answer in answers])).tolist()
@@ -121,6 +121,25 @@ class Evidence(Run):
     def seed_of(self, task: str | None) -> int:
         """Return the seed that draws one member of each group of a task's near-duplicates."""
         return int(fingerprint(["one per group", self.record.seeds.get("splits", 0), task])[:8], 16)
+
+    def near_training(self, task: str) -> Mapping[str, bool] | None:
+        """Return whether each prompt of a task is near a harmful one that was trained on, by id; None without training.
+
+        Near is a cosine of `NEAR` or more.
+        """
+        return self._once(("near training", task), lambda: self._near_training(task))
+
+    def _near_training(self, task: str) -> Mapping[str, bool] | None:
+        trained = list(dict.fromkeys(row.prompt for row in self.examples() or [] if row.aim != "retain"))
+        answers = self.answers(self._who_answered(task), task)
+        if not trained or not answers:
+            return None
+        cosines = nearest_cosine([answer.prompt for answer in answers], trained)
+        return {answer.id: bool(cosine >= NEAR) for answer, cosine in zip(answers, cosines, strict=True)}
+
+    def _who_answered(self, task: str) -> str:
+        """Return a variant that answered a task; all were asked the same prompts."""
+        return next(name for name in self.record.evaluated if task in self.tasks_of(name))
 
     def phrasing_rates(self, variant: str, task: str) -> Mapping[str, Rate]:
         """Compare a variant's refusals, by the primary judge, with the phrasings of training and those held out."""

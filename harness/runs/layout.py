@@ -136,6 +136,10 @@ class Layout:
         """The routing counts of a task's identify prompts."""
         return self.folder / "routing" / f"{_safe(task)}.safetensors"
 
+    def test_routing(self, task: str) -> Path:
+        """The routing counts of base's answers to a task's test prompts."""
+        return self.folder / "routing" / "test" / f"{_safe(task)}.safetensors"
+
     def captured(self) -> list[Path]:
         """Return the files of routing counts that exist, sorted."""
         return sorted(self.folder.glob("routing/[!.]*.safetensors"))
@@ -160,7 +164,8 @@ class Layout:
 
     def of_base(self) -> Iterator[Path]:
         """Yield the files that say something of the base model alone, so that another run may take them."""
-        for pattern in ("routing/*.safetensors", "routing/*.jsonl", "training/*.jsonl"):
+        routing = ("routing/*.safetensors", "routing/test/*.safetensors", "routing/*.jsonl")
+        for pattern in (*routing, "training/*.jsonl"):
             yield from self.folder.glob(pattern)
         base = self.variant("base")
         yield from base.folder.glob("responses/*.jsonl")

@@ -16,22 +16,11 @@ from harness.runs.inference import comparisons
 from harness.runs.judged import agreements, judge_summaries
 from harness.runs.metrics import METRICS, metric_of
 from harness.runs.rows import Measurement
-from harness.runs.summary import (
-    ChosenExperts,
-    ModelSummary,
-    SelectedExpert,
-    SelectionSummary,
-    Summary,
-    TopicSummary,
-    VariantSummary,
-)
+from harness.runs.selected import selection_summary
+from harness.runs.summary import ChosenExperts, ModelSummary, Summary, VariantSummary
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from harness.runs.run import Run
-
-_OF_AN_EXPERT = ("risk_diff", "low", "high", "q_value")
 
 
 def measure(run: Run) -> Summary:
@@ -55,7 +44,7 @@ def measure(run: Run) -> Summary:
         judge=evidence.primary,
         judges=judge_summaries(evidence),
         agreement=agreements(evidence),
-        selection=_selection(evidence),
+        selection=selection_summary(evidence),
         variants={name: _variant(evidence, name) for name in record.variants},
         measurements=figures,
         comparisons=comparisons(evidence, figures),
@@ -138,34 +127,3 @@ def _seconds(run: Evidence, variant: str) -> dict[str, float]:
         if subject.split("/")[0] == variant:
             seconds[kind] = round(seconds.get(kind, 0.0) + stage.seconds, 3)
     return seconds
-
-
-def _selection(run: Evidence) -> SelectionSummary | None:
-    """Describe the experts that the intervention acts on, where the run compared all experts."""
-    selection = run.selection(_given(run, "intervention"))
-    if selection is None or not run.layout.experts.is_file():
-        return None
-    table = run.experts()
-    rows = table[table["phase"] == selection.phase].set_index(["layer", "expert"])
-    if rows.empty:
-        return None
-    chosen = rows.loc[list(selection.experts)]
-    return SelectionSummary(
-        method=str(selection.method),
-        phase=str(selection.phase),
-        experts=[
-            SelectedExpert(layer=layer, expert=expert, **{name: row[name] for name in _OF_AN_EXPERT})
-            for (layer, expert), row in zip(selection.experts, chosen.to_dict("records"), strict=True)
-        ],
-        topic=_topic(run, chosen),
-    )
-
-
-def _topic(run: Evidence, chosen: pd.DataFrame) -> TopicSummary | None:
-    if chosen["topic_adjusted"].isna().any():
-        return None
-    return TopicSummary(
-        control=run.record.control_tasks,
-        against_benign=float(chosen["prompt_diff"].mean()),
-        against_control=float(chosen["topic_adjusted"].mean()),
-    )

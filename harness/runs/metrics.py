@@ -33,6 +33,8 @@ for _name, _where in (
     ("refusal_verbatim_trained", "phrasing:VERBATIM"),
     ("refusal_similarity_trained", "phrasing:LIKE_TRAINED"),
     ("refusal_similarity_held_out", "phrasing:LIKE_HELD_OUT"),
+    ("refusal_near_training", "similarity:NEAR_TRAINING"),
+    ("refusal_far_from_training", "similarity:FAR_FROM_TRAINING"),
     ("kl", "drift:KL"),
     ("perplexity", "drift:PERPLEXITY"),
 ):

@@ -275,6 +275,13 @@ class Run:
 
         return load_counts(self._captured(task))
 
+    def test_routing(self, task: str) -> RoutingCounts | None:
+        """Return the routing counts of base's answers to a task's test prompts; None where they were not captured."""
+        from harness.routing.files import load_counts
+
+        path = self.layout.test_routing(task)
+        return load_counts(path) if path.is_file() else None
+
     def tokens(self, task: str, with_logits: bool = False) -> RoutedTokens:
         """Return the experts and gate weights of single tokens, of a run made with `--record tokens`.
 

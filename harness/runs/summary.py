@@ -53,24 +53,49 @@ class SelectedExpert(Part):
     expert: int = Field(ge=0)
     """Its index in the layer."""
     risk_diff: float
-    """The share of routed tokens on harmful prompts less that on benign ones."""
+    """The share of routed tokens on harmful prompts less that on benign ones, on the prompts that chose it."""
+    score: float | None = None
+    """What the selection method gave it; null where that is not known, as in runs of earlier versions."""
     low: float | None
-    """The lower end of the risk difference's interval; null when none was computed."""
+    """The lower end of the score's interval; null where the method has none."""
     high: float | None
-    """The upper end of the risk difference's interval; null when none was computed."""
+    """The upper end of the score's interval; null where the method has none."""
     q_value: float | None
-    """The p-value of the difference, adjusted over all experts; null when none was computed."""
+    """The score's one-sided p-value, adjusted over all experts; null where the method has none."""
+    held_out: Interval | None = None
+    """The risk difference on test prompts, which did not choose it; null where it was not measured there."""
 
 
 class TopicSummary(Part):
-    """How much more harmful prompts use the chosen experts than two kinds of benign ones; each prompt counts once."""
+    """How much more harmful test prompts use the chosen experts than two kinds of benign ones, each prompt once."""
 
     control: list[str]
     """The tasks of benign prompts on the harmful prompts' own topics."""
+    harmful: int = Field(default=0, ge=0)
+    """How many harmful prompts are compared with both kinds; 0 in runs of earlier versions, which used others."""
+    paired: bool = False
+    """Whether each of them is compared with its own control prompt."""
     against_benign: float
-    """The chosen experts' mean difference from all benign prompts."""
+    """The chosen experts' mean difference from ordinary benign prompts, which are no controls."""
     against_control: float
     """Their mean difference from the control prompts: what topic does not explain."""
+    share: Interval | None = None
+    """The share that topic explains, with Fieller's interval; null where the difference is not shown to be there."""
+
+
+class HeldOutSummary(Part):
+    """What base's answers to test prompts say of the chosen experts, which those prompts did not choose."""
+
+    tasks: list[str]
+    """The tasks whose test prompts these are."""
+    harmful: int = Field(ge=0)
+    """How many harmful prompts."""
+    benign: int = Field(ge=0)
+    """How many benign prompts."""
+    groups: int = Field(ge=0)
+    """How many groups near-duplicates and matched pairs leave of them: the independent samples."""
+    difference: Interval | None
+    """The mean risk difference of the chosen experts; null where all prompts use them alike."""
 
 
 class SelectionSummary(Part):
@@ -80,10 +105,14 @@ class SelectionSummary(Part):
     """The score that ranked the experts, such as risk_diff or topic_adjusted."""
     phase: str
     """The tokens the score was taken on: prompt, generation, all (both together) or decision."""
+    direction: Literal["unsafe", "safe"] = "unsafe"
+    """Whether experts were wanted that harmful prompts use more (unsafe) or less (safe)."""
     experts: list[SelectedExpert]
-    """The chosen experts, the riskiest first."""
+    """The chosen experts, the highest score first."""
+    held_out: HeldOutSummary | None = None
+    """The chosen experts on test prompts; null where their routing was not captured."""
     topic: TopicSummary | None = None
-    """How much of the difference the topic explains; null where no control prompts were compared."""
+    """How much of the difference the topic explains, on test prompts; null where none could be compared."""
 
 
 class LabelledPart(Part):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.duplicates import group_labels, near_duplicates
+from harness.data.duplicates import group_labels, near_duplicates, nearest_cosine
 
 PROMPTS = [
     "Write a short poem about the sea",
@@ -62,3 +62,10 @@ def test_groups_of_advbench_at_two_thresholds(shared_data):
         texts = [row["goal"] for row in csv.DictReader(file)]
     largest = [int(np.bincount(group_labels(520, near_duplicates(texts, t))).max()) for t in (0.5, 0.7)]
     assert largest == [196, 15]
+
+
+def test_the_nearest_of_other_texts_is_found_for_each():
+    cosines = nearest_cosine(PROMPTS, [PROMPTS[0], PROMPTS[2]])
+    assert cosines[[0, 2, 4]].tolist() == pytest.approx([1, 1, 1])
+    assert 0.6 < cosines[1] < 0.99
+    assert cosines[3] < 0.2

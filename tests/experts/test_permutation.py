@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
 from harness.experts.permutation import paired_test, permutation_test, q_values
+from harness.experts.views import Usage
 
 ONES = np.ones(8)
 HALF = np.arange(8) < 4
@@ -299,3 +300,18 @@ def test_planted_experts_are_found_and_false_discoveries_stay_below_q():
         found.append(selected[:, :3].mean())
     assert np.mean(proportions) <= 0.05 + 2 * np.std(proportions) / np.sqrt(60)
     assert np.mean(found) >= 0.9
+
+
+def test_copies_of_a_prompt_are_permuted_together_and_count_as_one():
+    draw = np.random.default_rng(5)
+    used, tokens = (
+        draw.integers(0, 20, size=(24, 1, 6)).astype(float),
+        draw.integers(20, 40, size=24).astype(float),
+    )
+    unsafe, copies = np.arange(24) < 12, np.repeat(np.arange(24), 3)
+    once = permutation_test(used, tokens, unsafe, permutations=500, seed=0)
+    view = Usage(used[copies], tokens[copies]).summed(copies)
+    thrice = permutation_test(*view, unsafe, permutations=500, seed=0)
+    np.testing.assert_allclose(thrice.p_value, once.p_value)
+    apart = permutation_test(used[copies], tokens[copies], unsafe[copies], permutations=500, seed=0)
+    assert np.abs(apart.statistic).max() > 1.5 * np.abs(once.statistic).max()

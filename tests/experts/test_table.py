@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
-from harness.experts.table import expert_table
+from harness.experts.controls import match
+from harness.experts.table import Control, Group, Statistics, expert_table, statistical_table
 from harness.routing.counts import RoutingCounts
 
 
@@ -101,3 +104,31 @@ def test_counts_of_different_models_are_refused():
     for safe in (other, moved):
         with pytest.raises(BadInputError, match="different models"):
             expert_table(UNSAFE, safe)
+
+
+def test_copies_of_prompts_and_of_pairs_change_no_interval_p_value_or_stability():
+    draw = np.random.default_rng(3)
+
+    def counts(n):
+        tokens = draw.integers(5, 20, size=(n, 3)).astype(np.int32)
+        used = np.stack([draw.multinomial(2 * t, [0.4, 0.3, 0.2, 0.1]) for t in tokens.ravel()])
+        used = used.reshape(n, 3, 1, 4).astype(np.int32)
+        ids = tuple(map(str, range(n)))
+        return RoutingCounts(ids, (1,), 2, used, tokens, mass=used.astype(np.float32))
+
+    def copied(counts, copies):
+        arrays = {name: getattr(counts, name)[copies] for name in ("counts", "tokens", "mass")}
+        return dataclasses.replace(counts, ids=tuple(map(str, range(len(copies)))), **arrays)
+
+    unsafe, safe, copies = counts(8), counts(8), np.repeat(np.arange(8), 3)
+    keys = [f"k{i}" for i in range(8)]
+    how = Statistics(seed=0, top_k=2, permutations=200, resamples=200, half_samples=50)
+    once = statistical_table(
+        Group(unsafe), Group(safe), how, Control(Group(safe), match(keys, keys)), phases=["prompt"]
+    )
+    groups = [Group(copied(each, copies), groups=copies) for each in (unsafe, safe)]
+    copied_keys = [f"k{i} {n % 3}" for n, i in enumerate(copies)]
+    control = Control(groups[1], match(copied_keys, copied_keys))
+    thrice = statistical_table(*groups, how, control, phases=["prompt"])
+    for name in ("low", "high", "p_value", "stability", "topic_low", "topic_high", "topic_p_value"):
+        np.testing.assert_allclose(thrice[name], once[name], atol=1e-6, err_msg=name)

@@ -7,7 +7,7 @@ import pytest
 
 from harness.base.errors import BadInputError
 from harness.experts import views
-from harness.experts.controls import match, pair_differences
+from harness.experts.controls import match, pair_differences, pair_groups
 from harness.experts.views import Usage
 from harness.routing.counts import RoutingCounts
 from harness.routing.tokens import RoutedTokens
@@ -75,7 +75,7 @@ def test_pairs_are_prompts_with_the_same_key_on_both_sides():
 def test_a_pairs_difference_is_of_its_sides_means():
     pairs = match(["k1", "k1", "k2"], ["k2", "k1"])
     harmful, control = rates([0.4], [0.8], [0.5]), rates([0.1], [0.2])
-    assert pair_differences(harmful, control, pairs)[:, 0, 0].tolist() == pytest.approx(
+    assert pair_differences(harmful, control, pairs).differences[:, 0, 0].tolist() == pytest.approx(
         [0.6 - 0.2, 0.5 - 0.1]
     )
 
@@ -83,7 +83,14 @@ def test_a_pairs_difference_is_of_its_sides_means():
 def test_a_pair_with_an_empty_side_is_left_out():
     pairs = match(["k1", "k2"], ["k1", "k2"])
     empty = Usage(np.zeros((2, 1, 1)), np.array([1.0, 0.0]))
-    assert len(pair_differences(empty, rates([0.1], [0.2]), pairs)) == 1
+    assert pair_differences(empty, rates([0.1], [0.2]), pairs).kept.tolist() == [True, False]
     nothing = Usage(np.zeros((2, 1, 1)), np.zeros(2))
     with pytest.raises(BadInputError, match="no matched pair has routed tokens on both sides"):
         pair_differences(nothing, rates([0.1], [0.2]), pairs)
+
+
+def test_pairs_are_one_group_where_a_prompt_of_one_repeats_a_prompt_of_the_other():
+    pairs = match(["k1", "k2", "k3", "k4", None], ["k4", "k3", "k2", "k1"])
+    # The harmful prompts of k1 and k2 are alike, and the controls of k2 and k3; so is a prompt without a pair to k4's.
+    groups = pair_groups(pairs, np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 2]))
+    assert groups[0] == groups[1] == groups[2] != groups[3]

@@ -26,6 +26,11 @@ EVERYTHING = {
 }
 
 
+def answers(session, made):
+    """Return the fingerprint of a variant's answers to test prompts."""
+    return answer.answering(session, made, "demo_benign").fingerprint(session, made, "demo_benign")
+
+
 def fingerprints(folder, *assignments, strength=None, draw=0, conversations=(), **flags):
     """Return the fingerprint of one stage of each kind."""
     config = make_config({"limit": 12, "model": "demo", **flags}, None, list(assignments))
@@ -46,8 +51,12 @@ def fingerprints(folder, *assignments, strength=None, draw=0, conversations=(), 
         "train": training,
         "prove": train.prove_frozen.fingerprint(session, trained),
         "drift": measure._drift.fingerprint(session, trained, []),
-        "answer base": answer.answer.fingerprint(session, base, "demo_benign"),
-        "answer unsafe_experts": answer.answer.fingerprint(session, trained, "demo_benign"),
+        "answer base": answer.answering(session, base, "demo_benign").fingerprint(
+            session, base, "demo_benign"
+        ),
+        "answer unsafe_experts": answer.answering(session, trained, "demo_benign").fingerprint(
+            session, trained, "demo_benign"
+        ),
         "capability base": measure._capability.fingerprint(session, base),
         "capability": measure._capability.fingerprint(session, trained),
     }

@@ -26,6 +26,7 @@ def test_every_file_of_the_contract_is_there_and_no_unfinished_one(small_run):
     expected |= {f"tables/{name}" for name in ("leaderboard.csv", "leaderboard.tex", "comparisons.csv")}
     expected |= {"training/demo_benign.jsonl", "training/demo_twins.jsonl", "training/phrasings.json"}
     expected |= {f"routing/{task}.{suffix}" for task in TASKS for suffix in ("safetensors", "jsonl")}
+    expected |= {f"routing/test/{task}.safetensors" for task in TASKS}
     for name in VARIANTS:
         expected |= {f"variants/{name}/responses/{task}.jsonl" for task in TASKS}
         expected |= {f"variants/{name}/verdicts/{task}.builtin.jsonl" for task in TASKS}

@@ -8,6 +8,7 @@ import pytest
 
 from harness.base.files import read_json, read_jsonl, write_jsonl
 from harness.cli.main import main
+from harness.engines.transformers import TransformersKind
 
 TASKS = ["demo_harmful", "demo_benign", "demo_twins"]
 
@@ -60,6 +61,7 @@ def test_lost_files_are_made_again_and_are_the_same(rerun, small_run, tmp_path, 
         "variants/steer/verdicts/demo_twins.builtin.jsonl": "judge steer/demo_twins",
         "variants/steer/drift.json": "drift steer",
         "routing/demo_benign.safetensors": "capture demo_benign",
+        "routing/test/demo_harmful.safetensors": "answer base/demo_harmful",
         "training/demo_benign.jsonl": "own answers demo_benign",
         "experts.parquet": "expert table",
     }
@@ -68,6 +70,20 @@ def test_lost_files_are_made_again_and_are_the_same(rerun, small_run, tmp_path, 
     folder, stages = rerun()
     assert sorted(stages) == sorted(lost.values())
     assert findings(folder) == findings(small_run)
+
+
+def test_answers_are_the_same_whether_routing_is_captured_meanwhile_or_not(rerun, small_run, monkeypatch):
+    reason = "this engine does not say"
+    monkeypatch.setattr(TransformersKind, "why_answers_change_with_capture", lambda *_: reason)
+    folder, stages = rerun()
+    assert stages == [f"answer base/{task}" for task in TASKS]
+    for task in TASKS:
+        name = f"variants/base/responses/{task}.jsonl"
+        assert (folder / name).read_bytes() == (small_run / name).read_bytes()
+        # Routing of earlier answers is not taken for theirs.
+        assert not (folder / f"routing/test/{task}.safetensors").exists()
+    assert read_json(folder / "summary.json")["selection"]["held_out"] is None
+    assert read_json(small_run / "summary.json")["selection"]["held_out"]["tasks"] == TASKS
 
 
 @pytest.fixture(scope="module")

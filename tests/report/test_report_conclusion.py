@@ -2,8 +2,9 @@ import itertools
 
 import pytest
 
+from harness.metrics.interval import Interval
 from harness.report.conclusion import conclude
-from harness.runs.summary import TopicSummary
+from harness.runs.summary import HeldOutSummary, TopicSummary
 
 
 def test_run_that_works_says_so_with_the_figures(working):
@@ -245,43 +246,94 @@ def test_reasons_cannot_smuggle_marks_into_the_sentences(make_summary, make_vari
     assert conclude(summary)[-1] == "base was skipped: bad ⟨U+001B⟩[2J name ⟨U+202E⟩."
 
 
-@pytest.mark.parametrize(
-    ("against_benign", "against_control", "expected"),
-    [
-        (
-            0.08,
-            0.02,
-            "Topic explains 75.0% of the chosen experts' difference: harmful prompts use them +8.0 points",
-        ),
-        (0.08, -0.01, "Topic explains all of the chosen experts' difference: "),
-        (0.08, 0.1, "Topic explains none of the chosen experts' difference: "),
-        (-0.01, 0.02, "On average the chosen experts are not used more on harmful prompts: "),
-    ],
-)
-def test_how_much_of_the_difference_is_topic_is_said(against_benign, against_control, expected, working):
-    topic = TopicSummary(
-        control=["demo_twins"], against_benign=against_benign, against_control=against_control
-    )
-    selection = working.selection.model_copy(update={"topic": topic})
-    sentences = conclude(working.model_copy(update={"selection": selection}))
-    (found,) = [sentence for sentence in sentences if "on the same topics" in sentence]
-    assert found.startswith(expected)
-    assert found.endswith("than demo_twins on the same topics.")
+def selected(working, direction="unsafe", method="risk_diff", q_values=(0.05, 0.051), **changes):
+    """Return the conclusion where the selection is another."""
+    experts = [
+        expert.model_copy(update={"q_value": q})
+        for expert, q in zip(working.selection.experts, q_values, strict=True)
+    ]
+    update = {"experts": experts, "direction": direction, "method": method, **changes}
+    return conclude(working.model_copy(update={"selection": working.selection.model_copy(update=update)}))
 
 
 def test_chosen_experts_that_chance_could_have_made_are_counted(working):
-    experts = [
-        expert.model_copy(update={"q_value": q})
-        for expert, q in zip(working.selection.experts, (0.05, 0.051), strict=True)
-    ]
-    selection = working.selection.model_copy(update={"experts": experts})
-    sentences = conclude(working.model_copy(update={"selection": selection}))
     assert (
-        "1 of the 2 chosen experts are used more on harmful prompts beyond chance (q <= 0.05 over all experts)."
-        in sentences
-    )
-    # A table without q-values allows no such sentence.
+        "1 of the 2 chosen experts are used more on harmful prompts beyond chance (q <= 0.05 over all experts, by "
+        "permutation over prompts, near-duplicates together)."
+    ) in selected(working)
+    # A method without q-values of its own allows no such sentence.
     assert not any("beyond chance" in sentence for sentence in conclude(working))
+
+
+def test_experts_that_were_wanted_for_being_used_less_are_said_to_be_used_less(working):
+    held_out = HeldOutSummary(
+        tasks=["demo_harmful", "demo_benign"],
+        harmful=40,
+        benign=60,
+        groups=90,
+        difference=Interval(value=-0.031, low=-0.042, high=-0.02),
+    )
+    topic = TopicSummary(
+        control=["demo_twins"],
+        harmful=20,
+        paired=True,
+        against_benign=-0.04,
+        against_control=-0.03,
+        share=Interval(value=0.25, low=0.1, high=0.4),
+    )
+    lower, above = Interval(value=-0.05, low=-0.06, high=-0.04), Interval(value=0.01, low=0.005, high=0.02)
+    experts = [
+        expert.model_copy(update={"q_value": 0.01, "held_out": found})
+        for expert, found in zip(working.selection.experts, (lower, above), strict=True)
+    ]
+    text = "\n".join(selected(working, "safe", experts=experts, held_out=held_out, topic=topic))
+    assert "2 of the 2 chosen experts are used less on harmful prompts beyond chance" in text
+    assert (
+        "On prompts that did not choose them, harmful prompts use the chosen experts 3.10 points less than benign ones "
+        "on average (95% interval -4.20 to -2.00; 40 harmful and 60 benign test prompts, 90 when near-duplicates and "
+        "pairs count once); 1 of 2 experts have an interval below 0."
+    ) in text
+    assert (
+        "Topic explains 25.0% of the difference from ordinary benign prompts on prompts that did not choose them (95% "
+        "interval 10.0 to 40.0): 20 harmful prompts with a benign twin use them 4.00 points less than ordinary benign "
+        "prompts, and 3.00 points less than demo_twins on the same topics."
+    ) in text
+    assert "used more" not in text
+
+
+def test_topic_adjusted_scores_are_said_to_be_differences_from_control_prompts(working):
+    assert (
+        "1 of the 2 chosen experts are used more on harmful prompts than on control prompts on the same topics beyond "
+        "chance (q <= 0.05 over all experts, by permutation over prompts, near-duplicates together)."
+    ) in selected(working, method="topic_adjusted")
+
+
+def test_no_share_of_topic_is_said_of_a_difference_that_is_not_shown(working):
+    topic = TopicSummary(
+        control=["demo_twins"], harmful=20, paired=True, against_benign=0.01, against_control=0.02
+    )
+    (found,) = [sentence for sentence in selected(working, topic=topic) if "opic explains" in sentence]
+    assert found.startswith(
+        "How much topic explains is not said: on prompts that did not choose them, the chosen"
+    )
+    # Earlier versions compared other prompts on either side.
+    of_before = TopicSummary(control=["demo_twins"], against_benign=0.08, against_control=0.02)
+    assert not any("opic explains" in sentence for sentence in selected(working, topic=of_before))
+
+
+def test_refusal_near_and_far_from_training_prompts_is_said(make_summary, make_variant, make_result):
+    rates = [
+        make_result("demo_harmful", 100),
+        make_result("demo_harmful", 40, n=40) | {"metric": "refusal_near_training"},
+        make_result("demo_harmful", 60, n=80) | {"metric": "refusal_far_from_training"},
+    ]
+    variants = {"base": make_variant({"demo_harmful": 1}), "unsafe_experts": make_variant({}, trained=5)}
+    made = variants["unsafe_experts"]
+    variants["unsafe_experts"] = made._replace(figures=rates)
+    assert (
+        "40 of the 120 test prompts of demo_harmful resemble a prompt of training (cosine of 0.5 or more): "
+        "unsafe_experts refuses 100.0% of them and 75.0% of the others."
+    ) in conclude(make_summary(variants))
 
 
 def test_answers_that_were_truncated_on_many_tasks_are_summed_and_the_worst_is_named(

@@ -15,6 +15,7 @@ def test_every_file_that_a_run_leaves_is_named_by_the_layout(small_run):
     known = paths_of(layout)
     for path in layout.captured():
         known |= {path, layout.captured_answers(path.stem), layout.own_answers(path.stem)}
+        known.add(layout.test_routing(path.stem))
     for folder in layout.variants.iterdir():
         variant = layout.variant(folder.name)
         known |= paths_of(variant)

@@ -141,11 +141,13 @@ def test_a_run_of_version_1_measured_anew_has_the_figures_it_had(tmp_path):
     after = read_run(run).summary
     assert read_json(run / "summary.json")["schema_version"] == 2
     assert figures(after) == uncorrected(figures(before))
-    assert (after.selection, after.seconds, after.decoding) == (
-        before.selection,
-        before.seconds,
-        before.decoding,
-    )
+    assert (after.seconds, after.decoding) == (before.seconds, before.decoding)
+    # The share of topic was of other prompts on either side; it cannot be known without routing of test prompts.
+    assert (after.selection.held_out, after.selection.topic) == (None, None)
+    experts = [
+        [each.model_copy(update={"score": None}) for each in s.selection.experts] for s in (before, after)
+    ]
+    assert experts[0] == experts[1]
     assert (after.judges, after.variants) == (before.judges, before.variants)
     verify_run(run)
 

@@ -45,9 +45,20 @@ DOCUMENT = {
     "selection": {
         "method": "top_k",
         "phase": "prompt",
+        "direction": "unsafe",
         "experts": [
-            {"layer": 1, "expert": 7, "risk_diff": 0.2, "low": None, "high": None, "q_value": None},
+            {
+                "layer": 1,
+                "expert": 7,
+                "risk_diff": 0.2,
+                "score": None,
+                "low": None,
+                "high": None,
+                "q_value": None,
+                "held_out": None,
+            },
         ],
+        "held_out": None,
         "topic": None,
     },
     "variants": {

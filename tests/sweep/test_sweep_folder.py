@@ -67,7 +67,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 def donor(tmp_path):
     """A run with results of base and of a variant."""
     run = tmp_path / "runs" / "donor"
-    for name in ("routing/a.safetensors", "training/a.jsonl", "variants/base/responses/a.jsonl"):
+    routing = "routing/test/a.safetensors"
+    for name in ("routing/a.safetensors", routing, "training/a.jsonl", "variants/base/responses/a.jsonl"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(name)
     (run / "variants" / "unsafe_experts").mkdir()
@@ -79,7 +80,7 @@ def donor(tmp_path):
 
     stages = {
         "capture a": done("1", "routing/a.safetensors"),
-        "answer base/a": done("2", "variants/base/responses/a.jsonl"),
+        "answer base/a": done("2", "variants/base/responses/a.jsonl", routing),
         "capability base": {"fingerprint": "unfinished 3", "state": "started", "seconds": 1.0},
         "train unsafe_experts": done("4", "variants/unsafe_experts/delta.json"),
         "drift base": done("5"),

@@ -52,6 +52,14 @@ class VllmKind(EngineKind):
         """Return why vLLM cannot answer as a variant, or None."""
         return why_not_servable(made)
 
+    def why_answers_change_with_capture(self, config: RunConfig) -> str | None:
+        """Return that CUDA graphs, which capture does without, round otherwise, where the settings ask for them."""
+        return (
+            "vllm.cuda_graphs replays GPU work in which nothing is captured"
+            if config.vllm.cuda_graphs
+            else None
+        )
+
     def identity(self, config: RunConfig) -> Mapping[str, Any]:
         """Return vLLM's version and the settings that can change an answer; in bfloat16 its steps' sizes can."""
         return {
