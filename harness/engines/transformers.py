@@ -54,8 +54,7 @@ class TransformersEngine(Engine):
         """Return lm-eval's model around the model in memory, in the state it is in."""
         from harness.engines.lm_eval import language_model
 
-        moe, tokenizer = self.loaded.moe, self.loaded.tokenizer
-        return language_model(moe.model, tokenizer, batch_size, self.chat.arguments, description)
+        return language_model(self.loaded.moe.model, self.chat, batch_size, description)
 
     def answer(self, batch: Sequence[Prompt], tokens: list[list[int]], how: Decoding) -> BatchResult:
         """Answer one batch, whose rendered prompts are these tokens."""

@@ -19,7 +19,7 @@ def example(prompt: int, answer: int = 2) -> Example:
 
 
 def test_an_example_is_the_rendered_prompt_and_the_answer_with_its_end(demo):
-    tokenizer, end = demo.tokenizer, demo.end_of_turn
+    tokenizer, end = demo.tokenizer, demo.ends[0]
     (made,) = make_examples(ChatTemplate(tokenizer), ["Name a fruit."], ["An apple."], [True], end, "retain")
     assert (
         tokenizer.decode(made.prompt) == "<|im_start|>user\nName a fruit.<|im_end|>\n<|im_start|>assistant\n"
