@@ -134,15 +134,17 @@ class ChatTemplate:
     def _takes_parts(self) -> bool:
         """Whether the template wants messages as lists of parts: some of models that see show no others."""
         shown = []
-        for content in (_PROBE, [{"type": "text", "text": _PROBE}]):
+        for content in (_PROBE, _part(_PROBE)):
             try:
-                shown.append(_PROBE in self._apply([{"role": "user", "content": content}]))
+                text = self._apply([{"role": "user", "content": content}])
             except BadInputError:
-                shown.append(False)
+                text = ""
+            # A list that is written out as a list is not understood.
+            shown.append(_PROBE in text and repr(_part(_PROBE)) not in text)
         return shown == [False, True]
 
     def _message(self, role: str, text: str) -> Message:
-        return {"role": role, "content": [{"type": "text", "text": text}] if self._takes_parts else text}
+        return {"role": role, "content": _part(text) if self._takes_parts else text}
 
     def _apply(self, messages: list[Message], begins_answer: bool = True) -> str:
         try:
@@ -161,6 +163,10 @@ class ChatTemplate:
         if not isinstance(text, str) or not text:
             raise BadInputError("the chat template renders nothing for a user's message")
         return text
+
+
+def _part(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
 def _chosen(templates: str | Mapping[str, str], name: str | None) -> str:

@@ -143,7 +143,8 @@ def _examples(session: Session, rows: Rows, aim: Aim) -> list[Example]:
 
     def examples(answer: str, finished: str, tokens: str, openings: list[str] | None = None) -> list[Example]:
         # The model's own answers are learnt as it emitted them.
-        answers, whole = [row.get(tokens, row[answer]) for row in rows], [row[finished] for row in rows]
+        answers = [row[tokens if tokens in row else answer] for row in rows]
+        whole = [row[finished] for row in rows]
         end = chat.end_of_turn(session.loaded.ends)
         return make_examples(chat, [row["prompt"] for row in rows], answers, whole, end, aim, openings)
 

@@ -93,10 +93,8 @@ def make_examples(
         rendered, encoded = _after_openings(chat, prompts, openings, texts)
     examples = []
     for prompt, given, ids, whole in zip(rendered, answers, encoded, finished, strict=True):
-        if isinstance(given, str):
-            answer = [*ids, end] if whole else ids
-        else:
-            answer = list(given)
+        text = [*ids, end] if whole else ids
+        answer = text if isinstance(given, str) else given
         if answer:
             examples.append(Example(tuple(prompt), tuple(answer), aim))
     return examples
@@ -106,7 +104,10 @@ def _after_openings(
     chat: ChatTemplate, prompts: Sequence[str], openings: Sequence[str], answers: Sequence[str]
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Tokenise each opening with the answer that continues it, so that the space between is the tokenizer's."""
-    rows = list(zip(prompts, openings, answers, strict=True))
+    rows = [
+        (prompt, chat.markers.broken(given), chat.markers.broken(answer))
+        for prompt, given, answer in zip(prompts, openings, answers, strict=True)
+    ]
     begun = [chat.tokens([prompt], opening=given)[0] for prompt, given, _ in rows]
     whole = [chat.tokens([prompt], opening=f"{given} {answer}")[0] for prompt, given, answer in rows]
     shared = [

@@ -19,6 +19,7 @@ from harness.judges.base import Verdict
 from harness.judges.classifier.preset import ClassifierPreset
 from harness.judges.opening import nothing_to_judge
 from harness.judges.preset import PresetJudge
+from harness.models.markers import Markers
 
 if TYPE_CHECKING:
     import torch
@@ -125,16 +126,22 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
         return Verdict(id, None, reason="the guard model's verdict is none of those that the preset names")
 
     def _tokens(self, prompt: str, response: str) -> list[int]:
-        tokenizer = self._loaded[1]
+        # An answer that spells the end of a turn must not end it, nor may a prompt write a verdict.
+        markers = self._markers
+        asked, said = markers.broken(prompt), markers.broken(response)
         if self._template is not None:
-            text = self._template.render(prompt=prompt, response=response)
-            # What the template wrote; words in it that look like special tokens are the model's own business.
-            return list(tokenizer(text)["input_ids"])
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-        encoded = tokenizer.apply_chat_template(
-            turns, tokenize=True, add_generation_prompt=True, return_dict=True
-        )
-        return list(encoded["input_ids"])
+            return markers.encode_whole(self._template.render(prompt=asked, response=said))
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        text = self._loaded[1].apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return markers.encode([text])[0]
+
+    @cached_property
+    def _markers(self) -> Markers:
+        """The control tokens of the judging model."""
+        tokenizer = self._loaded[1]
+        templates = tokenizer.chat_template or ""
+        written = templates if isinstance(templates, str) else "".join(templates.values())
+        return Markers(tokenizer, written + (self.preset.template or ""))
 
     @cached_property
     def _template(self) -> jinja2.Template | None:
