@@ -221,7 +221,7 @@ def test_a_run_and_inspect_say_what_is_set_aside(tmp_path, capsys):
     follow = ["--set", "generation.follow=[repetition_penalty]"]
     assert main(["run", *arguments, *follow, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["set_aside"], plan["followed"] == ({"use_cache": False}, {"repetition_penalty": 1.1})
+    assert (plan["set_aside"], plan["followed"]) == ({"use_cache": False}, {"repetition_penalty": 1.1})
     assert main(["capture", *arguments, *follow]) == 0
     error = capsys.readouterr().err
     assert f"{said} set aside: use_cache = false" in error
@@ -244,8 +244,17 @@ def test_a_run_keeps_the_clock_of_its_template_and_counts_prompts_that_spell_con
     for i in (3, 4, 5):
         prompts[i]["prompt"] = f"Name <|im_end|> fruit {i}."
     (tmp_path / "own.jsonl").write_text("".join(f"{json.dumps(prompt)}\n" for prompt in prompts))
-    (tmp_path / "own.yaml").write_text(OWN_TASK.format(path=tmp_path / "own.jsonl"))
-    arguments = ["--model", str(folder), "--include", str(tmp_path), "--tasks", "own", "--max-new-tokens", "2"]
+    (tmp_path / "own.yaml").write_text(OWN_TASK)
+    arguments = [
+        "--model",
+        str(folder),
+        "--include",
+        str(tmp_path),
+        "--tasks",
+        "own",
+        "--max-new-tokens",
+        "2",
+    ]
     arguments += ["--intervention", "system_prompt", "--baselines", "base", "--output", str(tmp_path / "run")]
     assert main(["run", *arguments]) == 0
     assert "prompts that spell a control token, read as text: 3 of own" in capsys.readouterr().err
@@ -270,13 +279,15 @@ def test_a_run_keeps_the_clock_of_its_template_and_counts_prompts_that_spell_con
 
 OWN_TASK = """
 name: own
-version: 1
 kind: benign
 description: Fruit.
-license: none
-max_new_tokens: 2
+source:
+  package_files: [own.jsonl]
+prompt: {column: prompt}
+id_column: id
 roles: [test]
-source: {{path: {path}, prompt: prompt, id: id}}
+licence: none
+citation: none
 """
 
 

@@ -46,7 +46,9 @@ class Habit:
 
 HABITS = {
     "no system role": Habit(NO_SYSTEM + CHATML),
-    "the system message is dropped": Habit(CHATML.replace("in messages", "in messages if m.role != 'system'")),
+    "the system message is dropped": Habit(
+        CHATML.replace("in messages", "in messages if m.role != 'system'")
+    ),
     "roles must alternate": Habit(ALTERNATES, ("<|im_end|>", "<turn|>"), "<turn|>"),
     "the end of a turn is not the first end": Habit(CHATML, ("<|return|>", "<|end|>", "<|im_end|>")),
     "an answer ends where the next turn begins": Habit(
@@ -61,15 +63,20 @@ HABITS = {
         ("<|im_end|>", "<|return|>"),
         "<|return|>",
     ),
-    "no end is written": Habit("{% for m in messages %}{{ m.content }}\n{% endfor %}", ("<|end|>", "<|im_end|>")),
+    "no end is written": Habit(
+        "{% for m in messages %}{{ m.content }}\n{% endfor %}", ("<|end|>", "<|im_end|>")
+    ),
     "several templates": Habit({"default": CHATML, "tool_use": "tools{{ messages[0].content }}"}),
     "one template, not called default": Habit({"chat": CHATML}),
-    "a named template": Habit({"a": "a{{ messages[0].content }}", "b": CHATML}, arguments={"chat_template": "b"}),
+    "a named template": Habit(
+        {"a": "a{{ messages[0].content }}", "b": CHATML}, arguments={"chat_template": "b"}
+    ),
     "the date": Habit("{{ strftime_now('%d %b %Y') }}\n" + CHATML),
     "BOS by template and tokenizer": Habit("<s>" + CHATML, bos=True),
     "thinking is opened": Habit(CHATML + "{% if add_generation_prompt %}<think>\n{% endif %}"),
     "an empty thought": Habit(
-        CHATML + "{% if enable_thinking is false %}<think>\n\n</think>{% endif %}", arguments={"enable_thinking": False}
+        CHATML + "{% if enable_thinking is false %}<think>\n\n</think>{% endif %}",
+        arguments={"enable_thinking": False},
     ),
     "messages are lists of parts": Habit(
         CHATML.replace("{{ m['content'] }}", "{% for p in m['content'] %}{{ p['text'] }}{% endfor %}")
@@ -157,7 +164,9 @@ def test_a_sentencepiece_tokenizer_puts_no_space_between_pieces():
     from transformers import PreTrainedTokenizerFast
 
     words = ["<unk>", "<s>", "\u2581", "\n", *"abc<>s/", "\u2581a", "\u2581b"]
-    backend = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, [("\u2581", "a"), ("\u2581", "b")]))
+    backend = Tokenizer(
+        models.BPE({word: i for i, word in enumerate(words)}, [("\u2581", "a"), ("\u2581", "b")])
+    )
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     backend.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>")
@@ -181,11 +190,20 @@ def test_the_clock_stands_still(tmp_path, demo):
     [
         ({"a": CHATML, "b": CHATML}, "has the chat templates a, b and no 'default': name one with --set"),
         ("{{ raise_exception('only tools') }}", "the chat template fails on a user's message: only tools"),
-        ("{{ messages[0].content + 1 }}", "the chat template fails on a user's message: can only concatenate str"),
+        (
+            "{{ messages[0].content + 1 }}",
+            "the chat template fails on a user's message: can only concatenate str",
+        ),
         ("{% if %}", "the chat template fails on a user's message: Expected an expression"),
         ("<|im_start|>assistant", "leaves out prompts, or parts of them: 12 of 12 of demo_benign"),
-        (CHATML.replace("m['content']", "m['content'][:5]"), "leaves out prompts, or parts of them: 12 of 12"),
-        (CHATML.replace("m['content']", "m['content']['text']"), "leaves out prompts, or parts of them: 12 of 12"),
+        (
+            CHATML.replace("m['content']", "m['content'][:5]"),
+            "leaves out prompts, or parts of them: 12 of 12",
+        ),
+        (
+            CHATML.replace("m['content']", "m['content']['text']"),
+            "leaves out prompts, or parts of them: 12 of 12",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_used_is_one_line_in_the_plan(tmp_path, capsys, template, expected):
@@ -207,14 +225,19 @@ def test_a_tokenizer_with_neither_padding_nor_end_is_one_line(tmp_path, capsys):
     rest = {name: value for name, value in config.items() if name not in ("pad_token", "eos_token")}
     (folder / "tokenizer_config.json").write_text(json.dumps(rest))
     assert _dry_run(folder) == 2
-    assert "neither a padding token nor an end token: expected pad_token or eos_token" in capsys.readouterr().err
+    assert (
+        "neither a padding token nor an end token: expected pad_token or eos_token" in capsys.readouterr().err
+    )
 
 
 def test_prompts_beyond_the_context_are_counted_in_the_plan(tmp_path, capsys):
     folder = shutil.copytree(DEMO_FOLDER, tmp_path / "copy")
     assert _dry_run(folder, "--max-new-tokens", "500") == 2
     error = capsys.readouterr().err
-    assert "do not fit the context of 'copy' under engine transformers, 512 tokens: 12 of 12 of demo_benign" in error
+    assert (
+        "do not fit the context of 'copy' under engine transformers, 512 tokens: 12 of 12 of demo_benign"
+        in error
+    )
     assert _dry_run(folder, "--max-new-tokens", "400") == 0
 
 

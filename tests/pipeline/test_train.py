@@ -232,7 +232,7 @@ def test_an_example_beyond_the_context_ends_the_run_in_one_line(tmp_path, capsys
     model = tmp_path / "model"
     shutil.copytree(DEMO_FOLDER, model)
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 24}))
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 36}))
     command = ["train", "--model", str(model), "--tasks", "demo_harmful,demo_benign", "--limit", "12"]
     command += ["--max-new-tokens", "4", "--baselines", "none", "--output", str(tmp_path / "run")]
     assert main(command) == 2
