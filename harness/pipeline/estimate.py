@@ -136,12 +136,14 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         variants.add_row(escape(row["name"]), row["intervention"], trained, escape(note))
     console.print(variants)
     examples = ", ".join(f"{number} to {aim}" for aim, number in estimates["training_examples"].items())
-    spelling = estimates["spelling_control_tokens"]
+    said = {
+        "generation settings set aside": in_words(estimates["set_aside"]),
+        "generation settings followed": in_words(estimates["followed"]),
+        "prompts that spell a control token, read as text": counted(estimates["spelling_control_tokens"]),
+    }
     sizes = {name: _size(value) for name, value in estimates.items() if name.endswith("_bytes")}
     console.print(
-        f"generation settings set aside: {escape(in_words(estimates['set_aside']) or 'none')}",
-        f"generation settings followed: {escape(in_words(estimates['followed']) or 'none')}",
-        f"prompts that spell a control token, read as text: {escape(counted(spelling) or 'none')}",
+        *(escape(f"{what}: {text}") for what, text in said.items() if text),
         f"capability: {escape(', '.join(estimates['capability']) or 'none')}",
         f"training examples: at most {examples or 'none'}",
         f"generated tokens: at most {estimates['generated_tokens_at_most']:,}",

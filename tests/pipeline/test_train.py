@@ -238,7 +238,7 @@ def test_an_example_beyond_the_context_ends_the_run_in_one_line(tmp_path, capsys
     assert main(command) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "a training example has" in line
-    assert "the model's context holds 24" in line
+    assert "the model's context holds 36" in line
 
 
 def test_a_model_that_refuses_everything_has_nothing_to_prefer_over(tmp_path, capsys, monkeypatch):
