@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from harness.config import RunConfig
     from harness.data.answer import Answer
     from harness.data.prompts import Prompt
-    from harness.engines.chat import ChatTemplate
     from harness.engines.in_memory import ModelInMemory
     from harness.interventions.base import Prepared
+    from harness.models.chat import ChatTemplate
     from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
     from harness.routing.counts import Record, RoutingCounts

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.progress import progress
 
 if TYPE_CHECKING:
-    from harness.engines.chat import ChatTemplate
+    from harness.models.chat import ChatTemplate
 
 
 def progressing(kind: Any, description: str) -> Any:

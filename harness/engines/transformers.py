@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import HarnessError
 from harness.engines.answers import make_answers, with_routing
 from harness.engines.base import BatchResult, Decoding, Engine, EngineKind
-from harness.engines.chat import ChatTemplate
+from harness.models.chat import ChatTemplate
 from harness.models.decoding import decoding_by, followed, greedy
 from harness.routing.capture import RoutingCapture, phase_masks
 

@@ -11,7 +11,7 @@ from harness.interventions.base import Prepared
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt
     from harness.data.task import Role
-    from harness.engines.chat import ChatTemplate
+    from harness.models.chat import ChatTemplate
     from harness.pipeline.plan import Plan
 
 

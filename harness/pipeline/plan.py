@@ -15,13 +15,13 @@ from harness.data.holdout import hold_out
 from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
 from harness.data.task import ROLES, AskedTask, Kind, Role, TaskSpec, find_task
-from harness.engines.chat import ChatTemplate
 from harness.engines.choose import choose_engine
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.models.auto import check_weights, refuse_quantized
+from harness.models.chat import ChatTemplate
 from harness.models.decoding import end_tokens, followed, set_aside
 from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
 from harness.pipeline.askable import check_askable, spelling_control_tokens

@@ -15,7 +15,7 @@ import torch
 from harness.base.errors import BadInputError
 
 if TYPE_CHECKING:
-    from harness.engines.chat import ChatTemplate
+    from harness.models.chat import ChatTemplate
 
 
 Aim = Literal["refuse", "retain", "continue", "prefer"]

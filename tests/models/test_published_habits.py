@@ -3,71 +3,30 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from published_habits import CONFIG, GENERATION, HABITS, copy_with
 
 from harness.base.errors import BadInputError
 from harness.cli.main import main
 from harness.config import VllmConfig
 from harness.data.prompts import Prompt
-from harness.engines.chat import ChatTemplate
 from harness.engines.in_memory import ModelInMemory
 from harness.engines.transformers import TransformersEngine
 from harness.engines.vllm.engine import VllmEngine
 from harness.engines.vllm.kind import VLLM
 from harness.engines.vllm.start import FOLLOWED
+from harness.models.chat import ChatTemplate
 from harness.models.decoding import FOLLOWABLE, followed, in_words, set_aside
 from harness.models.load import DEMO_FOLDER, load_model, load_tokenizer, outline_model, resolve_model
 
-GENERATION, CONFIG = "generation_config.json", "config.json"
 PROMPTS = [
     Prompt(str(i), text, "t", "benign")
     for i, text in enumerate(("Name three fruits.", "Hi", "What is a lock?"))
 ]
-HABITS: dict[str, dict[str, Any]] = {
-    "begin_suppress_tokens": {"begin_suppress_tokens": list(range(3, 1000))},
-    "bad_words_ids": {"bad_words_ids": [[token] for token in range(3, 1000)]},
-    "cache_implementation": {"cache_implementation": "static"},
-    "dola_layers": {"dola_layers": "high"},
-    "do_sample": {"do_sample": True, "temperature": 5.0, "top_k": 0},
-    "exponential_decay_length_penalty": {"exponential_decay_length_penalty": [2, 9.0]},
-    "forced_eos_token_id": {"forced_eos_token_id": 2},
-    "guidance_scale": {"guidance_scale": 3.0},
-    "max_length": {"max_length": 3},
-    "max_new_tokens": {"max_new_tokens": 2},
-    "max_time": {"max_time": 1e-6},
-    "min_new_tokens": {"min_new_tokens": 24},
-    "no_repeat_ngram_size": {"no_repeat_ngram_size": 1},
-    "num_beams": {"num_beams": 4},
-    "num_return_sequences": {"num_return_sequences": 3, "do_sample": True},
-    "output_attentions": {"output_attentions": True},
-    "output_hidden_states": {"output_hidden_states": True},
-    "output_router_logits": {"output_router_logits": True},
-    "output_scores": {"output_scores": True},
-    "penalty_alpha": {"penalty_alpha": 0.6, "top_k": 4},
-    "prompt_lookup_num_tokens": {"prompt_lookup_num_tokens": 4},
-    "repetition_penalty": {"repetition_penalty": 5.0},
-    "return_dict": {"return_dict": False},
-    "return_dict_in_generate": {"return_dict_in_generate": True},
-    "sequence_bias": {"sequence_bias": [[[5], 50.0]]},
-    "stop_strings": {"stop_strings": ["a", "e"]},
-    "suppress_tokens": {"suppress_tokens": list(range(3, 1000))},
-    "use_cache": {"use_cache": False},
-}
-
-
-def copy_with(folder: Path, file: str, **settings: Any) -> Path:
-    """Copy the demo and change one of its files; without generation_config.json, what config.json says is read."""
-    shutil.copytree(DEMO_FOLDER, folder)
-    if file == CONFIG:
-        (folder / GENERATION).unlink()
-    path = folder / file
-    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-    return folder
 
 
 def answered(folder: Path, follow: tuple[str, ...] = ()) -> Any:

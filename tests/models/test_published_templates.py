@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 
 from harness.base.errors import BadInputError
 from harness.cli.main import main
-from harness.engines.chat import ChatTemplate
+from harness.models.chat import ChatTemplate
 from harness.models.clock import clock_at
 from harness.models.load import DEMO_FOLDER, ModelRef, load_tokenizer
 from harness.models.markers import Markers

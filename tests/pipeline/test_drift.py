@@ -8,10 +8,10 @@ import torch
 from harness.base.files import read_json, read_jsonl
 from harness.checkpoints.delta import load_delta
 from harness.cli.main import main
-from harness.engines.chat import ChatTemplate
 from harness.experts.select import ExpertSelection
 from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import find_variant
+from harness.models.chat import ChatTemplate
 from harness.models.moe import Expert
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
-from harness.engines.chat import ChatTemplate
+from harness.models.chat import ChatTemplate
 from harness.training.examples import Example, batch_order, check_lengths, collate, make_examples
 
 CPU = torch.device("cpu")

@@ -30,10 +30,10 @@ from harness.models.decoding import end_tokens
 if TYPE_CHECKING:
     from harness.config import VllmConfig
     from harness.data.prompts import Prompt
-    from harness.engines.chat import ChatTemplate
     from harness.engines.in_memory import ModelInMemory
     from harness.engines.witness import Witnesses
     from harness.interventions.base import Prepared
+    from harness.models.chat import ChatTemplate
 
 # vLLM shares a batch out to steps by the memory it has, so it gets several of our batches at once.
 _BATCHES_AT_ONCE = 8

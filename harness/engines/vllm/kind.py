@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
 from harness.engines.base import EngineKind
-from harness.engines.chat import ChatTemplate
 from harness.engines.vllm.engine import VllmEngine
 from harness.engines.vllm.install import import_vllm, installed_vllm, versions_of, why_vllm_is_unusable
 from harness.engines.vllm.start import FOLLOWED, longest_text, why_not_servable
 from harness.engines.witness import Witnesses
 from harness.models.auto import read_config_file
+from harness.models.chat import ChatTemplate
 from harness.models.decoding import followed
 from harness.models.load import load_tokenizer
 

@@ -19,6 +19,7 @@ from harness.judges.base import Verdict
 from harness.judges.classifier.preset import ClassifierPreset
 from harness.judges.opening import nothing_to_judge
 from harness.judges.preset import PresetJudge
+from harness.models.chat import ChatTemplate
 from harness.models.markers import Markers
 
 if TYPE_CHECKING:
@@ -127,21 +128,19 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
 
     def _tokens(self, prompt: str, response: str) -> list[int]:
         # An answer that spells the end of a turn must not end it, nor may a prompt write a verdict.
-        markers = self._markers
-        asked, said = markers.broken(prompt), markers.broken(response)
-        if self._template is not None:
-            return markers.encode_whole(self._template.render(prompt=asked, response=said))
-        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
-        text = self._loaded[1].apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return markers.encode([text])[0]
+        if self._template is None:
+            turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+            return self._chat.conversation(turns)
+        asked, said = self._markers.broken(prompt), self._markers.broken(response)
+        return self._markers.encode_whole(self._template.render(prompt=asked, response=said))
+
+    @cached_property
+    def _chat(self) -> ChatTemplate:
+        return ChatTemplate(self._loaded[1])
 
     @cached_property
     def _markers(self) -> Markers:
-        """The control tokens of the judging model."""
-        tokenizer = self._loaded[1]
-        templates = tokenizer.chat_template or ""
-        written = templates if isinstance(templates, str) else "".join(templates.values())
-        return Markers(tokenizer, written + (self.preset.template or ""))
+        return Markers(self._loaded[1], self.preset.template or "")
 
     @cached_property
     def _template(self) -> jinja2.Template | None:
@@ -191,6 +190,8 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
         refuse_parts(report, self.model)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token_id is None:
+            raise BadInputError(f"{where}: {self.model} has neither a padding token nor an end token")
         if self.preset.kind == "sequence":
             missing = [name for name in self.preset.labels if name not in model.config.id2label.values()]
             if missing:

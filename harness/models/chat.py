@@ -26,7 +26,7 @@ class ChatTemplate:
     """Renders prompts with a tokenizer's chat template.
 
     Args:
-        tokenizer: has a chat template (`load_tokenizer` checked).
+        tokenizer: has a chat template.
         arguments: passed on to the template, such as `enable_thinking`; `chat_template` names one of several.
 
     Attributes:
@@ -81,6 +81,11 @@ class ChatTemplate:
         """
         return self.markers.encode([self._rendered(prompt, system_prompt) + opening for prompt in prompts])
 
+    def conversation(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the token ids of a conversation up to where the next answer begins; each `content` is text."""
+        turns = [(message["role"], self.markers.broken(message["content"])) for message in messages]
+        return self.markers.encode([self._of_turns(turns)])[0]
+
     def end_of_turn(self, ends: Sequence[int]) -> int:
         """Return the token by which the model ends an answer: the one that the template writes after it.
 
@@ -117,6 +122,9 @@ class ChatTemplate:
             turns = [("system", system_prompt), ("user", prompt)]
         else:
             turns = [("user", f"{system_prompt}\n\n{prompt}")]
+        return self._of_turns(turns)
+
+    def _of_turns(self, turns: Sequence[tuple[str, str]]) -> str:
         text = self._apply([self._message(*turn) for turn in turns])
         if text.count(BREAK) < sum(content.count(BREAK) for _, content in turns):
             raise BadInputError("the chat template changes a prompt that spells a control token")
