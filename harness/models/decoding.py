@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 GENERATION_CONFIG = "generation_config.json"
+# A checkpoint's own `generate`, which transformers puts in place of the model's where remote code is trusted.
+_CUSTOM_GENERATE = "custom_generate/generate.py"
 
 # What a configuration may ask of every forward pass besides the architecture, with the values that the harness needs.
 _FORWARD: dict[str, bool] = {
@@ -67,18 +69,18 @@ def end_tokens(
 ) -> tuple[int, ...]:
     """Return the tokens that end an answer.
 
-    Those of generation_config.json; where there is no such file, those of config.json; where neither names one, the
-    tokenizer's.
+    Those of generation_config.json; where it names none, those of config.json; where neither does, the tokenizer's.
 
     Raises:
         BadInputError: there are none, or one is no token id.
     """
+    where, named = GENERATION_CONFIG, None
     if (folder / GENERATION_CONFIG).is_file():
-        where, named = GENERATION_CONFIG, read_object(folder / GENERATION_CONFIG).get("eos_token_id")
-    else:
+        named = read_object(folder / GENERATION_CONFIG).get("eos_token_id")
+    if named is None:
         where, named = "config.json", getattr(config, "eos_token_id", None)
-        if named is None:
-            named = getattr(config.get_text_config(decoder=True), "eos_token_id", None)
+    if named is None:
+        named = getattr(config.get_text_config(decoder=True), "eos_token_id", None)
     if named is None and tokenizer is not None:
         named = tokenizer.eos_token_id
     ends: list[Any] = list(named) if isinstance(named, (list, tuple)) else [named]
@@ -207,6 +209,8 @@ def _settings(folder: Path) -> dict[str, Any]:
     if (folder / GENERATION_CONFIG).is_file():
         own = read_object(folder / GENERATION_CONFIG)
         settings |= {name: value for name, value in own.items() if name not in _TOKENS | _ORIGIN}
+    if (folder / _CUSTOM_GENERATE).is_file():
+        settings["custom_generate"] = _CUSTOM_GENERATE
     neutral = _FORWARD | read_mapping(Path(__file__).with_name("neutral.yaml"))
     return {
         name: value

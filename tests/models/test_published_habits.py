@@ -81,6 +81,12 @@ def test_the_end_tokens_are_followed(tmp_path, clean):
     assert found.responses[0].finish_reason == "stop"
 
 
+def test_where_generation_config_json_names_no_end_config_jsons_is_followed(tmp_path):
+    folder = copy_with(tmp_path / "copy", CONFIG, eos_token_id=[7, 9])
+    (folder / GENERATION).write_text('{"do_sample": true}')
+    assert load_model(resolve_model(str(folder)), device="cpu").ends == [7, 9]
+
+
 def test_of_config_json_the_language_models_end_is_followed_where_there_is_no_other(tmp_path):
     folder = copy_with(tmp_path / "copy", CONFIG, eos_token_id=[7, 9])
     assert load_model(resolve_model(str(folder)), device="cpu").moe.model.generation_config.eos_token_id == [
@@ -151,6 +157,19 @@ def test_a_setting_that_cannot_be_followed_is_one_line(tmp_path, capsys, name, v
     error = capsys.readouterr().err
     assert expected in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_a_generate_of_the_checkpoints_own_is_set_aside(tmp_path, clean):
+    folder = copy_with(tmp_path / "copy", GENERATION)
+    (folder / "custom_generate").mkdir()
+    (folder / "custom_generate/generate.py").write_text(
+        "def generate(model, *args, **kwargs):\n    return None\n"
+    )
+    assert set_aside(folder) == {"custom_generate": "custom_generate/generate.py"}
+    ref = resolve_model(str(folder), trust_remote_code=True)
+    loaded = load_model(ref, dtype="float32", device="cpu")
+    (found,) = TransformersEngine(loaded, 3).generate([PROMPTS], 24)
+    assert found.responses == clean.responses
 
 
 def test_vllm_follows_the_same_or_refuses():

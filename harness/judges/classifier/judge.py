@@ -168,6 +168,7 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
         from safetensors import SafetensorError
 
         from harness.models.auto import refuse_parts
+        from harness.models.decoding import plain_forward
         from harness.models.load import quiet_transformers
 
         quiet_transformers()
@@ -181,6 +182,8 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
             model, report = auto.from_pretrained(
                 self.model, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
+            plain_forward(model.config)
+            model.__dict__.pop("generate", None)
             model.to(device).eval()
         except (OSError, ValueError, SafetensorError) as error:
             raise BadInputError(
