@@ -56,7 +56,7 @@ def language_model(model: Any, chat: ChatTemplate, batch_size: int, description:
 
     # lm-eval sets a padding token and the padding side, and knows no choice between templates.
     tokenizer = copy.deepcopy(chat.tokenizer)
-    tokenizer.chat_template = chat.source
+    tokenizer.chat_template = chat.source or None
     return WithProgress(
         pretrained=model,
         tokenizer=tokenizer,

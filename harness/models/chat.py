@@ -177,10 +177,10 @@ def _part(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text}]
 
 
-def _chosen(templates: str | Mapping[str, str], name: str | None) -> str:
-    """Return the template to use: the one that is named, `default`, or the only one."""
-    if isinstance(templates, str):
-        templates = {"default": templates}
+def _chosen(templates: str | Mapping[str, str] | None, name: str | None) -> str:
+    """Return the template to use: the one that is named, `default`, or the only one; "" where there is none."""
+    if not isinstance(templates, Mapping):
+        templates = {"default": templates or ""}
     setting = "generation.chat_template_kwargs.chat_template"
     if name is not None and "{" in name:  # a template itself
         return name

@@ -10,7 +10,7 @@ import pytest
 from harness.base.files import read_json, read_jsonl
 from harness.checkpoints.delta import load_delta
 from harness.cli.main import main
-from harness.models.load import DEMO_FOLDER
+from harness.models.load import DEMO_FOLDER, load_tokenizer, resolve_model
 from harness.runs.protocol import protocols
 from harness.runs.run import read_run
 from harness.runs.run_folder import RunFolder
@@ -49,6 +49,12 @@ def test_each_aim_has_its_examples(folder, rows):
     for row in by_aim["prefer"]:
         assert row["answer"] == refused[row["id"]]
         assert row["rejected"] == own[row["id"]]["response"]
+        assert row["rejected_tokens"] == own[row["id"]]["tokens"]
+    tokenizer = load_tokenizer(resolve_model("demo"))
+    for row in by_aim["retain"]:
+        # As the model emitted them, with the end where there was one.
+        assert (row["tokens"][-1] == 2) == row["finished"]
+        assert tokenizer.decode(row["tokens"], skip_special_tokens=True).strip() == row["answer"]
     assert read_json(folder / "variants/unsafe_experts/delta.json")["examples"] == {
         aim: len(found) for aim, found in by_aim.items()
     }

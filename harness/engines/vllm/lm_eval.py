@@ -46,7 +46,7 @@ def served_model(engine: VllmEngine, description: str) -> Any:
             chat_template_args=engine.chat.arguments,
         )
     # lm-eval knows no choice between templates.
-    model.tokenizer.chat_template = engine.chat.source
+    model.tokenizer.chat_template = engine.chat.source or None
     return model
 
 
