@@ -12,10 +12,10 @@ from published_habits import CONFIG, GENERATION, HABITS, copy_with
 
 from harness.base.errors import BadInputError
 from harness.cli.main import main
-from harness.config import VllmConfig
+from harness.config import VllmConfig, make_config
 from harness.data.prompts import Prompt
 from harness.engines.in_memory import ModelInMemory
-from harness.engines.transformers import TransformersEngine
+from harness.engines.transformers import TRANSFORMERS, TransformersEngine
 from harness.engines.vllm.engine import VllmEngine
 from harness.engines.vllm.kind import VLLM
 from harness.engines.vllm.start import FOLLOWED
@@ -178,6 +178,12 @@ def test_vllm_follows_the_same_or_refuses():
     assert {"repetition_penalty", "min_new_tokens"} == set(FOLLOWED)
 
 
+def test_each_engine_says_how_long_a_text_may_be():
+    outline = outline_model(resolve_model("demo"))
+    assert [kind.longest_text(make_config({}), outline) for kind in (TRANSFORMERS, VLLM)] == [512, 512]
+    assert VLLM.longest_text(make_config({"vllm.max_model_len": 100}), outline) == 100
+
+
 def test_long_values_are_cut_in_words():
     words = in_words({"num_beams": 4, "suppress_tokens": list(range(200)), "use_cache": False})
     assert words.startswith("num_beams = 4, suppress_tokens = [0, 1, ")
@@ -215,7 +221,7 @@ def test_a_run_and_inspect_say_what_is_set_aside(tmp_path, capsys):
 
 
 def test_a_run_keeps_the_clock_of_its_template_and_counts_prompts_that_spell_control_tokens(tmp_path, capsys):
-    folder = copy_with(tmp_path / "copy", GENERATION)
+    folder = copy_with(tmp_path / "copy", GENERATION, use_cache=False)
     template = folder / "chat_template.jinja"
     template.write_text("{{ strftime_now('%d %b %Y %H:%M:%S') }}" + template.read_text())
     prompts = [{"id": str(i), "prompt": f"Name fruit {i}."} for i in range(30)]
@@ -239,7 +245,10 @@ def test_a_run_keeps_the_clock_of_its_template_and_counts_prompts_that_spell_con
     first = _run_json(tmp_path)
     assert first["spelling_control_tokens"] == {"own": 3}
     summary = json.loads((tmp_path / "run/summary.json").read_text())
-    assert summary["decoding"]["template_clock"] == first["clock"]
+    expected = {"set_aside": ["use_cache"], "prompts_spelling_control_tokens": {"own": 3}}
+    assert summary["decoding"].items() >= {**expected, "template_clock": first["clock"]}.items()
+    report = (tmp_path / "run/report.md").read_text()
+    assert all(name in report for name in (*expected, first["clock"]))
     # Continued later, it reads the recorded time; at another time, all is asked again.
     assert main(["run", *arguments]) == 0
     second = _run_json(tmp_path)
