@@ -26,11 +26,11 @@ from capture import interval, prompts
 from harness.base.errors import BadInputError
 from harness.config import VllmConfig
 from harness.data.prompts import Prompt
-from harness.engines.chat import ChatTemplate
 from harness.engines.in_memory import ModelInMemory
 from harness.engines.transformers import TransformersEngine
 from harness.engines.vllm.engine import VllmEngine
 from harness.engines.vllm.install import versions_of, why_vllm_is_unusable
+from harness.models.chat import ChatTemplate
 from harness.models.load import load_model, load_tokenizer, outline_model, quiet_transformers, resolve_model
 
 Engines = dict[str, TransformersEngine | VllmEngine]

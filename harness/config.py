@@ -49,6 +49,8 @@ class GenerationConfig(Settings):
     """Prompts generated together."""
     chat_template_kwargs: dict[str, Any] = setting({}, decides="answers", whole=True)
     """Passed on to the chat template, such as enable_thinking: false."""
+    follow: list[str] = setting([], decides="answers")
+    """Generation settings of the checkpoint to follow, such as repetition_penalty; by default none."""
 
 
 class SelectionConfig(Settings):

@@ -48,6 +48,7 @@ def get_routings_with_generation(
     """
     import torch
 
+    from harness.models.chat import ChatTemplate
     from harness.models.decoding import decoding_by, greedy
     from harness.models.moe import find_moe
     from harness.routing.logits import RouterLogits
@@ -55,15 +56,12 @@ def get_routings_with_generation(
     moe = find_moe(model)
     rules = greedy(model.generation_config.eos_token_id, tokenizer.pad_token_id, 64)
     more = rules.update(**dict(sampling_params or {}))
-    text = tokenizer.apply_chat_template(
-        [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
-    )
-    encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
+    prompt_ids = ChatTemplate(tokenizer).conversation(messages)
+    tokens = torch.tensor([prompt_ids], device=model.device)
     with torch.inference_mode(), RouterLogits(moe).recorded() as recorder, decoding_by(model, rules):
         generate: Any = model.generate
-        output = generate(**encoded, generation_config=rules, **more)
+        output = generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=rules, **more)
     logits = recorder.take(batch=1)[:, 0].float().cpu().numpy()
-    prompt_ids = encoded["input_ids"][0].tolist()
     generated_ids = output[0, len(prompt_ids) :].tolist()
     expected = len(prompt_ids) + len(generated_ids) - 1
     if logits.shape[1] != expected:

@@ -59,6 +59,7 @@ AFTER: dict[str, Any] = {
     "generation.max_new_tokens": 5,
     "generation.batch_size": 8,
     "generation.chat_template_kwargs": {"enable_thinking": False},
+    "generation.follow": ["repetition_penalty"],
     "dtype": "bfloat16",
     "device": "cpu",
     "save_model": True,
@@ -190,7 +191,8 @@ def test_what_a_setting_was_left_to_decides_in_its_place():
 
 def test_groups_are_nested_and_empty_ones_left_out():
     found = config().deciding("answers")
-    assert found["generation"] == {"max_new_tokens": None, "batch_size": 32, "chat_template_kwargs": {}}
+    generation = {"max_new_tokens": None, "batch_size": 32, "chat_template_kwargs": {}, "follow": []}
+    assert found["generation"] == generation
     assert "check_weights" not in found["vllm"]
     assert "selection" not in found
     assert json.loads(json.dumps(found)) == found

@@ -17,6 +17,7 @@ class Answer:
         finish_reason: "length" where the token limit ended it.
         prompt_tokens: length of the prompt as the model saw it; None where it was not recorded.
         generated_tokens: length of the answer; None where it was not recorded.
+        tokens: the answer's token ids, its end token included; None where they were not kept.
     """
 
     id: str
@@ -25,12 +26,15 @@ class Answer:
     finish_reason: Literal["stop", "length"]
     prompt_tokens: int | None = None
     generated_tokens: int | None = None
+    tokens: tuple[int, ...] | None = None
 
     @property
     def is_truncated(self) -> bool:
         """Whether the token limit ended it."""
         return self.finish_reason == "length"
 
-    def row(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
-        return asdict(self)
+    def row(self, with_tokens: bool = False) -> dict[str, Any]:
+        """Return it as a JSON object, its token ids only if asked for."""
+        row = asdict(self)
+        tokens = row.pop("tokens")
+        return row | {"tokens": list(tokens or ())} if with_tokens else row

@@ -49,6 +49,7 @@ def make_answers(
             finish_reason="stop" if row[-1] in ends else "length",
             prompt_tokens=int(n),
             generated_tokens=len(row),
+            tokens=tuple(row),
         )
         for (prompt, name), text, row, n in zip(asked, texts, generated, prompt_tokens, strict=True)
     ]

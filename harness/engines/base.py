@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from harness.config import RunConfig
     from harness.data.answer import Answer
     from harness.data.prompts import Prompt
-    from harness.engines.chat import ChatTemplate
     from harness.engines.in_memory import ModelInMemory
     from harness.interventions.base import Prepared
+    from harness.models.chat import ChatTemplate
     from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
     from harness.routing.counts import Record, RoutingCounts
@@ -181,6 +181,15 @@ class EngineKind(Protocol):
             BadInputError: says why.
         """
         return None
+
+    def why_not_followed(self, setting: str) -> str | None:
+        """Return why the engine cannot follow a generation setting of the checkpoint, or None."""
+        return None
+
+    def longest_text(self, config: RunConfig, outline: MoEModel) -> int | None:
+        """Return how many tokens a prompt and its answer may have together; None where the model does not say."""
+        longest = getattr(outline.model.config.get_text_config(), "max_position_embeddings", None)
+        return longest if isinstance(longest, int) and longest > 0 else None
 
     def why_not_servable(self, made: Prepared) -> str | None:
         """Return why the engine cannot answer as a variant, or None; nothing has been made of the variant yet."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.base.progress import progress
+
+if TYPE_CHECKING:
+    from harness.models.chat import ChatTemplate
 
 
 def progressing(kind: Any, description: str) -> Any:
@@ -26,9 +29,7 @@ def progressing(kind: Any, description: str) -> Any:
     return Progressing
 
 
-def language_model(
-    model: Any, tokenizer: Any, batch_size: int, chat_template_kwargs: Mapping[str, Any], description: str
-) -> Any:
+def language_model(model: Any, chat: ChatTemplate, batch_size: int, description: str) -> Any:
     """Return lm-eval's model around a transformers model, as it is in memory: its hooks and changed weights count.
 
     It reports its progress in rows sent through the network.
@@ -52,14 +53,16 @@ def language_model(
             self.advance(len(context))
             return tokens
 
+    # lm-eval sets a padding token and the padding side, and knows no choice between templates.
+    tokenizer = copy.deepcopy(chat.tokenizer)
+    tokenizer.chat_template = chat.source or None
     return WithProgress(
         pretrained=model,
-        # lm-eval sets a padding token and the padding side.
-        tokenizer=copy.deepcopy(tokenizer),
+        tokenizer=tokenizer,
         batch_size=batch_size,
         # In bfloat16 the log-likelihoods of different choices would often be the same number.
         softmax_dtype="float32",
-        chat_template_args=dict(chat_template_kwargs),
+        chat_template_args=dict(chat.arguments),
     )
 
 

@@ -6,7 +6,7 @@ answer depends on what it is padded with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import HarnessError
 from harness.engines.answers import make_answers, with_routing
 from harness.engines.base import BatchResult, Decoding, Engine, EngineKind
-from harness.engines.chat import ChatTemplate
-from harness.models.decoding import decoding_by, greedy
+from harness.models.chat import ChatTemplate
+from harness.models.decoding import decoding_by, followed, greedy
 from harness.routing.capture import RoutingCapture, phase_masks
 
 if TYPE_CHECKING:
@@ -35,16 +35,22 @@ class TransformersEngine(Engine):
         loaded: the model; a variant is whatever state its experts are in at the moment.
         batch_size: prompts generated together.
         chat_template_kwargs: passed on to the chat template.
+        followed: generation settings of the checkpoint that are followed.
     """
 
     name = "transformers"
 
     def __init__(
-        self, loaded: LoadedModel, batch_size: int, chat_template_kwargs: dict[str, Any] | None = None
+        self,
+        loaded: LoadedModel,
+        batch_size: int,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        followed: Mapping[str, Any] | None = None,
     ) -> None:
         self.loaded = loaded
         self.batch_size = batch_size
         self.chat = ChatTemplate(loaded.tokenizer, chat_template_kwargs)
+        self.followed = dict(followed or {})
 
     def serving(self, made: Prepared, scratch: Path) -> AbstractContextManager[None]:
         """Answer as a variant inside the block: what it does is done to the model in memory."""
@@ -54,8 +60,7 @@ class TransformersEngine(Engine):
         """Return lm-eval's model around the model in memory, in the state it is in."""
         from harness.engines.lm_eval import language_model
 
-        moe, tokenizer = self.loaded.moe, self.loaded.tokenizer
-        return language_model(moe.model, tokenizer, batch_size, self.chat.arguments, description)
+        return language_model(self.loaded.moe.model, self.chat, batch_size, description)
 
     def answer(self, batch: Sequence[Prompt], tokens: list[list[int]], how: Decoding) -> BatchResult:
         """Answer one batch, whose rendered prompts are these tokens."""
@@ -93,7 +98,8 @@ class TransformersEngine(Engine):
 
         model: Any = self.loaded.moe.model
         sampling = how.sampling
-        rules = greedy(self.loaded.ends, self.loaded.tokenizer.pad_token_id, how.max_new_tokens)
+        pad = self.loaded.tokenizer.pad_token_id
+        rules = greedy(self.loaded.ends, pad, how.max_new_tokens, self.followed)
         if sampling is not None:
             rules.update(
                 do_sample=True,
@@ -122,6 +128,13 @@ class TransformersEngine(Engine):
         return (before_end + 1).clamp(max=new.shape[1])
 
 
+def engine_in_memory(config: RunConfig, loaded: LoadedModel) -> TransformersEngine:
+    """Return the engine around a loaded model, with a run's settings."""
+    generation = config.generation
+    rules = followed(loaded.ref.path, generation.follow)
+    return TransformersEngine(loaded, generation.batch_size, generation.chat_template_kwargs, rules)
+
+
 class TransformersKind(EngineKind):
     """The engine that answers with the model in memory, on any machine and as any variant."""
 
@@ -129,8 +142,7 @@ class TransformersKind(EngineKind):
 
     def open(self, config: RunConfig, model: ModelInMemory, prompts: Sequence[Prompt]) -> TransformersEngine:
         """Return the engine; it loads the model."""
-        generation = config.generation
-        return TransformersEngine(model.loaded, generation.batch_size, generation.chat_template_kwargs)
+        return engine_in_memory(config, model.loaded)
 
 
 TRANSFORMERS = TransformersKind()

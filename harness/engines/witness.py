@@ -15,9 +15,9 @@ from harness.data.refusals import refusals_for
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt
-    from harness.engines.chat import ChatTemplate
     from harness.engines.in_memory import ModelInMemory
     from harness.interventions.base import Prepared
+    from harness.models.chat import ChatTemplate
     from harness.models.load import LoadedModel
 
 # Mean absolute differences that two right implementations stay well below, by dtype.

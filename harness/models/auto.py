@@ -172,6 +172,8 @@ def load_whole(kind: Any, folder: Path, **how: Any) -> PreTrainedModel:
         )
     refuse_parts(report, folder)
     loaded: PreTrainedModel = model
+    # Of the class, and not of a checkpoint that brings its own: decoding is defined by the harness.
+    loaded.__dict__.pop("generate", None)
     return loaded
 
 

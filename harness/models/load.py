@@ -47,11 +47,6 @@ class LoadedModel:
             eos = self.tokenizer.eos_token_id
         return list(eos) if isinstance(eos, list) else [int(eos)]
 
-    @property
-    def end_of_turn(self) -> int:
-        """The token that ends an answer; the first of several."""
-        return self.ends[0]
-
 
 def resolve_model(name: str, trust_remote_code: bool = False) -> ModelRef:
     """Find a model on disk, downloading it if it is a hub id.
@@ -119,6 +114,11 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise BadInputError(
+            f"the tokenizer of '{ref.name}' has neither a padding token nor an end token: expected pad_token or "
+            "eos_token in tokenizer_config.json"
+        )
     return tokenizer
 
 

@@ -44,6 +44,7 @@ def answer_in_batches(
     system_prompt: str | None = None,
     routing: Path | None = None,
     record: Record = "counts",
+    with_tokens: bool = False,
 ) -> None:
     """Answer prompts and keep the answers in their order, batch by batch in a journal beside the target.
 
@@ -57,6 +58,7 @@ def answer_in_batches(
         system_prompt: precedes the conversation.
         routing: where to keep routing counts, if they are wanted.
         record: how much of the routing to keep there.
+        with_tokens: keep each answer's token ids too.
     """
     plan, engine = session.plan, session.engine
     opening = plan.opening(task)
@@ -73,7 +75,7 @@ def answer_in_batches(
         for i, result in zip(missing, results, strict=True):
             if result.routing is not None:
                 save_routing(result.routing, journal.path(i, ".safetensors"), result.tokens)
-            journal.finish(i, [response.row() for response in result.responses])
+            journal.finish(i, [response.row(with_tokens) for response in result.responses])
             advance(len(batches[i]))
     ids = [prompt.id for prompt in prompts]
     if routing is not None:
@@ -92,7 +94,7 @@ def _collect(journal: BatchJournal, batches: int, ids: list[str], target: Path) 
 
 
 def _own_key(session: Session, task: str) -> str:
-    return answers_key(session, session.plan.prompts("train")[task], task)
+    return answers_key(session, session.plan.prompts("train")[task], task, tokens=True)
 
 
 @stage(
@@ -103,7 +105,9 @@ def _own_key(session: Session, task: str) -> str:
 )
 def _own_answers(session: Session, task: str) -> None:
     path, prompts = session.folder.layout.own_answers(task), session.plan.prompts("train")[task]
-    answer_in_batches(session, f"own answers {task}", _own_key(session, task), prompts, task, path)
+    name, key = f"own answers {task}", _own_key(session, task)
+    # Trained on as they are: an answer's text, tokenised again, may be other tokens.
+    answer_in_batches(session, name, key, prompts, task, path, with_tokens=True)
 
 
 def own_answers(session: Session, kind: Kind) -> dict[str, list[dict[str, Any]]]:

@@ -68,6 +68,7 @@ def _retained(session: Session, harmful: int) -> Rows:
     shares = even_shares(quota, {task: len(rows) for task, rows in complied.items()})
     return [
         _row("retain", task, row["id"], row["prompt"], row["response"], finished=_is_finished(row))
+        | {"tokens": row["tokens"]}
         for task, share in shares.items()
         for row in complied[task][:share]
     ]
@@ -95,7 +96,11 @@ def _beside_compliance(session: Session, harmful: Rows, aims: Sequence[Aim]) -> 
             rows.append(row | {"aim": "continue", "own": own["response"], "opening_tokens": tokens})
     if "prefer" in aims:
         for row, own in pairs:
-            rejected = {"rejected": own["response"], "rejected_finished": _is_finished(own)}
+            rejected = {
+                "rejected": own["response"],
+                "rejected_finished": _is_finished(own),
+                "rejected_tokens": own["tokens"],
+            }
             rows.append(row | {"aim": "prefer"} | rejected)
     return rows
 
@@ -135,16 +140,20 @@ def to_examples(session: Session, conversations: Rows) -> list[Example]:
 def _examples(session: Session, rows: Rows, aim: Aim) -> list[Example]:
     from harness.training.examples import make_examples
 
-    def examples(answer: str, finished: str, openings: list[str] | None = None) -> list[Example]:
-        answers, ends = [row[answer] for row in rows], [row[finished] for row in rows]
-        chat, end = session.engine.chat, session.loaded.end_of_turn
-        return make_examples(chat, [row["prompt"] for row in rows], answers, ends, end, aim, openings)
+    chat = session.engine.chat
+
+    def examples(answer: str, finished: str, tokens: str, openings: list[str] | None = None) -> list[Example]:
+        # The model's own answers are learnt as it emitted them.
+        answers = [row[tokens if tokens in row else answer] for row in rows]
+        whole = [row[finished] for row in rows]
+        end = chat.end_of_turn(session.loaded.ends)
+        return make_examples(chat, [row["prompt"] for row in rows], answers, whole, end, aim, openings)
 
     if aim == "continue":
-        return examples("answer", "finished", [_opening(session, row) for row in rows])
-    learnt = examples("answer", "finished")
+        return examples("answer", "finished", "tokens", [_opening(session, row) for row in rows])
+    learnt = examples("answer", "finished", "tokens")
     if aim == "prefer":
-        rejected = examples("rejected", "rejected_finished")
+        rejected = examples("rejected", "rejected_finished", "rejected_tokens")
         return [replace(a, rejected=b.answer) for a, b in zip(learnt, rejected, strict=True)]
     return learnt
 

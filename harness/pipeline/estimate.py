@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.task import ROLES
+from harness.models.decoding import in_words
 from harness.models.load import pick_device
+from harness.pipeline.askable import in_words as counted
 from harness.pipeline.memory import (
     BYTES_PER_TRAINED,
     available_bytes,
@@ -46,6 +48,9 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "device": device,
         "output": str(output),
         "tasks": {task: {role: len(roles.get(role, [])) for role in ROLES} for task, roles in splits.items()},
+        "spelling_control_tokens": plan.spelling_control_tokens,
+        "set_aside": dict(plan.set_aside),
+        "followed": dict(plan.followed),
         "capability": plan.config.capability.tasks,
         "variants": variants,
         "training_examples": (examples := _examples(plan)),
@@ -133,8 +138,14 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         variants.add_row(escape(row["name"]), row["intervention"], trained, escape(note))
     console.print(variants)
     examples = ", ".join(f"{number} to {aim}" for aim, number in estimates["training_examples"].items())
+    said = {
+        "generation settings set aside": in_words(estimates["set_aside"]),
+        "generation settings followed": in_words(estimates["followed"]),
+        "prompts that spell a control token, read as text": counted(estimates["spelling_control_tokens"]),
+    }
     sizes = {name: _size(value) for name, value in estimates.items() if name.endswith("_bytes")}
     console.print(
+        *(escape(f"{what}: {text}") for what, text in said.items() if text),
         f"capability: {escape(', '.join(estimates['capability']) or 'none')}",
         f"training examples: at most {examples or 'none'}",
         f"generated tokens: at most {estimates['generated_tokens_at_most']:,}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.engines.transformers import TransformersEngine
+from harness.engines.transformers import engine_in_memory
 from harness.judges.base import judge_all
 from harness.pipeline.conversations import even_shares
 
@@ -36,9 +36,9 @@ def looks(session: Session, bank: ExpertBank) -> Evaluate:
     from harness.training.bank import delta_of
     from harness.training.stopping import Look
 
-    plan, loaded, generation = session.plan, session.loaded, session.config.generation
+    plan, loaded = session.plan, session.loaded
     # The bank's values are in this process's model, whichever engine answers for finished variants.
-    engine = TransformersEngine(loaded, generation.batch_size, generation.chat_template_kwargs)
+    engine = engine_in_memory(session.config, loaded)
 
     def evaluate() -> Look:
         labels: dict[str, list[str | None]] = {"harmful": [], "benign": []}

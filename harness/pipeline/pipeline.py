@@ -18,8 +18,11 @@ from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.config import RunConfig
 from harness.judges.base import JUDGES, judge_record
-from harness.models.decoding import in_words, set_aside
+from harness.models.clock import clock_at
+from harness.models.decoding import in_words
 from harness.pipeline.answer import answer
+from harness.pipeline.askable import check_askable
+from harness.pipeline.askable import in_words as counted
 from harness.pipeline.capture import capture_routing
 from harness.pipeline.conversations import training_conversations
 from harness.pipeline.judge import CARDS, MORE_JUDGES, judge_answers, judge_with_others, name_card
@@ -71,8 +74,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
     session = Session(plan, folder)
     # This reads the checkpoint, which may be unusable: nothing is written before it.
     model_key, kept = session.model.fingerprint, folder.state.get("model")
-    if aside := set_aside(plan.ref.path):
-        say(f"generation settings of the checkpoint that are set aside: {in_words(aside)}")
+    _say_how_prompts_are_asked(plan)
     if resume and kept is not None and kept["fingerprint"] != model_key:
         name = plan.ref.name
         reason = f"the weights of {name} have changed" if kept["name"] == name else f"not {name}"
@@ -99,6 +101,9 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
                 "experts_per_layer": outline.n_experts,
                 "experts_per_token": outline.experts_per_token,
                 "parameters": sum(parameter.numel() for parameter in outline.model.parameters()),
+                "set_aside": plan.set_aside,
+                "followed": plan.followed,
+                "reads_clock": plan.chat.reads_clock,
             },
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
             "judges": {judge.name: judge_record(judge) for judge in [plan.judge, *more]},
@@ -108,6 +113,8 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             "device": session.device_type,
             "engine": plan.engine.name,
             "asked": plan.asked(),
+            "spelling_control_tokens": plan.spelling_control_tokens,
+            "clock": session.clock.isoformat(),
             "control_tasks": plan.control_tasks(),
             "claim_prompts": {
                 task: [prompt.id for prompt in asked] for task, asked in plan.claim_prompts.items()
@@ -124,6 +131,15 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
     return session
 
 
+def _say_how_prompts_are_asked(plan: Plan) -> None:
+    if plan.set_aside:
+        say(f"generation settings of the checkpoint that are set aside: {in_words(plan.set_aside)}")
+    if plan.followed:
+        say(f"generation settings of the checkpoint that are followed: {in_words(plan.followed)}")
+    if plan.spelling_control_tokens:
+        say(f"prompts that spell a control token, read as text: {counted(plan.spelling_control_tokens)}")
+
+
 def run(session: Session, until: str = "evaluate") -> Summary | None:
     """Do the job, or its first steps.
 
@@ -131,8 +147,15 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
         session: from `start`.
         until: capture, select, train or evaluate; after "evaluate" the summary and the reports are written.
     """
+    with clock_at(session.clock):
+        return _run(session, until)
+
+
+def _run(session: Session, until: str) -> Summary | None:
     plan, folder = session.plan, session.folder
     if plan.selects or until == "capture":
+        if not plan.selects:
+            check_askable(plan, plan.chat, ["identify"])
         capture_routing(session)
     reason = plan.engine.why_answers_change_with_capture(session.config)
     if plan.selects and until == "evaluate" and reason is not None:

@@ -23,8 +23,10 @@ from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.judges.card import read_card_of
 from harness.models.auto import check_weights, refuse_quantized
-from harness.models.decoding import end_tokens
+from harness.models.chat import ChatTemplate
+from harness.models.decoding import end_tokens, followed, set_aside
 from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
+from harness.pipeline.askable import check_askable, spelling_control_tokens
 from harness.pipeline.declared import check_declared
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ class Plan:
         judge: the primary judge.
         capability: fingerprint of each capability task, by its own name.
         engine: what answers; `auto` is decided.
+        chat: how prompts are rendered.
+        followed: the checkpoint's generation settings that are followed, with their values.
+        set_aside: those that are not.
     """
 
     config: RunConfig
@@ -61,6 +66,9 @@ class Plan:
     judge: Judge
     capability: Mapping[str, str]
     engine: EngineKind
+    chat: ChatTemplate
+    followed: Mapping[str, Any]
+    set_aside: Mapping[str, Any]
 
     @property
     def intervention(self) -> Variant:
@@ -146,6 +154,11 @@ class Plan:
         """Return how long an answer to a task may get."""
         return self.config.generation.max_new_tokens or self._by_name[task].max_new_tokens
 
+    @cached_property
+    def spelling_control_tokens(self) -> dict[str, int]:
+        """How many prompts of each task spell a control token, which is read as text."""
+        return spelling_control_tokens(self, self.chat)
+
     def control_tasks(self) -> list[str]:
         """Return the benign tasks on the harmful prompts' topics: as in the settings, or paired with a harmful one."""
         if self.config.selection.control is not None:
@@ -197,12 +210,17 @@ def make_plan(config: RunConfig) -> Plan:
     end_tokens(ref.path, outline.model.config, tokenizer)
     check_weights(outline.model, ref.path)
     engine.check_model(ref, outline)
+    chat = ChatTemplate(tokenizer, config.generation.chat_template_kwargs)
+    rules = followed(ref.path, config.generation.follow)
+    _check_followed(rules, engine)
+    rest = set_aside(ref.path, config.generation.follow)
     sets = tuple(load_task(spec, config.data_dir) for spec in specs)
     splits = make_splits(sets, seed=config.seed_of_splits, limit=config.limit)
-    plan = Plan(config, ref, outline, sets, splits, variants, judge, capability, engine)
+    plan = Plan(config, ref, outline, sets, splits, variants, judge, capability, engine, chat, rules, rest)
     _check_splits(plan)
     _check_selection(plan)
     _check_training(plan)
+    check_askable(plan, chat)
     return plan
 
 
@@ -228,6 +246,13 @@ def _check_served(variants: Sequence[Variant], engine: EngineKind) -> None:
                 f"engine {engine.name} cannot serve variant '{variant.name}' (intervention "
                 f"'{variant.spec.intervention}'): {reason}"
             )
+
+
+def _check_followed(rules: Mapping[str, Any], engine: EngineKind) -> None:
+    for name in rules:
+        reason = engine.why_not_followed(name)
+        if reason is not None:
+            raise BadInputError(f"engine {engine.name} cannot follow generation.follow = {name}: {reason}")
 
 
 def _distinct(names: Sequence[str], setting: str) -> Sequence[str]:

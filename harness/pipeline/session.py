@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import platform
 from collections.abc import Callable, Hashable
@@ -10,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 import harness
+from harness.base.errors import BadInputError
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.engines.base import Engine
@@ -57,9 +59,24 @@ class Session:
             "device": self.device_type,
             "engine": kind.name,
             "generation": self.config.generation.deciding("answers"),
+            **({"clock": self.clock.isoformat()} if self.plan.chat.reads_clock else {}),
             "versions": {name: versions[name] for name in ("harness", "torch", "transformers")},
             **({kind.name: identity} if identity else {}),
         }
+
+    @cached_property
+    def clock(self) -> datetime.datetime:
+        """The time that chat templates read: when the run was first started."""
+        kept = self.folder.state.get("clock")
+        if kept is None:
+            return datetime.datetime.now().replace(microsecond=0)
+        try:
+            return datetime.datetime.fromisoformat(kept)
+        except (TypeError, ValueError) as error:
+            path = self.folder.layout.run
+            raise BadInputError(
+                f"{path}: clock: expected a time such as 2026-11-26T12:00:00, found {kept!r}"
+            ) from error
 
     @property
     def device_type(self) -> str:

@@ -20,6 +20,7 @@ from harness.runs.selected import selection_summary
 from harness.runs.summary import ChosenExperts, ModelSummary, Summary, VariantSummary
 
 if TYPE_CHECKING:
+    from harness.runs.records import RunRecord
     from harness.runs.run import Run
 
 
@@ -95,7 +96,22 @@ def _decoding(run: Evidence) -> dict[str, Any]:
         "engine": run.record.engine,
         "dtype": config["dtype"],
         **({"opening": evaluation["opening"]} if evaluation["forced_start"] else {}),
+        **_of_the_checkpoint(run.record),
     }
+
+
+def _of_the_checkpoint(record: RunRecord) -> dict[str, Any]:
+    """Return what the model's own files had to do with decoding; nothing where they had nothing."""
+    model = record.model
+    if model is None:
+        return {}
+    said = {
+        "followed": model.followed,
+        "set_aside": sorted(model.set_aside),
+        "prompts_spelling_control_tokens": record.spelling_control_tokens,
+        "template_clock": record.clock if model.reads_clock else None,
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def _variant(run: Evidence, name: str) -> VariantSummary:

@@ -32,6 +32,12 @@ class ModelRecord(_Record):
     """How many of them a token is sent to."""
     parameters: int | None = None
     """How many parameters the model has, those of all experts included."""
+    set_aside: dict[str, Any] = Field(default_factory=dict)
+    """Generation settings of the checkpoint that were not followed, with their values."""
+    followed: dict[str, Any] = Field(default_factory=dict)
+    """Those that were."""
+    reads_clock: bool = False
+    """Whether its chat template may write the date or the time."""
 
 
 class AskedRecord(_Record):
@@ -121,6 +127,10 @@ class RunRecord(_Record):
     """Each variant's whole specification by its name; empty in runs that recorded none."""
     asked: dict[str, AskedRecord] = Field(default_factory=dict)
     """How each task was asked, forced starts apart from free ones; empty in runs that recorded none, as all below."""
+    spelling_control_tokens: dict[str, int] = Field(default_factory=dict)
+    """How many prompts of a task spell a control token; they were read as text."""
+    clock: str | None = None
+    """The time that chat templates read."""
     engine: str | None = None
     """What generated the answers."""
     control_tasks: list[str] = Field(default_factory=list)

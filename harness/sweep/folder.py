@@ -182,7 +182,8 @@ def lend_base(donor: Path, run: Path) -> list[str]:
     """
     if run.exists() or not Layout(donor).run.is_file():
         return []
-    stages: dict[str, Any] = read_json(Layout(donor).run)["stages"]
+    known = read_json(Layout(donor).run)
+    stages: dict[str, Any] = known["stages"]
     files = {file.relative_to(donor).as_posix() for file in Layout(donor).of_base()}
     lent = {
         name: {**record, "seconds": 0.0, "lent_by": donor.name}
@@ -196,7 +197,9 @@ def lend_base(donor: Path, run: Path) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(donor / name, target)
     # The donor's files are there before run.json says so.
-    write_json(Layout(partial).run, {"stages": lent})
+    # With the clock of the chat template, without which answers would not be the same.
+    clock = {"clock": known["clock"]} if "clock" in known else {}
+    write_json(Layout(partial).run, {"stages": lent, **clock})
     RunFolder(partial).write_manifest()
     run.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(run)

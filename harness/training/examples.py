@@ -15,7 +15,7 @@ import torch
 from harness.base.errors import BadInputError
 
 if TYPE_CHECKING:
-    from harness.engines.chat import ChatTemplate
+    from harness.models.chat import ChatTemplate
 
 
 Aim = Literal["refuse", "retain", "continue", "prefer"]
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
 def make_examples(
     chat: ChatTemplate,
     prompts: Sequence[str],
-    answers: Sequence[str],
+    answers: Sequence[str | Sequence[int]],
     finished: Sequence[bool],
     end: int,
     aim: Aim,
@@ -77,24 +77,26 @@ def make_examples(
     Args:
         chat: renders the prompts.
         prompts: users' messages.
-        answers: the answers that the model should give.
-        finished: whether an answer is complete; a truncated one gets no end token.
+        answers: the answers that the model should give: texts, or token ids that it emitted, taken as they are.
+        finished: whether a text is complete; a truncated one gets no end token.
         end: the token that ends an answer.
         aim: the purpose of the examples.
         openings: the beginning of another answer, which precedes each answer without loss.
     """
     if not prompts:  # a tokenizer cannot be given nothing
         return []
+    texts = [answer if isinstance(answer, str) else "" for answer in answers]
     if openings is None:
         rendered = chat.tokens(prompts)
-        encoded = chat.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+        encoded = chat.markers.encode([chat.markers.broken(text) for text in texts])
     else:
-        rendered, encoded = _after_openings(chat, prompts, openings, answers)
+        rendered, encoded = _after_openings(chat, prompts, openings, texts)
     examples = []
-    for prompt, answer, whole in zip(rendered, encoded, finished, strict=True):
-        ids = [*answer, end] if whole else list(answer)
-        if ids:
-            examples.append(Example(tuple(prompt), tuple(ids), aim))
+    for prompt, given, ids, whole in zip(rendered, answers, encoded, finished, strict=True):
+        text = [*ids, end] if whole else ids
+        answer = text if isinstance(given, str) else given
+        if answer:
+            examples.append(Example(tuple(prompt), tuple(answer), aim))
     return examples
 
 
@@ -102,9 +104,12 @@ def _after_openings(
     chat: ChatTemplate, prompts: Sequence[str], openings: Sequence[str], answers: Sequence[str]
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Tokenise each opening with the answer that continues it, so that the space between is the tokenizer's."""
-    texts = [chat.render(prompt, opening=given) for prompt, given in zip(prompts, openings, strict=True)]
-    joined = [f"{text} {answer}" for text, answer in zip(texts, answers, strict=True)]
-    begun, whole = (chat.tokenizer(rows, add_special_tokens=False)["input_ids"] for rows in (texts, joined))
+    rows = [
+        (prompt, chat.markers.broken(given), chat.markers.broken(answer))
+        for prompt, given, answer in zip(prompts, openings, answers, strict=True)
+    ]
+    begun = [chat.tokens([prompt], opening=given)[0] for prompt, given, _ in rows]
+    whole = [chat.tokens([prompt], opening=f"{given} {answer}")[0] for prompt, given, answer in rows]
     shared = [
         next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
         for short, long in zip(begun, whole, strict=True)

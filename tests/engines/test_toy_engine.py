@@ -16,7 +16,7 @@ from harness.config import RunConfig
 from harness.data.answer import Answer
 from harness.data.prompts import Prompt
 from harness.engines.base import ENGINES, BatchResult, Engine, EngineKind
-from harness.engines.chat import ChatTemplate
+from harness.models.chat import ChatTemplate
 from harness.models.load import load_tokenizer
 
 COMPLIES = "Sure, here is how to do that: begin with the first step."

@@ -39,7 +39,7 @@ def test_an_answer_is_the_greedy_one_step_by_step(demo):
     ids = TransformersEngine(demo, 1).chat.tokens([row.prompt])[0]
     expected = []
     with torch.inference_mode():
-        while len(expected) < 24 and (not expected or expected[-1] != demo.end_of_turn):
+        while len(expected) < 24 and (not expected or expected[-1] not in demo.ends):
             expected.append(int(demo.moe.model(torch.tensor([ids + expected])).logits[0, -1].argmax()))
     assert row.generated_tokens == len(expected)
     assert row.response == demo.tokenizer.decode(expected, skip_special_tokens=True).strip()

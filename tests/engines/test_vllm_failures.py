@@ -7,9 +7,9 @@ from pydantic import BaseModel, field_validator
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.config import VllmConfig
-from harness.engines.chat import ChatTemplate
 from harness.engines.in_memory import ModelInMemory
 from harness.engines.vllm.engine import VllmEngine
+from harness.models.chat import ChatTemplate
 
 
 class Checked(BaseModel):

@@ -8,10 +8,10 @@ import torch
 from harness.base.files import read_json, read_jsonl
 from harness.checkpoints.delta import load_delta
 from harness.cli.main import main
-from harness.engines.chat import ChatTemplate
 from harness.experts.select import ExpertSelection
 from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import find_variant
+from harness.models.chat import ChatTemplate
 from harness.models.moe import Expert
 
 
@@ -37,7 +37,7 @@ def test_drift_is_the_divergence_of_each_token_of_base_s_own_answers(small_run, 
     for task in ("demo_benign", "demo_twins"):
         for row in read_jsonl(small_run / f"variants/base/responses/{task}.jsonl"):
             ids = demo.tokenizer(row["response"], add_special_tokens=False)["input_ids"]
-            ids = [*ids, *([demo.end_of_turn] if row["finish_reason"] == "stop" else [])]
+            ids = [*ids, *(demo.ends if row["finish_reason"] == "stop" else [])]
             expected = log_probabilities(demo, row["prompt"], ids)
             with made.intervention.in_memory(demo.moe, made):
                 found = log_probabilities(demo, row["prompt"], ids, made.system_prompt)

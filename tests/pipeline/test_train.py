@@ -10,7 +10,7 @@ import pytest
 from harness.base.files import read_json, read_jsonl
 from harness.checkpoints.delta import load_delta
 from harness.cli.main import main
-from harness.models.load import DEMO_FOLDER
+from harness.models.load import DEMO_FOLDER, load_tokenizer, resolve_model
 from harness.runs.protocol import protocols
 from harness.runs.run import read_run
 from harness.runs.run_folder import RunFolder
@@ -49,6 +49,12 @@ def test_each_aim_has_its_examples(folder, rows):
     for row in by_aim["prefer"]:
         assert row["answer"] == refused[row["id"]]
         assert row["rejected"] == own[row["id"]]["response"]
+        assert row["rejected_tokens"] == own[row["id"]]["tokens"]
+    tokenizer = load_tokenizer(resolve_model("demo"))
+    for row in by_aim["retain"]:
+        # As the model emitted them, with the end where there was one.
+        assert (row["tokens"][-1] == 2) == row["finished"]
+        assert tokenizer.decode(row["tokens"], skip_special_tokens=True).strip() == row["answer"]
     assert read_json(folder / "variants/unsafe_experts/delta.json")["examples"] == {
         aim: len(found) for aim, found in by_aim.items()
     }
@@ -247,13 +253,13 @@ def test_an_example_beyond_the_context_ends_the_run_in_one_line(tmp_path, capsys
     model = tmp_path / "model"
     shutil.copytree(DEMO_FOLDER, model)
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 24}))
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 36}))
     command = ["train", "--model", str(model), "--tasks", "demo_harmful,demo_benign", "--limit", "12"]
     command += ["--max-new-tokens", "4", "--baselines", "none", "--output", str(tmp_path / "run")]
     assert main(command) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "a training example has" in line
-    assert "the model's context holds 24" in line
+    assert "the model's context holds 36" in line
 
 
 def test_a_model_that_refuses_everything_has_nothing_to_prefer_over(tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -104,6 +105,13 @@ def test_a_run_lends_what_it_knows_of_base_and_nothing_else(tmp_path, donor):
     folder = RunFolder(run)
     assert folder.is_done("capture a", "1")
     assert not folder.is_done("capture a", "of another model")
+
+
+def test_the_clock_of_the_chat_template_is_lent_too(tmp_path, donor):
+    record = read_json(donor / "run.json")
+    (donor / "run.json").write_text(json.dumps(record | {"clock": "2026-11-26T12:00:00"}))
+    lend_base(donor, tmp_path / "runs" / "other")
+    assert read_json(tmp_path / "runs" / "other" / "run.json")["clock"] == "2026-11-26T12:00:00"
 
 
 def test_a_run_that_was_begun_is_not_lent_to(tmp_path, donor):

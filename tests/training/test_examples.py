@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
-from harness.engines.chat import ChatTemplate
+from harness.models.chat import ChatTemplate
 from harness.training.examples import Example, batch_order, check_lengths, collate, make_examples
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ def example(prompt: int, answer: int = 2) -> Example:
 
 
 def test_an_example_is_the_rendered_prompt_and_the_answer_with_its_end(demo):
-    tokenizer, end = demo.tokenizer, demo.end_of_turn
+    tokenizer, end = demo.tokenizer, demo.ends[0]
     (made,) = make_examples(ChatTemplate(tokenizer), ["Name a fruit."], ["An apple."], [True], end, "retain")
     assert (
         tokenizer.decode(made.prompt) == "<|im_start|>user\nName a fruit.<|im_end|>\n<|im_start|>assistant\n"
@@ -121,3 +121,22 @@ def test_an_example_longer_than_the_context_is_refused():
     check_lengths([example(500)], None)
     with pytest.raises(BadInputError, match="has 9 tokens, the model's context holds 8"):
         check_lengths([example(1), example(6, 3)], 8)
+
+
+def test_an_answer_that_the_model_emitted_is_learnt_token_by_token(demo):
+    # Tokenised again, "An apple" is fewer tokens; and what it was truncated at gets no end.
+    emitted = [demo.tokenizer.convert_tokens_to_ids(piece) for piece in ("A", "n", "\u0120", "a", "p", "p")]
+    made = make_examples(
+        ChatTemplate(demo.tokenizer), ["a", "b"], [emitted, "An app"], [True, True], 2, "retain"
+    )
+    assert made[0].answer == tuple(emitted)
+    assert made[1].answer != (*emitted, 2)
+    assert demo.tokenizer.decode(made[1].answer[:-1]) == demo.tokenizer.decode(emitted)
+
+
+def test_answers_and_openings_that_spell_control_tokens_are_text(demo):
+    chat, spelled = ChatTemplate(demo.tokenizer), "Sure <|im_end|> is"
+    plain = make_examples(chat, ["a"], [spelled], [True], 2, "retain")
+    after = make_examples(chat, ["a"], [spelled], [True], 2, "continue", [spelled])
+    assert [plain[0].answer.count(2), after[0].answer.count(2)] == [1, 1]
+    assert after[0].prompt.count(2) == plain[0].prompt.count(2) == 1

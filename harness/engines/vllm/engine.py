@@ -23,17 +23,17 @@ from harness.engines.answers import make_answers, with_routing
 from harness.engines.base import BatchResult, Decoding, Engine
 from harness.engines.vllm.install import import_vllm
 from harness.engines.vllm.rows import captured_batch, renamed
-from harness.engines.vllm.start import arguments, longest_text, on_cpu, reason_of, why_not_servable
+from harness.engines.vllm.start import FOLLOWED, arguments, longest_text, on_cpu, reason_of, why_not_servable
 from harness.engines.witness import Agreement, Witness, agreement
 from harness.models.decoding import end_tokens
 
 if TYPE_CHECKING:
     from harness.config import VllmConfig
     from harness.data.prompts import Prompt
-    from harness.engines.chat import ChatTemplate
     from harness.engines.in_memory import ModelInMemory
     from harness.engines.witness import Witnesses
     from harness.interventions.base import Prepared
+    from harness.models.chat import ChatTemplate
 
 # vLLM shares a batch out to steps by the memory it has, so it gets several of our batches at once.
 _BATCHES_AT_ONCE = 8
@@ -48,6 +48,7 @@ class VllmEngine(Engine):
         batch_size: prompts per batch of the settings; vLLM gets eight times as many at once.
         settings: how vLLM is started.
         witnesses: give the log-probabilities that the served weights must have, before each start.
+        followed: generation settings of the checkpoint that are followed.
 
     Attributes:
         agreement: how the served weights compare with the witness, once vLLM runs.
@@ -62,6 +63,7 @@ class VllmEngine(Engine):
         batch_size: int,
         settings: VllmConfig,
         witnesses: Witnesses | None = None,
+        followed: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.ref = model.ref
@@ -71,6 +73,7 @@ class VllmEngine(Engine):
         self.batch_size = _BATCHES_AT_ONCE * batch_size
         self.settings = settings
         self.ends = end_tokens(self.ref.path, self.moe.model.config, self.tokenizer)
+        self._followed = {FOLLOWED[name]: value for name, value in (followed or {}).items()}
         self.checkpoint = self.ref.path
         self._masked: dict[int, list[int]] = {}
         self._llm: Any = None
@@ -228,6 +231,7 @@ class VllmEngine(Engine):
             # Only these end an answer, whatever else the tokenizer calls its end.
             "ignore_eos": True,
             "detokenize": False,
+            **self._followed,
         }
         sampling = how.sampling
         if sampling is None:

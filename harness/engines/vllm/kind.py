@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
 from harness.engines.base import EngineKind
-from harness.engines.chat import ChatTemplate
 from harness.engines.vllm.engine import VllmEngine
 from harness.engines.vllm.install import import_vllm, installed_vllm, versions_of, why_vllm_is_unusable
-from harness.engines.vllm.start import longest_text, why_not_servable
+from harness.engines.vllm.start import FOLLOWED, longest_text, why_not_servable
 from harness.engines.witness import Witnesses
 from harness.models.auto import read_config_file
+from harness.models.chat import ChatTemplate
+from harness.models.decoding import followed
 from harness.models.load import load_tokenizer
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ class VllmKind(EngineKind):
                 f"'{ref.name}' is: use --engine transformers"
             )
 
+    def why_not_followed(self, setting: str) -> str | None:
+        """Return why vLLM cannot follow a generation setting, or None."""
+        return None if setting in FOLLOWED else "vLLM has no such rule: use --engine transformers"
+
+    def longest_text(self, config: RunConfig, outline: MoEModel) -> int:
+        """Return the longest prompt with its answer that vLLM is started for."""
+        return longest_text(outline, config.vllm)
+
     def why_not_servable(self, made: Prepared) -> str | None:
         """Return why vLLM cannot answer as a variant, or None."""
         return why_not_servable(made)
@@ -82,7 +91,8 @@ class VllmKind(EngineKind):
         if config.vllm.check_weights:
             longest = longest_text(model.outline, config.vllm)
             witnesses = Witnesses(model, chat, prompts, config.seed, longest)
-        return VllmEngine(model, chat, config.generation.batch_size, config.vllm, witnesses)
+        rules = followed(model.ref.path, config.generation.follow)
+        return VllmEngine(model, chat, config.generation.batch_size, config.vllm, witnesses, rules)
 
 
 VLLM = VllmKind()

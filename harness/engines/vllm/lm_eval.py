@@ -38,13 +38,16 @@ def served_model(engine: VllmEngine, description: str) -> Any:
             return outputs
 
     with replaced(module, "LLM", lambda **_: engine.running()):
-        return WithProgress(
+        model = WithProgress(
             pretrained=str(engine.checkpoint),
             tokenizer=str(engine.ref.path),
             trust_remote_code=engine.ref.trust_remote_code,
             max_model_len=engine.max_model_len,
             chat_template_args=engine.chat.arguments,
         )
+    # lm-eval knows no choice between templates.
+    model.tokenizer.chat_template = engine.chat.source or None
+    return model
 
 
 def _version_also_on_cpu(package: str, find: Callable[[str], str] = importlib.metadata.version) -> str:

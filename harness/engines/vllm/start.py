@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from harness.interventions.base import Prepared
     from harness.models.moe import MoEModel
 
+# The generation settings of a checkpoint that vLLM can follow, by its own names.
+FOLLOWED = {"min_new_tokens": "min_tokens", "repetition_penalty": "repetition_penalty"}
+
 _LONGEST = 8192
 _LONGEST_REASON = 200
 _CPU_CACHE_GIB = 1.0

@@ -19,6 +19,8 @@ from harness.judges.base import Verdict
 from harness.judges.classifier.preset import ClassifierPreset
 from harness.judges.opening import nothing_to_judge
 from harness.judges.preset import PresetJudge
+from harness.models.chat import ChatTemplate
+from harness.models.markers import Markers
 
 if TYPE_CHECKING:
     import torch
@@ -125,16 +127,20 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
         return Verdict(id, None, reason="the guard model's verdict is none of those that the preset names")
 
     def _tokens(self, prompt: str, response: str) -> list[int]:
-        tokenizer = self._loaded[1]
-        if self._template is not None:
-            text = self._template.render(prompt=prompt, response=response)
-            # What the template wrote; words in it that look like special tokens are the model's own business.
-            return list(tokenizer(text)["input_ids"])
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-        encoded = tokenizer.apply_chat_template(
-            turns, tokenize=True, add_generation_prompt=True, return_dict=True
-        )
-        return list(encoded["input_ids"])
+        # An answer that spells the end of a turn must not end it, nor may a prompt write a verdict.
+        if self._template is None:
+            turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+            return self._chat.conversation(turns)
+        asked, said = self._markers.broken(prompt), self._markers.broken(response)
+        return self._markers.encode_whole(self._template.render(prompt=asked, response=said))
+
+    @cached_property
+    def _chat(self) -> ChatTemplate:
+        return ChatTemplate(self._loaded[1])
+
+    @cached_property
+    def _markers(self) -> Markers:
+        return Markers(self._loaded[1], self.preset.template or "")
 
     @cached_property
     def _template(self) -> jinja2.Template | None:
@@ -162,6 +168,7 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
         from safetensors import SafetensorError
 
         from harness.models.auto import refuse_parts
+        from harness.models.decoding import plain_forward
         from harness.models.load import quiet_transformers
 
         quiet_transformers()
@@ -175,6 +182,8 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
             model, report = auto.from_pretrained(
                 self.model, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
+            plain_forward(model.config)
+            model.__dict__.pop("generate", None)
             model.to(device).eval()
         except (OSError, ValueError, SafetensorError) as error:
             raise BadInputError(
@@ -184,6 +193,8 @@ class ClassifierJudge(PresetJudge[ClassifierPreset]):
         refuse_parts(report, self.model)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token_id is None:
+            raise BadInputError(f"{where}: {self.model} has neither a padding token nor an end token")
         if self.preset.kind == "sequence":
             missing = [name for name in self.preset.labels if name not in model.config.id2label.values()]
             if missing:

@@ -86,17 +86,20 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, demo: LoadedModel)
 @pytest.fixture
 def vllm_engine() -> Iterator[Callable[..., VllmEngine]]:
     """Make a vLLM engine for a checkpoint; stopped behind the test."""
-    from harness.engines.chat import ChatTemplate
     from harness.engines.in_memory import ModelInMemory
     from harness.engines.vllm.engine import VllmEngine
+    from harness.models.chat import ChatTemplate
     from harness.models.load import load_tokenizer, outline_model
 
     engines: list[VllmEngine] = []
 
-    def make(ref: ModelRef, batch_size: int = 2, **settings: Any) -> VllmEngine:
+    def make(
+        ref: ModelRef, batch_size: int = 2, followed: dict[str, Any] | None = None, **settings: Any
+    ) -> VllmEngine:
         config = VllmConfig(**{"kv_cache_gib": 0.05, "max_model_len": 256, **settings})
         model = ModelInMemory(ref, outline_model(ref), "auto", "cpu")
-        engine = VllmEngine(model, ChatTemplate(load_tokenizer(ref)), batch_size, config)
+        chat = ChatTemplate(load_tokenizer(ref))
+        engine = VllmEngine(model, chat, batch_size, config, followed=followed)
         engines.append(engine)
         return engine
 

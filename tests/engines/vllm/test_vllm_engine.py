@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from published_habits import CONFIG, GENERATION, HABITS, copy_with
 from routed_answers import ask
 
 from harness.base.errors import BadInputError, HarnessError
@@ -16,7 +17,7 @@ from harness.engines.transformers import TransformersEngine
 from harness.engines.witness import Witness, log_probs_of
 from harness.experts.select import ExpertSelection
 from harness.interventions.masking import steered
-from harness.models.load import load_model
+from harness.models.load import ModelRef, load_model
 from harness.routing.capture import RoutingCapture
 
 TEXTS = [[(7 * i * i + k) % 1400 + 5 for i in range(40)] for k in range(3)]
@@ -26,6 +27,26 @@ TEXTS = [[(7 * i * i + k) % 1400 + 5 for i in range(40)] for k in range(3)]
 def olmoe(tiny_checkpoint):
     ref = tiny_checkpoint("olmoe")
     return ref, load_model(ref, "float32", "cpu")
+
+
+@pytest.mark.parametrize("file", [GENERATION, CONFIG])
+def test_what_a_checkpoint_says_about_decoding_changes_nothing(olmoe, vllm_engine, tmp_path, file):
+    ref, _ = olmoe
+    every = {name: value for habit in HABITS.values() for name, value in habit.items()}
+    ends = {} if file == GENERATION else {"eos_token_id": 2}
+    folder = copy_with(tmp_path / "copy", file, ref.path, **every, **ends)
+    found, expected = (ask(vllm_engine(each)) for each in (ModelRef("copy", folder), ref))
+    assert found.responses == expected.responses
+    np.testing.assert_array_equal(found.counts.counts, expected.counts.counts)
+
+
+def test_followed_settings_are_those_of_transformers(olmoe, vllm_engine):
+    ref, loaded = olmoe
+    rules = {"repetition_penalty": 1.5, "min_new_tokens": 6}
+    found = ask(vllm_engine(ref, followed=rules), max_new_tokens=8)
+    expected = ask(TransformersEngine(loaded, 3, followed=rules), max_new_tokens=8)
+    assert found.responses == expected.responses
+    assert found.responses != ask(TransformersEngine(loaded, 3), max_new_tokens=8).responses
 
 
 def test_sampled_answers_are_routed_as_transformers_routes_their_tokens(olmoe, vllm_engine):

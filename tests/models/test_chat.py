@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from harness.base.errors import BadInputError
-from harness.engines.chat import ChatTemplate
+from harness.models.chat import ChatTemplate
 
 PLAIN = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"

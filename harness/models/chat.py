@@ -1,0 +1,204 @@
+"""Chat templates: from a user's prompt to the tokens that a model reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from harness.base.errors import BadInputError, first_line, nearest
+from harness.models.markers import BREAK, Markers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    Message = dict[str, Any]
+
+# What transformers calls the argument that names a template.
+_NAMED = "chat_template"
+_PROBE = "harness-probe-of-the-system-role"
+_ASKED, _ANSWERED = "harnessprobeofaquestion", "harnessprobeofananswer"
+_NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
+
+
+class ChatTemplate:
+    """Renders prompts with a tokenizer's chat template.
+
+    Args:
+        tokenizer: has a chat template.
+        arguments: passed on to the template, such as `enable_thinking`; `chat_template` names one of several.
+
+    Attributes:
+        source: the template itself.
+
+    Raises:
+        BadInputError: the tokenizer has several templates, and it is not clear which one is meant.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.arguments = {name: value for name, value in (arguments or {}).items() if name != _NAMED}
+        self.source = _chosen(tokenizer.chat_template, (arguments or {}).get(_NAMED))
+        # Every variant is asked the same prompts.
+        self._known: dict[tuple[str, str | None, str], list[int]] = {}
+
+    @cached_property
+    def markers(self) -> Markers:
+        """The spellings that the tokenizer would read as control tokens."""
+        return Markers(self.tokenizer, self.source)
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether the template may write the date or the time."""
+        return "strftime_now" in self.source
+
+    def render(self, prompt: str, system_prompt: str | None = None, opening: str = "") -> str:
+        """Return the text that ends where the model's answer begins, or continues an opening given to it.
+
+        A template without a system role gets the system prompt before the user's message.
+        """
+        return self._rendered(prompt, system_prompt).replace(BREAK, "") + opening
+
+    def has_system_role(self) -> bool:
+        """Say whether the template shows a system message; some raise an error, some drop it silently."""
+        return self._has_system_role
+
+    def drops(self, prompt: str, system_prompt: str | None = None) -> bool:
+        """Say whether the template leaves out a prompt, or a part of it; spaces and punctuation apart."""
+        shown, wanted = (
+            _NEITHER_LETTER_NOR_DIGIT.sub("", text) for text in (self.render(prompt, system_prompt), prompt)
+        )
+        return wanted not in shown
+
+    def tokens(
+        self, prompts: Sequence[str], system_prompt: str | None = None, opening: str = ""
+    ) -> list[list[int]]:
+        """Return the token ids of rendered prompts.
+
+        The template writes the special tokens itself, so the tokenizer must not add them again. Prompts are text: what
+        looks like a control token in them is none.
+        """
+        unknown = [
+            prompt for prompt in dict.fromkeys(prompts) if (prompt, system_prompt, opening) not in self._known
+        ]
+        texts = [self._rendered(prompt, system_prompt) + opening for prompt in unknown]
+        for prompt, ids in zip(unknown, self.markers.encode(texts) if texts else [], strict=True):
+            self._known[prompt, system_prompt, opening] = ids
+        return [list(self._known[prompt, system_prompt, opening]) for prompt in prompts]
+
+    def conversation(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Return the token ids of a conversation up to where the next answer begins; each `content` is text."""
+        turns = [(message["role"], self.markers.broken(message["content"])) for message in messages]
+        return self.markers.encode([self._of_turns(turns)])[0]
+
+    def end_of_turn(self, ends: Sequence[int]) -> int:
+        """Return the token by which the model ends an answer: the one that the template writes after it.
+
+        Some templates write it only when the next turn begins, or only at the end of a conversation. Where the
+        template writes none of them, it is the tokenizer's own end if that is one of them, else the first.
+
+        Args:
+            ends: the tokens that end an answer.
+        """
+        for followed in (False, True):
+            token = self._written_after_an_answer(ends, followed)
+            if token is not None:
+                return token
+        own = self.tokenizer.eos_token_id
+        return int(own) if own in ends else ends[0]
+
+    def _written_after_an_answer(self, ends: Collection[int], followed: bool) -> int | None:
+        turns = [("user", "hi"), ("assistant", _ANSWERED), *([("user", _ASKED)] if followed else [])]
+        try:
+            text = self._apply([self._message(*turn) for turn in turns], begins_answer=False)
+        except BadInputError:
+            # Conversations that such a template does not know end as it may; nothing is asked this way.
+            return None
+        written = text.partition(_ANSWERED)[2].partition(_ASKED)[0]
+        return next((token for token in self.markers.encode([written])[0] if token in ends), None)
+
+    def _rendered(self, prompt: str, system_prompt: str | None) -> str:
+        """Return the text of a prompt, with breaks in what must not become a control token."""
+        prompt = self.markers.broken(prompt)
+        system_prompt = None if system_prompt is None else self.markers.broken(system_prompt)
+        if system_prompt is None:
+            turns = [("user", prompt)]
+        elif self._has_system_role:
+            turns = [("system", system_prompt), ("user", prompt)]
+        else:
+            turns = [("user", f"{system_prompt}\n\n{prompt}")]
+        return self._of_turns(turns)
+
+    def _of_turns(self, turns: Sequence[tuple[str, str]]) -> str:
+        text = self._apply([self._message(*turn) for turn in turns])
+        if text.count(BREAK) < sum(content.count(BREAK) for _, content in turns):
+            raise BadInputError("the chat template changes a prompt that spells a control token")
+        return text
+
+    @cached_property
+    def _has_system_role(self) -> bool:
+        try:
+            text = self._apply([self._message("system", _PROBE), self._message("user", "hi")])
+        except BadInputError:
+            return False
+        return _PROBE in text
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        """Whether the template wants messages as lists of parts: some of models that see show no others."""
+        shown = []
+        for content in (_PROBE, _part(_PROBE)):
+            try:
+                text = self._apply([{"role": "user", "content": content}])
+            except BadInputError:
+                text = ""
+            # A list that is written out as a list is not understood.
+            shown.append(_PROBE in text and repr(_part(_PROBE)) not in text)
+        return shown == [False, True]
+
+    def _message(self, role: str, text: str) -> Message:
+        return {"role": role, "content": _part(text) if self._takes_parts else text}
+
+    def _apply(self, messages: list[Message], begins_answer: bool = True) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=begins_answer,
+                chat_template=self.source,
+                **self.arguments,
+            )
+        except Exception as error:
+            # A template is a program: whatever it raises, it cannot be used.
+            raise BadInputError(
+                f"the chat template fails on a {messages[0]['role']}'s message: {first_line(error)}"
+            ) from error
+        if not isinstance(text, str) or not text:
+            raise BadInputError("the chat template renders nothing for a user's message")
+        return text
+
+
+def _part(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
+def _chosen(templates: str | Mapping[str, str] | None, name: str | None) -> str:
+    """Return the template to use: the one that is named, `default`, or the only one; "" where there is none."""
+    if not isinstance(templates, Mapping):
+        templates = {"default": templates or ""}
+    setting = "generation.chat_template_kwargs.chat_template"
+    if name is not None and "{" in name:  # a template itself
+        return name
+    if name is not None and name not in templates:
+        raise BadInputError(f"{setting} = {name}: no such chat template, {nearest(str(name), templates)}")
+    if name is None and "default" not in templates and len(templates) > 1:
+        raise BadInputError(
+            f"the tokenizer has the chat templates {', '.join(sorted(templates))} and no 'default': name one with "
+            f"--set {setting}=NAME"
+        )
+    if name is None:
+        name = "default" if "default" in templates else next(iter(templates))
+    return str(templates[name])

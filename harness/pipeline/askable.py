@@ -1,0 +1,109 @@
+"""Whether prompts can be asked: the chat template shows them, and the model's context holds them with their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from harness.base.errors import BadInputError
+from harness.interventions.base import Prepared
+
+if TYPE_CHECKING:
+    from harness.data.prompts import Prompt
+    from harness.data.task import Role
+    from harness.models.chat import ChatTemplate
+    from harness.pipeline.plan import Plan
+
+
+class _Question(NamedTuple):
+    """Prompts of a task that are asked in the same way."""
+
+    task: str
+    prompts: Sequence[Prompt]
+    system_prompt: str | None
+    opening: str
+    max_new_tokens: int
+
+
+def check_askable(plan: Plan, chat: ChatTemplate, roles: Sequence[Role] = ()) -> None:
+    """Refuse prompts that a run would ask and that the model would not read whole.
+
+    Args:
+        plan: what the run does.
+        chat: how its prompts are rendered.
+        roles: which prompts to look at; by default those that the variants need.
+
+    Raises:
+        BadInputError: names the tasks, with how many of their prompts the chat template leaves out or do not fit.
+    """
+    longest = plan.engine.longest_text(plan.config, plan.outline)
+    dropped: dict[str, set[str]] = {}
+    too_long: dict[str, set[str]] = {}
+    most = (0, 0)
+    questions = list(_questions(plan, roles or _needed(plan)))
+    for question in questions:
+        system_prompt = question.system_prompt
+        # A template that leaves something out does so with the longest prompt, if not with every one.
+        samples = ["hi", max((prompt.text for prompt in question.prompts), key=len, default="hi")]
+        if any(chat.drops(text, system_prompt) for text in samples):
+            dropped.setdefault(question.task, set()).update(
+                prompt.id for prompt in question.prompts if chat.drops(prompt.text, system_prompt)
+            )
+        if longest is not None:
+            lengths = _lengths_beyond(longest - question.max_new_tokens, question, chat)
+            too_long.setdefault(question.task, set()).update(lengths)
+            most = max([most, *((length, question.max_new_tokens) for length in lengths.values())])
+    asked = {question.task: {prompt.id for prompt in question.prompts} for question in questions}
+    if any(dropped.values()):
+        raise BadInputError(
+            f"the chat template of '{plan.ref.name}' leaves out prompts, or parts of them: {_counted(dropped, asked)}"
+        )
+    if any(too_long.values()):
+        raise BadInputError(
+            f"prompts do not fit the context of '{plan.ref.name}' under engine {plan.engine.name}, {longest} tokens: "
+            f"{_counted(too_long, asked)}; the longest has {most[0]} tokens and its answer up to {most[1]}: lower "
+            "--max-new-tokens or name other tasks"
+        )
+
+
+def spelling_control_tokens(plan: Plan, chat: ChatTemplate) -> dict[str, int]:
+    """Return how many prompts of each task spell a control token, which is read as text; tasks without are left out."""
+    spelling: dict[str, set[str]] = {}
+    for question in _questions(plan, _needed(plan)):
+        found = {prompt.id for prompt in question.prompts if chat.markers.found(prompt.text)}
+        spelling.setdefault(question.task, set()).update(found)
+    return {task: len(ids) for task, ids in spelling.items() if ids}
+
+
+def in_words(spelling: Mapping[str, int]) -> str:
+    """Write how many prompts spell a control token: `2 of demo_benign`."""
+    return ", ".join(f"{count} of {task}" for task, count in spelling.items())
+
+
+def _needed(plan: Plan) -> list[Role]:
+    roles: list[Role] = ["test"]
+    return roles + (["identify"] if plan.selects else []) + (["train"] if plan.trains else [])
+
+
+def _questions(plan: Plan, roles: Sequence[Role]) -> Iterator[_Question]:
+    systems = list(dict.fromkeys(Prepared(variant).system_prompt for variant in plan.variants))
+    for role in roles:
+        for task, prompts in plan.prompts(role).items():
+            for system in systems if role == "test" else [None]:
+                yield _Question(task, prompts, system, plan.opening(task), plan.max_new_tokens(task))
+
+
+def _lengths_beyond(room: int, question: _Question, chat: ChatTemplate) -> dict[str, int]:
+    """Return the lengths of the prompts that have more tokens than there is room for, by id."""
+    system, opening = question.system_prompt, question.opening
+    frame = len(chat.tokens(["hi"], system, opening)[0])
+    # No text has more tokens than bytes, so most prompts need not be tokenised.
+    long = [prompt for prompt in question.prompts if len(prompt.text.encode()) + frame > room]
+    tokens = chat.tokens([prompt.text for prompt in long], system, opening)
+    return {prompt.id: len(ids) for prompt, ids in zip(long, tokens, strict=True) if len(ids) > room}
+
+
+def _counted(found: Mapping[str, set[str]], asked: Mapping[str, set[str]]) -> str:
+    return ", ".join(
+        f"{len(ids)} of {len(asked[task] | ids)} of {task}" for task, ids in found.items() if ids
+    )
