@@ -88,6 +88,7 @@ def conclude(summary: Summary) -> list[str]:
     words.filters |= {"listing": listing, "signed": signed}
     text = words.get_template("conclusion.txt.j2").render(
         summary=summary,
+        interval=interval,
         name=name,
         base=BASE,
         harmful=[_test(summary, column) for column in compared if column.kind == "harmful"],
