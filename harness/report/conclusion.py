@@ -69,7 +69,8 @@ def conclude(summary: Summary) -> list[str]:
     variant = summary.variants.get(name)
     columns = columns_of([summary])
     deciding = [column for column in columns if column.decides]
-    compared = deciding if variant and variant.skipped is None and name != BASE else []
+    is_compared = variant is not None and variant.skipped is None and name != BASE
+    compared = deciding if is_compared and not summary.lacks_verdicts else []
     selected = summary.selection.experts if summary.selection else []
     q_values = [expert.q_value for expert in selected if expert.q_value is not None]
     rates = [row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)]
@@ -86,6 +87,7 @@ def conclude(summary: Summary) -> list[str]:
         summary=summary,
         name=name,
         base=BASE,
+        asks_harmful=any(column.kind == "harmful" for column in deciding),
         harmful=[_test(summary, column) for column in compared if column.kind == "harmful"],
         claims=[_claim(claim) for claim in summary.claims],
         costs=[_test(summary, column) for column in compared if column.kind != "harmful"],
@@ -105,7 +107,9 @@ def conclude(summary: Summary) -> list[str]:
         harmfulness=[
             _test(summary, column)
             for column in columns
-            if column.metric == HARMFUL and comparison(summary, name, BASE, column)
+            if column.metric == HARMFUL
+            and not summary.lacks_verdicts
+            and comparison(summary, name, BASE, column)
         ],
     )
     return [line for line in text.split("\n") if line.strip()]
@@ -148,9 +152,9 @@ def _test(summary: Summary, column: Column) -> _Test:
 def _needed(test: Comparison) -> str:
     """Return what would decide a cost."""
     if test.needed is None:
-        return "at these rates no number of samples would show it"
+        return "more samples would not decide it at these rates"
     what = "groups of near-duplicates" if test.clusters is not None else test.unit
-    return f"about {test.needed:,} {what} would show it at these rates, not {test.decided_on:,}"
+    return f"at these rates it would take about {test.needed:,} {what}, and there are {test.decided_on:,}"
 
 
 def _undecided(summary: Summary, variant: str) -> str:

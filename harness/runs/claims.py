@@ -50,8 +50,7 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
         for draw in draws
         if is_share and (mean := _mean(run, of_draws[draw], asked, worst=1 if higher else 0)) is not None
     }
-    use = [share for draw in draws if (share := run.use_share(draw)) is not None]
-    use_share = fmean(use) if draws and len(use) == len(draws) else None
+    use_share = run.mean_use_share(draws)
     p_value = None
     if value is not None and values:
         p_value = draw_p_value(value, list(values.values()), higher_is_better=higher)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
@@ -116,6 +117,11 @@ class Evidence(Run):
             return None
         total = sum(use[expert] for expert in own.experts)
         return sum(use[expert] for expert in drawn.experts) / total if total > 0 else None
+
+    def mean_use_share(self, draws: Sequence[str]) -> float | None:
+        """Return the draws' mean `use_share`; None without a draw, or where one is not known."""
+        shares = [share for draw in draws if (share := self.use_share(draw)) is not None]
+        return fmean(shares) if shares and len(shares) == len(draws) else None
 
     def _use(self, phase: str) -> dict[tuple[int, int], float]:
         table = self.experts()

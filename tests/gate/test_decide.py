@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
-from harness.gate.decide import EXIT_CODES, _difference, _share, overall
+from harness.gate.decide import _difference, _share, overall
+from harness.gate.decision import EXIT_CODES
 from harness.gate.samples import Samples
 from harness.gate.schema import Gate
 
