@@ -554,11 +554,11 @@ def _write_variant(folder: Path, made: Synthetic, variant: Made) -> None:
 
 
 def _capability(task: str, pattern: Sequence[float]) -> CapabilityResult:
-    """Return a task of 60 items whose scores repeat a pattern."""
-    scores = [pattern[place % len(pattern)] for place in range(60)]
+    """Return a task of 60 items whose scores repeat a pattern, or as many as a longer one has."""
+    scores = [pattern[place % len(pattern)] for place in range(max(60, len(pattern)))]
     value = sum(scores) / len(scores)
     yes_or_no = set(scores) <= {0.0, 1.0}
-    exact = wilson(round(sum(scores)), 60)
+    exact = wilson(round(sum(scores)), len(scores))
     low, high = (exact.low, exact.high) if yes_or_no else (value - 0.0625, value + 0.0625)
     return CapabilityResult(
         task=task,
@@ -568,7 +568,7 @@ def _capability(task: str, pattern: Sequence[float]) -> CapabilityResult:
         low=low,
         high=high,
         interval="wilson" if yes_or_no else "normal",
-        n=60,
+        n=len(scores),
         unparsed=None if yes_or_no else 2,
         items={str(place): score for place, score in enumerate(scores)},
         others={},

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report import judging
-from harness.report.columns import are_shares, is_column
+from harness.report.columns import are_shares, effect_of, is_column
 from harness.report.conclusion import conclude
 from harness.report.headline import headline
 from harness.report.leaderboard import build, rules
 from harness.report.samples import TaskSamples
 from harness.report.words import duration, hundredths, interval, p_is, percent, signed
-from harness.runs.inference import ALPHA
 from harness.runs.records import RunRecord
 from harness.runs.rows import Comparison, Measurement
 from harness.runs.run import Run
@@ -238,7 +237,7 @@ def _test(summary: Summary, test: Comparison) -> Test:
         "test": test.test,
         "family": test.family or "none: describes two checkpoints",
     }
-    return Test(test.variant, row, test.p_adjusted is not None and test.p_adjusted < ALPHA)
+    return Test(test.variant, row, effect_of(test) in ("higher", "lower"))
 
 
 def _bound(test: Comparison, size: Callable[[float], str]) -> str:
