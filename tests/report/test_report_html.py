@@ -64,7 +64,10 @@ def test_every_section_is_filled_and_every_tag_closed(whole_run, working):
     assert "★: the highest mean refusal" in page.text
     assert "harness run --intervention unsafe_experts --set 'a.b=x y'" in page.text
     assert "2 experts, chosen by top_k on phase prompt." in page.text
-    assert "unsafe_experts is shown to refuse more than base on 1 of 1 harmful task; costs: 3 no worse" in page.text
+    assert (
+        "unsafe_experts is shown to refuse more than base on 1 of 1 harmful task; costs: 3 no worse"
+        in page.text
+    )
     # How the intervention does against a draw, over prompts, marks nothing.
     assert "random: ▲" not in page.text
     assert [task["name"] for task in browser_data(whole_run, working)["tasks"]] == [
