@@ -7,7 +7,6 @@ Overlapping intervals are never read as a test.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +16,7 @@ from harness.report.columns import Column, columns_of, comparison, value_of
 from harness.report.headline import claimed
 from harness.report.page import environment
 from harness.report.stars import stars, undecided_costs
-from harness.report.words import hundredths, interval, listing, p_is, signed, visible
+from harness.report.words import hundredths, interval, listing, p_is, rounded_up, signed, visible
 from harness.runs.inference import ALPHA
 from harness.runs.rows import BASE, HARMFUL, REFUSAL, Claim, Comparison, Measurement, Verdict
 from harness.runs.summary import Summary
@@ -143,8 +142,8 @@ def _test(summary: Summary, column: Column) -> _Test:
         p="" if test.p_adjusted is None else f"adjusted {p_is(test.p_adjusted)}",
         n=f"n = {test.n}" + (f" in {test.clusters} groups" if test.clusters is not None else ""),
         detectable="" if least is None else f"{column.show(least)}{unit}",
-        margin="" if test.margin is None else f"{_points(test.margin)} points",
-        bound="" if test.bound is None else f"{_points(max(test.bound, 0.0))} points",
+        margin="" if test.margin is None else f"{rounded_up(test.margin)} points",
+        bound="" if test.bound is None else f"{rounded_up(max(test.bound, 0.0))} points",
         needed=_needed(test),
     )
 
@@ -181,11 +180,6 @@ def _claim(claim: Claim) -> str:
     tasks = f"{claim.metric} over {listing(claim.tasks)}"
     own = f"{hundredths(claim.value)}% ({tasks}, unscored answers counted against it)"
     return f"{sentence} {claim.variant} has {own}; {draws}{use}."
-
-
-def _points(fraction: float) -> str:
-    """Return a fraction in points, rounded up, so that no smaller bound is promised than was shown."""
-    return f"{math.ceil(round(fraction * 1000, 6)) / 10:g}"
 
 
 def _repeated_phrasings(summary: Summary, columns: Sequence[Column]) -> list[Measurement]:

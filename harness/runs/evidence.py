@@ -84,13 +84,20 @@ class Evidence(Run):
 
         return self._once(("labels", variant, task, judge), labels)
 
-    def groups(self, task: str) -> Mapping[str, int] | None:
-        """Return the group of near-duplicates of each prompt of a task, by id; None where all prompts differ."""
-        return self._once(("groups", task), lambda: self._groups(task))
+    def groups(self, task: str, variant: str) -> Mapping[str, int] | None:
+        """Return the group of near-duplicates of each prompt of a task, by id; None where all prompts differ.
 
-    def _groups(self, task: str) -> Mapping[str, int] | None:
-        # All variants were asked the same prompts.
-        variant = next(name for name in self.record.evaluated if task in self.tasks_of(name))
+        Args:
+            task: the task.
+            variant: one that answered it. The groups are those of the first one that did: a draw may have been asked
+                fewer prompts.
+        """
+        return self._once(("groups", task), lambda: self._groups(task, variant))
+
+    def _groups(self, task: str, variant: str) -> Mapping[str, int] | None:
+        # Runs of earlier versions do not record who was evaluated.
+        names = [*self.record.evaluated, variant]
+        variant = next(name for name in names if self.layout.variant(name).responses(task).is_file())
         answers = self.answers(variant, task)
         if len(answers) < 2:
             return None

@@ -225,7 +225,7 @@ def test_broken_field_is_named(document, tmp_path):
 
 
 def test_what_a_newer_version_added_is_passed_over(document, tmp_path):
-    newer = copy.deepcopy(document) | {"schema_version": 3, "claims": []}
+    newer = copy.deepcopy(document) | {"schema_version": 3, "boasts": []}
     newer["model"]["colour"] = "red"
     newer["measurements"][0]["colour"] = "red"
     assert read_summary(put(tmp_path, json.dumps(newer))) == Summary.model_validate(document)
