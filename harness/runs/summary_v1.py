@@ -72,5 +72,5 @@ def _rate(name: str, task: str, kind: str, row: Mapping[str, Any]) -> dict[str, 
     if row:
         rate |= {key: row[key] for key in (*_OF_A_FIGURE, "n", "scored")}
         rate |= {"unscored": row["n"] - row["scored"], "worst_case": row.get("unscored_range")}
-        rate |= {key: row.get(key) for key in ("corrected", "not_corrected", "clustered")}
+        rate |= {key: row.get(key) for key in ("corrected", "not_corrected")}
     return rate
