@@ -110,7 +110,7 @@ def test_a_bound_that_so_few_samples_cannot_show_is_refused_with_the_number_it_t
 
 
 def test_a_difference_that_so_few_samples_cannot_show_whatever_they_come_to_is_refused():
-    with pytest.raises(BadInputError, match=r"cannot be shown on 5 samples, .*; it takes 59 or more"):
+    with pytest.raises(BadInputError, match=r"cannot be shown on 5 samples, .*; it takes 119 or more"):
         _difference(gate(against="other", above_by=0.95), *pair(5, 0, 0, 0), LEVEL)
 
 
