@@ -90,17 +90,6 @@ def test_agreement_is_shown_task_by_task_with_blanks_where_undefined(working):
     assert list(shown.values()) == ["t", "80", "", "0.93", "3"]
 
 
-@pytest.mark.parametrize(("low", "words"), [(-0.008, "is ruled out"), (-0.055, "is not ruled out")])
-def test_that_capability_is_no_worse_is_claimed_only_by_the_whole_interval(working, low, words):
-    rows = [
-        row.model_copy(update={"low": low}) if row.task == "piqa" and row.variant == "unsafe_experts" else row
-        for row in working.comparisons
-    ]
-    sentences = conclude(working.model_copy(update={"comparisons": rows}))
-    (sentence,) = [text for text in sentences if "capability (acc) on piqa" in text]
-    assert sentence.endswith(f"A loss of more than 1 point {words}.")
-
-
 def part(variant, sensitivity, specificity=0.95):
     return LabelledPart(variant=variant, task="t", n=50, sensitivity=sensitivity, specificity=specificity)
 
