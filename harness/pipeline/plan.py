@@ -23,6 +23,7 @@ from harness.judges.base import JUDGES, Judge, require_measure
 from harness.models.auto import check_weights, refuse_quantized
 from harness.models.decoding import end_tokens
 from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
+from harness.runs.claims import require_claimable
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt, PromptSet
@@ -152,6 +153,7 @@ def make_plan(config: RunConfig) -> Plan:
         BadInputError: a name is unknown, data cannot be had, a split is too small, or the model cannot be used.
     """
     variants = _variants(config)
+    require_claimable(config.claim.figure)
     judge = JUDGES.get(config.judge)()
     specs = [find_task(name, config.include) for name in _distinct(config.tasks, "tasks")]
     # A judge that lacks a setting says so now, not when all answers are there.
