@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
 from synthetic_runs import (
     BASE,
     COMPLIES,
@@ -30,7 +29,6 @@ from harness.runs.summary import write_summary
 
 N = 20
 CHOSEN = [(2, 7), (1, 3)]
-LESS_USED = [(3, 0), (3, 2)]
 
 
 def answers(refused: int, unscored: int = 0) -> list[str]:
@@ -71,8 +69,8 @@ def write_run_with_draws(
     tasks = {"harm": Task("harmful", prompts("h", N))}
     settings = {"evaluation": {"forced_start": forced is not None}}
     write_raw_files(run, Synthetic("made", intervention.name, 0, ["keyword"], tasks, variants, settings))
-    if use != 1.0:
-        _draw_less_used(run, use)
+    for path in run.glob("variants/random_experts_*/selection.json"):
+        write_json(path, read_json(path) | {"use_share": use})
     measure_again(run)
     return run
 
@@ -81,15 +79,3 @@ def measure_again(run: Path) -> None:
     """Write the summary of what the folder holds now."""
     write_summary(run, measure(read_run(run)))
     RunFolder(run).write_manifest()
-
-
-def _draw_less_used(run: Path, use: float) -> None:
-    """Have every draw act on other experts, used by so much of what the chosen ones are."""
-    table = pd.read_parquet(run / "experts.parquet")
-    keys = list(zip(table["layer"], table["expert"], strict=True))
-    for name in ("a_safe_n", "a_unsafe_n"):
-        table.loc[[key in CHOSEN for key in keys], name] = 0.25
-        table.loc[[key in LESS_USED for key in keys], name] = 0.25 * use
-    table.to_parquet(run / "experts.parquet", index=False)
-    for path in run.glob("variants/random_experts_*/selection.json"):
-        write_json(path, read_json(path) | {"experts": [list(expert) for expert in LESS_USED]})

@@ -43,6 +43,8 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
     if value is not None and values and better is not None:
         p_value = draw_p_value(value, list(values.values()), higher_is_better=better == "higher")
     verdict, reason = claimed(p_value, len(draws), use_share)
+    if value is None:
+        verdict, reason = "nothing claimed", f"{figure} was not measured on a harmful task"
     return [
         Claim(
             variant=own,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from harness.base.files import write_json, write_jsonl
-from harness.metrics.draws import draw_p_value
+from harness.metrics.draws import claimed, draw_p_value
 from harness.metrics.interval import Interval
 from harness.runs.rows import Claim, Comparison, Measurement
 from harness.runs.summary import (
@@ -278,7 +278,7 @@ def works() -> Summary:
     )
 
 
-def with_draws(rates: Sequence[int], **claimed: Any) -> Summary:
+def with_draws(rates: Sequence[int], **changed: Any) -> Summary:
     """The intervention refuses 60 of 120, each random draw as many as given; the experts are used alike."""
     names = ["random_experts", *(f"random_experts_{draw}" for draw in range(2, len(rates) + 1))][: len(rates)]
     figures = {name: rate / N for name, rate in zip(names, rates, strict=True)}
@@ -288,6 +288,7 @@ def with_draws(rates: Sequence[int], **claimed: Any) -> Summary:
         variant="unsafe_experts",
         method="risk_diff",
         metric="refusal_rate",
+        better="higher",
         tasks=["advbench"],
         judge="keyword",
         value=60 / N,
@@ -316,7 +317,7 @@ def with_draws(rates: Sequence[int], **claimed: Any) -> Summary:
             ),
         ],
     )
-    return summary.model_copy(update={"claims": [claim.model_copy(update=claimed)]})
+    return summary.model_copy(update={"claims": [claim.model_copy(update=changed)]})
 
 
 @pytest.fixture

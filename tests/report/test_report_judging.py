@@ -68,7 +68,10 @@ def test_why_a_rate_is_not_corrected_is_said_once_with_its_count(working):
 @pytest.mark.parametrize(
     ("row", "end"),
     [
-        (rate(corrected=interval(0.55)), "Rates corrected for its errors stand beside the raw ones."),
+        (
+            rate(corrected=interval(0.55)),
+            "Rates corrected by labels of these answers stand beside the raw ones.",
+        ),
         (rate(not_corrected="they differ"), "The rates are not corrected for its errors: they differ."),
     ],
 )

@@ -6,7 +6,8 @@ import pytest
 from runs_with_draws import answers, measure_again, write_run_with_draws
 from synthetic_runs import DECLINES, PROMPTED, RANDOM, STEERED
 
-from harness.base.files import read_jsonl, write_jsonl
+from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
+from harness.cli.main import main
 from harness.runs.run import read_run
 
 
@@ -49,7 +50,8 @@ def test_draws_whose_experts_are_used_less_claim_nothing(run_of):
 
 def test_unknown_use_claims_nothing(run_of):
     run = run_of(20, [0] * 19)
-    (run / "experts.parquet").unlink()
+    for path in run.glob("variants/random_experts_*/selection.json"):
+        write_json(path, {name: each for name, each in read_json(path).items() if name != "use_share"})
     measure_again(run)
     claim = claim_of(run)
     assert (claim.verdict, claim.use_share) == ("nothing claimed", None)
@@ -97,3 +99,33 @@ def test_there_is_none_where_the_intervention_is_a_draw(run_of):
 def test_draws_of_another_kind_of_intervention_are_no_draws_of_this_one(run_of):
     claim = claim_of(run_of(18, [17] * 19, intervention=STEERED))
     assert (claim.draws, claim.verdict) == ({}, "nothing claimed")
+
+
+def test_a_figure_that_was_not_measured_claims_nothing(run_of):
+    run = run_of(18, [17] * 19)
+    record = read_json(run / "run.json")
+    record["config"]["claim"] = {"figure": "harmful_rate"}
+    write_json(run / "run.json", record)
+    measure_again(run)
+    claim = claim_of(run)
+    assert (claim.verdict, claim.value, claim.tasks) == ("nothing claimed", None, [])
+    assert claim.reason == "harmful_rate was not measured on a harmful task"
+
+
+@pytest.mark.parametrize("figure", ["refusal", "kl", "refusal_verbatim_trained"])
+def test_a_claim_on_what_is_no_share_of_answers_is_refused(figure, capsys):
+    assert main(["run", "--dry-run", "--set", f"claim.figure={figure}"]) == 2
+    line = capsys.readouterr().err
+    assert f"claim.figure: unknown figure '{figure}', " in line
+    assert "refusal_rate" in line
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "margin", ["margins.false_refusal=0", "margins.capability=1", "margins.capability=2"]
+)
+def test_a_margin_outside_0_and_1_is_refused(margin, capsys):
+    assert main(["run", "--dry-run", "--set", margin]) == 2
+    line = capsys.readouterr().err
+    assert margin.partition("=")[0] in line
+    assert line.count("\n") == 1
