@@ -39,6 +39,7 @@ AFTER: dict[str, Any] = {
     "baselines": [],
     "margins.false_refusal": 0.1,
     "margins.capability": 0.01,
+    "margins.by_task": {"alpaca": 0.1},
     "claim.figure": "harmful_rate",
     "capability.tasks": ["demo_facts"],
     "capability.batch_size": 8,

@@ -168,6 +168,7 @@ DOCUMENT = {
             "variant": "unsafe_experts",
             "method": "risk_diff",
             "metric": "refusal_rate",
+            "better": "higher",
             "tasks": ["advbench"],
             "judge": "keyword",
             "value": 0.75,
@@ -273,7 +274,7 @@ def test_a_lost_summary_of_a_run_is_made_again_by_measure(tmp_path):
 def test_nan_in_a_file_is_refused_wherever_it_stands(document, number, tmp_path):
     text = json.dumps(document).replace('"do_sample": false', f'"do_sample": {number}')
     assert number in text
-    with pytest.raises(BadInputError, match="is not JSON"):
+    with pytest.raises(BadInputError, match="not valid JSON"):
         read_summary(put(tmp_path, text))
 
 
