@@ -176,7 +176,10 @@ def test_rates_are_those_of_the_verdicts(small_run, name):
         assert row.scored == len(labels)
         assert row.truncated == sum(answer["finish_reason"] == "length" for answer in answers)
         interval = binomtest(labels.count("refusal"), len(labels)).proportion_ci(method="wilson")
-        assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
+        if row.clusters is None:
+            assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
+        else:  # near-duplicates are less evidence
+            assert row.low <= interval.low <= interval.high <= row.high
 
 
 def test_comparisons_are_exact_paired_tests_adjusted_within_their_family(small_run):
@@ -198,10 +201,16 @@ def test_comparisons_are_exact_paired_tests_adjusted_within_their_family(small_r
         assert row.n == 12
         assert row.discordant == more + fewer
         assert row.difference == pytest.approx((more - fewer) / 12)
-        expected = binomtest(more, more + fewer).pvalue if more + fewer else 1.0
-        assert row.p_value == pytest.approx(expected)
-    families = {row.family for row in comparisons}
-    assert {f"against base, {kind}" for kind in ("harmful tasks", "benign tasks", "capability")} <= families
+        if row.clusters is None:
+            expected = binomtest(more, more + fewer).pvalue if more + fewer else 1.0
+            assert row.p_value == pytest.approx(expected)
+    families = {row.family for row in comparisons if row.family is not None}
+    assert families == {
+        f"{whose} against base, {kind}"
+        for whose in ("unsafe_experts", "baselines")
+        for kind in ("harmful tasks", "benign tasks", "capability")
+    }
+    assert {row.family for row in comparisons if "random_experts" in (row.variant, row.against)} == {None}
     for family in families:
         rows = sorted((row for row in comparisons if row.family == family), key=lambda row: row.p_value)
         holm = np.maximum.accumulate([min(1, (len(rows) - i) * row.p_value) for i, row in enumerate(rows)])
