@@ -98,7 +98,8 @@ def test_only_means_of_items_with_a_direction_are_tested(run):
 def test_the_conclusion_says_which_way_is_better(run):
     said = [line for line in conclude(read_run(run).summary) if line.startswith("Capability")]
     assert [line.split(" (-")[0].split(" (+")[0].split(" (n")[0] for line in said[:2]] == [
-        "Capability (error) on errors is no worse than base's within 2 points: 16.7% against 66.7%; a rise is ruled out",
+        "Capability (error) on errors is no worse than base's within 2 points: 16.7% against 66.7%; a rise is ruled "
+        "out",
         "Capability (error) on mistakes rises (worse): 66.7% against 16.7%",
     ]
     assert said[2:] == [
