@@ -113,7 +113,7 @@ def use_alone(repetitions: int, draw: np.random.Generator) -> Iterator[Row]:
     132 prompts, around the use of the chosen set, where it is steepest.
     """
     experts = [Expert(layer, expert) for layer in range(4) for expert in range(32)]
-    runs, n = max(repetitions // 20, 1), 19
+    runs, n = repetitions, 19
     called = 0
     shares = []
     for run in range(runs):
