@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.models.moe import MoEModel
+from harness.models.quantized import quantization_in
 
 
 def inspect(moe: MoEModel) -> dict[str, Any]:
@@ -16,9 +17,7 @@ def inspect(moe: MoEModel) -> dict[str, Any]:
     that selecting it makes trainable; `routers` is the number of layers whose router logits can be recorded.
     """
     first = moe.layers[0]
-    quantization = getattr(moe.model.config, "quantization_config", None)
-    if quantization is not None and not isinstance(quantization, dict):
-        quantization = quantization.to_dict()
+    quantization = quantization_in(moe.model.config.to_dict())
     return {
         "supported": True,
         "model_type": moe.model.config.model_type,
@@ -31,7 +30,9 @@ def inspect(moe: MoEModel) -> dict[str, Any]:
             "tensors": {n: list(first.weight(n).shape) for n in first.weights},
         },
         "routers": sum(layer.router is not None for layer in moe.layers),
-        "quantization": quantization.get("quant_method") if quantization else None,
+        "quantization": None
+        if quantization is None
+        else {"method": quantization.method, "detail": quantization.detail, **quantization.possible()},
         "parameters": sum(parameter.numel() for parameter in moe.model.parameters()),
         "trainable_if_selected": _one({layer.parameters_per_expert for layer in moe.layers}),
     }

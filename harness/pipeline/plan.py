@@ -22,10 +22,11 @@ from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.judges.card import read_card_of
-from harness.models.auto import check_weights, refuse_quantized
+from harness.models.auto import check_weights
 from harness.models.chat import ChatTemplate
 from harness.models.decoding import end_tokens, followed, set_aside
 from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
+from harness.models.quantized import check_dtype, why_not_trained
 from harness.pipeline.askable import check_askable, spelling_control_tokens
 from harness.pipeline.declared import check_declared
 
@@ -183,8 +184,12 @@ class Plan:
         }
 
 
-def make_plan(config: RunConfig) -> Plan:
+def make_plan(config: RunConfig, command: str = "run") -> Plan:
     """Check a configuration against what there is.
+
+    Args:
+        config: all settings.
+        command: `run`, or the step of it that will be done.
 
     Raises:
         BadInputError: a name is unknown, data cannot be had, a split is too small, or the model cannot be used.
@@ -206,6 +211,7 @@ def make_plan(config: RunConfig) -> Plan:
     _check_served(variants, engine)
     ref = resolve_model(config.model, config.trust_remote_code)
     tokenizer = load_tokenizer(ref)
+    check_dtype(ref.path, config.dtype)
     outline = outline_model(ref)
     end_tokens(ref.path, outline.model.config, tokenizer)
     check_weights(outline.model, ref.path)
@@ -219,7 +225,7 @@ def make_plan(config: RunConfig) -> Plan:
     plan = Plan(config, ref, outline, sets, splits, variants, judge, capability, engine, chat, rules, rest)
     _check_splits(plan)
     _check_selection(plan)
-    _check_training(plan)
+    _check_training(plan, command)
     check_askable(plan, chat)
     return plan
 
@@ -311,13 +317,19 @@ def _check_selection(plan: Plan) -> None:
         raise BadInputError(f"selection.top_k = {settings.at_most}: '{plan.ref.name}' has {total} experts")
 
 
-def _check_training(plan: Plan) -> None:
+def _check_training(plan: Plan, command: str) -> None:
     if not plan.trains:
         return
     from harness.training.objectives import aims_of
 
     training, stopping = plan.config.training, plan.config.training.early_stopping
-    refuse_quantized(plan.ref.path)
+    # An earlier step trains nothing, and `evaluate` leaves these variants out, with the same reason.
+    reason = why_not_trained(plan.ref.path)
+    if reason is not None and command in ("run", "train"):
+        names = ", ".join(variant.name for variant in plan.variants if variant.spec.needs == "training")
+        raise BadInputError(
+            f"cannot train {names}: {reason}; or name an --intervention that trains nothing, such as steer"
+        )
     aims_of(training.objectives)
     if training.machines > 1 and not re.fullmatch(r"[^:\s]+:\d+", training.rendezvous or ""):
         raise BadInputError(
