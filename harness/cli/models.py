@@ -121,7 +121,7 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
         "biases": "yes" if layout["biases"] else "no",
         "norm behind each expert": "yes" if layout["normed"] else "no",
         **{f"  {name}": " x ".join(map(str, shape)) for name, shape in layout["tensors"].items()},
-        **_quantization_rows(facts["quantization"]),
+        **_quantization_rows(facts),
         "settings set aside": in_words(facts["set_aside"]) or "none",
         "parameters": f"{facts['parameters']:,}",
         "one expert": f"{one:,}{share}" if isinstance(one, int) else str(one),
@@ -133,13 +133,14 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
     Console(markup=False, highlight=False).print(table)
 
 
-def _quantization_rows(facts: dict[str, str] | None) -> dict[str, str]:
-    if facts is None:
+def _quantization_rows(facts: dict[str, Any]) -> dict[str, str]:
+    if facts["quantization"] is None:
         return {"quantization": "none"}
+    quantized = facts["quantized"]
     return {
-        "quantization": ", ".join(filter(None, (facts["method"], facts["detail"]))),
-        "  capture, evaluation": facts["capture"],
-        "  training": facts["training"],
+        "quantization": ", ".join(filter(None, (facts["quantization"], quantized["detail"]))),
+        "  capture, evaluation": quantized["capture"],
+        "  training": quantized["training"],
     }
 
 

@@ -49,15 +49,17 @@ class Quantization:
         """Return the method with its detail, as messages show it."""
         return f"{self.method}, {self.detail}" if self.detail else self.method
 
-    def possible(self) -> dict[str, str]:
-        """Return what can be done with such a checkpoint, as `models inspect` says it."""
+    def facts(self) -> dict[str, str]:
+        """Return the detail, and what can be done with such a checkpoint, as `models inspect` says it."""
         if not self.is_known:
             return {
+                "detail": self.detail,
                 "capture": "if transformers loads it (its package for this method has to be installed); not tried",
                 "training": "no: it needs a plain copy, which `harness models dequantize` cannot make from this",
             }
         dtypes = "any --dtype" if self.method == "mxfp4" else "in bfloat16"
         return {
+            "detail": self.detail,
             "capture": f"yes, on CPU and GPU: decoded in memory, {dtypes}; vLLM reads it as stored",
             "training": "after `harness models dequantize SRC OUT`",
         }

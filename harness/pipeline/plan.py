@@ -328,7 +328,7 @@ def _check_training(plan: Plan, command: str) -> None:
     if reason is not None and command in ("run", "train"):
         names = ", ".join(variant.name for variant in plan.variants if variant.spec.needs == "training")
         raise BadInputError(
-            f"cannot train {names}: {reason}; or name an --intervention that trains nothing, such as steer"
+            f"cannot train {names}: {reason}; or name --intervention and --baselines that train nothing"
         )
     aims_of(training.objectives)
     if training.machines > 1 and not re.fullmatch(r"[^:\s]+:\d+", training.rendezvous or ""):
