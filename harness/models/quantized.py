@@ -34,11 +34,13 @@ class Quantization:
         method: as config.json names it.
         block: rows and columns that share a scale; None except for FP8 in blocks.
         detail: what the method's name leaves open, for people.
+        loads: whether transformers knows the method.
     """
 
     method: str
     block: tuple[int, int] | None = None
     detail: str = ""
+    loads: bool = False
 
     @property
     def is_known(self) -> bool:
@@ -54,7 +56,9 @@ class Quantization:
         if not self.is_known:
             return {
                 "detail": self.detail,
-                "capture": "if transformers loads it (its package for this method has to be installed); not tried",
+                "capture": "if transformers loads it (the method's package has to be installed); not tried"
+                if self.loads
+                else "no: transformers does not know the method and would take codes for numbers",
                 "training": "no: it needs a plain copy, which `harness models dequantize` cannot make from this",
             }
         dtypes = "any --dtype" if self.method == "mxfp4" else "in bfloat16"
@@ -79,15 +83,20 @@ def quantization_in(config: Mapping[str, Any]) -> Quantization | None:
 
 
 def _read(scheme: Mapping[str, Any]) -> Quantization:
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
     method = str(scheme.get("quant_method", "an unnamed method"))
+    # Older bitsandbytes names no method.
+    loads = any(scheme.get(key) for key in ("load_in_8bit", "load_in_4bit"))
+    loads = loads or method in AUTO_QUANTIZATION_CONFIG_MAPPING
     if method != "fp8":
         kind = scheme.get("format")
-        return Quantization(method, detail=kind if isinstance(kind, str) else "")
+        return Quantization(method, detail=kind if isinstance(kind, str) else "", loads=loads)
     if scheme.get("expert_dtype", "fp8") != "fp8":
-        return Quantization(method, detail=f"experts in {scheme['expert_dtype']}")
+        return Quantization(method, detail=f"experts in {scheme['expert_dtype']}", loads=loads)
     block = scheme.get("weight_block_size", _USUAL_BLOCK)
     if block is None:
-        return Quantization(method, detail="one scale per tensor")
+        return Quantization(method, detail="one scale per tensor", loads=loads)
     if not (
         isinstance(block, list | tuple)
         and len(block) == 2
@@ -96,7 +105,7 @@ def _read(scheme: Mapping[str, Any]) -> Quantization:
         raise BadInputError(
             f"config.json: {KEY}.weight_block_size: expected two positive integers, found {block}"
         )
-    return Quantization(method, (block[0], block[1]), f"blocks of {block[0]} x {block[1]}")
+    return Quantization(method, (block[0], block[1]), f"blocks of {block[0]} x {block[1]}", loads)
 
 
 def quantization_of(folder: Path) -> Quantization | None:
@@ -107,8 +116,8 @@ def quantization_of(folder: Path) -> Quantization | None:
 def remedy(folder: Path, quantization: Quantization) -> str:
     """Return what makes a checkpoint usable that is refused because of its quantisation."""
     if quantization.is_known:
-        return f"`harness models dequantize {folder} OUT` writes a copy that can be trained"
-    return "expected plain floating point, mxfp4, or fp8 in blocks, which `harness models dequantize` decodes"
+        return f"expected a dequantized copy, as `harness models dequantize {folder} OUT` writes it"
+    return "expected plain numbers; `harness models dequantize` decodes mxfp4 and fp8 in blocks, and nothing else"
 
 
 def why_not_trained(folder: Path) -> str | None:
@@ -116,7 +125,7 @@ def why_not_trained(folder: Path) -> str | None:
     quantization = quantization_of(folder)
     if quantization is None:
         return None
-    return f"{folder} is quantized ({quantization}): {remedy(folder, quantization)}"
+    return f"{folder} is quantized ({quantization.method}): {remedy(folder, quantization)}"
 
 
 def refuse_quantized(folder: Path) -> None:
@@ -140,10 +149,7 @@ def check_dtype(folder: Path, dtype: str) -> None:
     Raises:
         BadInputError: says which are possible.
     """
-    from transformers.quantizers.auto import AutoHfQuantizer
-
-    config = read_json_object(folder / "config.json")
-    quantization = quantization_in(config)
+    quantization = quantization_of(folder)
     if quantization is None:
         return
     if quantization.method == "fp8" and dtype not in _DTYPES_OF_FP8:
@@ -151,14 +157,11 @@ def check_dtype(folder: Path, dtype: str) -> None:
             f"{folder} is quantized ({quantization}), which is decoded to bfloat16: expected --dtype "
             f"{' or '.join(_DTYPES_OF_FP8)}, found {dtype}"
         )
-    schemes = [part.get(KEY) for part in (config, config.get("text_config")) if isinstance(part, Mapping)]
-    # It would take the codes for plain numbers.
-    for scheme in filter(None, schemes):
-        if not isinstance(scheme, Mapping) or not AutoHfQuantizer.supports_quant_method(dict(scheme)):
-            raise BadInputError(
-                f"{folder} is quantized ({quantization}), which transformers does not know: "
-                f"{remedy(folder, quantization)}"
-            )
+    if not quantization.loads:
+        # It would take the codes for plain numbers.
+        raise BadInputError(
+            f"{folder} is quantized ({quantization}), which transformers does not know: {remedy(folder, quantization)}"
+        )
 
 
 def decode_in_memory(config: PreTrainedConfig) -> None:

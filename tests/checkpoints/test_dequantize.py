@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,11 @@ from safetensors.torch import load_file, save_file
 from harness.base.files import read_json, read_jsonl
 from harness.checkpoints import dequantize as module
 from harness.cli.main import main
+from harness.models.codes import from_fp8
+from harness.models.dequantized import plain_tensors
 from harness.models.load import ModelRef, load_model
+from harness.models.quantized import Quantization
+from harness.models.weights import bytes_of, places
 
 PACKED: dict[str, tuple[str, Callable[[Path], Path], dict[str, Any]]] = {
     "mxfp4": ("gpt_oss", pack_mxfp4, {}),
@@ -166,7 +172,7 @@ def test_evaluate_leaves_out_what_trains_by_name(packed, tmp_path, capsys):
     command = ["--model", str(source), "--baselines", "steer", "--capability", "none", *TASKS]
     assert main(["evaluate", *command, "--output", str(run)]) == 0
     assert (
-        f"skipping unsafe_experts: {source} is quantized (fp8, blocks of 128 x 128)"
+        f"skipping unsafe_experts: {source} is quantized (fp8): expected a dequantized copy"
         in capsys.readouterr().err
     )
     variants = read_json(run / "summary.json")["variants"]
@@ -231,11 +237,78 @@ def test_what_cannot_be_decoded_is_one_line(packed, refused, tmp_path, scheme, e
     assert expected in refused("models", "dequantize", source, tmp_path / "plain")
 
 
-def test_a_method_that_transformers_does_not_know_is_not_read_as_plain_numbers(packed, refused):
+@pytest.mark.parametrize(
+    ("scheme", "name"),
+    [({"quant_method": "modelopt", "quant_algo": "FP8"}, "modelopt"), ({"bits": 4}, "an unnamed method")],
+)
+def test_a_method_that_transformers_does_not_know_is_not_read_as_plain_numbers(
+    packed, refused, capsys, scheme, name
+):
     source = packed("fp8")
-    reconfigure(source, {"quant_method": "modelopt", "quant_algo": "FP8"})
+    reconfigure(source, scheme)
     line = refused("capture", "--model", source, *TASKS)
-    assert "quantized (modelopt), which transformers does not know" in line
+    assert f"quantized ({name}), which transformers does not know" in line
+    assert main(["models", "inspect", str(source), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["quantized"]["capture"].startswith("no: ")
+
+
+def test_without_a_dtype_in_config_json_original_and_copy_are_bfloat16(packed, tmp_path):
+    source, out = packed("mxfp4"), tmp_path / "plain"
+    config = read_json(source / "config.json")
+    del config["dtype"]
+    (source / "config.json").write_text(json.dumps(config))
+    assert main(["models", "dequantize", str(source), str(out)]) == 0
+    assert read_json(out / "config.json")["dtype"] == "bfloat16"
+    for folder in (source, out):
+        model = load_model(ModelRef("packed", folder), device="cpu").moe.model
+        assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
+
+
+def test_experts_in_one_tensor_are_decoded_one_by_one(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    codes = torch.randn(3, 20, 12, generator=draw).to(torch.float8_e4m3fn)
+    scales = torch.rand(3, 3, 2, generator=draw)
+    name = "model.layers.0.mlp.experts.down_proj"
+    save_file({name: codes, f"{name}_scale_inv": scales}, tmp_path / SINGLE)
+    tensors = plain_tensors(places(tmp_path), Quantization("fp8", (8, 8)), tmp_path)
+    expected = torch.stack([from_fp8(codes[e], scales[e], (8, 8)) for e in range(3)])
+    assert tensors.keys() == {name}
+    assert torch.equal(tensors[name].value(), expected)
+    assert b"".join(tensors[name].chunks()) == bytes_of(expected)
+
+
+_MEASURED = """
+import resource, sys
+from pathlib import Path
+from harness.checkpoints.dequantize import _write_shards
+from harness.models.dequantized import plain_tensors
+from harness.models.quantized import Quantization
+from harness.models.weights import places
+
+def write(source, out):
+    out.mkdir()
+    _write_shards(source, out, plain_tensors(places(source), Quantization("fp8", (128, 128)), source), lambda n: None)
+
+small, large = map(Path, sys.argv[1:])
+write(small, small / "out")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write(large, large / "out")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_holds_one_tensor_and_not_the_checkpoint(tmp_path):
+    for name, count in (("small", 1), ("large", 96)):
+        (tmp_path / name).mkdir()
+        tensors = {}
+        for number in range(count):
+            tensors[f"{number}.weight"] = torch.ones(1024, 1024).to(torch.float8_e4m3fn)
+            tensors[f"{number}.weight_scale_inv"] = torch.ones(8, 8)
+        save_file(tensors, tmp_path / name / SINGLE)
+    command = [sys.executable, "-c", _MEASURED, str(tmp_path / "small"), str(tmp_path / "large")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (tmp_path / "large/out" / SINGLE).stat().st_size > 192 * 2**20
+    assert int(done.stdout) < 48 * 2**10  # KiB, of 96 MiB read and 192 written.
 
 
 def test_an_output_that_exists_or_lies_inside_the_source_is_refused(packed, refused, tmp_path):
