@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from harness.base.errors import HarnessError
 from harness.base.progress import say
-from harness.models.auto import auto_class, config_of, load_whole
+from harness.models.auto import config_of, how_to_load, load_whole
 from harness.models.dequantized import decoded_here
 from harness.models.load import ModelRef
-from harness.models.quantized import decode_in_memory
 
 if TYPE_CHECKING:
     import torch
@@ -81,10 +80,11 @@ def _logits(ref: ModelRef) -> torch.Tensor:
     import torch
 
     config = config_of(ref.path, ref.trust_remote_code)
-    decode_in_memory(config)
+    kind, weights, _ = how_to_load(config, ref.path, "bfloat16", ref.trust_remote_code)
     model = load_whole(
-        auto_class(config),
+        kind,
         ref.path,
+        weights,
         config=config,
         dtype=torch.bfloat16,
         trust_remote_code=ref.trust_remote_code,

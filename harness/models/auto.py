@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import read_json_object
 from harness.models.decoding import plain_forward
-from harness.models.dequantized import plain_tensors
-from harness.models.quantized import quantization_of, without_quantization
+from harness.models.dequantized import decoded_here, plain_tensors
+from harness.models.quantized import check_dtype, decode_in_memory, quantization_of, without_quantization
 from harness.models.unserved import why_refused
 from harness.models.weights import Place, places
 
@@ -195,6 +195,33 @@ def load_whole(
     return loaded
 
 
+def how_to_load(
+    config: PreTrainedConfig, folder: Path, dtype: str, trust_remote_code: bool
+) -> tuple[Any, dict[str, torch.Tensor] | None, str]:
+    """Decide how a checkpoint is loaded so that quantised weights are decoded, and set its configuration for that.
+
+    Returns:
+        The class; the tensors, where transformers would not decode them rightly; and the dtype.
+
+    Raises:
+        BadInputError: the weights cannot be decoded, or not to this dtype.
+    """
+    check_dtype(folder, dtype)
+    quantization = quantization_of(folder)
+    if quantization is None:
+        return auto_class(config), None, dtype
+    if dtype == "auto" and (quantization.block or stored_dtype(folder) is None):
+        # transformers decodes FP8 to nothing else, and codes say nothing of the dtype to compute in.
+        dtype = "bfloat16"
+    decoded = decoded_here(folder)
+    if decoded is None:
+        decode_in_memory(config)
+        return auto_class(config), None, dtype
+    without_quantization(config)
+    tensors = {name: tensor.value() for name, tensor in decoded.items()}
+    return type(outline(folder, trust_remote_code)), tensors, dtype
+
+
 @contextmanager
 def _odd_expert_named(stored: Mapping[str, Place], folder: Path) -> Iterator[None]:
     """Name the expert whose tensor is unlike the others when transformers fails to join them; it does not name it."""
@@ -249,11 +276,14 @@ def load_weights(folder: Path, trust_remote_code: bool = False) -> tuple[PreTrai
     Raises:
         BadInputError: it cannot be loaded; says why.
     """
+    config = config_of(folder, trust_remote_code)
+    kind, weights, dtype = how_to_load(config, folder, "auto", trust_remote_code)
     with _one_line(folder):
-        config = config_of(folder, trust_remote_code)
-        loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class(config).from_pretrained(
-            folder,
-            dtype="auto",
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = kind.from_pretrained(
+            folder if weights is None else None,
+            config=config,
+            state_dict=weights,
+            dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,

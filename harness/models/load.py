@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError, first_line
-from harness.models.auto import auto_class, config_of, load_whole, outline, stored_dtype
+from harness.models.auto import config_of, how_to_load, load_whole, outline, stored_dtype
 from harness.models.decoding import end_tokens, greedy
-from harness.models.dequantized import decoded_here
 from harness.models.moe import MoEModel, find_moe
-from harness.models.quantized import check_dtype, decode_in_memory, quantization_of, without_quantization
 
 if TYPE_CHECKING:
     import torch
@@ -153,27 +151,17 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
     import torch
 
     # Before the weights: cheap, and the likelier mistake.
-    check_dtype(ref.path, dtype)
     tokenizer = load_tokenizer(ref)
     stored = stored_dtype(ref.path)
     config = config_of(ref.path, ref.trust_remote_code)
-    kind, decoded = auto_class(config), decoded_here(ref.path)
-    if decoded is None:
-        decode_in_memory(config)
-    else:
-        kind = type(outline(ref.path, ref.trust_remote_code))
-        without_quantization(config)
-    quantization = quantization_of(ref.path)
-    if dtype == "auto" and quantization is not None and (quantization.block or stored is None):
-        # transformers decodes FP8 to nothing else, and codes say nothing of the dtype to compute in.
-        dtype = "bfloat16"
     ends = end_tokens(ref.path, config, tokenizer)
     target = pick_device(device)
+    kind, weights, dtype = how_to_load(config, ref.path, dtype, ref.trust_remote_code)
     try:
         model: Any = load_whole(
             kind,
             ref.path,
-            None if decoded is None else {name: tensor.value() for name, tensor in decoded.items()},
+            weights,
             config=config,
             generation_config=greedy(ends, tokenizer.pad_token_id),
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),

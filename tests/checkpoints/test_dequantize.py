@@ -141,6 +141,17 @@ def test_capture_and_answers_equal_those_of_the_dequantised_copy(packed, tmp_pat
             assert torch.equal(array, copied_counts[task][name])
 
 
+@pytest.mark.parametrize("kind", ["mxfp4", "fp8 uneven"])
+def test_diff_finds_no_difference_between_original_and_copy(packed, tmp_path, capsys, kind):
+    source, out = packed(kind), tmp_path / "plain"
+    assert main(["models", "dequantize", str(source), str(out)]) == 0
+    capsys.readouterr()
+    assert main(["models", "diff", str(source), str(out), "--json"]) == 0
+    difference = json.loads(capsys.readouterr().out)
+    assert (difference["experts"], difference["others"]) == ([], [])
+    assert difference["compared"] > 0
+
+
 @pytest.mark.parametrize("kind", UNEVEN)
 def test_blocks_that_end_early_are_decoded_as_published(tiny_model, saved_model, kind):
     """Against the weights before packing: within what FP8 loses, in every block."""
