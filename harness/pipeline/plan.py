@@ -212,6 +212,9 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     ref = resolve_model(config.model, config.trust_remote_code)
     tokenizer = load_tokenizer(ref)
     check_dtype(ref.path, config.dtype)
+    # An earlier step trains nothing, and `evaluate` leaves out what it would have to train, with the same reason.
+    if command in ("run", "train"):
+        _check_trainable(variants, ref)
     outline = outline_model(ref)
     end_tokens(ref.path, outline.model.config, tokenizer)
     check_weights(outline.model, ref.path)
@@ -225,7 +228,7 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     plan = Plan(config, ref, outline, sets, splits, variants, judge, capability, engine, chat, rules, rest)
     _check_splits(plan)
     _check_selection(plan)
-    _check_training(plan, command)
+    _check_training(plan)
     check_askable(plan, chat)
     return plan
 
@@ -252,6 +255,15 @@ def _check_served(variants: Sequence[Variant], engine: EngineKind) -> None:
                 f"engine {engine.name} cannot serve variant '{variant.name}' (intervention "
                 f"'{variant.spec.intervention}'): {reason}"
             )
+
+
+def _check_trainable(variants: Sequence[Variant], ref: ModelRef) -> None:
+    reason = why_not_trained(ref.path)
+    names = [variant.name for variant in variants if variant.spec.needs == "training"]
+    if names and reason is not None:
+        raise BadInputError(
+            f"cannot train {', '.join(names)}: {reason}; or name --intervention and --baselines that train nothing"
+        )
 
 
 def _check_followed(rules: Mapping[str, Any], engine: EngineKind) -> None:
@@ -317,19 +329,12 @@ def _check_selection(plan: Plan) -> None:
         raise BadInputError(f"selection.top_k = {settings.at_most}: '{plan.ref.name}' has {total} experts")
 
 
-def _check_training(plan: Plan, command: str) -> None:
+def _check_training(plan: Plan) -> None:
     if not plan.trains:
         return
     from harness.training.objectives import aims_of
 
     training, stopping = plan.config.training, plan.config.training.early_stopping
-    # An earlier step trains nothing, and `evaluate` leaves these variants out, with the same reason.
-    reason = why_not_trained(plan.ref.path)
-    if reason is not None and command in ("run", "train"):
-        names = ", ".join(variant.name for variant in plan.variants if variant.spec.needs == "training")
-        raise BadInputError(
-            f"cannot train {names}: {reason}; or name --intervention and --baselines that train nothing"
-        )
     aims_of(training.objectives)
     if training.machines > 1 and not re.fullmatch(r"[^:\s]+:\d+", training.rendezvous or ""):
         raise BadInputError(
