@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +48,7 @@ class PlainTensor:
     @property
     def size(self) -> int:
         """Its bytes in the copy."""
-        count = 2
-        for dimension in self.shape:
-            count *= dimension
-        return self.place.size if self.scales is None else count
+        return self.place.size if self.scales is None else 2 * math.prod(self.shape)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield its bytes in order, of one expert at a time where it holds several.

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.base.files import read_json, read_jsonl
 from harness.checkpoints import dequantize as module
+from harness.checkpoints.same_logits import compare_logits
 from harness.cli.main import main
 from harness.models.codes import from_fp8
 from harness.models.dequantized import plain_tensors
@@ -379,6 +380,11 @@ def test_a_copy_that_is_another_model_never_appears(packed, tmp_path, capsys, mo
     assert main(["models", "dequantize", str(source), str(out)]) == 1
     assert "the copy is not the same model" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [source.name]
+
+
+def test_logits_are_not_compared_where_memory_does_not_hold_the_model(tmp_path):
+    ref = ModelRef("huge", tmp_path)
+    assert "the model takes 1000000000 GB of memory" in compare_logits(ref, ref, 10**18)
 
 
 def test_what_an_interrupted_call_left_is_no_obstacle(packed, tmp_path):
