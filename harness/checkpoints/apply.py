@@ -15,9 +15,10 @@ from harness.checkpoints.delta import check_delta
 from harness.checkpoints.delta_file import digest_of_replaced, read_delta
 from harness.checkpoints.merge import Merged, write_merged
 from harness.checkpoints.proof import weights_fingerprint
-from harness.models.auto import read_config_file, refuse_quantized
+from harness.models.auto import read_config_file
 from harness.models.load import ModelRef, outline_model
 from harness.models.moe import Expert
+from harness.models.quantized import refuse_quantized
 from harness.models.weights import weight_files
 
 if TYPE_CHECKING:

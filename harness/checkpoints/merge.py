@@ -20,8 +20,9 @@ from harness.base.errors import BadInputError, HarnessError
 from harness.base.progress import say
 from harness.checkpoints.delta import check_delta, write_delta_into
 from harness.checkpoints.proof import experts_that_differ
-from harness.models.auto import load_weights, refuse_quantized
+from harness.models.auto import load_weights
 from harness.models.moe import find_moe
+from harness.models.quantized import refuse_quantized
 from harness.models.stored import Piece, StoredExperts, UntraceableError
 from harness.models.weights import INDEX, bytes_of, places, weight_files
 
@@ -72,7 +73,7 @@ def write_merged(
     refuse_quantized(ref.path)
     total = sum((ref.path / name).stat().st_size for name in weight_files(ref.path))
     out.parent.mkdir(parents=True, exist_ok=True)
-    _check_disk(total, out.absolute().parent)
+    check_disk(total, out.absolute().parent)
     with pieces_of(ref, delta, out.absolute().parent) as (method, pieces):
         _copy_checkpoint(ref.path, out, advance)
         written = places(out)
@@ -117,11 +118,16 @@ def pieces_of(
         )
 
 
-def _check_disk(needed: int, folder: Path) -> None:
+def check_disk(needed: int, folder: Path) -> None:
+    """Refuse to write a checkpoint of so many bytes where they do not fit.
+
+    Raises:
+        HarnessError: says what is needed and what is free.
+    """
     free = shutil.disk_usage(folder).free
     if free < 1.05 * needed:
         raise HarnessError(
-            f"the merged checkpoint takes {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: "
+            f"the new checkpoint takes {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: "
             "make room or choose another place"
         )
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import deltas
+from harness.cli.dequantize import dequantize
 from harness.cli.shared import Json, print_json
 
 app = typer.Typer(
@@ -120,7 +121,7 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
         "biases": "yes" if layout["biases"] else "no",
         "norm behind each expert": "yes" if layout["normed"] else "no",
         **{f"  {name}": " x ".join(map(str, shape)) for name, shape in layout["tensors"].items()},
-        "quantization": facts["quantization"] or "none",
+        **_quantization_rows(facts),
         "settings set aside": in_words(facts["set_aside"]) or "none",
         "parameters": f"{facts['parameters']:,}",
         "one expert": f"{one:,}{share}" if isinstance(one, int) else str(one),
@@ -130,6 +131,17 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
         table.add_row(name, value)
     # Brackets of shapes are text, not rich's markup.
     Console(markup=False, highlight=False).print(table)
+
+
+def _quantization_rows(facts: dict[str, Any]) -> dict[str, str]:
+    if facts["quantization"] is None:
+        return {"quantization": "none"}
+    quantized = facts["quantized"]
+    return {
+        "quantization": ", ".join(filter(None, (facts["quantization"], quantized["detail"]))),
+        "  capture, evaluation": quantized["capture"],
+        "  training": quantized["training"],
+    }
 
 
 @app.command("build")
@@ -181,5 +193,6 @@ def upcycle(source: Path, out: Path, experts: int = 8, top_k: int = 2, seed: int
     typer.echo(f"built {out}: load entropy {entropy:.2f} nats, {result.uniform_entropy:.2f} would be uniform")
 
 
+app.command("dequantize")(dequantize)
 app.command("apply")(deltas.apply)
 app.command("diff")(deltas.diff)

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import read_json_object
 from harness.models.decoding import plain_forward
+from harness.models.dequantized import decoded_here, plain_tensors
+from harness.models.quantized import check_dtype, decode_in_memory, quantization_of, without_quantization
 from harness.models.unserved import why_refused
 from harness.models.weights import Place, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from transformers import PreTrainedConfig, PreTrainedModel
 
 # One tensor per expert: the part before the expert's number, the number, the part after it.
@@ -126,8 +129,8 @@ def check_weights(model: PreTrainedModel, folder: Path) -> None:
     """Refuse weights that are not those of a model, from the headers of their files alone.
 
     transformers fills what a checkpoint lacks with random values. Here it loads tensors without values instead, so
-    that its own rules apply to renamed, fused, tied and left-out tensors. Of quantized weights, which it converts
-    in other ways, only the files are checked; `load_whole` looks at the rest.
+    that its own rules apply to renamed, fused, tied and left-out tensors. Weights in MXFP4 or FP8 are checked as they
+    are after decoding; of other quantized weights only the files are checked, and `load_whole` looks at the rest.
 
     Args:
         model: from `outline`.
@@ -139,14 +142,21 @@ def check_weights(model: PreTrainedModel, folder: Path) -> None:
     import torch
 
     stored = places(folder)
-    if quantization_of(folder):
-        return
+    quantization = quantization_of(folder)
+    shapes = {name: place.shape for name, place in stored.items()}
+    config = copy.deepcopy(model.config)
+    if quantization is not None:
+        if not quantization.is_known:
+            return
+        decoded = plain_tensors(stored, quantization, folder)
+        shapes = {name: tensor.shape for name, tensor in decoded.items()}
+        without_quantization(config)
     with _one_line(folder), _odd_expert_named(stored, folder):
-        tensors = {name: torch.empty(place.shape, device="meta") for name, place in stored.items()}
+        tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         loaded: Any = type(model)
         _, report = loaded.from_pretrained(
             None,
-            config=copy.deepcopy(model.config),
+            config=config,
             state_dict=tensors,
             device_map="meta",
             output_loading_info=True,
@@ -155,12 +165,15 @@ def check_weights(model: PreTrainedModel, folder: Path) -> None:
     refuse_parts(report, folder)
 
 
-def load_whole(kind: Any, folder: Path, **how: Any) -> PreTrainedModel:
+def load_whole(
+    kind: Any, folder: Path, weights: Mapping[str, torch.Tensor] | None = None, **how: Any
+) -> PreTrainedModel:
     """Load a checkpoint by a class of transformers, from safetensors alone and only if it holds every tensor.
 
     Args:
         kind: with a `from_pretrained`.
         folder: of the checkpoint.
+        weights: its tensors where they are not read from the files.
         how: more for `from_pretrained`.
 
     Raises:
@@ -168,13 +181,45 @@ def load_whole(kind: Any, folder: Path, **how: Any) -> PreTrainedModel:
     """
     with _one_line(folder), _odd_expert_named(places(folder), folder):
         model, report = kind.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **how
+            folder if weights is None else None,
+            state_dict=weights,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **how,
         )
     refuse_parts(report, folder)
     loaded: PreTrainedModel = model
     # Of the class, and not of a checkpoint that brings its own: decoding is defined by the harness.
     loaded.__dict__.pop("generate", None)
     return loaded
+
+
+def how_to_load(
+    config: PreTrainedConfig, folder: Path, dtype: str, trust_remote_code: bool
+) -> tuple[Any, dict[str, torch.Tensor] | None, str]:
+    """Decide how a checkpoint is loaded so that quantised weights are decoded, and set its configuration for that.
+
+    Returns:
+        The class; the tensors, where transformers would not decode them rightly; and the dtype.
+
+    Raises:
+        BadInputError: the weights cannot be decoded, or not to this dtype.
+    """
+    check_dtype(folder, dtype)
+    quantization = quantization_of(folder)
+    if quantization is None:
+        return auto_class(config), None, dtype
+    if dtype == "auto" and (quantization.block or stored_dtype(folder) is None):
+        # transformers decodes FP8 to nothing else, and codes say nothing of the dtype to compute in.
+        dtype = "bfloat16"
+    decoded = decoded_here(folder)
+    if decoded is None:
+        decode_in_memory(config)
+        return auto_class(config), None, dtype
+    without_quantization(config)
+    tensors = {name: tensor.value() for name, tensor in decoded.items()}
+    return type(outline(folder, trust_remote_code)), tensors, dtype
 
 
 @contextmanager
@@ -231,11 +276,14 @@ def load_weights(folder: Path, trust_remote_code: bool = False) -> tuple[PreTrai
     Raises:
         BadInputError: it cannot be loaded; says why.
     """
+    config = config_of(folder, trust_remote_code)
+    kind, weights, dtype = how_to_load(config, folder, "auto", trust_remote_code)
     with _one_line(folder):
-        config = config_of(folder, trust_remote_code)
-        loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class(config).from_pretrained(
-            folder,
-            dtype="auto",
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = kind.from_pretrained(
+            folder if weights is None else None,
+            config=config,
+            state_dict=weights,
+            dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
@@ -250,31 +298,6 @@ def stored_dtype(folder: Path) -> str | None:
     nested = text.get("dtype") if isinstance(text, dict) else None
     stored = nested or config.get("dtype") or config.get("torch_dtype")
     return None if stored is None else str(stored)
-
-
-def quantization_of(folder: Path) -> str | None:
-    """Return the method by which a checkpoint's weights are stored in a code instead of plain numbers, if any."""
-    config = read_config_file(folder)
-    for part in (config, config.get("text_config")):
-        scheme = part.get("quantization_config") if isinstance(part, dict) else None
-        if scheme:
-            return str(
-                scheme.get("quant_method", "an unnamed method") if isinstance(scheme, dict) else scheme
-            )
-    return None
-
-
-def refuse_quantized(folder: Path) -> None:
-    """Refuse a checkpoint whose weights are stored in a code instead of plain numbers.
-
-    Raises:
-        BadInputError: names the method.
-    """
-    method = quantization_of(folder)
-    if method:
-        raise BadInputError(
-            f"{folder} is quantized ({method}): expected a dequantized copy, whose experts can be replaced"
-        )
 
 
 def config_of(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:

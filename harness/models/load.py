@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError, first_line
-from harness.models.auto import auto_class, config_of, load_whole, outline, stored_dtype
+from harness.models.auto import config_of, how_to_load, load_whole, outline, stored_dtype
 from harness.models.decoding import end_tokens, greedy
 from harness.models.moe import MoEModel, find_moe
 
@@ -156,10 +156,12 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
     config = config_of(ref.path, ref.trust_remote_code)
     ends = end_tokens(ref.path, config, tokenizer)
     target = pick_device(device)
+    kind, weights, dtype = how_to_load(config, ref.path, dtype, ref.trust_remote_code)
     try:
         model: Any = load_whole(
-            auto_class(config),
+            kind,
             ref.path,
+            weights,
             config=config,
             generation_config=greedy(ends, tokenizer.pad_token_id),
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
