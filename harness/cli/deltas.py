@@ -32,7 +32,7 @@ def apply(
         out: Folder of the new checkpoint; new or empty.
         dry_run: Check model and delta, and write nothing.
         as_json: Print the result as JSON.
-        trust_remote_code: Let the checkpoint's own Python code run.
+        trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
     """
     from harness.checkpoints.apply import apply_delta
     from harness.models.load import quiet_transformers, resolve_model
@@ -73,7 +73,7 @@ def diff(
         second: The other checkpoint.
         delta: Refuse unless B is A with the delta of this folder, to the last bit.
         as_json: Print the result as JSON.
-        trust_remote_code: Let the checkpoint's own Python code run.
+        trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
     """
     from harness.checkpoints.is_delta import check_is_delta
     from harness.checkpoints.proof import compare_checkpoints

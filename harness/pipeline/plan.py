@@ -204,7 +204,7 @@ def make_plan(config: RunConfig) -> Plan:
     check_declared(config, specs, capability)
     engine = choose_engine(config, pick_device(config.device).type)
     _check_served(variants, engine)
-    ref = resolve_model(config.model, config.trust_remote_code)
+    ref = resolve_model(config.model, config.trust_remote_code, config.trust_remote_tokenizer)
     tokenizer = load_tokenizer(ref)
     outline = outline_model(ref)
     end_tokens(ref.path, outline.model.config, tokenizer)
