@@ -259,12 +259,24 @@ def load_weights(folder: Path, trust_remote_code: bool = False) -> tuple[PreTrai
 
 
 def stored_dtype(folder: Path) -> str | None:
-    """Return the name of the dtype that a checkpoint's config.json gives its weights, if any."""
+    """Return the name of the dtype that a checkpoint's config.json gives its weights, if any.
+
+    Raises:
+        BadInputError: it is no floating point of torch.
+    """
+    import torch
+
     config = read_config_file(folder)
     text = config.get("text_config")
     nested = text.get("dtype") if isinstance(text, dict) else None
     stored = nested or config.get("dtype") or config.get("torch_dtype")
-    return None if stored is None else str(stored)
+    if stored is None:
+        return None
+    name = str(stored).removeprefix("torch.")
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise BadInputError(f"{folder / 'config.json'}: dtype is {stored!r}, expected one such as bfloat16")
+    return name
 
 
 def quantization_of(folder: Path) -> str | None:
@@ -293,7 +305,7 @@ def refuse_quantized(folder: Path) -> None:
 
 
 def needs_own_code(folder: Path) -> bool:
-    """Say whether transformers has no class for a checkpoint's model, so that only the checkpoint's own code loads it."""
+    """Say whether only a checkpoint's own code loads its model, since transformers has no class for it."""
     return native_type(read_config_file(folder)) is None
 
 

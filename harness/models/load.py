@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError, first_line
-from harness.models.auto import auto_class, config_of, load_whole, outline, reason_of, stored_dtype
+from harness.models.auto import (
+    auto_class,
+    config_of,
+    load_whole,
+    outline,
+    quantization_of,
+    reason_of,
+    stored_dtype,
+)
 from harness.models.decoding import end_tokens, greedy
 from harness.models.hub import from_hub
 from harness.models.moe import MoEModel, find_moe
 from harness.models.tokenizer_files import check_json, runs_own_code
+from harness.models.weights import dtype_of_experts, holds, places
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +50,15 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory with its tokenizer and MoE layers."""
+    """A model in memory with its tokenizer and MoE layers.
+
+    Attributes:
+        ref: where it is from.
+        moe: the model.
+        tokenizer: its own.
+        device: where it is.
+        checkpoint_dtype: that its experts are stored in, by the headers of the files: the dtype of deltas.
+    """
 
     ref: ModelRef
     moe: MoEModel
@@ -159,7 +176,6 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
 
     # Before the weights: cheap, and the likelier mistake.
     tokenizer = load_tokenizer(ref)
-    stored = stored_dtype(ref.path)
     config = config_of(ref.path, ref.trust_remote_code)
     ends = end_tokens(ref.path, config, tokenizer)
     target = pick_device(device)
@@ -176,8 +192,39 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
     except torch.OutOfMemoryError as error:
         raise HarnessError(f"model '{ref.name}' does not fit on {target}: {first_line(error)}") from error
     model.eval().requires_grad_(False)
-    checkpoint_dtype = getattr(torch, stored) if stored else next(model.parameters()).dtype
+    stored = None if quantization_of(ref.path) else dtype_of_experts(places(ref.path))
+    checkpoint_dtype = stored or next(model.parameters()).dtype
     return LoadedModel(ref, find_moe(model), tokenizer, target, checkpoint_dtype)
+
+
+def check_holds_experts(ref: ModelRef, dtype: str) -> None:
+    """Refuse a run whose dtype does not have every value that trained experts are stored with.
+
+    What it evaluates in memory would not be what is written. config.json may say another dtype than its files have.
+
+    Args:
+        ref: the model, not quantized.
+        dtype: "auto" for that of config.json, or a name.
+
+    Raises:
+        BadInputError: says both.
+    """
+    import torch
+
+    stored = dtype_of_experts(places(ref.path))
+    if stored is None:
+        raise BadInputError(
+            f"{ref.path} stores experts in dtypes of which none has the values of another: save it anew in one dtype"
+        )
+    name = str(stored).removeprefix("torch.")
+    own = stored_dtype(ref.path) or name
+    memory = own if dtype == "auto" else dtype
+    if not holds(getattr(torch, memory), stored):
+        whose = "config.json says" if dtype == "auto" else "the run's dtype is"
+        advice = "save it anew as float32" if name == "float64" else f"use --dtype {name}"
+        raise BadInputError(
+            f"{ref.path} stores its experts as {name}, {whose} {memory}, which cannot hold the trained ones: {advice}"
+        )
 
 
 def outline_model(ref: ModelRef) -> MoEModel:

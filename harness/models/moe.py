@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 # Experts that text never reaches.
 _OTHER_INPUT = re.compile(r"(?:^|\.)(?:vision|visual|audio)")
-_SHARED = re.compile(r"shared_(?:experts?|mlp)")
+SHARED = re.compile(r"shared_(?:experts?|mlp)")
 
 # How configurations call k, and the experts that serve every token.
 _EXPERTS_PER_TOKEN = (
@@ -150,8 +150,8 @@ def find_moe(model: PreTrainedModel) -> MoEModel:
     wrong = next((layer for layer in layers if not 0 < layer.experts_per_token <= layer.n_experts), None)
     if wrong is not None:
         raise BadInputError(
-            f"config.json says that a token uses {wrong.experts_per_token} experts: expected 1 to {wrong.n_experts}, as "
-            f"many as layer {wrong.index} has"
+            f"config.json says that a token uses {wrong.experts_per_token} experts: expected 1 to {wrong.n_experts}, "
+            f"as many as layer {wrong.index} has"
         )
     _check_groups(model, layers[0])
     for what, values in (
@@ -232,13 +232,13 @@ def _check_groups(model: PreTrainedModel, layer: MoELayer) -> None:
     size = layer.n_experts // max(groups, 1)
     if groups < 0 or layer.n_experts % groups or not 0 < chosen <= groups:
         raise BadInputError(
-            f"config.json says that a token chooses {chosen} of {groups} groups of experts: expected groups that divide "
-            f"{layer.n_experts} experts, and no more than there are"
+            f"config.json says that a token chooses {chosen} of {groups} groups of experts: expected groups that "
+            f"divide {layer.n_experts} experts, and no more than there are"
         )
     if layer.experts_per_token > chosen * size:
         raise BadInputError(
-            f"config.json says that a token uses {layer.experts_per_token} experts of {chosen} groups of {size}: expected "
-            f"{chosen * size} at most"
+            f"config.json says that a token uses {layer.experts_per_token} experts of {chosen} groups of {size}: "
+            f"expected {chosen * size} at most"
         )
 
 
@@ -248,7 +248,7 @@ def _shared_experts(model: PreTrainedModel, name: str) -> int:
     while _LAYER.search(f"{name}."):
         name = name.rpartition(".")[0]
         for child, module in model.get_submodule(name).named_children():
-            if module is not None and _SHARED.fullmatch(child):
+            if module is not None and SHARED.fullmatch(child):
                 declared = [getattr(config, key, None) for key in _SHARED_EXPERTS]
                 return next((count for count in declared if isinstance(count, int)), 1)
     return 0

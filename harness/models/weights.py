@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,7 @@ _BYTES = {
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 0.75),
     "F4": 0.5,
 }
+_EXPERTS = re.compile(r"\.experts\.|\.block_sparse_moe\.(?:input|output)_linear\.")
 _LENGTH = 8
 # The format's own limit: a damaged length must not make us read a whole file.
 _LONGEST_HEADER = 100_000_000
@@ -105,6 +107,27 @@ class Place(NamedTuple):
         with self.file.open("r+b") as file:
             file.seek(self.start)
             file.write(data)
+
+
+def dtype_of_experts(stored: Mapping[str, Place]) -> torch.dtype | None:
+    """Return the dtype that experts are stored in; of several, the one whose values all others hold.
+
+    None where there is no such, or where experts are stored in a code.
+    """
+    import torch
+
+    names = {place.dtype for name, place in stored.items() if _EXPERTS.search(name)}
+    if not names <= _DTYPES.keys():
+        return None
+    dtypes = [getattr(torch, _DTYPES[name]) for name in sorted(names)]
+    return next((dtype for dtype in dtypes if all(holds(other, dtype) for other in dtypes)), None)
+
+
+def holds(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Say whether a dtype has every value of another one."""
+    import torch
+
+    return torch.promote_types(dtype, other) == dtype
 
 
 def bytes_of(value: torch.Tensor) -> bytes:

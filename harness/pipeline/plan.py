@@ -22,10 +22,17 @@ from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.judges.card import read_card_of
-from harness.models.auto import check_weights, refuse_quantized
+from harness.models.auto import check_weights, refuse_quantized, stored_dtype
 from harness.models.chat import ChatTemplate
 from harness.models.decoding import end_tokens, followed, set_aside
-from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
+from harness.models.load import (
+    ModelRef,
+    check_holds_experts,
+    load_tokenizer,
+    outline_model,
+    pick_device,
+    resolve_model,
+)
 from harness.pipeline.askable import check_askable, spelling_control_tokens
 from harness.pipeline.declared import check_declared
 
@@ -208,6 +215,7 @@ def make_plan(config: RunConfig) -> Plan:
     tokenizer = load_tokenizer(ref)
     outline = outline_model(ref)
     end_tokens(ref.path, outline.model.config, tokenizer)
+    stored_dtype(ref.path)
     check_weights(outline.model, ref.path)
     engine.check_model(ref, outline)
     chat = ChatTemplate(tokenizer, config.generation.chat_template_kwargs)
@@ -318,6 +326,7 @@ def _check_training(plan: Plan) -> None:
 
     training, stopping = plan.config.training, plan.config.training.early_stopping
     refuse_quantized(plan.ref.path)
+    check_holds_experts(plan.ref, plan.config.dtype)
     aims_of(training.objectives)
     if training.machines > 1 and not re.fullmatch(r"[^:\s]+:\d+", training.rendezvous or ""):
         raise BadInputError(
