@@ -22,6 +22,8 @@ _SMALL = (
         "*.dict",
     ),
     *("tokenizer*", "vocab*", "merges*", "spiece*"),
+    # What a changed copy must keep, or say of its base.
+    *("README.md", "LICENSE*", "NOTICE*"),
 )
 # The same model once more, for other programs; in folders of their own are also adapters and training's leftovers.
 _TWICE = (
