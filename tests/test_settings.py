@@ -67,6 +67,7 @@ AFTER: dict[str, Any] = {
     "device": "cpu",
     "save_model": True,
     "trust_remote_code": True,
+    "trust_remote_tokenizer": True,
     "vllm.tensor_parallel_size": 2,
     "vllm.expert_parallel": True,
     "vllm.gpu_memory_utilization": 0.5,

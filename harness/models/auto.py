@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import BadInputError, nearest
+from harness.base.errors import BadInputError
 from harness.base.files import read_json_object
 from harness.models.decoding import plain_forward
 from harness.models.dequantized import decoded_here, plain_tensors
+from harness.models.native import as_native, hint_of, native_type
 from harness.models.quantized import check_dtype, decode_in_memory, quantization_of, without_quantization
+from harness.models.unexpected import in_a_code, unexpected
 from harness.models.unserved import why_refused
 from harness.models.weights import Place, places
 
@@ -38,6 +41,11 @@ def read_config_file(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadInputError(f"{folder} holds no config.json: expected a transformers checkpoint folder")
     config = read_json_object(path)
+    for name, part in config.items():
+        if name.endswith("_config") and not isinstance(part, Mapping | None):
+            raise BadInputError(
+                f"{path}: {name}: expected a mapping of keys to values, found a {type(part).__name__}"
+            )
     check_kind(config)
     return config
 
@@ -48,22 +56,13 @@ def check_kind(config: Mapping[str, Any]) -> None:
     Raises:
         BadInputError: names the reason.
     """
-    from transformers import CONFIG_MAPPING
-
-    kind = config.get("model_type")
-    if not kind:
-        raise BadInputError("config.json has no model_type: expected a transformers checkpoint")
+    kind = native_type(config)
     # A checkpoint that brings its own code names its classes itself.
-    if kind not in CONFIG_MAPPING and "auto_map" not in config:
-        hint = nearest(str(kind), CONFIG_MAPPING)
-        if hint.startswith("known:"):
-            import transformers
-
-            hint = f"transformers {transformers.__version__} has no such model"
-        raise BadInputError(f"unknown model type '{kind}': {hint}")
+    if kind is None and not config.get("auto_map"):
+        raise BadInputError(f"unknown model type '{config['model_type']}': {hint_of(config['model_type'])}")
     reason = why_refused(config)
     if reason:
-        raise BadInputError(f"model type '{kind}' {reason}")
+        raise BadInputError(f"model type '{config['model_type']}' {reason}")
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
@@ -100,12 +99,15 @@ def _one_line(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         # Configurations check themselves and raise many kinds; whichever, the user's checkpoint cannot be used.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        # Their validators put the field first and the reason behind it.
-        reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise BadInputError(
-            f"transformers cannot load '{folder.name}' as a language model: {reason}"
+            f"transformers cannot load '{folder.name}' as a language model: {reason_of(error)}"
         ) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in one line what transformers says: its validators put the field first and the reason behind it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def outline(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -116,7 +118,9 @@ def outline(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
     """
     import torch
 
-    with _one_line(folder):
+    with _one_line(folder), warnings.catch_warnings():
+        # Of tensors without elements, which are reported with the weights.
+        warnings.simplefilter("ignore")
         config = config_of(folder, trust_remote_code)
         with torch.device("meta"):
             model: PreTrainedModel = auto_class(config).from_config(
@@ -145,7 +149,9 @@ def check_weights(model: PreTrainedModel, folder: Path) -> None:
     quantization = quantization_of(folder)
     shapes = {name: place.shape for name, place in stored.items()}
     config = copy.deepcopy(model.config)
-    if quantization is not None:
+    if quantization is None:
+        _refuse(list(in_a_code(stored)), folder)
+    else:
         if not quantization.is_known:
             return
         decoded = plain_tensors(stored, quantization, folder)
@@ -163,6 +169,7 @@ def check_weights(model: PreTrainedModel, folder: Path) -> None:
             ignore_mismatched_sizes=True,  # reported below, with those that are missing
         )
     refuse_parts(report, folder)
+    _refuse(list(unexpected(report["unexpected_keys"], model)), folder)
 
 
 def load_whole(
@@ -179,7 +186,10 @@ def load_whole(
     Raises:
         BadInputError: it cannot be loaded, or a tensor is missing or has another shape.
     """
-    with _one_line(folder), _odd_expert_named(places(folder), folder):
+    stored, is_plain = places(folder), not quantization_of(folder)
+    if is_plain:
+        _refuse(list(in_a_code(stored)), folder)
+    with _one_line(folder), _odd_expert_named(stored, folder):
         model, report = kind.from_pretrained(
             folder if weights is None else None,
             state_dict=weights,
@@ -190,6 +200,8 @@ def load_whole(
         )
     refuse_parts(report, folder)
     loaded: PreTrainedModel = model
+    if is_plain:
+        _refuse(list(unexpected(report["unexpected_keys"], loaded)), folder)
     # Of the class, and not of a checkpoint that brings its own: decoding is defined by the harness.
     loaded.__dict__.pop("generate", None)
     return loaded
@@ -265,6 +277,10 @@ def refuse_parts(report: Mapping[str, Any], name: Path | str) -> None:
         for name, stored, expected in sorted(report["mismatched_keys"])
     ]
     problems += list(report["error_msgs"])
+    _refuse(problems, name)
+
+
+def _refuse(problems: Sequence[str], name: Path | str) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise BadInputError(f"the weights in {name} are not those of its config.json: {problems[0]}{more}")
@@ -292,25 +308,58 @@ def load_weights(folder: Path, trust_remote_code: bool = False) -> tuple[PreTrai
 
 
 def stored_dtype(folder: Path) -> str | None:
-    """Return the name of the dtype that a checkpoint's config.json gives its weights, if any."""
+    """Return the name of the dtype that a checkpoint's config.json gives its weights, if any.
+
+    Raises:
+        BadInputError: it is no floating point of torch.
+    """
+    import torch
+
     config = read_config_file(folder)
     text = config.get("text_config")
     nested = text.get("dtype") if isinstance(text, dict) else None
     stored = nested or config.get("dtype") or config.get("torch_dtype")
-    return None if stored is None else str(stored)
+    if stored is None:
+        return None
+    name = str(stored).removeprefix("torch.")
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise BadInputError(f"{folder / 'config.json'}: dtype is {stored!r}, expected one such as bfloat16")
+    return name
+
+
+def needs_own_code(folder: Path) -> bool:
+    """Say whether only a checkpoint's own code loads its model, since transformers has no class for it."""
+    return native_type(read_config_file(folder)) is None
 
 
 def config_of(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
     """Return the configuration of a checkpoint whose kind can be served, set for plain forward passes.
 
-    Raises:
-        BadInputError: it cannot be used; says why.
-    """
-    from transformers import AutoConfig
+    The classes of transformers win over a checkpoint's own: its `auto_map` is left out where there are such.
 
-    read_config_file(folder)
+    Raises:
+        BadInputError: it cannot be used, or needs the checkpoint's own code, which may not run; says why.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    raw = read_config_file(folder)
+    kind = native_type(raw)
+    if kind is None and not trust_remote_code:
+        raise BadInputError(
+            f"model type '{raw['model_type']}' of '{folder.name}' has no class in transformers: the checkpoint brings "
+            "its own code, which --trust-remote-code lets run"
+        )
     with _one_line(folder):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    # Once more, with the values that config.json leaves to the class.
-    check_kind(config.to_dict())
-    return plain_forward(config)
+        config: PreTrainedConfig
+        if kind is None or as_native(raw) == {key: raw[key] for key in raw if key != "auto_map"}:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=kind is None)
+        else:
+            config = CONFIG_MAPPING[kind].from_dict(as_native(raw))
+            config.name_or_path = str(folder)
+        if kind is not None:
+            # Else the auto classes would prefer it wherever code is trusted.
+            vars(config).pop("auto_map", None)
+        # Once more, with the values that config.json leaves to the class.
+        check_kind(config.to_dict())
+        return plain_forward(config)

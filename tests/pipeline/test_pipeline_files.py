@@ -40,6 +40,17 @@ def test_every_file_of_the_contract_is_there_and_no_unfinished_one(small_run):
     assert not [name for name in found if "partial" in name or ".tmp" in name]
 
 
+def test_a_saved_checkpoint_says_what_was_done_in_place_of_the_bases_card(small_run):
+    for name in TRAINED:
+        folder = small_run / "variants" / name
+        text, delta = (folder / "model" / "README.md").read_text(), read_json(folder / "delta.json")
+        assert "harmful" not in text.partition("| training |")[0]
+        assert f"# demo with {name}" in text
+        assert delta["base"]["weights"] in text
+        assert delta["sha256"] in text
+        assert "tensors were compared with the base" in text
+
+
 def test_manifest_holds_size_and_hash_of_every_other_file(small_run):
     listed = read_json(small_run / "manifest.json")["files"]
     files = {path.relative_to(small_run).as_posix(): path for path in small_run.rglob("*") if path.is_file()}
