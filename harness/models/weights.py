@@ -8,10 +8,11 @@ and byte range of each tensor), the data.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -177,7 +178,17 @@ def places(folder: Path) -> dict[str, Place]:
     return {name: place for file in weight_files(folder) for name, place in _in_file(folder / file)}
 
 
-def _in_file(path: Path) -> Iterator[tuple[str, Place]]:
+def _in_file(path: Path) -> Sequence[tuple[str, Place]]:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise BadInputError(f"{path} is missing: expected every file that {INDEX} names") from error
+    return _read_header(path, state.st_size, state.st_mtime_ns)
+
+
+# Several checks of a run's start read the same headers; of a large model they hold tens of thousands of tensors.
+@functools.lru_cache(maxsize=512)
+def _read_header(path: Path, _size: int, _mtime_ns: int) -> Sequence[tuple[str, Place]]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH), "little")
@@ -194,11 +205,9 @@ def _in_file(path: Path) -> Iterator[tuple[str, Place]]:
             end += place.size
         if end != size:
             raise ValueError(f"{size} bytes, its header says {end}")
-    except FileNotFoundError as error:
-        raise BadInputError(f"{path} is missing: expected every file that {INDEX} names") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInputError(f"{path}: not a whole safetensors file ({error})") from error
-    yield from tensors
+    return tensors
 
 
 def _place(path: Path, entry: Mapping[str, Any], data: int) -> Place:

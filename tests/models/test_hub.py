@@ -1,4 +1,4 @@
-"""Of a repository of the hub what is needed is downloaded, and nothing twice: asked by the real client, of a small hub."""
+"""Of a repository of the hub what is needed is downloaded, nothing twice: by the real client, of a small hub."""
 
 from __future__ import annotations
 
@@ -24,8 +24,20 @@ NEEDED = {
 CODE = {"modeling_own.py", "tokenization_own.py"}
 UNWANTED = {
     *("consolidated.safetensors", "consolidated-00001-of-00002.safetensors", "model.fp16.safetensors"),
-    *("original/model.safetensors", "original/params.json", "original/tokenizer.model", "metal/model.safetensors"),
-    *("pytorch_model.bin", "model.gguf", "onnx/model.onnx", "figures/loss.png", "optimizer.pt", "tokenizer.bin"),
+    *(
+        "original/model.safetensors",
+        "original/params.json",
+        "original/tokenizer.model",
+        "metal/model.safetensors",
+    ),
+    *(
+        "pytorch_model.bin",
+        "model.gguf",
+        "onnx/model.onnx",
+        "figures/loss.png",
+        "optimizer.pt",
+        "tokenizer.bin",
+    ),
 }
 WEIGHT_MAP = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
 
@@ -39,7 +51,9 @@ class Hub(ThreadingHTTPServer):
         self.taken: list[str] = []
 
     def content(self, name: str) -> bytes:
-        return json.dumps({"weight_map": WEIGHT_MAP}).encode() if name.endswith(".index.json") else name.encode()
+        return (
+            json.dumps({"weight_map": WEIGHT_MAP}).encode() if name.endswith(".index.json") else name.encode()
+        )
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -52,7 +66,9 @@ class Answers(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path.startswith("/api/models/owner/name/tree/"):
             sizes = {name: len(self.server.content(name)) for name in sorted(self.server.files)}
-            tree = [{"type": "file", "path": name, "size": size, "oid": COMMIT} for name, size in sizes.items()]
+            tree = [
+                {"type": "file", "path": name, "size": size, "oid": COMMIT} for name, size in sizes.items()
+            ]
             self.give(json.dumps(tree).encode())
             return
         if path.startswith("/api/models/"):
