@@ -70,14 +70,14 @@ _BARE_FINAL = re.compile(r"assistant(?:commentary\w*)?final(?:json)?(?=\S|\s|\Z)
 
 
 def split(response: str, opened: str = "") -> Split:
-    """Split a response into reasoning and answer.
+    r"""Split a response into reasoning and answer.
 
     Args:
         response: what the model wrote, special tokens kept where they mark reasoning.
-        opened: what the chat template had already put before it, such as "<think>\\n" or the whole generation prompt.
+        opened: what the chat template had already put before it, such as "<think>\n" or the whole generation prompt.
 
     Returns:
-        Both parts, without the markers and the spaces around them. Markers that reasoning or answer only mention are text.
+        Both parts without the markers. Markers that reasoning or answer only mention are text.
     """
     response = response[: len(response) - len(_trailing_ends(response))]
     if "<|channel|>" in opened[-200:] or _is_harmony(response):
