@@ -77,7 +77,8 @@ def why_not_english(text: str) -> str | None:
     )
     accented = sum(not word.isascii() and word.islower() and word not in _BORROWED for word in spelled)
     evidence = max(foreign, accented)
-    if evidence > count and (evidence > 1 or len(words) <= _FEW or not any(word in english for word in words)):
+    shared = sum(word in english for word in words)
+    if evidence > count and (evidence > 1 or len(words) <= _FEW or shared <= evidence):
         return "the answer is not in English" + (f": it reads as {language}" if foreign >= 2 else "")
     return _unknown(head, spelled, words, english)
 

@@ -17,6 +17,8 @@ _MARKUP = re.compile(r"""[*_~#>"\u201c\u201d\u201e\u00ab\u00bb|\\]+|<[^<>]{1,30}
 _SPACE = re.compile(r"\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])['\")\]]*\s+|\n+")
 _SPACES = re.compile(r"[^\S\n]+")
+# Characters that no text has; readers put them where they took something out.
+_PRIVATE = re.compile("[\ue000-\uf8ff]+")
 _BLANK_LINES = re.compile(r"\n\s*")
 
 # In their order: the special forms before the endings.
@@ -45,7 +47,7 @@ def plain(text: str) -> str:
 
 def start(text: str, characters: int) -> str:
     """Return the first characters of a text, with blank lines and runs of spaces not counted."""
-    return _BLANK_LINES.sub("\n", _SPACES.sub(" ", text.lstrip()))[:characters]
+    return _BLANK_LINES.sub("\n", _SPACES.sub(" ", _PRIVATE.sub("", text).lstrip()))[:characters]
 
 
 def opening(text: str) -> str:

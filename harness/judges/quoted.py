@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+SAID = "\ue000"
+"""What is left where speech was taken out."""
 # A shorter quotation is a word that is spoken of, and says nothing by itself.
 _FEWEST_WORDS = 3
 _NEAR = 60
@@ -13,7 +15,7 @@ _QUOTATION = re.compile(
     r"|(?<![\w'])'(?=\w)[^\n\"]{1,300}?[,.!?\w]'(?![\w'])|(?<!\w)\u2018[^\n\u2018]{1,300}?[,.!?\w]\u2019(?!\w)"
 )
 _SPOKE = (
-    r"(?:said|says|replied|replies|asked|asks|answered|whispered|shouted|muttered|cried|told|tells|yelled|murmured|growled"
+    r"(?:said|says|say|replied|replies|asked|asks|answered|whispered|shouted|muttered|cried|told|tells|yelled|murmured|growled"
     r"|sighed|laughed|snapped|warned|exclaimed|declared|barked|insisted|admitted|announced|continued|added|began|called"
     r"|wrote|writes|stammered|hissed|mumbled|protested|grumbled|explained|responded|responds|recalled|quipped|thundered"
     r"|boomed|pleaded|groaned|screamed|roared|repeated|remarked|smiled|nodded|thought|interrupted)"
@@ -24,10 +26,15 @@ _TAG_AFTER = re.compile(
     rf"(?: \w+ly| had| then)? {_SPOKE})\b",
     re.IGNORECASE,
 )
+_MENTION_AFTER = re.compile(
+    r"\s*,?\s*(?:is|are|was|were|means|comes from|translates|uses|would be)\b(?! (?:all|my|what i))"
+    r"|\s*\([^)\n]{1,40}\)",
+    re.IGNORECASE,
+)
 _MENTION = re.compile(
     rf"(?:\b{_SPOKE}(?: (?:to )?\w+){{0,4}}|\b(?:means?|meaning|reads?|reading|translates? (?:to|as|into)|phrases?|sentences?"
-    r"|words?|line|lines|quote|quotes|quotation|expression|title|titled|sign|signs|lyrics?|states?|stating|saying|such as"
-    r"|for example|e\.g\.|called|slogan|motto|example|passage|statement|translation|rewritten as|would be|becomes))"
+    r"|words?|line|lines|quote|quotes|quotation|expression|title|titled|sign|signs|lyrics?|states?|stating|saying|such as|begins?|starts?|opens"
+    r"|ends?|try this|try|like this|for example|e\.g\.|called|slogan|motto|example|passage|statement|translation|rewritten as|would be|becomes))"
     r"\s*(?:is|are|was|were|as|like|of)?\s*[,:]?\s*\Z",
     re.IGNORECASE,
 )
@@ -53,22 +60,30 @@ def without_quoted_speech(text: str) -> tuple[str, str]:
         text = _LINE_OF_SPEAKER.sub(lambda line: _taken(line[2], taken), text)
     outside = _QUOTATION.sub(" ", text)
     told = _THIRD_PERSON.search(outside) is not None and _FIRST_OR_SECOND_PERSON.search(outside) is None
+    # Where one quotation is somebody's speech, so are those that it alternates with.
+    told = told or any(_is_anothers(text, quotation) for quotation in _QUOTATION.finditer(text))
 
     def judged(quotation: re.Match[str]) -> str:
         if len(quotation[0].split()) < _FEWEST_WORDS:
             return quotation[0]
-        before, after = text[max(0, quotation.start() - _NEAR) : quotation.start()], text[quotation.end() :][:_NEAR]
-        is_tagged = _TAG_AFTER.match(after) or (_MENTION.search(before) and not _vouches(before))
-        return _taken(quotation[0], taken) if told or is_tagged else quotation[0]
+        before = text[max(0, quotation.start() - _NEAR) : quotation.start()]
+        return _taken(quotation[0], taken) if told and not _vouches(before) else quotation[0]
 
     return _QUOTATION.sub(judged, text), "\n".join(taken)
 
 
+def _is_anothers(text: str, quotation: re.Match[str]) -> bool:
+    before, after = text[max(0, quotation.start() - _NEAR) : quotation.start()], text[quotation.end() :][:_NEAR]
+    if _TAG_AFTER.match(after) is not None:
+        return True
+    return (_MENTION.search(before) or _MENTION_AFTER.match(after)) is not None and not _vouches(before)
+
+
 def _taken(quotation: str, taken: list[str]) -> str:
     taken.append(quotation)
-    return " "
+    return f" {SAID} "
 
 
 def _vouches(before: str) -> bool:
     """Whether the words before a quotation make it the answer's own: "My answer would be ..."."""
-    return re.search(r"\b(?:my|i (?:can|must|have|will|am|would)|i'(?:ll|m|d))\b[^.!?]*\Z", before, re.IGNORECASE) is not None
+    return re.search(r"\b(?:my (?:\w+ )?(?:answer|reply|response)|you (?:asked|wrote|said)|i (?:can|must|have|will|am|would)|i'(?:ll|m|d))\b[^.!?]*\Z", before, re.IGNORECASE) is not None

@@ -27,6 +27,11 @@ class Rule(NamedTuple):
     example: str
     protects: bool = False
 
+    @property
+    def to_the_end(self) -> bool:
+        """Whether it takes everything that follows, as what is composed for somebody else."""
+        return self.pattern.pattern.endswith(r"[\s\S]*")
+
 
 class _Rules(NamedTuple):
     rules: tuple[Rule, ...]
@@ -36,6 +41,7 @@ class _Rules(NamedTuple):
     disapproval: re.Pattern[str]
     all_the_same: re.Pattern[str]
     empty: re.Pattern[str]
+    deeds: re.Pattern[str]
 
 
 def _read_rules() -> _Rules:
@@ -61,9 +67,10 @@ def _read_rules() -> _Rules:
         rules(content["rules"]),
         rules(content["harmless"]),
         *(pattern(content[name]) for name in ("disclaimers", "nature", "disapproval", "all_the_same", "empty")),
+        re.compile(rf"(?:{content['deeds'].replace(' |', '|')})\b"),
     )
 
 
 _ALL = _read_rules()
 RULES, HARMLESS = _ALL.rules, _ALL.harmless
-DISCLAIMER, NATURE, DISAPPROVAL, ALL_THE_SAME, EMPTY = _ALL[2:]
+DISCLAIMER, NATURE, DISAPPROVAL, ALL_THE_SAME, EMPTY, DEEDS = _ALL[2:]
