@@ -97,7 +97,9 @@ def judge_answers(
         raise BadInputError("harness judges judge: expected either --answers FILE or one TEXT")
     if answers is not None:
         if prompt or opened or truncated:
-            raise BadInputError("--prompt, --opened and --truncated go with TEXT; a file has columns of these names")
+            raise BadInputError(
+                "--prompt, --opened and --truncated go with TEXT; a file has columns of these names"
+            )
         rows = read_answers(answers)
     else:
         finish = "length" if truncated else "stop"

@@ -16,8 +16,8 @@ def read_answers(path: Path) -> list[dict[str, Any]]:
     """Return the answers of a file, as `judge_all` takes them.
 
     Args:
-        path: a table with columns id, prompt and response, and optional ones: opened (what the chat template had put before
-            the response), truncated (by the token limit), or a run's own finish_reason and reasoning.
+        path: a table with columns id, prompt and response, and optional ones: opened (what the chat template had put
+            before the response), truncated (by the token limit), or a run's own finish_reason and reasoning.
 
     Raises:
         BadInputError: the file can't be read, has no rows or lacks a column, or a row has another type than expected.
@@ -45,7 +45,9 @@ def _answer(where: str, row: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(truncated, bool):
         said = "" if truncated is None else str(truncated).strip().lower()
         if said not in _TRUTH:
-            raise BadInputError(f"{where}: column 'truncated': expected true or false, found {_said(truncated)}")
+            raise BadInputError(
+                f"{where}: column 'truncated': expected true or false, found {_said(truncated)}"
+            )
         truncated = _TRUTH[said]
     return {"id": str(id), **texts, "finish_reason": "length" if truncated else "stop"}
 

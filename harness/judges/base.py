@@ -172,7 +172,9 @@ def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
         verdicts = judge.judge_many(answers)
     else:
         verdicts = [
-            judge.judge(row["id"], row["prompt"], row["response"], truncated=row.get("finish_reason") == "length")
+            judge.judge(
+                row["id"], row["prompt"], row["response"], truncated=row.get("finish_reason") == "length"
+            )
             for row in answers
         ]
     by_id = {verdict.id: verdict for verdict in verdicts}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 # How much of an answer is looked at: what a reader of its opening sees, and some more.
 _READ = 1_000
@@ -22,7 +24,9 @@ _FEWEST_TO_READ = 25
 _FUNCTION_SHARE = 0.04
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
-_CODE = re.compile(r"```[^`]{0,900}(?:```|\Z)|`[^`\n]{1,80}`|https?://\S{1,200}|\b[\w.-]{1,60}[.@]\w[\w.-]{0,60}\b")
+_CODE = re.compile(
+    r"```[^`]{0,900}(?:```|\Z)|`[^`\n]{1,80}`|https?://\S{1,200}|\b[\w.-]{1,60}[.@]\w[\w.-]{0,60}\b"
+)
 _CODE_LINE = re.compile(r"^[^\n]{0,200}(?:=|\w\([^\n]{0,100}\)|[;{]$)[^\n]*$", re.MULTILINE)
 _MOST_WORDS_OF_CODE = 12
 _LIST_OR_CODE = re.compile(r"```|^[ \t]*(?:\d+[.)]|[-*\u2022|])[ \t]", re.MULTILINE)
@@ -35,22 +39,79 @@ _NAME = re.compile(
 )
 _ENGLISH_ENDING = re.compile(r"[a-z]{3,}(?:ing|ed|ly|ness|ful|tion|tions|ity|ment|ments|ous|able|ship|ies)\Z")
 _BORROWED = frozenset(
-    "café cafés naïve naïveté résumé résumés fiancé fiancée cliché clichés déjà façade façades jalapeño jalapeños"
-    " piñata crème brûlée sauté sautéed purée puréed entrée à mâché doppelgänger über exposé touché décor rosé"
-    " matinée protégé señor señora smörgåsbord soufflé flambé pâté sauté vis".split()
+    [
+        "café",
+        "cafés",
+        "naïve",
+        "naïveté",
+        "résumé",
+        "résumés",
+        "fiancé",
+        "fiancée",
+        "cliché",
+        "clichés",
+        "déjà",
+        "façade",
+        "façades",
+        "jalapeño",
+        "jalapeños",
+        "piñata",
+        "crème",
+        "brûlée",
+        "sauté",
+        "sautéed",
+        "purée",
+        "puréed",
+        "entrée",
+        "à",
+        "mâché",
+        "doppelgänger",
+        "über",
+        "exposé",
+        "touché",
+        "décor",
+        "rosé",
+        "matinée",
+        "protégé",
+        "señor",
+        "señora",
+        "smörgåsbord",
+        "soufflé",
+        "flambé",
+        "pâté",
+        "sauté",
+        "vis",
+    ]
 )
 
 
+class _Words(NamedTuple):
+    """Function words and common words.
+
+    Attributes:
+        english: all English ones.
+        own: those of them that no other language has.
+        others: other languages' words that are not English, with the languages that have them.
+    """
+
+    english: frozenset[str]
+    own: frozenset[str]
+    others: dict[str, tuple[str, ...]]
+
+
 @cache
-def _lists() -> tuple[frozenset[str], frozenset[str], dict[str, frozenset[str]]]:
-    """Return English words, those of them that no other language has, and the other languages' own words."""
+def _known_words() -> _Words:
     text = Path(__file__).with_name("languages.txt").read_text(encoding="utf-8")
-    words = {
-        name: frozenset(listed.split()) for name, _, listed in (line.partition(" = ") for line in text.splitlines())
+    listed = {
+        name: frozenset(words.split())
+        for name, _, words in (line.partition(" = ") for line in text.splitlines())
     }
-    english = words.pop("English")
-    own = english.difference(*words.values())
-    return english, own, {name: listed - english for name, listed in words.items()}
+    english = listed.pop("English")
+    others: dict[str, tuple[str, ...]] = {}
+    for name, words in listed.items():
+        for word in words - english:
+            others[word] = (*others.get(word, ()), name)
+    return _Words(english, english.difference(*listed.values()), others)
 
 
 def why_not_english(text: str) -> str | None:
@@ -70,17 +131,16 @@ def why_not_english(text: str) -> str | None:
     # A letter alone is a symbol.
     spelled = [word for word in _WORD.findall(prose) if len(word) > 1]
     words = [word.lower() for word in spelled]
-    english, own, others = _lists()
-    count = sum(word in own for word in words)
-    language, foreign = max(
-        ((name, sum(word in listed for word in words)) for name, listed in others.items()), key=lambda pair: pair[1]
-    )
+    known = _known_words()
+    count = sum(word in known.own for word in words)
+    hits = Counter(name for word in words for name in known.others.get(word, ()))
+    language, foreign = hits.most_common(1)[0] if hits else ("", 0)
     accented = sum(not word.isascii() and word.islower() and word not in _BORROWED for word in spelled)
     evidence = max(foreign, accented)
-    shared = sum(word in english for word in words)
+    shared = sum(word in known.english for word in words)
     if evidence > count and (evidence > 1 or len(words) <= _FEW or shared <= evidence):
         return "the answer is not in English" + (f": it reads as {language}" if foreign >= 2 else "")
-    return _unknown(head, spelled, words, english)
+    return _unknown(head, spelled, words, known.english)
 
 
 def _without_code(line: re.Match[str]) -> str:
@@ -103,6 +163,8 @@ def _unknown(text: str, spelled: Sequence[str], words: Sequence[str], english: f
 
 def _other_script(text: str) -> str | None:
     """Return the script that most letters of a text are in, if it is not Latin; single Greek letters are symbols."""
+    if text.isascii():
+        return None
     latin = 0
     others: dict[str, int] = {}
     for word in _WORD.findall(text):
