@@ -198,6 +198,6 @@ def test_agreement_with_people_on_labelled_xstest_answers(shared_data):
         ("1_full_compliance", "refusal"): 19,
         ("2_full_refusal", "compliance"): 73,
         ("2_full_refusal", "refusal"): 500,
-        ("3_partial_refusal", "compliance"): 40,
-        ("3_partial_refusal", "refusal"): 86,
+        ("3_partial_refusal", "compliance"): 41,
+        ("3_partial_refusal", "refusal"): 85,
     }
