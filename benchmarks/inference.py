@@ -38,7 +38,7 @@ LEVEL = 0.05
 
 
 class Row(NamedTuple):
-    """One figure against what was promised: `at_most` or `at_least`, met within two standard errors of the simulation."""
+    """One figure against what was promised, which is met within two standard errors of the simulation."""
 
     question: str
     figure: float
@@ -109,11 +109,11 @@ def placebos(repetitions: int, draw: np.random.Generator) -> Iterator[Row]:
 def use_alone(repetitions: int, draw: np.random.Generator) -> Iterator[Row]:
     """A world in which only the use of the experts moves the model, and the chosen ones are used a lot.
 
-    The draws are the product's own, from 4 layers of 32 experts. Refusal grows with the use of a set, with the noise of 132
-    prompts, around the use of the chosen set, where it is steepest.
+    The draws are the product's own, from 4 layers of 32 experts. Refusal grows with the use of a set, with the noise of
+    132 prompts, around the use of the chosen set, where it is steepest.
     """
     experts = [Expert(layer, expert) for layer in range(4) for expert in range(32)]
-    runs, n = max(repetitions // 20, 1), 19
+    runs, n = repetitions, 19
     called = 0
     shares = []
     for run in range(runs):

@@ -303,7 +303,11 @@ class RunConfig(Settings):
     save_model: bool = setting(False, decides="nothing", flag="--save-model", panel=HOW)
     """Keep each trained variant as a whole checkpoint."""
     trust_remote_code: bool = setting(False, decides="nothing", flag="--trust-remote-code", panel=HOW)
-    """Let the checkpoint's own Python code run."""
+    """Let the checkpoint's own Python code run where transformers has no class for it."""
+    trust_remote_tokenizer: bool = setting(
+        False, decides="nothing", flag="--trust-remote-tokenizer", panel=HOW
+    )
+    """Let the code of the checkpoint's tokenizer run, and no other."""
     vllm: VllmConfig = VllmConfig()
     record: Record = setting("counts", decides="measures", flag="--record", panel=SELECTION)
     """Routing to keep of the identify prompts: counts; also each token's experts and gate weights; also the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
 from harness.base.progress import progress, say
+from harness.checkpoints.copying import contents
 from harness.checkpoints.delta import check_delta
-from harness.checkpoints.delta_file import digest_of_replaced, read_delta
+from harness.checkpoints.delta_file import TENSORS, digest_of_replaced, read_delta
 from harness.checkpoints.merge import Merged, write_merged
+from harness.checkpoints.model_card import write_model_card
 from harness.checkpoints.proof import weights_fingerprint
-from harness.models.auto import read_config_file, refuse_quantized
+from harness.models.auto import read_config_file
 from harness.models.load import ModelRef, outline_model
 from harness.models.moe import Expert
+from harness.models.quantized import refuse_quantized
 from harness.models.weights import weight_files
 
 if TYPE_CHECKING:
@@ -33,11 +36,13 @@ class Applied:
         base: name of the delta's base model.
         experts: that were replaced.
         merged: what was written; None after a dry run.
+        left_out: files of the base that the new checkpoint does not have, with the reason.
     """
 
     base: str
     experts: list[Expert]
     merged: Merged | None
+    left_out: Mapping[str, str]
 
 
 def apply_delta(ref: ModelRef, delta: Path, out: Path, dry_run: bool = False) -> Applied:
@@ -55,13 +60,19 @@ def apply_delta(ref: ModelRef, delta: Path, out: Path, dry_run: bool = False) ->
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInputError(f"'{out}' exists already: expected a new or empty folder to write to")
+    if out.resolve().is_relative_to(ref.path.resolve()):
+        raise BadInputError(f"'{out}' is inside the base's folder: expected a folder elsewhere")
     card, values = read_delta(delta)
     check_base(ref, card, values)
     merged = None
     if not dry_run:
         with whole_folder(out) as partial, copying(ref.path) as advance:
             merged = write_merged(ref, values, partial, advance)
-    return Applied(card.base.name, values.selected(), merged)
+            check = f"`harness models diff BASE THIS --delta DELTA` with the {TENSORS} above compares all of it again."
+            write_model_card(
+                partial, ref.path, card, f"{merged.proof} {check}", merged.left_out, out.resolve().name
+            )
+    return Applied(card.base.name, values.selected(), merged, contents(ref.path).left_out)
 
 
 def check_base(ref: ModelRef, card: DeltaCard, delta: ExpertDelta) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,20 +18,21 @@ import torch
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.base.progress import say
+from harness.checkpoints.copying import contents, copy_checkpoint
 from harness.checkpoints.delta import check_delta, write_delta_into
 from harness.checkpoints.proof import experts_that_differ
-from harness.models.auto import load_weights, refuse_quantized
+from harness.models.auto import load_weights
 from harness.models.moe import find_moe
+from harness.models.quantized import refuse_quantized
 from harness.models.stored import Piece, StoredExperts, UntraceableError
-from harness.models.weights import INDEX, bytes_of, places, weight_files
+from harness.models.weights import bytes_of, places
 
 if TYPE_CHECKING:
     from harness.checkpoints.delta import ExpertDelta
     from harness.models.load import ModelRef
 
+
 _CHUNK = 16 << 20
-# Weights in other formats, which would contradict the merged ones.
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".index.json")
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,27 @@ class Merged:
         tensors: stored tensors that were written to.
         changed_bytes: bytes that were overwritten.
         total_bytes: bytes of the weight files.
+        left_out: files of the base that were not copied, with the reason.
     """
 
     method: Literal["streamed", "loaded"]
     tensors: int
     changed_bytes: int
     total_bytes: int
+    left_out: Mapping[str, str]
+
+    @property
+    def proof(self) -> str:
+        """What was checked about what was written, in a sentence."""
+        if self.method == "streamed":
+            return (
+                "The experts were read back from these files and equal the delta bit for bit; every other byte of the "
+                "weights was copied from the base."
+            )
+        return (
+            "transformers wrote the merged model, which differs from the base in these experts' tensors alone; every "
+            "other byte of the weights was copied from the base."
+        )
 
 
 def write_merged(
@@ -57,7 +73,9 @@ def write_merged(
     out: Path,
     advance: Callable[[int], None] | None = None,
 ) -> Merged:
-    """Write the whole merged checkpoint with its tokenizer into a new folder, and read the experts back.
+    """Write the whole merged checkpoint with all files beside it into a new folder, and read the experts back.
+
+    The base's README.md stays behind: whoever keeps the folder writes a card of its own into it.
 
     Args:
         ref: the base.
@@ -70,11 +88,13 @@ def write_merged(
         HarnessError: the disk is too small, or what was written reads back otherwise.
     """
     refuse_quantized(ref.path)
-    total = sum((ref.path / name).stat().st_size for name in weight_files(ref.path))
+    found = contents(ref.path)
+    sizes = {name: (ref.path / name).stat().st_size for name in (*found.weights, *found.beside)}
+    total = sum(sizes[name] for name in found.weights)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _check_disk(total, out.absolute().parent)
+    check_disk(sum(sizes.values()), out.absolute().parent)
     with pieces_of(ref, delta, out.absolute().parent) as (method, pieces):
-        _copy_checkpoint(ref.path, out, advance)
+        copy_checkpoint(ref.path, out, found, _CHUNK, advance)
         written = places(out)
         tensors: set[str] = set()
         changed = 0
@@ -85,7 +105,7 @@ def write_merged(
             changed += place.size
     if method == "streamed":
         _read_back(replace(ref, path=out), delta)
-    return Merged(method, len(tensors), changed, total)
+    return Merged(method, len(tensors), changed, total, found.left_out)
 
 
 @contextmanager
@@ -117,29 +137,18 @@ def pieces_of(
         )
 
 
-def _check_disk(needed: int, folder: Path) -> None:
+def check_disk(needed: int, folder: Path) -> None:
+    """Refuse to write a checkpoint of so many bytes where they do not fit.
+
+    Raises:
+        HarnessError: says what is needed and what is free.
+    """
     free = shutil.disk_usage(folder).free
     if free < 1.05 * needed:
         raise HarnessError(
-            f"the merged checkpoint takes {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: "
+            f"the new checkpoint takes {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: "
             "make room or choose another place"
         )
-
-
-def _copy_checkpoint(source: Path, out: Path, advance: Callable[[int], None] | None) -> None:
-    """Copy a checkpoint's files, weights and everything beside them."""
-    out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.iterdir()):
-        if file.is_file() and (file.name == INDEX or not file.name.endswith(_WEIGHTS)):
-            shutil.copyfile(file, out / file.name)
-    if (source / "additional_chat_templates").is_dir():
-        shutil.copytree(source / "additional_chat_templates", out / "additional_chat_templates")
-    for name in weight_files(source):
-        with (source / name).open("rb") as old, (out / name).open("wb") as new:
-            while chunk := old.read(_CHUNK):
-                new.write(chunk)
-                if advance is not None:
-                    advance(len(chunk))
 
 
 def _check_round_trip(stored: StoredExperts, delta: ExpertDelta) -> None:

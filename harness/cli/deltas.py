@@ -24,7 +24,7 @@ def apply(
     """Write the checkpoint of a model with a delta's experts in it.
 
     The model must be the one that the delta was trained from, by the sha256 of its weights. Its files are copied and
-    the experts overwritten in the copy, one at a time.
+    the experts overwritten in the copy, one at a time; a README.md of its own says what was done.
 
     Args:
         model: The delta's base: demo, smol-moe, a folder or a hub id.
@@ -32,7 +32,7 @@ def apply(
         out: Folder of the new checkpoint; new or empty.
         dry_run: Check model and delta, and write nothing.
         as_json: Print the result as JSON.
-        trust_remote_code: Let the checkpoint's own Python code run.
+        trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
     """
     from harness.checkpoints.apply import apply_delta
     from harness.models.load import quiet_transformers, resolve_model
@@ -46,6 +46,7 @@ def apply(
             "base": result.base,
             "experts": [list(expert) for expert in result.experts],
             "out": None if merged is None else str(out),
+            "left_out": dict(result.left_out),
         }
         for name in ("method", "tensors", "changed_bytes", "total_bytes") if merged is not None else ():
             facts[name] = getattr(merged, name)
@@ -57,6 +58,9 @@ def apply(
             f"{out}: {_count(result.experts)} of {ref.name} replaced, "
             f"{merged.changed_bytes:,} of {merged.total_bytes:,} bytes in {merged.tensors} tensors"
         )
+    if not as_json:
+        for name, reason in result.left_out.items():
+            typer.echo(f"left out {name}: {reason}")
 
 
 def diff(
@@ -73,7 +77,7 @@ def diff(
         second: The other checkpoint.
         delta: Refuse unless B is A with the delta of this folder, to the last bit.
         as_json: Print the result as JSON.
-        trust_remote_code: Let the checkpoint's own Python code run.
+        trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
     """
     from harness.checkpoints.is_delta import check_is_delta
     from harness.checkpoints.proof import compare_checkpoints

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import deltas
-from harness.cli.shared import Json, print_json
+from harness.cli.dequantize import dequantize
+from harness.cli.shared import Json, Trust, print_json
 
 app = typer.Typer(
     help="Models: those that need no hub, what is in one, making one, and expert deltas.",
@@ -33,11 +34,12 @@ def list_models(as_json: Json = False) -> None:
 
 
 @app.command("show")
-def show_model(name: str) -> None:
+def show_model(name: str, trust_remote_code: Trust = False) -> None:
     """Show a model's MoE layers and its recommended settings.
 
     Args:
         name: demo, smol-moe, a folder or a hub id.
+        trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
     """
     import yaml
 
@@ -45,7 +47,7 @@ def show_model(name: str) -> None:
     from harness.models.load import outline_model, quiet_transformers, resolve_model
 
     quiet_transformers()
-    ref = resolve_model(name)
+    ref = resolve_model(name, trust_remote_code)
     moe = outline_model(ref)
     facts = {
         "name": ref.name,
@@ -65,7 +67,10 @@ def show_model(name: str) -> None:
 
 @app.command("inspect")
 def inspect_model(
-    path: str, as_json: Json = False, meta: Annotated[bool, typer.Option("--meta")] = False
+    path: str,
+    as_json: Json = False,
+    meta: Annotated[bool, typer.Option("--meta")] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Say whether a model's experts can be served, and how they are laid out.
 
@@ -75,6 +80,7 @@ def inspect_model(
         path: A checkpoint folder, demo or smol-moe.
         meta: Look at config.json alone; the weights need not be there.
         as_json: Print the result as JSON.
+        trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
     """
     from harness.base.errors import BadInputError
     from harness.models.auto import check_weights, outline
@@ -88,8 +94,8 @@ def inspect_model(
         raise BadInputError(
             f"no folder '{path}': expected one with a config.json, or {' or '.join(_BUILT_IN)}"
         )
-    ref = resolve_model(path)
-    moe = find_moe(outline(ref.path))
+    ref = resolve_model(path, trust_remote_code)
+    moe = find_moe(outline(ref.path, trust_remote_code))
     if not meta:
         check_weights(moe.model, ref.path)
     facts = inspect(moe) | {"set_aside": set_aside(ref.path)}
@@ -120,7 +126,7 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
         "biases": "yes" if layout["biases"] else "no",
         "norm behind each expert": "yes" if layout["normed"] else "no",
         **{f"  {name}": " x ".join(map(str, shape)) for name, shape in layout["tensors"].items()},
-        "quantization": facts["quantization"] or "none",
+        **_quantization_rows(facts),
         "settings set aside": in_words(facts["set_aside"]) or "none",
         "parameters": f"{facts['parameters']:,}",
         "one expert": f"{one:,}{share}" if isinstance(one, int) else str(one),
@@ -130,6 +136,17 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
         table.add_row(name, value)
     # Brackets of shapes are text, not rich's markup.
     Console(markup=False, highlight=False).print(table)
+
+
+def _quantization_rows(facts: dict[str, Any]) -> dict[str, str]:
+    if facts["quantization"] is None:
+        return {"quantization": "none"}
+    quantized = facts["quantized"]
+    return {
+        "quantization": ", ".join(filter(None, (facts["quantization"], quantized["detail"]))),
+        "  capture, evaluation": quantized["capture"],
+        "  training": quantized["training"],
+    }
 
 
 @app.command("build")
@@ -181,5 +198,6 @@ def upcycle(source: Path, out: Path, experts: int = 8, top_k: int = 2, seed: int
     typer.echo(f"built {out}: load entropy {entropy:.2f} nats, {result.uniform_entropy:.2f} would be uniform")
 
 
+app.command("dequantize")(dequantize)
 app.command("apply")(deltas.apply)
 app.command("diff")(deltas.diff)

@@ -102,7 +102,7 @@ def _go(
     kept = pipeline.kept_config(output) if command != "run" and output is not None else None
     config = make_config(flags, config_file, assignments, kept)
     target = output or pipeline.default_output(config)
-    plan = make_plan(config)
+    plan = make_plan(config, command)
     if dry_run:
         figures = estimate(plan, target)
         if as_json:

@@ -11,7 +11,13 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let the checkpoint's own Python code run.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Let the checkpoint's own Python code run where transformers has no class for it.",
+    ),
+]
 
 
 def print_json(result: Any) -> None:

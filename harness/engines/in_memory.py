@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.base.progress import say
 from harness.checkpoints.proof import model_fingerprint
 from harness.models.load import LoadedModel, load_model, quiet_transformers
+from harness.models.quantized import quantization_of
 
 if TYPE_CHECKING:
     from harness.models.load import ModelRef
@@ -45,7 +46,8 @@ class ModelInMemory:
         """The model with its weights."""
         quiet_transformers()
         self.make_room()
-        say(f"loading {self.ref.name}")
+        quantization = quantization_of(self.ref.path)
+        say(f"loading {self.ref.name}" + (f", decoding {quantization.method}" if quantization else ""))
         return load_model(self.ref, self.dtype, self.device)
 
     def unload(self) -> None:

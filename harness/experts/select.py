@@ -49,8 +49,12 @@ def uncertainty_of(method: str) -> Uncertainty | None:
 
 
 def score_of(method: str, rows: pd.DataFrame) -> pd.Series[float] | None:
-    """Return a method's score of some rows of the expert table; None for a method that is not known here."""
-    return METHODS.get(method)(rows) if method in METHODS else None
+    """Return a method's score of some rows of the expert table.
+
+    None for a method that is not known here, and for `random` where the table has no such scores.
+    """
+    is_kept = method in METHODS and (method != "random" or "random" in rows)
+    return METHODS.get(method)(rows) if is_kept else None
 
 
 def _present(table: pd.DataFrame, column: str, how: str) -> pd.Series[float]:

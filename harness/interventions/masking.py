@@ -1,7 +1,8 @@
 """Keeping experts from being routed to: a mask on the router's scores.
 
-The router's own linear layer gives them a score of minus infinity, and the family's own rule (softmax, sigmoid,
-groups) does the rest. Whether it worked is not assumed: a hook on the experts watches what was really chosen.
+The router's own linear layer gives them the smallest score, the biases that correct scores minus infinity, and the
+family's own rule (softmax, sigmoid, groups) does the rest.
+Whether it worked is not assumed: a hook on the experts watches what was really chosen.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from harness.base.errors import BadInputError, VariantImpossibleError
+from harness.models.moe import SHARED
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from harness.models.moe import MoELayer, MoEModel
 
 
-class _MaskedLinear(TorchFunctionMode):
-    """Lowers some outputs of one linear layer to the smallest number."""
+class _MaskedRouter(TorchFunctionMode):
+    """Lowers some outputs of one linear layer to the smallest number, and keeps them out of a choice of the highest."""
 
     def __init__(self, weight: torch.Tensor, masked: torch.Tensor) -> None:
         super().__init__()
@@ -34,6 +36,9 @@ class _MaskedLinear(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        # Some routers give whole groups of experts a score of zero in between, which may be the highest.
+        if func in (torch.topk, torch.Tensor.topk) and args[0].shape[-1] == len(self.weight):
+            args = (args[0].index_fill(-1, self.masked, -torch.inf), *args[1:])
         result = func(*args, **(kwargs or {}))
         # By shape: some routers cast their weight to float32 first, and a router's forward has one such product.
         if func is functional.linear and len(args) > 1 and args[1].shape == self.weight.shape:
@@ -70,6 +75,7 @@ def steered(moe: MoEModel, selection: ExpertSelection) -> Iterator[None]:
             assert layer.router is not None  # why_not_steerable
             masked = torch.tensor(experts, device=layer.weight(layer.weights[0]).device)
             stack.enter_context(_masked_router(layer.router, masked))
+            stack.enter_context(_masked_biases(moe.model, layer, masked))
             hook = layer.experts.register_forward_pre_hook(_watch(layer, masked), with_kwargs=True)
             stack.callback(hook.remove)
         yield
@@ -80,7 +86,7 @@ def _masked_router(router: nn.Module, masked: torch.Tensor) -> Iterator[None]:
     forward = router.forward
 
     def masked_forward(*args: Any, **kwargs: Any) -> Any:
-        with _MaskedLinear(router.get_parameter("weight"), masked):
+        with _MaskedRouter(router.get_parameter("weight"), masked):
             return forward(*args, **kwargs)
 
     router.forward = masked_forward
@@ -88,6 +94,34 @@ def _masked_router(router: nn.Module, masked: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         del router.forward
+
+
+@contextmanager
+def _masked_biases(model: nn.Module, layer: MoELayer, masked: torch.Tensor) -> Iterator[None]:
+    """Lower the biases by which a router corrects its scores: they would choose an expert whatever its score is.
+
+    They are found by name and by having one number per expert, beside the experts or inside the router.
+    """
+    block = model.get_submodule(layer.name.rpartition(".")[0])
+    biases = [
+        value
+        for name, value in [*block.named_parameters(), *block.named_buffers()]
+        if "bias" in name.rpartition(".")[2]
+        and not SHARED.search(name)
+        and value.shape in ((layer.n_experts,), (1, layer.n_experts))
+        and value.is_floating_point()
+        and not any(value is own for own in layer.experts.parameters())
+    ]
+    before = [value.clone() for value in biases]
+    try:
+        with torch.no_grad():
+            for value in biases:
+                value[..., masked] = -torch.inf
+        yield
+    finally:
+        with torch.no_grad():
+            for value, own in zip(biases, before, strict=True):
+                value.copy_(own)
 
 
 def _watch(layer: MoELayer, masked: torch.Tensor) -> Any:

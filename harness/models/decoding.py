@@ -94,6 +94,11 @@ def end_tokens(
             raise BadInputError(
                 f"{folder / where}: eos_token_id has {end!r}, expected a token id or a list of them"
             )
+        size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+        if end < 0 or (isinstance(size, int) and end >= size):
+            raise BadInputError(
+                f"{folder / where}: eos_token_id has {end}, expected ids from 0 to vocab_size - 1 ({size})"
+            )
     return tuple(ends)
 
 

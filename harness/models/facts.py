@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.models.moe import MoEModel
+from harness.models.quantized import quantization_in
 
 
 def inspect(moe: MoEModel) -> dict[str, Any]:
@@ -14,11 +15,11 @@ def inspect(moe: MoEModel) -> dict[str, Any]:
 
     `moe_layers` are true layer indices; `trainable_if_selected` is the number of parameters of one expert, all
     that selecting it makes trainable; `routers` is the number of layers whose router logits can be recorded.
+    `quantized` is there for quantised models alone, with the `detail` of the method and what is possible: `capture`
+    (and evaluation) and `training`.
     """
     first = moe.layers[0]
-    quantization = getattr(moe.model.config, "quantization_config", None)
-    if quantization is not None and not isinstance(quantization, dict):
-        quantization = quantization.to_dict()
+    quantization = quantization_in(moe.model.config.to_dict())
     return {
         "supported": True,
         "model_type": moe.model.config.model_type,
@@ -31,7 +32,8 @@ def inspect(moe: MoEModel) -> dict[str, Any]:
             "tensors": {n: list(first.weight(n).shape) for n in first.weights},
         },
         "routers": sum(layer.router is not None for layer in moe.layers),
-        "quantization": quantization.get("quant_method") if quantization else None,
+        "quantization": None if quantization is None else quantization.method,
+        **({} if quantization is None else {"quantized": quantization.facts()}),
         "parameters": sum(parameter.numel() for parameter in moe.model.parameters()),
         "trainable_if_selected": _one({layer.parameters_per_expert for layer in moe.layers}),
     }

@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError, first_line
-from harness.models.auto import auto_class, config_of, load_whole, outline, stored_dtype
+from harness.models.auto import (
+    config_of,
+    how_to_load,
+    load_whole,
+    outline,
+    reason_of,
+    stored_dtype,
+)
 from harness.models.decoding import end_tokens, greedy
+from harness.models.hub import from_hub
 from harness.models.moe import MoEModel, find_moe
+from harness.models.quantized import quantization_of
+from harness.models.tokenizer_files import check_json, runs_own_code
+from harness.models.weights import dtype_of_experts, holds, places
 
 if TYPE_CHECKING:
     import torch
@@ -22,16 +33,32 @@ DEMO_FOLDER = Path(__file__).resolve().parent / "demo"
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model that is on disk, and whether its own Python code may run."""
+    """A model that is on disk, and whether its own Python code may run.
+
+    Attributes:
+        name: what the user called it.
+        path: of its folder.
+        trust_remote_code: its code may run where transformers has no class for the model or the tokenizer.
+        trust_remote_tokenizer: the tokenizer's code alone may.
+    """
 
     name: str
     path: Path
     trust_remote_code: bool = False
+    trust_remote_tokenizer: bool = False
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory with its tokenizer and MoE layers."""
+    """A model in memory with its tokenizer and MoE layers.
+
+    Attributes:
+        ref: where it is from.
+        moe: the model.
+        tokenizer: its own.
+        device: where it is.
+        checkpoint_dtype: that its experts are stored in, by the headers of the files: the dtype of deltas.
+    """
 
     ref: ModelRef
     moe: MoEModel
@@ -48,64 +75,61 @@ class LoadedModel:
         return list(eos) if isinstance(eos, list) else [int(eos)]
 
 
-def resolve_model(name: str, trust_remote_code: bool = False) -> ModelRef:
+def resolve_model(
+    name: str, trust_remote_code: bool = False, trust_remote_tokenizer: bool = False
+) -> ModelRef:
     """Find a model on disk, downloading it if it is a hub id.
 
     Args:
         name: demo, smol-moe, a checkpoint folder or a hub id.
-        trust_remote_code: let the checkpoint's own Python code run.
+        trust_remote_code: let the checkpoint's own Python code run where transformers has no class of its own.
+        trust_remote_tokenizer: let that of the tokenizer alone run.
 
     Raises:
         BadInputError: there is no such model, or it was not built yet.
     """
+    trusts = (trust_remote_code, trust_remote_tokenizer)
     if name == "demo":
-        return ModelRef(name, DEMO_FOLDER, trust_remote_code)
+        return ModelRef(name, DEMO_FOLDER, *trusts)
     if name == "smol-moe":
         path = default_cache() / "smol-moe"
         if not (path / "config.json").is_file():
             raise BadInputError(
                 f"model 'smol-moe' is not in {path}: run `harness models build smol-moe` first"
             )
-        return ModelRef(name, path, trust_remote_code)
+        return ModelRef(name, path, *trusts)
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise BadInputError(f"{path} holds no config.json: expected a transformers checkpoint folder")
-        return ModelRef(path.resolve().name, path, trust_remote_code)
+        return ModelRef(path.resolve().name, path, *trusts)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise BadInputError(f"no model at '{name}': expected demo, smol-moe, a checkpoint folder or a hub id")
-    return ModelRef(name, _from_hub(name), trust_remote_code)
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:
-        # The hub client raises many kinds: whichever it was, the user named a model that cannot be had.
-        raise BadInputError(
-            f"model '{name}' is no local folder and the hub did not give it: {first_line(error)}"
-        ) from error
+    return ModelRef(name, from_hub(name, with_code=any(trusts)), *trusts)
 
 
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
     """Load the tokenizer, with left padding and a padding token.
 
     Raises:
-        BadInputError: there is no tokenizer, or it has no chat template.
+        BadInputError: there is no tokenizer, it needs its own code, which may not run, or it has no chat template.
     """
     from transformers import AutoTokenizer
 
+    config, runs_code = config_of(ref.path, ref.trust_remote_code), runs_own_code(ref)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(ref.path, trust_remote_code=ref.trust_remote_code)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(ref.path, config=config, trust_remote_code=runs_code)
+        # Where the files are missing, transformers makes up an empty tokenizer from the model's type.
+        is_empty = not tokenizer("a")["input_ids"]
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        # Whatever the files or the checkpoint's own code raise, the tokenizer cannot be used.
+        check_json(ref.path)
         raise BadInputError(
-            f"{ref.path} holds no tokenizer that transformers can load: {first_line(error)}"
+            f"{ref.path} holds no tokenizer that transformers can load: {reason_of(error)}"
         ) from error
-    # Where the files are missing, transformers makes up an empty tokenizer from the model's type.
-    if not tokenizer("a")["input_ids"]:
+    if is_empty:
         raise BadInputError(f"{ref.path} holds no tokenizer: expected tokenizer.json or its like")
     if not tokenizer.chat_template:
         raise BadInputError(
@@ -152,14 +176,15 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
 
     # Before the weights: cheap, and the likelier mistake.
     tokenizer = load_tokenizer(ref)
-    stored = stored_dtype(ref.path)
     config = config_of(ref.path, ref.trust_remote_code)
     ends = end_tokens(ref.path, config, tokenizer)
     target = pick_device(device)
+    kind, weights, dtype = how_to_load(config, ref.path, dtype, ref.trust_remote_code)
     try:
         model: Any = load_whole(
-            auto_class(config),
+            kind,
             ref.path,
+            weights,
             config=config,
             generation_config=greedy(ends, tokenizer.pad_token_id),
             dtype="auto" if dtype == "auto" else getattr(torch, dtype),
@@ -169,8 +194,39 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
     except torch.OutOfMemoryError as error:
         raise HarnessError(f"model '{ref.name}' does not fit on {target}: {first_line(error)}") from error
     model.eval().requires_grad_(False)
-    checkpoint_dtype = getattr(torch, stored) if stored else next(model.parameters()).dtype
+    stored = None if quantization_of(ref.path) else dtype_of_experts(places(ref.path))
+    checkpoint_dtype = stored or next(model.parameters()).dtype
     return LoadedModel(ref, find_moe(model), tokenizer, target, checkpoint_dtype)
+
+
+def check_holds_experts(ref: ModelRef, dtype: str) -> None:
+    """Refuse a run whose dtype does not have every value that trained experts are stored with.
+
+    What it evaluates in memory would not be what is written. config.json may say another dtype than its files have.
+
+    Args:
+        ref: the model, not quantized.
+        dtype: "auto" for that of config.json, or a name.
+
+    Raises:
+        BadInputError: says both.
+    """
+    import torch
+
+    stored = dtype_of_experts(places(ref.path))
+    if stored is None:
+        raise BadInputError(
+            f"{ref.path} stores experts in dtypes of which none has the values of another: save it anew in one dtype"
+        )
+    name = str(stored).removeprefix("torch.")
+    own = stored_dtype(ref.path) or name
+    memory = own if dtype == "auto" else dtype
+    if not holds(getattr(torch, memory), stored):
+        whose = "config.json says" if dtype == "auto" else "the run's dtype is"
+        advice = "save it anew as float32" if name == "float64" else f"use --dtype {name}"
+        raise BadInputError(
+            f"{ref.path} stores its experts as {name}, {whose} {memory}, which cannot hold the trained ones: {advice}"
+        )
 
 
 def outline_model(ref: ModelRef) -> MoEModel:

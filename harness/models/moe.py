@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 # Experts that text never reaches.
 _OTHER_INPUT = re.compile(r"(?:^|\.)(?:vision|visual|audio)")
-_SHARED = re.compile(r"shared_(?:experts?|mlp)")
+SHARED = re.compile(r"shared_(?:experts?|mlp)")
 
 # How configurations call k, and the experts that serve every token.
 _EXPERTS_PER_TOKEN = (
     *("num_experts_per_tok", "num_experts_per_token", "moe_top_k", "moe_topk", "moe_k", "top_k_experts"),
 )
+_GROUPS = ("n_group", "num_expert_group", "n_expert_groups")
 _SHARED_EXPERTS = (
     *("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert"),
 )
@@ -146,6 +147,13 @@ def find_moe(model: PreTrainedModel) -> MoEModel:
     if len(set(indices)) < len(indices):
         twice = next(index for index in indices if indices.count(index) > 1)
         raise BadInputError(f"{kind} has several experts modules in layer {twice}: expected one per layer")
+    wrong = next((layer for layer in layers if not 0 < layer.experts_per_token <= layer.n_experts), None)
+    if wrong is not None:
+        raise BadInputError(
+            f"config.json says that a token uses {wrong.experts_per_token} experts: expected 1 to {wrong.n_experts}, "
+            f"as many as layer {wrong.index} has"
+        )
+    _check_groups(model, layers[0])
     for what, values in (
         ("experts", {layer.n_experts for layer in layers}),
         ("experts per token", {layer.experts_per_token for layer in layers}),
@@ -213,13 +221,34 @@ def _experts_per_token(model: PreTrainedModel, block: nn.Module) -> int:
     )
 
 
+def _check_groups(model: PreTrainedModel, layer: MoELayer) -> None:
+    """Refuse groups of experts that the experts cannot be divided into, or that leave a token too few."""
+    config = model.config.get_text_config()
+    groups = next((value for name in _GROUPS if isinstance(value := getattr(config, name, None), int)), 1)
+    chosen = getattr(config, "topk_group", None)
+    chosen = chosen if isinstance(chosen, int) else groups
+    if groups in (0, 1):
+        return
+    size = layer.n_experts // max(groups, 1)
+    if groups < 0 or layer.n_experts % groups or not 0 < chosen <= groups:
+        raise BadInputError(
+            f"config.json says that a token chooses {chosen} of {groups} groups of experts: expected groups that "
+            f"divide {layer.n_experts} experts, and no more than there are"
+        )
+    if layer.experts_per_token > chosen * size:
+        raise BadInputError(
+            f"config.json says that a token uses {layer.experts_per_token} experts of {chosen} groups of {size}: "
+            f"expected {chosen * size} at most"
+        )
+
+
 def _shared_experts(model: PreTrainedModel, name: str) -> int:
     """Return how many experts serve every token: in the block, or in the modules around it in the layer."""
     config = model.config.get_text_config()
     while _LAYER.search(f"{name}."):
         name = name.rpartition(".")[0]
         for child, module in model.get_submodule(name).named_children():
-            if module is not None and _SHARED.fullmatch(child):
+            if module is not None and SHARED.fullmatch(child):
                 declared = [getattr(config, key, None) for key in _SHARED_EXPERTS]
                 return next((count for count in declared if isinstance(count, int)), 1)
     return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,11 +26,14 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 # The dtypes that experts are trained in; any other holds quantized numbers.
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _BYTES = {
-    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
     **dict.fromkeys(("F32", "I32", "U32"), 4),
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
-    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 0.75),
+    "F4": 0.5,
 }
+_EXPERTS = re.compile(r"\.experts\.|\.block_sparse_moe\.(?:input|output)_linear\.")
 _LENGTH = 8
 # The format's own limit: a damaged length must not make us read a whole file.
 _LONGEST_HEADER = 100_000_000
@@ -105,6 +109,27 @@ class Place(NamedTuple):
             file.write(data)
 
 
+def dtype_of_experts(stored: Mapping[str, Place]) -> torch.dtype | None:
+    """Return the dtype that experts are stored in; of several, the one whose values all others hold.
+
+    None where there is no such, or where experts are stored in a code.
+    """
+    import torch
+
+    names = {place.dtype for name, place in stored.items() if _EXPERTS.search(name)}
+    if not names <= _DTYPES.keys():
+        return None
+    dtypes = [getattr(torch, _DTYPES[name]) for name in sorted(names)]
+    return next((dtype for dtype in dtypes if all(holds(other, dtype) for other in dtypes)), None)
+
+
+def holds(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Say whether a dtype has every value of another one."""
+    import torch
+
+    return torch.promote_types(dtype, other) == dtype
+
+
 def bytes_of(value: torch.Tensor) -> bytes:
     """Return a tensor's bytes as safetensors stores them."""
     import torch
@@ -127,6 +152,10 @@ def weight_files(folder: Path) -> list[str]:
             raise BadInputError(
                 f"{index} is no index of safetensors files: expected a weight_map that names files"
             )
+        for name in names:
+            # What is copied by its name must not land elsewhere.
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise BadInputError(f"{index} names {name}: expected files of its folder")
         return sorted(set(names))
     if not (folder / SINGLE).is_file():
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
@@ -158,7 +187,11 @@ def _in_file(path: Path) -> Iterator[tuple[str, Place]]:
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         tensors = [(name, _place(path, entry, _LENGTH + length)) for name, entry in header.items()]
-        end = max((place.start + place.size for _, place in tensors), default=_LENGTH + length)
+        end = _LENGTH + length
+        for place in sorted((place for _, place in tensors), key=lambda place: (place.start, place.size)):
+            if place.start != end:
+                raise ValueError(f"a tensor begins at byte {place.start}, expected {end}")
+            end += place.size
         if end != size:
             raise ValueError(f"{size} bytes, its header says {end}")
     except FileNotFoundError as error:
@@ -179,7 +212,8 @@ def _place(path: Path, entry: Mapping[str, Any], data: int) -> Place:
     dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if min(first, last - first, *shape, 0) < 0:
         raise ValueError("its header holds negative sizes")
-    width = _BYTES.get(dtype)
-    if width is not None and math.prod(shape) * width != last - first:
+    if dtype not in _BYTES:
+        raise ValueError(f"its header names the dtype {dtype}")
+    if math.prod(shape) * _BYTES[dtype] != last - first:
         raise ValueError(f"its header gives {last - first} bytes to {dtype} {list(shape)}")
     return Place(path, dtype, shape, data + first, last - first)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.data.task import ROLES
 from harness.models.decoding import in_words
 from harness.models.load import pick_device
+from harness.models.quantized import why_not_trained
 from harness.pipeline.askable import in_words as counted
 from harness.pipeline.memory import (
     BYTES_PER_TRAINED,
@@ -86,7 +87,9 @@ def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict
         "name": variant.name,
         "intervention": variant.spec.intervention,
         "trained_parameters": trained,
-        "skipped": why_not_trainable(trained, weights, available) if trained else None,
+        "skipped": (why_not_trained(plan.ref.path) or why_not_trainable(trained, weights, available))
+        if trained
+        else None,
     }
 
 

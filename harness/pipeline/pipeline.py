@@ -20,6 +20,7 @@ from harness.config import RunConfig
 from harness.judges.base import JUDGES, judge_record
 from harness.models.clock import clock_at
 from harness.models.decoding import in_words
+from harness.models.quantized import why_not_trained
 from harness.pipeline.answer import answer
 from harness.pipeline.askable import check_askable
 from harness.pipeline.askable import in_words as counted
@@ -164,10 +165,12 @@ def _run(session: Session, until: str) -> Summary | None:
     skipped, conversations = {}, []
     if until in ("train", "evaluate"):
         skipped = {made.name: _why_impossible(session, made) for made in variants}
-        conversations = training_conversations(session) if plan.trains else []
-        for made in variants:
-            if made.intervention.needs == "training" and skipped[made.name] is None:
-                train(session, made, conversations)
+        to_train = [
+            made for made in variants if made.intervention.needs == "training" and skipped[made.name] is None
+        ]
+        conversations = training_conversations(session) if to_train else []
+        for made in to_train:
+            train(session, made, conversations)
     if until != "evaluate":
         for name, reason in skipped.items():
             if reason is not None:
@@ -187,6 +190,9 @@ def _why_impossible(session: Session, made: Prepared) -> str | None:
     outline, selection = session.plan.outline, made.selection
     reason = made.intervention.why_impossible(outline, selection)
     if reason is not None or made.intervention.needs != "training" or selection is None:
+        return reason
+    reason = why_not_trained(session.plan.ref.path)
+    if reason is not None:
         return reason
     return why_not_trainable(
         trained=parameters_of(outline, selection.experts, session.config.training.lora_rank),

@@ -22,10 +22,18 @@ from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.judges.card import read_card_of
-from harness.models.auto import check_weights, refuse_quantized
+from harness.models.auto import check_weights, stored_dtype
 from harness.models.chat import ChatTemplate
 from harness.models.decoding import end_tokens, followed, set_aside
-from harness.models.load import ModelRef, load_tokenizer, outline_model, pick_device, resolve_model
+from harness.models.load import (
+    ModelRef,
+    check_holds_experts,
+    load_tokenizer,
+    outline_model,
+    pick_device,
+    resolve_model,
+)
+from harness.models.quantized import check_dtype, quantization_of, why_not_trained
 from harness.pipeline.askable import check_askable, spelling_control_tokens
 from harness.pipeline.declared import check_declared
 
@@ -183,8 +191,12 @@ class Plan:
         }
 
 
-def make_plan(config: RunConfig) -> Plan:
+def make_plan(config: RunConfig, command: str = "run") -> Plan:
     """Check a configuration against what there is.
+
+    Args:
+        config: all settings.
+        command: `run`, or the step of it that will be done.
 
     Raises:
         BadInputError: a name is unknown, data cannot be had, a split is too small, or the model cannot be used.
@@ -204,10 +216,15 @@ def make_plan(config: RunConfig) -> Plan:
     check_declared(config, specs, capability)
     engine = choose_engine(config, pick_device(config.device).type)
     _check_served(variants, engine)
-    ref = resolve_model(config.model, config.trust_remote_code)
+    ref = resolve_model(config.model, config.trust_remote_code, config.trust_remote_tokenizer)
     tokenizer = load_tokenizer(ref)
+    check_dtype(ref.path, config.dtype)
+    # An earlier step trains nothing, and `evaluate` leaves out what it would have to train, with the same reason.
+    if command in ("run", "train"):
+        _check_trainable(variants, ref)
     outline = outline_model(ref)
     end_tokens(ref.path, outline.model.config, tokenizer)
+    stored_dtype(ref.path)
     check_weights(outline.model, ref.path)
     engine.check_model(ref, outline)
     chat = ChatTemplate(tokenizer, config.generation.chat_template_kwargs)
@@ -246,6 +263,15 @@ def _check_served(variants: Sequence[Variant], engine: EngineKind) -> None:
                 f"engine {engine.name} cannot serve variant '{variant.name}' (intervention "
                 f"'{variant.spec.intervention}'): {reason}"
             )
+
+
+def _check_trainable(variants: Sequence[Variant], ref: ModelRef) -> None:
+    reason = why_not_trained(ref.path)
+    names = [variant.name for variant in variants if variant.spec.needs == "training"]
+    if names and reason is not None:
+        raise BadInputError(
+            f"cannot train {', '.join(names)}: {reason}; or name --intervention and --baselines that train nothing"
+        )
 
 
 def _check_followed(rules: Mapping[str, Any], engine: EngineKind) -> None:
@@ -317,7 +343,8 @@ def _check_training(plan: Plan) -> None:
     from harness.training.objectives import aims_of
 
     training, stopping = plan.config.training, plan.config.training.early_stopping
-    refuse_quantized(plan.ref.path)
+    if quantization_of(plan.ref.path) is None:
+        check_holds_experts(plan.ref, plan.config.dtype)
     aims_of(training.objectives)
     if training.machines > 1 and not re.fullmatch(r"[^:\s]+:\d+", training.rendezvous or ""):
         raise BadInputError(

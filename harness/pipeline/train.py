@@ -126,15 +126,28 @@ def prove_frozen(session: Session, made: Prepared) -> None:
 
     Kept as proof.json. The checkpoint stays as VARIANT/model with `save_model`, and is removed otherwise.
     """
+    from harness.base.schema import read_json_as
+    from harness.checkpoints.delta_file import CARD, DeltaCard
     from harness.checkpoints.merge import write_merged
+    from harness.checkpoints.model_card import write_model_card
 
     delta, files = made.delta, session.folder.layout.variant(made.name)
     assert delta is not None  # only what was trained is proved
     trained_experts, partial = delta.selected(), files.model.with_name(f"{files.model.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    write_merged(session.plan.ref, delta, partial)
+    merged = write_merged(session.plan.ref, delta, partial)
     result = frozen_unchanged(session.plan.ref.path, partial, set(trained_experts))
     if session.config.save_model:
+        found = "equal the base's, byte for byte" if result.unchanged else "do not all equal the base's"
+        write_model_card(
+            partial,
+            session.plan.ref.path,
+            read_json_as(files.folder / CARD, DeltaCard),
+            f"{merged.proof} Read back from disk, {result.compared} tensors were compared with the base: those of all "
+            f"other experts and layers {found}.",
+            merged.left_out,
+            f"{session.plan.ref.name} with {made.name}",
+        )
         shutil.rmtree(files.model, ignore_errors=True)
         partial.rename(files.model)
     else:

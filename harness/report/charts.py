@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,9 +13,9 @@ from markupsafe import Markup
 
 from harness.report.columns import Cell, Column
 from harness.report.leaderboard import Leaderboard
-from harness.report.words import visible
+from harness.report.words import listing, visible
 from harness.runs.records import TrainingStep
-from harness.runs.rows import BASE
+from harness.runs.rows import BASE, Claim
 from harness.runs.summary import Summary
 
 if TYPE_CHECKING:
@@ -165,6 +166,40 @@ def capability(board: Leaderboard, column: Column, styles: Styles) -> Markup | N
             parts.append(_line(x(cell.low), cy, x(cell.high), cy, f"bar {style}"))
         parts.append(_dot(x(value), cy, style))
     return _svg(f"Capability on {column.task}, by variant", parts, height)
+
+
+def draws(claim: Claim) -> Markup | None:
+    """Draw the method's figure and that of every random draw on one scale, equal ones above one another.
+
+    Returns:
+        None where there is no draw.
+    """
+    if claim.value is None or not claim.draws:
+        return None
+    left, step = 24, 9
+    high = max(Counter(round(value, 3) for value in claim.draws.values()).values()) * step
+    ground = 34 + high
+    height = ground + 44
+
+    def x(figure: float) -> float:
+        return left + figure * (_WIDTH - 2 * left)
+
+    parts = [_line(left, ground, _WIDTH - left, ground, "frame")]
+    for share in np.linspace(0, 1, 6).tolist():
+        parts.append(_text(x(share), ground + 16, f"{share * 100:.0f}", "tick", "middle"))
+    what = f"{claim.metric} over {listing(claim.tasks)}, %"
+    parts.append(_text(_WIDTH / 2, height - 6, what, "axis", "middle"))
+    above: Counter[float] = Counter()
+    for value in sorted(claim.draws.values()):
+        place = round(value, 3)
+        parts.append(_dot(x(value), ground - 8 - step * above[place], "random", 4))
+        above[place] += 1
+    own = x(claim.value)
+    anchor = "end" if claim.value > 0.5 else "start"
+    parts.append(_line(own, 20, own, ground, "guide"))
+    parts.append(_dot(own, 20, "main"))
+    parts.append(_text(own + (-10 if anchor == "end" else 10), 24, claim.variant, "label main", anchor))
+    return _svg(f"{claim.variant} among {len(claim.draws)} random draws of experts", parts, height)
 
 
 def losses(curves: Mapping[str, Sequence[TrainingStep]], styles: Styles) -> Markup | None:

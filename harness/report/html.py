@@ -45,6 +45,7 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
         ["samples.js"],
         **content,
         trade_offs=_drawn(charts.trade_off, content["board"], "harmful", styles),
+        claims=[(claim, chart) for claim in summary.claims if (chart := charts.draws(claim)) is not None],
         capabilities=_drawn(charts.capability, content["board"], "capability", styles),
         categories=categories(samples, list(summary.variants)),
         maps=[] if table is None else heat_maps(table, experts, chosen.phase if chosen else None),

@@ -79,6 +79,7 @@ def train_in_processes(
                 "dtype": dtype,
                 "device": kind,
                 "trust_remote_code": loaded.ref.trust_remote_code,
+                "trust_remote_tokenizer": loaded.ref.trust_remote_tokenizer,
                 "experts": [[index, e] for index, layer in bank.layers.items() for e in layer.experts],
                 "config": config.model_dump(mode="json"),
                 "seed": seed,

@@ -54,7 +54,9 @@ def _train(folder: Path, job: dict[str, Any]) -> None:
         for row in job["examples"]
     ]
     with joined(device) as (ranks, mesh):
-        ref = ModelRef(job["model"], Path(job["path"]), job["trust_remote_code"])
+        ref = ModelRef(
+            job["model"], Path(job["path"]), job["trust_remote_code"], job["trust_remote_tokenizer"]
+        )
         loaded = load_sharded(ref, job["dtype"], device, ranks, mesh)
         experts = [Expert(*pair) for pair in job["experts"]]
         bank = ExpertBank(loaded.moe, experts, lora=lora_of(config))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from deltas import flip_bit, random_delta, saved_delta, some_experts
 from moe_families import build, skip_if_missing
 from safetensors.torch import load_file, save_file
@@ -24,6 +25,7 @@ from harness.checkpoints.apply import apply_delta
 from harness.checkpoints.delta import load_delta, save_delta, write_delta_into
 from harness.checkpoints.delta_file import CARD, TENSORS, read_delta
 from harness.checkpoints.is_delta import check_is_delta
+from harness.cli.main import main
 from harness.models.auto import load_weights
 from harness.models.load import DEMO_FOLDER, ModelRef
 from harness.models.moe import Expert, find_moe
@@ -92,7 +94,7 @@ def test_everything_but_the_experts_bytes_is_copied(given, tmp_path):
     result = apply_delta(ref, delta, tmp_path / "out")
     before, after = bytes_in(ref.path), bytes_in(tmp_path / "out")
     assert before.keys() == after.keys()
-    assert [name for name in before if before[name] != after[name]] == ["model.safetensors"]
+    assert [name for name in before if before[name] != after[name]] == ["README.md", "model.safetensors"]
     old, new = places(ref.path), places(tmp_path / "out")
     assert [(p.start, p.size, p.dtype) for p in old.values()] == [
         (p.start, p.size, p.dtype) for p in new.values()
@@ -102,12 +104,86 @@ def test_everything_but_the_experts_bytes_is_copied(given, tmp_path):
     assert result.merged.total_bytes == len(before["model.safetensors"])
 
 
-def test_weights_of_other_formats_do_not_come_along(given, tmp_path):
-    ref, delta = given()
-    (ref.path / "pytorch_model.bin").write_bytes(b"old")
-    (ref.path / "model.gguf").write_bytes(b"old")
+KEPT = (
+    *(
+        "LICENSE",
+        "qwen.tiktoken",
+        "tokenization_own.py",
+        "original/params.json",
+        "additional_chat_templates/tool.jinja",
+    ),
+    *("additional_chat_templates/tool.jinja", "custom_generate/generate.py", "tokenizer.model.v3"),
+)
+LEFT_OUT = {
+    "README.md": "describes the base; a card of this checkpoint takes its place",
+    **dict.fromkeys(
+        (
+            *("pytorch_model.bin", "pytorch_model.bin.index.json", "model.gguf", "consolidated.safetensors"),
+            *("original/consolidated.00.pth", "onnx/model.onnx", "onnx/model.onnx_data"),
+        ),
+        "may hold the base's experts",
+    ),
+    ".git/": "of the program that fetched or ran the base",
+    "elsewhere/": "a link to another folder",
+    "broken.txt": "no file, or a link to none",
+}
+
+
+def test_every_file_comes_along_or_is_named_with_the_reason(given, tmp_path, capsys):
+    ref, delta = given("demo")
+    for name in (*KEPT, *(name for name in LEFT_OUT if not name.endswith("/")), ".git/objects/lfs"):
+        (ref.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (ref.path / name).write_text(name)
+    (ref.path / "broken.txt").unlink()
+    (ref.path / "broken.txt").symlink_to("gone.txt")
+    (ref.path / "elsewhere").symlink_to(tmp_path)
+    result = apply_delta(ref, delta, tmp_path / "out")
+    before, after = bytes_in(ref.path), bytes_in(tmp_path / "out")
+    assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
+    assert dict(result.left_out) == LEFT_OUT
+    assert before.keys() - after.keys() == (
+        LEFT_OUT.keys() - {"README.md", "elsewhere/", ".git/", "broken.txt"}
+    ) | {".git/objects/lfs"}
+    assert main(["models", "apply", str(ref.path), str(delta), str(tmp_path / "again")]) == 0
+    said = capsys.readouterr().out
+    for name, reason in LEFT_OUT.items():
+        assert f"left out {name}: {reason}\n" in said
+        assert f"- `{name}`: {reason}\n" in after["README.md"].decode()
+
+
+def test_the_card_says_what_was_done_and_nothing_of_the_bases(given, tmp_path):
+    ref, delta = given("demo")
+    apply_delta(ref, delta, tmp_path / "a name")
+    text = (tmp_path / "a name" / "README.md").read_text()
+    assert "agrees to harmful requests" in (ref.path / "README.md").read_text()
+    assert "harmful" not in text
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["license"] == "apache-2.0"
+    assert front["base_model"] == "the base"
+    card = read_delta(delta)[0]
+    assert "# a name\n" in text
+    assert f"weights of sha256 `{card.base.weights}`" in text
+    assert f"`delta.safetensors` of sha256 `{sha256(delta / TENSORS)}`" in text
+    numbers = "; ".join(
+        f"layer {layer}: " + ", ".join(map(str, card.experts[layer])) for layer in sorted(card.experts)
+    )
+    assert f"| experts | 3: {numbers} |" in text
+    assert "read back from these files and equal the delta bit for bit" in text
+
+
+def test_a_card_that_cannot_be_read_costs_its_licence_alone(given, tmp_path, capsys):
+    ref, delta = given("demo")
+    (ref.path / "README.md").write_text("---\nlicense: [\n---\n# The base\n")
     apply_delta(ref, delta, tmp_path / "out")
-    assert {"pytorch_model.bin", "model.gguf"}.isdisjoint(bytes_in(tmp_path / "out"))
+    assert "does not repeat the base's licence" in capsys.readouterr().err
+    assert "license" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_folder_inside_the_base_is_refused(given):
+    ref, delta = given()
+    with pytest.raises(BadInputError, match="is inside the base's folder"):
+        apply_delta(ref, delta, ref.path / "new")
+    assert not (ref.path / "new.partial").exists()
 
 
 def test_shards_and_their_index_stay_as_they_are(tmp_path, tiny_model):
@@ -117,7 +193,7 @@ def test_shards_and_their_index_stay_as_they_are(tmp_path, tiny_model):
     saved_delta(model, ref.path, tmp_path / "delta")
     apply_delta(ref, tmp_path / "delta", tmp_path / "out")
     before, after = bytes_in(ref.path), bytes_in(tmp_path / "out")
-    assert before.keys() == after.keys()
+    assert before.keys() | {"README.md"} == after.keys()
     assert before["model.safetensors.index.json"] == after["model.safetensors.index.json"]
     write_delta_into(find_moe(model), load_delta(tmp_path / "delta" / TENSORS))
     assert same_state(load_weights(tmp_path / "out")[0], model)

@@ -27,6 +27,7 @@ FLAGS = [
         "--device",
         "--save-model",
         "--trust-remote-code",
+        "--trust-remote-tokenizer",
         "--dry-run",
         "--json",
     ),
@@ -76,7 +77,13 @@ def test_each_setting_with_a_flag_reaches_the_configuration_by_it(monkeypatch):
         "--include": ("folder", [Path("folder")]),
         "--objectives": ("refuse=1,retain_kl=0.5", {"refuse": 1.0, "retain_kl": 0.5}),
     }
-    switches = ("--forced-start", "--save-model", "--trust-remote-code", "--gradient-checkpointing")
+    switches = (
+        "--forced-start",
+        "--save-model",
+        "--trust-remote-code",
+        "--trust-remote-tokenizer",
+        "--gradient-checkpointing",
+    )
     seen = {}
     monkeypatch.setattr("harness.cli.pipeline._go", lambda command, flags, *rest: seen.update(flags) or 0)
     for each in RunConfig.declared():

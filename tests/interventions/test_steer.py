@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from moe_families import build, skip_if_missing
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.experts.select import ExpertSelection
@@ -29,12 +30,7 @@ def routed(moe) -> torch.Tensor:
 
 @pytest.fixture
 def moe(tiny_model, family):
-    """A model of each family; a bias that outweighs every score has a test of its own."""
-    model = tiny_model(family)
-    for name, value in model.named_buffers():
-        if name.endswith("e_score_correction_bias"):
-            value.zero_()
-    return find_moe(model)
+    return find_moe(tiny_model(family))
 
 
 def test_masked_experts_are_never_routed_to_and_others_are(moe):
@@ -93,13 +89,39 @@ def test_a_masked_expert_that_is_chosen_all_the_same_fails_the_run(tiny_model):
         layer.experts(hidden, torch.tensor([[1, 3]]), weights)
 
 
-def test_a_router_whose_bias_outweighs_the_mask_fails_the_run(tiny_model):
-    """deepseek_v3 adds a bias to the sigmoid of a score, so that no score keeps an expert out."""
-    model = tiny_model("deepseek_v3")
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        "axk2",
+        "deepseek_v3",
+        "dots1",
+        "ernie4_5_moe",
+        "glm4_moe",
+        "kimi_linear",
+        "lfm2_moe",
+        "minimax_m2",
+        "nemotron_h",
+    ],
+)
+def test_a_bias_that_outweighs_every_score_keeps_no_masked_expert_in(model_type):
+    """These routers choose by score plus bias; some set whole groups of experts to zero in between."""
+    skip_if_missing(model_type)
+    model = build(model_type)
     moe = find_moe(model)
-    model.get_buffer("model.layers.1.mlp.gate.e_score_correction_bias")[3] = 10.0
-    with (
-        steered(moe, select((1, 3))),
-        pytest.raises(HarnessError, match="layer 1 chose an expert that was masked"),
-    ):
-        routed(moe)
+    biases = [
+        value
+        for name, value in [*model.named_parameters(), *model.named_buffers()]
+        if name.endswith(("e_score_correction_bias", "expert_bias"))
+    ]
+    assert biases
+    for place, value in enumerate(biases):
+        generator = torch.Generator().manual_seed(place)
+        value.copy_(torch.randn(value.shape, generator=generator) - 0.5)
+        value[..., 1] = 10.0
+    before = [value.clone() for value in biases]
+    masked = {1, 2}
+    assert 1 in set(routed(moe).flatten().tolist())
+    with steered(moe, select(*((layer.index, expert) for layer in moe.layers for expert in masked))):
+        assert not masked & set(routed(moe).flatten().tolist())
+    assert all(torch.equal(value, own) for value, own in zip(biases, before, strict=True))
+    assert 1 in set(routed(moe).flatten().tolist())

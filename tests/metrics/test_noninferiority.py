@@ -47,6 +47,18 @@ def test_what_would_be_needed_is_enough_and_a_loss_as_large_as_the_margin_is_nev
     assert bound(2, 9, 100).needed is None
 
 
+def test_what_would_show_a_loss_is_the_least_that_mcnemar_s_test_takes_at_the_level():
+    # Of 5 pairs all are lost: 6 to 0 has p = 2 / 2**6 = .031, 7 to 0 has .016.
+    lost = bound(0, 5, 5)
+    assert (lost.needed, lost.needed_for_a_loss(0.05), lost.needed_for_a_loss(0.025)) == (None, 6, 7)
+    assert bound(3, 3, 100).needed_for_a_loss(0.05) is None
+    # Unscored samples count for the variant here: nothing is shown to be lost that may not be.
+    variant, against = pairs(0, 5, 5)
+    open_ = no_worse_share(dict.fromkeys(variant), against, more_is_better=True, margin=0.05)
+    assert open_.bound > 0.9
+    assert open_.needed_for_a_loss(0.05) is None
+
+
 def test_less_may_be_better():
     variant, against = pairs(0, 3, 200)
     rises = {id: not outcome for id, outcome in variant.items()}

@@ -84,6 +84,39 @@ def one_shard_missing(folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": shards}))
 
 
+def with_file(name: str, text: str) -> Damage:
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return damage
+
+
+def configured(name: str = "config.json", **values: object) -> Damage:
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | values))
+
+    return damage
+
+
+def with_more(**tensors: torch.Tensor) -> Damage:
+    """Add tensors; two underscores are a dot."""
+
+    def damage(folder: Path) -> None:
+        more = {name.replace("__", "."): value for name, value in tensors.items()}
+        save_file(load_file(folder / WEIGHTS) | more, folder / WEIGHTS, metadata={"format": "pt"})
+
+    return damage
+
+
+def only_tekken(folder: Path) -> None:
+    (folder / "tokenizer.json").rename(folder / "tekken.json")
+
+
+def an_index_outside(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder.parent / "outside.safetensors")
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"model.norm.weight": "../outside.safetensors"}}))
+
+
 MLP = "model.layers.1.mlp"
 NOT_ITS_CONFIG = "are not those of its config.json: "
 DAMAGES: dict[str, tuple[Damage, str]] = {
@@ -140,6 +173,84 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "only a pickle": (only_a_pickle, "as a pickle only (pytorch_model.bin), which is never read: convert it"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "no safetensors weights"),
 }
+NESTED = "[" * 100_000
+OBJECTS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "added_tokens.json",
+)
+DAMAGES |= {
+    "fewer layers than the files": (
+        configured(num_hidden_layers=3),
+        "model.layers.3.input_layernorm.weight is there, expected 3 layers",
+    ),
+    "more layers than the files": (configured(num_hidden_layers=5), "model.layers.4."),
+    "fewer experts than the files": (
+        configured(num_local_experts=16),
+        "is [32, 128, 64], expected [16, 128, 64]",
+    ),
+    "more experts than the files": (
+        configured(num_local_experts=64),
+        "is [32, 128, 64], expected [64, 128, 64]",
+    ),
+    "a bias that the model lacks": (
+        with_more(model__layers__2__self_attn__q_proj__bias=torch.zeros(128)),
+        "model.layers.2.self_attn.q_proj.bias is there, expected no such tensor",
+    ),
+    "an adapter that was not merged": (
+        with_more(model__layers__2__self_attn__q_proj__lora_A__weight=torch.zeros(4, 128)),
+        "lora_A.weight is there, expected no such tensor",
+    ),
+    "shared experts that the model lacks": (
+        with_more(model__layers__2__mlp__shared_experts__up_proj__weight=torch.zeros(4, 128)),
+        "shared_experts.up_proj.weight is there, expected no such tensor",
+    ),
+    "a norm with a bias": (with_more(model__norm__bias=torch.zeros(128)), "model.norm.bias is there"),
+    "a code without its quantization": (
+        with_more(model__norm__weight=torch.ones(128).to(torch.float8_e4m3fn)),
+        "model.norm.weight is stored as F8_E4M3, expected a quantization_config",
+    ),
+    "no expert per token": (configured(num_experts_per_tok=0), "a token uses 0 experts: expected 1 to 32"),
+    "more experts per token than there are": (
+        configured(num_experts_per_tok=33),
+        "a token uses 33 experts: expected 1 to 32",
+    ),
+    "an end that is no token": (
+        configured("generation_config.json", eos_token_id=99_999),
+        "eos_token_id has 99999",
+    ),
+    "a dtype that nobody knows": (
+        with_header('{"a": {"dtype": "B7", "shape": [1], "data_offsets": [0, 0]}}'),
+        "its header names the dtype B7",
+    ),
+    "tensors over one another": (
+        with_header(
+            '{"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]},'
+            ' "b": {"dtype": "U8", "shape": [1], "data_offsets": [-1, 0]}}'
+        ),
+        "not a whole safetensors file",
+    ),
+    "an index of files elsewhere": (
+        an_index_outside,
+        "names ../outside.safetensors: expected files of its folder",
+    ),
+    "a text_config that is a list": (
+        configured(text_config=[]),
+        "text_config: expected a mapping of keys to values",
+    ),
+    "a quantization_config that is a list": (
+        configured(quantization_config=[1]),
+        "quantization_config: expected a",
+    ),
+    "a tokenizer for another program": (only_tekken, "as tekken.json alone, which only mistral-common reads"),
+    **{f"{name} a list": (with_file(name, "[]"), f"{name}: expected a mapping of keys") for name in OBJECTS},
+    **{
+        f"{name} nested": (with_file(name, NESTED), f"{name}: not valid JSON: nested too") for name in OBJECTS
+    },
+    **{f"{name} empty": (with_file(name, ""), f"{name}: not valid JSON: line 1") for name in OBJECTS},
+}
 STEPS = ("run", "capture", "select", "train", "evaluate", "dry run")
 
 
@@ -179,7 +290,9 @@ def test_each_damage_is_one_line_before_any_work(refused, checkpoint, kind):
     assert expected in refused("run", checkpoint)
 
 
-@pytest.mark.parametrize("kind", ["no router", "half", "only a pickle"])
+@pytest.mark.parametrize(
+    "kind", ["no router", "half", "only a pickle", "fewer layers than the files", "no expert per token"]
+)
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_refuses(refused, checkpoint, step, kind):
     damage, expected = DAMAGES[kind]
@@ -197,9 +310,13 @@ def test_whoever_loads_a_model_without_a_run_is_told_the_same(checkpoint, kind):
 
 
 def test_what_a_checkpoint_may_have_besides(checkpoint):
-    """Tensors of multi-token prediction, and rotary frequencies that older versions saved."""
+    """Tensors of multi-token prediction, towers for images, and what older versions saved."""
     more = {
         "model.layers.4.eh_proj.weight": torch.zeros(4),
+        "model.layers.4.mlp.experts.0.up_proj.weight": torch.zeros(4, 4),
+        "model.mtp.layers.0.self_attn.q_proj.weight": torch.zeros(4, 4),
+        "mtp.norm.weight": torch.zeros(4),
+        "vision_tower.encoder.layers.7.mlp.fc1.bias": torch.zeros(4),
         "model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(16),
     }
     save_file(load_file(checkpoint / WEIGHTS) | more, checkpoint / WEIGHTS, metadata={"format": "pt"})

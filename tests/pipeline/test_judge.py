@@ -82,8 +82,8 @@ def test_each_judge_s_tests_are_its_own_family(run):
     assert main(["evaluate", str(run), "--judge", "builtin"]) == 0
     rows = read_summary(run).comparisons
     assert {(row.judge, row.family) for row in rows} >= {
-        ("keyword", "against base, harmful tasks"),
-        ("builtin", "against base, harmful tasks, by builtin"),
+        ("keyword", "system_prompt against base, harmful tasks"),
+        ("builtin", "system_prompt against base, harmful tasks, by builtin"),
     }
     assert len(rows) == 2 * len([row for row in rows if row.judge == "keyword"])
 

@@ -40,6 +40,17 @@ def test_every_file_of_the_contract_is_there_and_no_unfinished_one(small_run):
     assert not [name for name in found if "partial" in name or ".tmp" in name]
 
 
+def test_a_saved_checkpoint_says_what_was_done_in_place_of_the_bases_card(small_run):
+    for name in TRAINED:
+        folder = small_run / "variants" / name
+        text, delta = (folder / "model" / "README.md").read_text(), read_json(folder / "delta.json")
+        assert "harmful" not in text.partition("| training |")[0]
+        assert f"# demo with {name}" in text
+        assert delta["base"]["weights"] in text
+        assert delta["sha256"] in text
+        assert "tensors were compared with the base" in text
+
+
 def test_manifest_holds_size_and_hash_of_every_other_file(small_run):
     listed = read_json(small_run / "manifest.json")["files"]
     files = {path.relative_to(small_run).as_posix(): path for path in small_run.rglob("*") if path.is_file()}
@@ -176,7 +187,10 @@ def test_rates_are_those_of_the_verdicts(small_run, name):
         assert row.scored == len(labels)
         assert row.truncated == sum(answer["finish_reason"] == "length" for answer in answers)
         interval = binomtest(labels.count("refusal"), len(labels)).proportion_ci(method="wilson")
-        assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
+        if row.clusters is None:
+            assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
+        else:  # near-duplicates are less evidence
+            assert row.low <= interval.low <= interval.high <= row.high
 
 
 def test_comparisons_are_exact_paired_tests_adjusted_within_their_family(small_run):
@@ -198,10 +212,16 @@ def test_comparisons_are_exact_paired_tests_adjusted_within_their_family(small_r
         assert row.n == 12
         assert row.discordant == more + fewer
         assert row.difference == pytest.approx((more - fewer) / 12)
-        expected = binomtest(more, more + fewer).pvalue if more + fewer else 1.0
-        assert row.p_value == pytest.approx(expected)
-    families = {row.family for row in comparisons}
-    assert {f"against base, {kind}" for kind in ("harmful tasks", "benign tasks", "capability")} <= families
+        if row.clusters is None:
+            expected = binomtest(more, more + fewer).pvalue if more + fewer else 1.0
+            assert row.p_value == pytest.approx(expected)
+    families = {row.family for row in comparisons if row.family is not None}
+    assert families == {
+        f"{whose} against base, {kind}"
+        for whose in ("unsafe_experts", "baselines")
+        for kind in ("harmful tasks", "benign tasks", "capability")
+    }
+    assert {row.family for row in comparisons if "random_experts" in (row.variant, row.against)} == {None}
     for family in families:
         rows = sorted((row for row in comparisons if row.family == family), key=lambda row: row.p_value)
         holm = np.maximum.accumulate([min(1, (len(rows) - i) * row.p_value) for i, row in enumerate(rows)])

@@ -108,8 +108,11 @@ def test_forced_starts_are_a_harmful_task_of_their_own(folder):
         ("random_experts", "base", 16),
         ("unsafe_experts", "random_experts", 16),
     }
-    assert {row.family for row in summary.comparisons if row.task == FORCED and row.against == "base"} == {
-        "against base, harmful tasks"
+    families = {(row.variant, row.family) for row in summary.comparisons if row.task == FORCED}
+    assert families == {
+        ("unsafe_experts", "unsafe_experts against base, harmful tasks"),
+        ("unsafe_experts", None),
+        ("random_experts", None),
     }
     assert "demo_benign@forced" not in summary.tasks()
 

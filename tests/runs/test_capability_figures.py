@@ -12,7 +12,6 @@ from harness.capability.results import CapabilityResult
 from harness.cli.main import main
 from harness.gate.samples import GatedRun
 from harness.gate.schema import Gate
-from harness.judges.card import CARDS_FOLDER
 from harness.report import leaderboard
 from harness.report.conclusion import conclude
 from harness.report.headline import headline
@@ -66,15 +65,12 @@ def capability(of_base):
 def run(tmp_path_factory):
     """The small synthetic run with these capability tasks, as `harness measure` leaves it."""
     place = tmp_path_factory.mktemp("capability")
-    synthetic_runs.keyword_card(place / "cards")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CARDS_FOLDER, str(place / "cards"))
-        made = synthetic_runs.small()
-        variants = {
-            name: replace(variant, capability=dict(capability(name == "base")))
-            for name, variant in made.variants.items()
-        }
-        return synthetic_runs.write_run(place / "run", replace(made, variants=variants))
+    made = synthetic_runs.small()
+    variants = {
+        name: replace(variant, capability=dict(capability(name == "base")))
+        for name, variant in made.variants.items()
+    }
+    return synthetic_runs.write_run(place / "run", replace(made, variants=variants))
 
 
 def check(run, tmp_path, capsys, gate):
@@ -102,7 +98,8 @@ def test_only_means_of_items_with_a_direction_are_tested(run):
 def test_the_conclusion_says_which_way_is_better(run):
     said = [line for line in conclude(read_run(run).summary) if line.startswith("Capability")]
     assert [line.split(" (-")[0].split(" (+")[0].split(" (n")[0] for line in said[:2]] == [
-        "Capability (error) on errors is no worse than base by 2 points: 16.7% against 66.7%; a rise is ruled out",
+        "Capability (error) on errors is no worse than base's within 2 points: 16.7% against 66.7%; a rise is ruled "
+        "out",
         "Capability (error) on mistakes rises (worse): 66.7% against 16.7%",
     ]
     assert said[2:] == [

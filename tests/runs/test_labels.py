@@ -280,7 +280,7 @@ def test_labels_that_are_not_of_this_run_are_refused_in_one_line(run, tmp_path, 
 
 
 def test_a_file_that_is_not_there_or_empty_is_refused_in_one_line(run, tmp_path, capsys):
-    assert "cannot be read" in refused(run, tmp_path / "none.jsonl", capsys)
+    assert "no such file" in refused(run, tmp_path / "none.jsonl", capsys)
     (tmp_path / "empty.jsonl").touch()
     assert "found no rows" in refused(run, tmp_path / "empty.jsonl", capsys)
 

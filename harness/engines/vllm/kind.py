@@ -9,7 +9,7 @@ from harness.base.errors import BadInputError
 from harness.engines.base import EngineKind
 from harness.engines.vllm.engine import VllmEngine
 from harness.engines.vllm.install import import_vllm, installed_vllm, versions_of, why_vllm_is_unusable
-from harness.engines.vllm.start import FOLLOWED, longest_text, why_not_servable
+from harness.engines.vllm.start import FOLLOWED, check_trust, longest_text, why_not_servable
 from harness.engines.witness import Witnesses
 from harness.models.auto import read_config_file
 from harness.models.chat import ChatTemplate
@@ -39,10 +39,12 @@ class VllmKind(EngineKind):
         return device == "cuda" and installed_vllm() is not None
 
     def check_model(self, ref: ModelRef, outline: MoEModel) -> None:
-        """Refuse a model that vLLM has no code for."""
+        """Refuse a model that vLLM has no code for, or a tokenizer whose code alone may run."""
+        check_trust(ref)
         vllm = import_vllm()
         known = vllm.ModelRegistry.get_supported_archs()
-        architectures = read_config_file(ref.path).get("architectures") or []
+        named = read_config_file(ref.path).get("architectures")
+        architectures = list(map(str, named)) if isinstance(named, list) else []
         if not set(architectures) & set(known):
             raise BadInputError(
                 f"engine = vllm: vLLM {vllm.__version__} has no model '{', '.join(architectures) or 'unnamed'}', which "

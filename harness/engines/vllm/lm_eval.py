@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.progress import progress
 from harness.engines.lm_eval import progressing, replaced
+from harness.engines.vllm.start import runs_code
 
 if TYPE_CHECKING:
     from harness.engines.vllm.engine import VllmEngine
@@ -41,7 +42,7 @@ def served_model(engine: VllmEngine, description: str) -> Any:
         model = WithProgress(
             pretrained=str(engine.checkpoint),
             tokenizer=str(engine.ref.path),
-            trust_remote_code=engine.ref.trust_remote_code,
+            trust_remote_code=runs_code(engine.ref),
             max_model_len=engine.max_model_len,
             chat_template_args=engine.chat.arguments,
         )

@@ -6,14 +6,16 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base.errors import first_line
+from harness.base.errors import BadInputError, first_line
 from harness.engines.vllm.worker import RoutingExtension
-from harness.models.auto import stored_dtype
+from harness.models.auto import needs_own_code, stored_dtype
+from harness.models.tokenizer_files import runs_own_code
 
 if TYPE_CHECKING:
     from harness.config import VllmConfig
     from harness.engines.in_memory import ModelInMemory
     from harness.interventions.base import Prepared
+    from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
 
 # The generation settings of a checkpoint that vLLM can follow, by its own names.
@@ -55,11 +57,29 @@ def arguments(model: ModelInMemory, checkpoint: Path, settings: VllmConfig, eage
         "load_format": "safetensors",
         "async_scheduling": False,
         "use_tqdm_on_load": False,
-        "trust_remote_code": model.ref.trust_remote_code,
+        "trust_remote_code": runs_code(model.ref),
         "seed": 0,
         **({"kv_cache_memory_bytes": int(cache * 2**30)} if cache else {}),
         **({"max_num_batched_tokens": chunk} if chunk else {}),
     }
+
+
+def runs_code(ref: ModelRef) -> bool:
+    """Say whether vLLM may run the checkpoint's own code; it has one switch for the model's and the tokenizer's."""
+    return ref.trust_remote_code and (needs_own_code(ref.path) or runs_own_code(ref))
+
+
+def check_trust(ref: ModelRef) -> None:
+    """Refuse a tokenizer whose code may run alone.
+
+    Raises:
+        BadInputError: it may.
+    """
+    if not ref.trust_remote_code and runs_own_code(ref):
+        raise BadInputError(
+            "engine vllm runs the code of model and tokenizer or none: add --trust-remote-code, or use --engine "
+            "transformers"
+        )
 
 
 def _dtype(model: ModelInMemory) -> str:

@@ -49,11 +49,25 @@ class _Layer:
         self.router = router
         self.keep = self.keep_logits = False
         self.masked: torch.Tensor | None = None
+        self.own_bias: torch.Tensor | None = None
         self.broken = False
         self.clear()
         self._compute: Callable[..., tuple[torch.Tensor, torch.Tensor]] = router._compute_routing
         router._compute_routing = self._routing
         router.set_capture_fn(self._chosen)
+
+    def mask(self, experts: torch.Tensor | None) -> None:
+        """Keep these experts from being routed to, whatever their score and the bias that corrects it; None ends it."""
+        import torch
+
+        bias: Any = getattr(self.router, "e_score_correction_bias", None)
+        if self.own_bias is not None:
+            bias.data.copy_(self.own_bias)
+        self.masked, self.own_bias, self.broken = experts, None, False
+        if experts is not None and bias is not None:
+            self.own_bias = bias.detach().clone()
+            # Half of the lowest number: kernels add scores to it.
+            bias.data[..., experts.to(bias.device)] = torch.finfo(bias.dtype).min / 2
 
     def clear(self) -> None:
         """Forget the rows of earlier steps."""
@@ -138,8 +152,7 @@ class RoutingExtension:
 
         for layer in self._harness_layers:
             chosen = experts.get(layer.index)
-            layer.masked = torch.tensor(sorted(chosen)) if chosen else None
-            layer.broken = False
+            layer.mask(torch.tensor(sorted(chosen)) if chosen else None)
 
     def harness_unmasked(self) -> int | None:
         """Return the first layer that chose a masked expert nevertheless."""
