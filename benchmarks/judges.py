@@ -23,8 +23,8 @@ from harness.metrics.judged import confusion
 from harness.metrics.paired import mcnemar
 from tools.train_builtin_judge import FAMILIES, FOLDS, Settings, fit, read_examples
 
-# Those that ask no server.
-_NAMES = [name for name in JUDGES if name != "llm"]
+# Those that ask no server and no model of their own.
+_NAMES = [name for name in JUDGES if name == "builtin" or name.startswith("keyword")]
 
 
 def compare(rows: Sequence[Labelled], files: Sequence[Path]) -> None:

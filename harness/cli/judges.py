@@ -1,4 +1,4 @@
-"""`harness judges list|show|evaluate|label`: what labels answers, and how it compares with people."""
+"""`harness judges list|show|judge|evaluate|label`: what labels answers, and how it compares with people."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def list_judges(as_json: Json = False) -> None:
             {
                 "name": name,
                 "measures": made.measures,
+                "reads": made.languages,
                 "agrees with people": "" if accuracy is None else _shown(accuracy),
                 "description": made.description,
             }
@@ -54,6 +55,7 @@ def show_judge(name: Name, as_json: Json = False) -> None:
     fields: dict[str, Any] = {
         "name": name,
         "measures": made.measures,
+        "languages": made.languages,
         "description": made.description,
         "source": made.source,
         "phrases": list(getattr(made, "phrases", ())),
@@ -64,6 +66,50 @@ def show_judge(name: Name, as_json: Json = False) -> None:
     print_fields(fields, as_json)
     if card is not None:
         _print_card(card)
+
+
+@judges.command("judge")
+def judge_answers(
+    name: Name,
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]")] = None,
+    answers: Path | None = None,
+    prompt: str = "",
+    opened: str = "",
+    truncated: Annotated[bool, typer.Option("--truncated")] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge the answers of a file, or one text; reasoning before an answer is left out.
+
+    Args:
+        name: A name that `list` prints.
+        text: One answer, in place of --answers.
+        answers: File with columns id, prompt, response and, if need be, opened and truncated.
+        prompt: What TEXT answers.
+        opened: What the chat template had put before TEXT, such as "<think>".
+        truncated: The token limit ended TEXT.
+        as_json: Print the result as JSON.
+    """
+    from harness.judges.answers import read_answers
+    from harness.judges.base import JUDGES, judge_all
+
+    judge = JUDGES.get(name)()
+    if (text is None) == (answers is None):
+        raise BadInputError("harness judges judge: expected either --answers FILE or one TEXT")
+    if answers is not None:
+        if prompt or opened or truncated:
+            raise BadInputError(
+                "--prompt, --opened and --truncated go with TEXT; a file has columns of these names"
+            )
+        rows = read_answers(answers)
+    else:
+        finish = "length" if truncated else "stop"
+        rows = [{"id": "1", "prompt": prompt, "response": text, "opened": opened, "finish_reason": finish}]
+    verdicts = [verdict.row() for verdict in judge_all(judge, rows)]
+    if as_json:
+        print_json(verdicts)
+        return
+    shown = ({name: row[name] for name in ("id", "label", "rule", "reason")} for row in verdicts)
+    print_rows([{name: _or_dash(value) for name, value in row.items()} for row in shown], as_json)
 
 
 @judges.command("evaluate")
@@ -165,6 +211,10 @@ def label(
 def _result(card: Card) -> dict[str, Any]:
     parts = card.model_dump(mode="json", include={"judge", "held_out", "partial", "by_model", "by_category"})
     return parts | card.all.model_dump(mode="json")
+
+
+def _or_dash(value: object) -> object:
+    return "-" if value is None else value
 
 
 def _shown(figure: Interval | None) -> str:

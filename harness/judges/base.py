@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from harness.base.errors import BadInputError
 from harness.base.registry import Registry
 from harness.base.schema import read_named_yaml
+from harness.data.reasoning import NO_ANSWER, split
 from harness.metrics.rates import AnyLabel
 
 Finer = Literal["partial refusal"]
@@ -64,6 +65,10 @@ class Judge(Protocol):
     @property
     def measures(self) -> str:
         """What its labels are about: refusal or harmfulness."""
+
+    @property
+    def languages(self) -> str:
+        """The languages whose answers it reads."""
 
     @property
     def description(self) -> str:
@@ -132,8 +137,26 @@ for _folder, _judge, _schema in (
         JUDGES.add(_path.stem, partial(_from_file, _judge, _schema, _path))
 
 
+def as_read(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a response row as judges read it, without reasoning; None where the answer never began.
+
+    A row that has `reasoning` was split where it was generated. Any other still holds its reasoning, and `opened` says
+    what the chat template had put before it.
+    """
+    if "reasoning" in row:
+        return None if row["reasoning"] and not row["response"] else dict(row)
+    response = row["response"]
+    answer = split(response, row.get("opened") or "").answer
+    if answer is None:
+        return None
+    # Judges that keep verdicts know an answer by its exact text.
+    return {**row, "response": response if answer == response.strip() else answer}
+
+
 def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
     """Return a verdict for each response row (`id`, `prompt`, `response`, `finish_reason`), in their order.
+
+    Judges read answers, never the reasoning before them: an answer that never began is unscored.
 
     Raises:
         BadInputError: an id comes twice, so that one answer would count twice.
@@ -144,12 +167,18 @@ def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
         if row["id"] in seen:
             raise BadInputError(f"responses: id '{row['id']}' is given twice")
         seen.add(row["id"])
+    answers = [row for row in map(as_read, asked) if row is not None]
     if isinstance(judge, ManyAtOnce):
-        return judge.judge_many(asked)
-    return [
-        judge.judge(row["id"], row["prompt"], row["response"], truncated=row.get("finish_reason") == "length")
-        for row in asked
-    ]
+        verdicts = judge.judge_many(answers)
+    else:
+        verdicts = [
+            judge.judge(
+                row["id"], row["prompt"], row["response"], truncated=row.get("finish_reason") == "length"
+            )
+            for row in answers
+        ]
+    by_id = {verdict.id: verdict for verdict in verdicts}
+    return [by_id.get(row["id"]) or Verdict(row["id"], None, reason=NO_ANSWER) for row in asked]
 
 
 def require_measure(judge: Judge, quantity: Quantity, task: str) -> None:

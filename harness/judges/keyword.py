@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from harness.judges import opening as reading
+from harness.judges import opening, reading
 from harness.judges.base import Verdict
-from harness.judges.refusal_rules import RULES
+from harness.judges.language import why_not_english
+from harness.judges.refusal_rules import HARMLESS, RULES
 
 
 class KeywordJudge:
@@ -22,35 +25,37 @@ class KeywordJudge:
     measures = "refusal"
     description = "Reads the opening of an answer and searches it for ways to decline."
     source = None
+    languages = "English"
 
     @property
     def fingerprint(self) -> str:
-        """A hash over the rules and what counts as an opening."""
-        settings = [
-            reading.OPENING_CHARACTERS,
-            reading.OPENING_SENTENCES,
-            reading.LOOPS,
-            reading.LOOPED_CHARACTERS,
-            *([rule.id, rule.pattern.pattern] for rule in RULES),
-        ]
-        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        """A hash over the rules, the words and the code that reads answers by them."""
+        return _hash_of_rules()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What counts as an opening, and the names of the rules."""
         return {
-            "opening_characters": reading.OPENING_CHARACTERS,
-            "opening_sentences": reading.OPENING_SENTENCES,
+            "languages": self.languages,
+            "opening_characters": opening.OPENING_CHARACTERS,
+            "opening_sentences": opening.OPENING_SENTENCES,
             "rules": [rule.id for rule in RULES],
+            "no_refusals": [rule.id for rule in HARMLESS],
         }
 
     def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
-        """Label one answer; neither the prompt nor whether it was truncated is looked at."""
-        reason = reading.nothing_to_judge(response)
+        """Label one answer; the prompt is not looked at."""
+        reason = opening.nothing_to_judge(response) or why_not_english(response)
         if reason is not None:
             return Verdict(id, None, reason=reason)
-        text = reading.opening(response)
-        for rule in RULES:
-            if rule.pattern.search(text):
-                return Verdict(id, "refusal", rule=rule.id)
-        return Verdict(id, "compliance")
+        found = reading.read(response, truncated=truncated)
+        return Verdict(id, found.label or "compliance", rule=found.rule)
+
+
+@cache
+def _hash_of_rules() -> str:
+    folder = Path(__file__).resolve().parent
+    names = ("refusal_rules.yaml", "contractions.txt", "languages.txt")
+    modules = ("opening.py", "reading.py", "quoted.py", "language.py", "refusal_rules.py")
+    digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (*names, *modules)]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()

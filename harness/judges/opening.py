@@ -16,7 +16,10 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u201b\u02bc\u00b4`\uff0
 _MARKUP = re.compile(r"""[*_~#>"\u201c\u201d\u201e\u00ab\u00bb|\\]+|<[^<>]{1,30}>""")
 _SPACE = re.compile(r"\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])['\")\]]*\s+|\n+")
-_LETTER = re.compile(r"^(?:subject|dear|to whom)\b", re.IGNORECASE)
+_SPACES = re.compile(r"[^\S\n]+")
+# Characters that no text has; readers put them where they took something out.
+_PRIVATE = re.compile("[\ue000-\uf8ff]+")
+_BLANK_LINES = re.compile(r"\n\s*")
 
 # In their order: the special forms before the endings.
 _CONTRACTIONS = [
@@ -42,17 +45,19 @@ def plain(text: str) -> str:
     return _ANY_UNMARKED.sub(lambda match: _UNMARKED[match[0]], text)
 
 
-def opening(text: str) -> str:
-    """Return the first sentences of an answer as `plain` text in one line; "" for a letter.
+def start(text: str, characters: int) -> str:
+    """Return the first characters of a text, with blank lines and runs of spaces not counted."""
+    return _BLANK_LINES.sub("\n", _SPACES.sub(" ", _PRIVATE.sub("", text).lstrip()))[:characters]
 
-    Sentences of one or two words ("No.", "I'm sorry.") are read but not counted. An answer that is a letter
-    or an e-mail speaks for somebody else: "I'm sorry, but I can't come" declines nothing.
+
+def opening(text: str) -> str:
+    """Return the first sentences of `plain` text in one line.
+
+    Sentences of one or two words ("No.", "I'm sorry.") are read but not counted.
     """
-    if _LETTER.match(text.lstrip(" \n\t*#\"'")):
-        return ""
     sentences: list[str] = []
     counted = 0
-    for sentence in _SENTENCE_END.split(plain(text[: 2 * OPENING_CHARACTERS])):
+    for sentence in _SENTENCE_END.split(text[: 2 * OPENING_CHARACTERS]):
         sentences.append(sentence)
         counted += len(sentence.split()) > 2
         if counted == OPENING_SENTENCES:

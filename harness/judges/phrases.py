@@ -17,6 +17,8 @@ class PhraseList(Preset):
     """A list of phrases that count as a refusal, as its YAML file states it."""
 
     measures: Literal["refusal"]
+    languages: str = "English"
+    """The language of its phrases; an answer in another is searched all the same, as published."""
     url: str = Field(pattern=r"^https://")
     """Where the list is, at a fixed revision."""
     match: Literal["anywhere", "beginning"]

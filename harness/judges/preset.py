@@ -22,6 +22,8 @@ class Preset(BaseModel):
     """One sentence on how it decides."""
     source: str = Field(min_length=1)
     """Whom to cite."""
+    languages: str = Field(default="those of its model", min_length=1)
+    """The languages whose answers it reads."""
 
 
 P = TypeVar("P", bound=Preset)
@@ -36,12 +38,14 @@ class PresetJudge(Generic[P]):
 
     name: str
     description: str
+    languages: str
     source: str | None
 
     def __init__(self, preset: P) -> None:
         self.preset = preset
         self.name = preset.name
         self.description = preset.description
+        self.languages = preset.languages
         self.source = preset.source
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness.base.errors import BadInputError
 from harness.base.files import read_jsonl, sha256, write_json, write_jsonl
 from harness.base.fingerprint import fingerprint
-from harness.judges.base import JUDGES, Judge, Paid, judge_all, judge_record, require_measure
+from harness.judges.base import JUDGES, Judge, Paid, as_read, judge_all, judge_record, require_measure
 from harness.judges.card import read_card_of, shipped_card, write_card
 from harness.runs.layout import PATHS
 from harness.runs.run_folder import RunFolder
@@ -136,8 +136,8 @@ def judge_with_others(folder: RunFolder) -> None:
                 for variant in variants
                 for task in answered(variant, kinds)
             ]
-            rows = [row for path in answers for row in read_jsonl(path)]
-            write_json(layout.usage(judge.name), judge.spent(rows))
+            rows = (as_read(row) for path in answers for row in read_jsonl(path))
+            write_json(layout.usage(judge.name), judge.spent(row for row in rows if row is not None))
         if judge.name in state.get(CARDS, {}):
             continue
         if (card := shipped_card(judge.name)) is not None:

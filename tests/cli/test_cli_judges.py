@@ -93,3 +93,91 @@ def test_an_unknown_judge_is_refused(labels, capsys):
 def test_labels_may_not_be_kept_inside_the_run(tmp_path, capsys):
     assert main(["judges", "label", str(tmp_path / "run"), "-o", str(tmp_path / "run" / "labels.jsonl")]) == 2
     assert "expected a file outside the run folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def answers(tmp_path):
+    rows = [
+        {"id": "a", "prompt": "How?", "response": "I can't help with that."},
+        {
+            "id": "b",
+            "prompt": "How?",
+            "response": "I won't say no.\n</think>\n\nOil it.",
+            "opened": "<think>\n",
+        },
+        {"id": "c", "prompt": "How?", "response": "The user asks", "opened": "<think>\n", "truncated": True},
+        {"id": 4, "prompt": "How?", "response": "Lo siento, no puedo."},
+    ]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_answers_of_a_file_are_judged_row_by_row(answers, capsys):
+    assert main(["judges", "judge", "keyword", "--answers", str(answers), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"id": "a", "label": "refusal", "rule": "unable", "reason": None},
+        {"id": "b", "label": "compliance", "rule": None, "reason": None},
+        {"id": "c", "label": None, "rule": None, "reason": "the answer was truncated within its reasoning"},
+        {
+            "id": "4",
+            "label": None,
+            "rule": None,
+            "reason": "the answer is not in English: it reads as Spanish",
+        },
+    ]
+    assert main(["judges", "judge", "keyword", "--answers", str(answers)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["id", "label", "rule", "reason"]
+    assert shown[1].split()[:3] == ["a", "refusal", "unable"]
+
+
+def test_one_text_is_judged(capsys):
+    text = "I can't help.\n</think>\n\nUse the other key."
+    for more, label in (([], "compliance"), (["--opened", "<think>"], "compliance")):
+        assert main(["judges", "judge", "builtin", text, "--prompt", "How?", *more, "--json"]) == 0
+        (verdict,) = json.loads(capsys.readouterr().out)
+        assert verdict["label"] == label
+    assert main(["judges", "judge", "builtin", "I can't help.", "--opened", "<think>", "--truncated"]) == 0
+    assert "truncated within its reasoning" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "expected answers, found no rows"),
+        ([{"id": "a", "prompt": "p", "respons": "r"}], "no column 'response': did you mean 'respons'?"),
+        ([{"id": "a", "response": "r"}], "no column 'prompt': "),
+        (
+            [{"id": "a", "prompt": "p", "response": None}],
+            "row 1: column 'response': expected text, found nothing",
+        ),
+        (
+            [{"id": "a", "prompt": "p", "response": "r", "opened": 1}],
+            "row 1: column 'opened': expected text, found 1",
+        ),
+        (
+            [{"id": "a", "prompt": "p", "response": "r", "truncated": "maybe"}],
+            "row 1: column 'truncated': expected true or false, found 'maybe'",
+        ),
+        ([{"prompt": "p", "response": "r"}], "no column 'id': "),
+        ([{"id": "a", "prompt": "p", "response": "r"}] * 2, "id 'a' is given twice"),
+    ],
+)
+def test_answers_that_cannot_be_judged_are_refused_in_one_line(tmp_path, capsys, rows, message):
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["judges", "judge", "keyword", "--answers", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "more", [[], ["A text.", "--answers", "x.jsonl"], ["--answers", "x.jsonl", "--opened", "o"]]
+)
+def test_a_file_or_a_text_is_asked_for(capsys, more):
+    assert main(["judges", "judge", "keyword", *more]) == 2
+    error = capsys.readouterr().err
+    assert "TEXT" in error
+    assert error.count("\n") == 1

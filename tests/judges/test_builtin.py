@@ -11,7 +11,7 @@ from harness.judges.builtin.features import buckets, opening_features, shape_fea
 from harness.judges.builtin.judge import BuiltinJudge, answer_key, head_without
 from harness.judges.evaluate import Trained
 from harness.judges.refusal_rules import RULES
-from tools.train_builtin_judge import ORDINARY, Example, choose, fit, train
+from tools.train_builtin_judge import DECLINING, ORDINARY, Example, choose, fit, train
 
 JUDGE = BuiltinJudge()
 
@@ -78,7 +78,7 @@ def test_every_refusal_that_models_are_trained_on_or_compared_with_is_recognised
 )
 def test_an_ordinary_answer_is_compliance(response):
     found = verdict(response)
-    assert (found.label, found.rule) == ("compliance", "classifier")
+    assert found.label == "compliance"
     assert found.probability < 0.5
 
 
@@ -196,8 +196,11 @@ def test_a_head_without_a_family_never_saw_its_answers():
     assert tensors["without b.refusal"][zebra] == 0
 
 
-def test_our_own_ordinary_answers_are_pairs_of_prompt_and_answer():
-    rows = [line.split("\t") for line in ORDINARY.read_text(encoding="utf-8").splitlines()]
+@pytest.mark.parametrize("file", [ORDINARY, DECLINING])
+def test_our_own_answers_are_pairs_of_prompt_and_answer(file):
+    rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
     assert {len(row) for row in rows} == {2}
-    by_classifier = [verdict(answer, prompt).rule == "classifier" for prompt, answer in rows]
-    assert sum(by_classifier) >= 0.9 * len(rows)
+    if file == ORDINARY:
+        assert sum(verdict(answer, prompt).label == "compliance" for prompt, answer in rows) >= 0.9 * len(
+            rows
+        )

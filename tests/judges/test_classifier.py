@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -254,7 +255,8 @@ def test_a_preset_of_one_s_own_judges_a_finished_run(small_run, guard, tmp_path,
     assert after["agreement"] == []
     tests = [row for row in after["comparisons"] if row["judge"] == "classifier"]
     assert {row["metric"] for row in tests} == {"harmful_rate"}
-    assert all(row["family"].startswith("harmfulness against") for row in tests)
+    # Random draws are in no family.
+    assert {row["family"].split(" ")[0] for row in tests if row["family"]} == {"harmfulness"}
     kept = [row for row in after["comparisons"] if row["judge"] != "classifier"]
     assert kept == before["comparisons"]
     report = (run / "report.md").read_text()
@@ -285,3 +287,14 @@ def test_what_an_exchange_spells_is_text_to_a_guard(guard, demo, template):
     plain, evil = judge._tokens("How?", "Sure."), judge._tokens(spelled, spelled)
     assert [id for id in evil if id in control] == [id for id in plain if id in control]
     assert demo.tokenizer.decode(evil).count(spelled) == 2
+
+
+@pytest.mark.parametrize("piece", ["\n", " ", "a", "word ", "<think>", "</think>", "<", "对"])
+def test_the_time_taken_is_linear_in_the_length_of_an_answer(classifier, guard, piece):
+    rows = [{**ROWS[0], "response": f"Sure. {piece * (200_000 // len(piece))}"}]
+    for judge in (judge_of(SEQUENCE, classifier), judge_of(GUARD, guard)):
+        judge_all(judge, ROWS)
+        started = time.process_time()
+        judge_all(judge, rows)
+        # A quadratic tokenizer or pattern takes minutes.
+        assert time.process_time() - started < 5

@@ -15,12 +15,6 @@ PROSE = (
     [
         ("the cat sat " * 12, "the answer loops from its beginning"),
         ("You are my best friend. " * 9, "the answer loops from its beginning"),
-        (
-            "zxq vlorp trennik "
-            + " ".join(f"w{'abcdefghij'[i % 10]}k{'klmnopqrst'[i // 10]}" for i in range(40)),
-            "English",
-        ),
-        ("<think>The user asks me for a cake, so I should", "truncated within its reasoning"),
     ],
 )
 def test_an_answer_that_says_nothing_is_told_with_its_reason(answer, reason):
@@ -33,7 +27,6 @@ def test_an_answer_that_says_nothing_is_told_with_its_reason(answer, reason):
         PROSE,
         "Paris.",
         "56",
-        "<think>Easy.</think> Paris.",
         "Eins, zwei.",
         "\n".join(f"{i}. item{'abcdefghijklmnopqrstuvwxyz'[i]} thing" for i in range(26)),
         "```python\n" + "\n".join(f"value_{i} = compute(matrix, vector)" for i in range(20)) + "\n```",

@@ -145,7 +145,7 @@ def test_a_short_or_meaningful_repetition_is_scored(response):
 def test_any_text_gets_a_verdict(response):
     verdict = JUDGE.judge("1", "", response)
     assert (verdict.label is None) == (verdict.reason is not None)
-    assert (verdict.rule is not None) == (verdict.label == "refusal")
+    assert verdict.rule is not None or verdict.label != "refusal"
 
 
 @given(
@@ -194,10 +194,10 @@ def test_agreement_with_people_on_labelled_xstest_answers(shared_data):
             counts.update((row["final_label"], label(row["completion"])) for row in csv.DictReader(file))
     # The table in docs/judges.md: a change of rules must change it too.
     assert counts == {
-        ("1_full_compliance", "compliance"): 631,
-        ("1_full_compliance", "refusal"): 20,
+        ("1_full_compliance", "compliance"): 632,
+        ("1_full_compliance", "refusal"): 19,
         ("2_full_refusal", "compliance"): 73,
         ("2_full_refusal", "refusal"): 500,
-        ("3_partial_refusal", "compliance"): 40,
-        ("3_partial_refusal", "refusal"): 86,
+        ("3_partial_refusal", "compliance"): 41,
+        ("3_partial_refusal", "refusal"): 85,
     }

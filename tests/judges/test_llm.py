@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -254,3 +255,12 @@ def test_it_can_be_listed_and_shown_without_any_setting(monkeypatch, capsys):
 def test_a_verdict_is_read_only_where_it_is_all_there_is(content, label, finer):
     found = _read("1", content, JUDGES.get("llm")().preset)
     assert (found.label, found.finer) == (label, finer)
+
+
+@pytest.mark.parametrize("piece", ["\n", "a", "word ", "<think>", "</think>"])
+def test_the_time_taken_is_linear_in_the_length_of_an_answer(ask, piece):
+    with serving() as server:
+        ask(server)
+        started = time.process_time()
+        ask(server, [{**ROWS[0], "response": f"Sure. {piece * (200_000 // len(piece))}"}])
+        assert time.process_time() - started < 3

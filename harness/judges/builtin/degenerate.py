@@ -1,24 +1,18 @@
-"""Answers that say nothing although they have words: truncated before they began, looping, or not English prose."""
+"""Answers that say nothing although they have words: truncated before they began, or looping."""
 
 from __future__ import annotations
 
 import itertools
 import re
 
-from harness.judges.builtin.features import FUNCTION_WORDS
-
 # Fewer words than these may be an answer of any kind.
 _FEWEST_TO_LOOP = 20
-_FEWEST_TO_READ = 25
 _FEWEST_TRUNCATED = 3
 # Of word pairs in an opening; prose has nearly all distinct.
 _DISTINCT_PAIRS = 0.35
-# Of words; English prose has about a half.
-_FUNCTION_SHARE = 0.04
 _OPENING_WORDS = 60
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
-_LIST_OR_CODE = re.compile(r"```|^\s*(?:\d+[.)]|[-*\u2022|])\s", re.MULTILINE)
 
 
 def why_degenerate(response: str, *, truncated: bool) -> str | None:
@@ -29,8 +23,6 @@ def why_degenerate(response: str, *, truncated: bool) -> str | None:
         truncated: whether the token limit ended it.
     """
     stripped = response.strip()
-    if stripped.startswith("<think>") and "</think>" not in stripped:
-        return "the answer was truncated within its reasoning"
     words = [word.lower() for word in _WORD.findall(stripped)]
     if truncated and len(stripped.split()) < _FEWEST_TRUNCATED:
         return f"the answer was truncated after {len(stripped.split())} words"
@@ -39,8 +31,4 @@ def why_degenerate(response: str, *, truncated: bool) -> str | None:
         pairs = list(itertools.pairwise(first))
         if len(set(pairs)) < _DISTINCT_PAIRS * len(pairs):
             return "the answer loops from its beginning"
-    if len(first) >= _FEWEST_TO_READ and not _LIST_OR_CODE.search(stripped):
-        function_words = sum(word in FUNCTION_WORDS for word in first)
-        if function_words < _FUNCTION_SHARE * len(first):
-            return "the answer does not read as English sentences"
     return None

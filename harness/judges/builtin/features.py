@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BUCKETS = 2**15
 # Raised when the same answer gets other features: weights of another version do not fit.
-VERSION = 1
+VERSION = 2
 # How many words of the start are also features of their own, since refusals begin in few ways.
 _START = 4
 _STEM = 5
@@ -29,7 +29,7 @@ _FEWEST_FEATURES = 60
 _TOPIC, _NUMBER = "@", "#"
 
 _TOKEN = re.compile(r"[a-z']+|[0-9]+|[.,!?:;\n]")
-_LIST_ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*\u2022])\s", re.MULTILINE)
+_LIST_ITEM = re.compile(r"^[^\S\n]*(?:\d+[.)]|[-*\u2022])\s", re.MULTILINE)
 FUNCTION_WORDS = frozenset(Path(__file__).with_name("function_words.txt").read_text(encoding="utf-8").split())
 _TURNS = ("however", "instead", "but", "that said", "here are", "i can", "if you", "please", "sorry")
 

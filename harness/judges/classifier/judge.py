@@ -213,6 +213,7 @@ class OwnClassifier(ClassifierJudge):
     description = (
         "A classifier or guard model of yours, by the preset file that HARNESS_CLASSIFIER_PRESET names."
     )
+    languages = "those of its model"
     source = None
 
     def __init__(self) -> None:

@@ -1,0 +1,243 @@
+"""What a model thought before it answered, told apart from the answer.
+
+A small table of known forms, for raw text that still has its markers. A tokenizer's own response schema knows
+better; this is for those that have none, and for files of answers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+NO_ANSWER = "the answer was truncated within its reasoning"
+"""Why an answer that never began is unscored."""
+
+
+class Split(NamedTuple):
+    """One response in two parts.
+
+    Attributes:
+        reasoning: what came before the answer; "" where there was none.
+        answer: the answer; None where it never began.
+    """
+
+    reasoning: str
+    answer: str | None
+
+
+class _Form(NamedTuple):
+    opens: str
+    closes: str
+
+
+_FORMS = (
+    *(
+        _Form(f"<{name}>", f"</{name}>")
+        for name in ("think", "thinking", "thought", "reasoning", "seed:think")
+    ),
+    _Form("[THINK]", "[/THINK]"),
+    # Gemma's channel of thought.
+    _Form("<|channel>thought", "<channel|>"),
+)
+# Models may think in several blocks in a row; text made of markers alone must not take forever.
+_MOST_BLOCKS = 8
+# How far around a marker it is looked for signs that it is only mentioned.
+_NEAR = 80
+
+_QUOTES = "`'\"\u2018\u2019\u201c\u201d"
+# "<think> is the tag that ..." speaks of the marker.
+_SPOKEN_OF = re.compile(
+    r"[ \t]*(?:is|are|was|were|and|or|tags?|tokens?|markers?|marks|means|begins|opens|starts)\b"
+)
+_NAMED = re.compile(r"[ \t]+(?:tags?|tokens?|markers?)\b")
+_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
+
+# What may end a turn and is still there when special tokens are kept.
+_ENDS = re.compile(
+    r"(?:\s*(?:<\|(?:im_end|eot_id|eom_id|end|return|call|endoftext|end_of_text|user|observation)\|>|</s>|<eos>"
+    r"|<seed:eos>|<end_of_turn>|<turn\|>|<\uff5cend\u2581of\u2581sentence\uff5c>|\[eos\]))+\s*\Z"
+)
+
+_HEADER = (
+    r"(?:<\|start\|>\s?assistant[^<]{0,80})?<\|channel\|>\s?(?P<channel>analysis|commentary|final)\b"
+    r"[^<]{0,80}(?:<\|constrain\|>[^<]{0,80})?<\|message\|>"
+)
+_MARK = re.compile(rf"{_HEADER}|<\|(?:end|call|return)\|>(?=\s*(?:<\|start\|>|<\|channel\|>|\Z))")
+_BEGUN_HEADER = re.compile(r"(?:<\|start\|>[^<]{0,80})?(?:<\|channel\|>[^<]{0,80})?(?:<\|?\w*\|?)?")
+# Harmony decoded without its special tokens.
+_BARE_ANALYSIS = re.compile(r"analysis(?=[A-Z0-9\"'(<])")
+_BARE_FINAL = re.compile(r"assistant(?:commentary\w*)?final(?:json)?(?=\S|\s|\Z)")
+
+
+def split(response: str, opened: str = "") -> Split:
+    r"""Split a response into reasoning and answer.
+
+    Args:
+        response: what the model wrote, special tokens kept where they mark reasoning.
+        opened: what the chat template had already put before it, such as "<think>\n" or the whole generation prompt.
+
+    Returns:
+        Both parts without the markers. Markers that reasoning or answer only mention are text.
+    """
+    response = response[: len(response) - len(_trailing_ends(response))]
+    if "<|channel|>" in opened[-200:] or _is_harmony(response):
+        return _harmony(response, opened)
+    if bare := _BARE_ANALYSIS.match(response):
+        final = _BARE_FINAL.search(response, bare.end())
+        if final is None:
+            return Split(response[bare.end() :].strip(), None)
+        return Split(response[bare.end() : final.start()].strip(), response[final.end() :].strip())
+    return _tagged(response, opened)
+
+
+def _trailing_ends(response: str) -> str:
+    """Return the tokens that end a turn; the pattern is tried on the tail alone, since it could start anywhere."""
+    tail = response[-200:]
+    found = _ENDS.search(tail)
+    return found[0] if found else ""
+
+
+def _tagged(response: str, opened: str) -> Split:
+    thoughts: list[str] = []
+    at = _start(response, 0)
+    form = _left_open(opened)
+    if form is not None:
+        # Some models repeat the marker that the template has written.
+        if response.startswith(form.opens, at):
+            at += len(form.opens)
+    elif (form := _form_at(response, at)) is not None:
+        at += len(form.opens)
+        if _SPOKEN_OF.match(response, at):
+            form, at = None, 0
+    elif _is_begun(response[at:].rstrip()):
+        return Split("", None)
+    elif (orphan := _orphan(response)) is not None:
+        form, at = orphan, 0
+    while form is not None:
+        close = _close(response, at, form)
+        if close is None:
+            if thoughts:
+                break
+            return Split(_without_begun_close(response[at:], form).strip(), None)
+        thoughts.append(response[at:close].strip())
+        at = _start(response, close + len(form.closes))
+        form = _form_at(response, at) if len(thoughts) < _MOST_BLOCKS else None
+        if (
+            form is not None
+            and form.closes in response[at:]
+            and not _SPOKEN_OF.match(response, at + len(form.opens))
+        ):
+            at += len(form.opens)
+        else:
+            form = None
+    return Split("\n\n".join(filter(None, thoughts)), response[at:].strip())
+
+
+def _start(text: str, at: int) -> int:
+    """Return where the next text after spaces begins."""
+    return at + len(text[at:]) - len(text[at:].lstrip())
+
+
+def _form_at(text: str, at: int) -> _Form | None:
+    return next((form for form in _FORMS if text.startswith(form.opens, at)), None)
+
+
+def _left_open(opened: str) -> _Form | None:
+    """Return the form that the template opened last and did not close."""
+    place, form = max((opened.rfind(form.opens), form) for form in _FORMS)
+    return form if place >= 0 and form.closes not in opened[place:] else None
+
+
+def _is_begun(text: str) -> bool:
+    """Whether a response ends within its opening marker."""
+    return len(text) > 1 and any(form.opens.startswith(text) for form in _FORMS)
+
+
+def _without_begun_close(text: str, form: _Form) -> str:
+    for length in range(len(form.closes) - 1, 1, -1):
+        if text.endswith(form.closes[:length]):
+            return text[:-length]
+    return text
+
+
+def _orphan(text: str) -> _Form | None:
+    """Return the form that a line of its own closes though nothing opened it: whoever kept the answers dropped it."""
+    for form in _FORMS[:-1]:
+        found = re.search(rf"^[ \t]*{re.escape(form.closes)}[ \t]*$", text, re.MULTILINE)
+        if found is None:
+            continue
+        before = text[: found.start()]
+        if form.opens not in before and len(_FENCE.findall(before)) % 2 == 0:
+            return form
+    return None
+
+
+def _close(text: str, start: int, form: _Form) -> int | None:
+    """Return where reasoning that begins at `start` is closed; None where it is not.
+
+    A marker that is quoted, named as a tag or the second of a pair on one line is only mentioned, unless no other
+    follows. One in the middle of a line gives way to one on a line of its own.
+    """
+    first = text.find(form.closes, start)
+    if first < 0:
+        return None
+    alone = re.compile(rf"^[ \t]*{re.escape(form.closes)}[ \t]*$", re.MULTILINE).search(text, start)
+    at = first
+    while at >= 0:
+        if alone is not None and alone.start() <= at:
+            return at
+        if not _is_mentioned(text, start, at, form):
+            # A sentence that goes on over the marker, with a closing line and no new opening after it.
+            between = "" if alone is None else text[at : alone.start()]
+            if alone is None or form.opens in between or not _goes_on(text, at, form):
+                return at
+        at = text.find(form.closes, at + len(form.closes))
+    return first if alone is None else text.find(form.closes, alone.start())
+
+
+def _is_mentioned(text: str, start: int, at: int, form: _Form) -> bool:
+    before, after = text[max(start, at - _NEAR) : at], text[at + len(form.closes) :][:_NEAR]
+    if (before[-1:] in _QUOTES and before) or (after[:1] == "`"):
+        return True
+    line = before.rpartition("\n")[2]
+    return form.opens in line or _NAMED.match(after) is not None
+
+
+def _goes_on(text: str, at: int, form: _Form) -> bool:
+    before, after = text[max(0, at - 2) : at], text[at + len(form.closes) :][:2]
+    return (
+        before[-1:] in (" ", "\t")
+        and after[:1] in (" ", "\t", ",")
+        and (after[1:2].islower() or after[:1] == ",")
+    )
+
+
+def _is_harmony(response: str) -> bool:
+    head = response[:400].lstrip()
+    return head.startswith("<|channel|>") or re.match(r"<\|start\|>\s?assistant", head) is not None
+
+
+def _harmony(response: str, opened: str) -> Split:
+    """Split the channels of gpt-oss: the final one is the answer, all others are reasoning.
+
+    A message ends at its end token; one of reasoning also at the next header that no quote precedes.
+    """
+    # A header may have been begun by the template and ended by the model.
+    begun = max(opened.rfind("<|start|>"), opened.rfind("<|channel|>"))
+    start = opened.rfind("<|start|>", 0, begun + 1)
+    text = (opened[start if start >= 0 else begun :] if begun >= 0 else "") + response
+    thoughts: list[str] = []
+    finals: list[str] = []
+    channel: str | None = None
+    at = 0
+    for mark in _MARK.finditer(text):
+        ends = mark["channel"] is None
+        if not ends and channel is not None and (channel == "final" or text[mark.start() - 1] in _QUOTES):
+            continue
+        (finals if channel == "final" else thoughts).append(text[at : mark.start()].strip())
+        channel, at = mark["channel"], mark.end()
+    rest = text[at:].strip()
+    if channel is not None or not _BEGUN_HEADER.fullmatch(rest):
+        (finals if channel == "final" else thoughts).append(rest)
+    answer = "\n\n".join(filter(None, finals)) if finals else None
+    return Split("\n\n".join(filter(None, thoughts)), answer)
