@@ -13,8 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from harness.base.documents import parse_yaml
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import parse_yaml, read_mapping
+from harness.base.files import read_mapping
 from harness.base.schema import explain
 from harness.base.settings import Settings, setting
 from harness.data.task import Role

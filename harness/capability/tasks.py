@@ -17,8 +17,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.content import content_folder
+from harness.base.documents import parse_yaml
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import parse_yaml, read_text, sha256
+from harness.base.files import read_text, sha256
 from harness.base.fingerprint import fingerprint
 from harness.base.schema import validated
 

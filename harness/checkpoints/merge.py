@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from harness.base.errors import BadInputError, HarnessError
+from harness.base.files import full_disk_named
 from harness.base.progress import say
 from harness.checkpoints.delta import check_delta, write_delta_into
 from harness.checkpoints.proof import experts_that_differ
@@ -73,7 +74,7 @@ def write_merged(
     total = sum((ref.path / name).stat().st_size for name in weight_files(ref.path))
     out.parent.mkdir(parents=True, exist_ok=True)
     _check_disk(total, out.absolute().parent)
-    with pieces_of(ref, delta, out.absolute().parent) as (method, pieces):
+    with full_disk_named(out, total), pieces_of(ref, delta, out.absolute().parent) as (method, pieces):
         _copy_checkpoint(ref.path, out, advance)
         written = places(out)
         tensors: set[str] = set()

@@ -63,14 +63,14 @@ def report(
 def _one(run: Path, svg: Path | None, redact: bool, as_json: bool) -> None:
     from harness.report.terminal import export_svg, print_report
     from harness.report.write import write_redacted, write_reports
-    from harness.runs.integrity import verify_run
     from harness.runs.layout import Layout
+    from harness.runs.run import Run
     from harness.runs.run_folder import RunFolder
-    from harness.runs.summary import read_summary
 
     # Writing a report renews the manifest, which must not take in what someone changed.
-    verify_run(run)
-    summary = read_summary(run)
+    opened = Run(run)
+    opened.verify()
+    summary = opened.summary
     if svg is not None:
         export_svg(summary, svg)
     if as_json and not redact:

@@ -74,6 +74,7 @@ def export(
     """
     files_of = FORMATS.get(form)
     source = read_run(run)
+    source.verify()
     if target.resolve().is_relative_to(run.resolve()):
         raise BadInputError(f"{target} is inside the run folder {run}: name a folder beside it")
     if target.exists() and not target.is_dir():

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError
-from harness.base.files import write_json, write_jsonl
+from harness.base.files import move_folder, write_json, write_jsonl
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress, say
 from harness.checkpoints.proof import frozen_unchanged
@@ -136,7 +136,7 @@ def prove_frozen(session: Session, made: Prepared) -> None:
     result = frozen_unchanged(session.plan.ref.path, partial, set(trained_experts))
     if session.config.save_model:
         shutil.rmtree(files.model, ignore_errors=True)
-        partial.rename(files.model)
+        move_folder(partial, files.model)
     else:
         shutil.rmtree(partial)
     write_json(

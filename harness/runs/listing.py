@@ -9,7 +9,7 @@ from harness.base.errors import BadInputError
 from harness.runs.layout import Layout, run_folders
 from harness.runs.run import Run
 
-State = Literal["finished", "unfinished", "damaged"]
+State = Literal["finished", "unfinished", "being made anew", "damaged"]
 
 
 class Listed(NamedTuple):
@@ -56,6 +56,8 @@ def state_of(run: Run) -> tuple[State, str | None]:
     if not run.is_finished:
         return "unfinished", None
     try:
+        if run.is_being_made_anew:
+            return "being made anew", None
         run.verify(run.layout.summary, run.layout.run, run.layout.splits)
         _ = run.summary
     except BadInputError as error:

@@ -130,6 +130,19 @@ class Run:
         """Whether the run came to its end: it has a summary, and a manifest of its files."""
         return self.layout.summary.is_file() and self.layout.manifest.is_file()
 
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the evaluation of every variant has ended; of runs that did not record it, it has."""
+        record = self.record
+        return record.configuration is None or record.variants.keys() <= record.evaluated.keys()
+
+    @property
+    def is_being_made_anew(self) -> bool:
+        """Whether the run was started again after its summary was made, so that the summary is not of its settings."""
+        if self.record.configuration is None or not self.layout.summary.is_file():
+            return False
+        return not self.is_evaluated or self.summary.configuration != self.record.configuration
+
     def verify(self, *files: Path) -> dict[str, integrity.FileRecord]:
         """Compare files with the manifest; without any, the whole folder.
 
@@ -137,8 +150,13 @@ class Run:
             What the manifest lists, by the file's name in the folder.
 
         Raises:
-            BadInputError: the run is not finished, or a file is not what the run wrote.
+            BadInputError: the run is not finished or is being made anew, or a file is not what the run wrote.
         """
+        if self.layout.run.is_file() and self.is_being_made_anew:
+            raise BadInputError(
+                f"{self.path} is being made anew and has no figures until its command ends; "
+                "if it was stopped, run it again"
+            )
         if not files:
             return integrity.verify_run(self.path)
         return integrity.verify_files(self.path, (file.relative_to(self.path).as_posix() for file in files))

@@ -60,7 +60,11 @@ def read_entries(places: Sequence[Path]) -> tuple[list[Entry], list[LeftOut]]:
     with _collecting_later():
         for place in places:
             if Layout(place).is_run():
-                entries.append(read_entry(place))
+                run = Run(place)
+                if run.layout.run.is_file() and run.is_being_made_anew:
+                    left_out.append(LeftOut(place, f"{place} is being made anew"))
+                else:
+                    entries.append(read_entry(place))
                 continue
             folders = list(run_folders(place))
             if not folders:
