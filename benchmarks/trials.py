@@ -21,7 +21,7 @@ from harness.data.holdout import hold_out
 from harness.data.task import Kind
 from harness.interventions.base import Prepared
 from harness.judges.base import Verdict, judge_all
-from harness.metrics.rates import share_of
+from harness.metrics.rates import rate
 from harness.models.load import LoadedModel
 from harness.pipeline import pipeline
 from harness.pipeline.capture import capture_routing
@@ -130,7 +130,8 @@ class Answered:
     @property
     def rate(self) -> Any:
         """How often they were refused."""
-        return share_of([verdict.label for verdict in self.verdicts], "refusal")
+        labels = {verdict.id: verdict.label for verdict in self.verdicts}
+        return rate({id: None if label is None else label == "refusal" for id, label in labels.items()})
 
 
 def answered(session: Session, kind: Kind | None = None) -> list[Answered]:

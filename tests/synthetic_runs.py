@@ -558,13 +558,13 @@ def _write_variant(folder: Path, made: Synthetic, variant: Made) -> None:
 
 
 def _capability(task: str, pattern: Sequence[float] | CapabilityResult) -> CapabilityResult:
-    """Return a task of 60 items whose scores repeat a pattern; a result is returned as it is."""
+    """Return a task of 60 items whose scores repeat a pattern, or as many as a longer one has; a result as it is."""
     if isinstance(pattern, CapabilityResult):
         return pattern
-    scores = [pattern[place % len(pattern)] for place in range(60)]
+    scores = [pattern[place % len(pattern)] for place in range(max(60, len(pattern)))]
     value = sum(scores) / len(scores)
     yes_or_no = set(scores) <= {0.0, 1.0}
-    exact = wilson(round(sum(scores)), 60)
+    exact = wilson(round(sum(scores)), len(scores))
     low, high = (exact.low, exact.high) if yes_or_no else (value - 0.0625, value + 0.0625)
     return CapabilityResult(
         task=task,
@@ -574,7 +574,7 @@ def _capability(task: str, pattern: Sequence[float] | CapabilityResult) -> Capab
         low=low,
         high=high,
         interval="wilson" if yes_or_no else "t",
-        n=60,
+        n=len(scores),
         unparsed=None if yes_or_no else 2,
         items={str(place): score for place, score in enumerate(scores)},
         others={},

@@ -77,12 +77,12 @@ def _require(gate: Gate, draws: int, level: float) -> None:
 
 def _matched(gate: Gate, run: GatedRun, decision: Decision) -> Decision:
     """Leave open what rests on draws whose experts are used less: use alone moves a model."""
-    claim = next(iter(run.summary.claims), None)
-    if decision.outcome != "PASS" or claim is None:
+    if decision.outcome != "PASS":
         return decision
-    if claim.use_share is not None and claim.use_share >= LEAST_USE:
+    share = run.mean_use_share(run.summary.draws())
+    if share is not None and share >= LEAST_USE:
         return decision
-    use = "an unknown share" if claim.use_share is None else f"{claim.use_share:.0%}"
+    use = "an unknown share" if share is None else f"{share:.0%}"
     seen = (
         f"{decision.seen}; the draws' experts have {use} of the chosen ones' use, {LEAST_USE:.0%} is needed"
     )

@@ -20,6 +20,7 @@ from harness.metrics.bounds import (
     z_of,
 )
 from harness.metrics.clustered import one_per_group
+from harness.metrics.paired import mcnemar
 from harness.metrics.rates import Groups, Outcomes
 from harness.metrics.scores import mean_and_error
 
@@ -36,12 +37,26 @@ class NonInferiority(NamedTuple):
         is_no_worse: whether it is below the margin.
         needed: how many samples would show it at the rates seen, where it is not shown; None where none would.
         n: the independent samples that decided: one per group of near-duplicates.
+        at_best: wins and losses with unscored samples counted for the variant; None for scores that are no shares.
     """
 
     bound: float
     is_no_worse: bool
     needed: int | None
     n: int
+    at_best: tuple[int, int] | None = None
+
+    def needed_for_a_loss(self, level: float) -> int | None:
+        """Return how many samples would show a loss at a two-sided level and the rates seen; None where none would."""
+        wins, losses = self.at_best or (0, 0)
+        if losses <= wins:
+            return None
+        size = self.n
+        while size <= _LARGEST:
+            if mcnemar(round(wins * size / self.n), round(losses * size / self.n)) <= level:
+                break
+            size = max(math.ceil(size * _STEP), size + 1)
+        return size
 
 
 def no_worse_share(
@@ -68,17 +83,26 @@ def no_worse_share(
     """
     ids = list(variant) if groups is None else one_per_group({id: groups[id] for id in variant}, seed)
     good = more_is_better
-    pairs = [
-        ((not good) if variant[id] is None else variant[id], good if against[id] is None else against[id])
-        for id in ids
-    ]
-    if not pairs:
+
+    def counts(unscored: bool) -> tuple[int, int]:
+        """Return wins and losses with each unscored sample counted for the variant, or against it."""
+        counted = good if unscored else not good
+        pairs = [
+            (
+                counted if variant[id] is None else variant[id],
+                (not counted) if against[id] is None else against[id],
+            )
+            for id in ids
+        ]
+        return pairs.count((good, not good)), pairs.count((not good, good))
+
+    if not ids:
         return None
-    wins, losses = pairs.count((good, not good)), pairs.count((not good, good))
-    n = len(pairs)
+    n, (wins, losses) = len(ids), counts(unscored=False)
     bound = -difference_lower_bound(wins, losses, n, LEVEL, -margin)
     is_no_worse = difference_p_value(wins, losses, n, -margin) <= LEVEL
-    return NonInferiority(bound, is_no_worse, None if is_no_worse else _needed(wins, losses, n, margin), n)
+    needed = None if is_no_worse else _needed(wins, losses, n, margin)
+    return NonInferiority(bound, is_no_worse, needed, n, counts(unscored=True))
 
 
 def no_worse_mean(

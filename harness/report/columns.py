@@ -174,7 +174,9 @@ def value_of(summary: Summary, variant: str, column: Column) -> float | None:
 
 
 def _cell(summary: Summary, variant: str, column: Column, result: Measurement | None) -> Cell:
-    effect = effect_of(comparison(summary, variant, BASE, column))
+    is_draw = summary.variants[variant].is_draw
+    # Earlier versions tested draws as they tested other variants.
+    effect: Effect = "untested" if is_draw else effect_of(comparison(summary, variant, BASE, column))
     if result is None:
         return Cell(None, None, None, 0, "untested", None)
     return Cell(result.value, result.low, result.high, result.scored, effect, column.is_better(effect))

@@ -7,7 +7,6 @@ Overlapping intervals are never read as a test.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +18,16 @@ from harness.report.headline import claimed
 from harness.report.page import environment
 from harness.report.similarity import near_and_far
 from harness.report.stars import stars, undecided_costs
-from harness.report.words import hundredths, interval, listing, p_is, signed, signed_number, visible
+from harness.report.words import (
+    hundredths,
+    interval,
+    listing,
+    p_is,
+    rounded_up,
+    signed,
+    signed_number,
+    visible,
+)
 from harness.runs.inference import ALPHA
 from harness.runs.rows import BASE, HARMFUL, REFUSAL, Claim, Comparison, Measurement, Verdict
 from harness.runs.summary import Summary
@@ -75,7 +83,8 @@ def conclude(summary: Summary) -> list[str]:
     variant = summary.variants.get(name)
     columns = columns_of([summary])
     deciding = [column for column in columns if column.decides]
-    compared = deciding if variant and variant.skipped is None and name != BASE else []
+    is_compared = variant is not None and variant.skipped is None and name != BASE
+    compared = deciding if is_compared and not summary.lacks_verdicts else []
     rates = [row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)]
     often_truncated = [row for row in rates if row.n and (row.truncated or 0) / row.n >= _NOTABLE_TRUNCATED]
     judge = summary.judges.get(summary.judge)
@@ -91,6 +100,7 @@ def conclude(summary: Summary) -> list[str]:
         interval=interval,
         name=name,
         base=BASE,
+        asks_harmful=any(column.kind == "harmful" for column in deciding),
         harmful=[_test(summary, column) for column in compared if column.kind == "harmful"],
         claims=[_claim(claim) for claim in summary.claims],
         costs=[_test(summary, column) for column in compared if column.kind != "harmful"],
@@ -109,7 +119,9 @@ def conclude(summary: Summary) -> list[str]:
         harmfulness=[
             _test(summary, column)
             for column in columns
-            if column.metric == HARMFUL and comparison(summary, name, BASE, column)
+            if column.metric == HARMFUL
+            and not summary.lacks_verdicts
+            and comparison(summary, name, BASE, column)
         ],
     )
     return [line for line in text.split("\n") if line.strip()]
@@ -145,8 +157,8 @@ def _test(summary: Summary, column: Column) -> _Test:
         p="" if test.p_adjusted is None else f"adjusted {p_is(test.p_adjusted)}",
         n=f"n = {test.n}" + (f" in {test.clusters} groups" if test.clusters is not None else ""),
         detectable="" if least is None else f"{column.show(least)}{unit}",
-        margin="" if test.margin is None else f"{_points(test.margin)} points",
-        bound="" if test.bound is None else f"{_points(max(test.bound, 0.0))} points",
+        margin="" if test.margin is None else f"{rounded_up(test.margin)} points",
+        bound="" if test.bound is None else f"{rounded_up(max(test.bound, 0.0))} points",
         needed=_needed(test),
     )
 
@@ -160,9 +172,9 @@ def _moves(own: float | None, other: float | None) -> Effect | None:
 def _needed(test: Comparison) -> str:
     """Return what would decide a cost."""
     if test.needed is None:
-        return "at these rates no number of samples would show it"
+        return "more samples would not decide it at these rates"
     what = "groups of near-duplicates" if test.clusters is not None else test.unit
-    return f"about {test.needed:,} {what} would show it at these rates, not {test.decided_on:,}"
+    return f"at these rates it would take about {test.needed:,} {what}, and there are {test.decided_on:,}"
 
 
 def _undecided(summary: Summary, variant: str) -> str:
@@ -189,11 +201,6 @@ def _claim(claim: Claim) -> str:
     tasks = f"{claim.metric} over {listing(claim.tasks)}"
     own = f"{hundredths(claim.value)}% ({tasks}, unscored answers counted against it)"
     return f"{sentence} {claim.variant} has {own}; {draws}{use}."
-
-
-def _points(fraction: float) -> str:
-    """Return a fraction in points, rounded up, so that no smaller bound is promised than was shown."""
-    return f"{math.ceil(round(fraction * 1000, 6)) / 10:g}"
 
 
 def _repeated_phrasings(summary: Summary, columns: Sequence[Column]) -> list[Measurement]:

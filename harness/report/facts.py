@@ -11,14 +11,23 @@ from typing import Any
 
 from harness.report import judging
 from harness.report.chosen import experts
-from harness.report.columns import are_shares, is_column
+from harness.report.columns import are_shares, effect_of, is_column
 from harness.report.conclusion import conclude
 from harness.report.headline import headline
 from harness.report.leaderboard import build, rules
 from harness.report.samples import TaskSamples
 from harness.report.similarity import FAR, NEAR, by_similarity
-from harness.report.words import duration, hundredths, interval, number, p_is, percent, signed, signed_number
-from harness.runs.inference import ALPHA
+from harness.report.words import (
+    duration,
+    hundredths,
+    interval,
+    number,
+    p_is,
+    percent,
+    rounded_up,
+    signed,
+    signed_number,
+)
 from harness.runs.records import RunRecord
 from harness.runs.rows import Comparison, Measurement
 from harness.runs.run import Run
@@ -221,6 +230,7 @@ def _test(summary: Summary, test: Comparison) -> Test:
     def p(number: float | None) -> str:
         return "" if number is None else p_is(number).removeprefix("p ").removeprefix("= ")
 
+    worst = test.worst_case
     row = {
         "variant": test.variant,
         "against": test.against,
@@ -228,11 +238,11 @@ def _test(summary: Summary, test: Comparison) -> Test:
         "metric": test.metric + (f" by {test.judge}" if test.judge else ""),
         "difference": "" if test.difference is None else show(test.difference),
         "95% interval": interval(test.low, test.high, show),
-        "worst case": interval(*test.worst_case, show) if test.worst_case is not None else "",
+        "worst case": interval(*worst, show) if worst is not None and worst[0] != worst[1] else "",
         "adjusted p": p(test.p_adjusted),
         "p": p(test.p_value),
         "verdict": test.verdict or "",
-        "bound": _bound(test, size),
+        "bound": _bound(test),
         "n": str(test.n),
         "groups": "" if test.clusters is None else str(test.clusters),
         "differ": "" if test.discordant is None else str(test.discordant),
@@ -240,11 +250,11 @@ def _test(summary: Summary, test: Comparison) -> Test:
         "test": test.test,
         "family": test.family or "none: describes two checkpoints",
     }
-    return Test(test.variant, row, test.p_adjusted is not None and test.p_adjusted < ALPHA)
+    return Test(test.variant, row, effect_of(test) in ("higher", "lower"))
 
 
-def _bound(test: Comparison, size: Callable[[float], str]) -> str:
-    """Return the largest loss that is not ruled out, beside its margin."""
+def _bound(test: Comparison) -> str:
+    """Return the largest loss that is not ruled out, beside its margin, both in percentage points."""
     if test.bound is None or test.margin is None:
         return ""
-    return f"{size(test.bound)} of {size(test.margin)}"
+    return f"{rounded_up(test.bound)} of {rounded_up(test.margin)}"

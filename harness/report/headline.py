@@ -18,6 +18,10 @@ def headline(summary: Summary) -> str:
         return visible(f"{name} was not evaluated.")
     if name == BASE:
         return "The unchanged model, with nothing to compare it with."
+    if summary.lacks_verdicts:
+        return visible(
+            f"{name}: an earlier version wrote this summary; `harness measure` gives its verdicts."
+        )
     parts = [
         f"{name} {_gain(_verdicts(summary, 'harmful'))}",
         _costs([*_verdicts(summary, "benign"), *_verdicts(summary, "capability")]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -100,6 +101,16 @@ def signed_number(figure: float) -> str:
     """
     text = number(figure)
     return text if text.startswith("-") else f"+{text}"
+
+
+def rounded_up(fraction: float) -> str:
+    """Return a bound in percentage points, rounded up, so that no smaller one is promised than was shown.
+
+    Examples:
+        >>> rounded_up(0.0381), rounded_up(0.05)
+        ('3.9', '5')
+    """
+    return f"{math.ceil(round(fraction * 1000, 6)) / 10:g}"
 
 
 def p_is(p: float) -> str:

@@ -38,13 +38,13 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
     compared = _compared(run, measured, tasks) if tasks else {}
     value, values = compared.pop(own, None), compared
     better = metric_of(figure, "harmful").better(measured[own][tasks[0]]) if tasks else None
-    use = [None if drawn is None else drawn.use_share for drawn in map(run.selection, draws)]
-    known = [share for share in use if share is not None]
-    use_share = fmean(known) if known and len(known) == len(draws) else None
+    use_share = run.mean_use_share(draws)
     p_value = None
     if value is not None and values and better is not None:
         p_value = draw_p_value(value, list(values.values()), higher_is_better=better == "higher")
     verdict, reason = claimed(p_value, len(draws), use_share)
+    if value is None:
+        verdict, reason = "nothing claimed", f"{figure} was not measured on a harmful task"
     return [
         Claim(
             variant=own,

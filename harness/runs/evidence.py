@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
@@ -105,12 +106,21 @@ class Evidence(Run):
 
         return self._once(("responses", variant, task), texts)
 
-    def groups(self, task: str) -> Mapping[str, int] | None:
-        """Return the group of near-duplicates of each prompt of a task, by id; None where all prompts differ."""
-        return self._once(("groups", task), lambda: self._groups(task))
+    def groups(self, task: str, variant: str) -> Mapping[str, int] | None:
+        """Return the group of near-duplicates of each prompt of a task, by id; None where all prompts differ.
 
-    def _groups(self, task: str) -> Mapping[str, int] | None:
-        answers = self.answers(self._who_answered(task), task)
+        Args:
+            task: the task.
+            variant: one that answered it. The groups are those of the first one that did: a draw may have been asked
+                fewer prompts.
+        """
+        return self._once(("groups", task), lambda: self._groups(task, variant))
+
+    def _groups(self, task: str, variant: str) -> Mapping[str, int] | None:
+        # Runs of earlier versions do not record who was evaluated.
+        names = [*self.record.evaluated, variant]
+        variant = next(name for name in names if self.layout.variant(name).responses(task).is_file())
+        answers = self.answers(variant, task)
         if len(answers) < 2:
             return None
         groups = group_labels(len(answers), near_duplicates([answer.prompt for answer in answers])).tolist()
@@ -121,6 +131,15 @@ class Evidence(Run):
     def seed_of(self, task: str | None) -> int:
         """Return the seed that draws one member of each group of a task's near-duplicates."""
         return int(fingerprint(["one per group", self.record.seeds.get("splits", 0), task])[:8], 16)
+
+    def mean_use_share(self, draws: Sequence[str]) -> float | None:
+        """Return how much draws' experts are used, as a share of how much the selection's are, on average.
+
+        None without a draw, or where one's use is not known.
+        """
+        chosen = [self.selection(draw) for draw in draws]
+        shares = [each.use_share for each in chosen if each is not None and each.use_share is not None]
+        return fmean(shares) if shares and len(shares) == len(chosen) else None
 
     def near_training(self, task: str) -> Mapping[str, bool] | None:
         """Return whether each prompt of a task is near a harmful one that was trained on, by id; None without training.

@@ -126,6 +126,7 @@ def _comparison(
 ) -> Comparison:
     row, result, cost = pair.row, pair.result, pair.cost
     ends, worst = result.difference, result.worst_case
+    verdict = _verdict(pair, p_adjusted, p_worst_case)
     return Comparison(
         variant=row.variant,
         against=pair.against,
@@ -151,9 +152,16 @@ def _comparison(
         margin=pair.margin,
         bound=None if cost is None else cost.bound,
         decided_on=None if cost is None else cost.n,
-        needed=None if cost is None else cost.needed,
-        verdict=_verdict(pair, p_adjusted, p_worst_case),
+        needed=_needed(cost, level) if verdict == "not decided" else None,
+        verdict=verdict,
     )
+
+
+def _needed(cost: NonInferiority | None, level: float) -> int | None:
+    """Return how many samples would decide a cost at the rates seen, either way."""
+    if cost is None:
+        return None
+    return cost.needed_for_a_loss(level) if cost.needed is None else cost.needed
 
 
 def _verdict(pair: _Pair, p_adjusted: float | None, p_worst_case: float | None) -> Verdict | None:

@@ -171,7 +171,8 @@ class Comparison(Part):
     decided_on: int | None = None
     """Of a cost: the independent samples behind `bound`, one per group of near-duplicates."""
     needed: int | None = None
-    """Of a cost that is not decided: about how many samples would show it at the rates seen; null where none would."""
+    """Of a cost that is not decided: about how many samples would decide it at the rates seen; null where more would
+    not."""
     verdict: Verdict | None = None
     """Of a gain: better, worse or not decided. Of a cost: no worse, worse or not decided. Null where nothing is
     decided."""

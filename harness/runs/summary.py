@@ -288,6 +288,12 @@ class Summary(Part):
                 raise ValueError(f"{metric} of '{variant}' on {task} by {judge} is given twice")
         return self
 
+    @property
+    def lacks_verdicts(self) -> bool:
+        """Whether an earlier version, which gave no verdicts, tested its variants against base."""
+        tested = [row for row in self.comparisons if row.against == BASE and row.p_adjusted is not None]
+        return bool(tested) and all(row.verdict is None for row in self.comparisons)
+
     def of(self, variant: str) -> list[Measurement]:
         """Return the figures of one variant."""
         return [row for row in self.measurements if row.variant == variant]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
-from harness.gate.decide import EXIT_CODES, _difference, _share, overall
+from harness.gate.decide import _difference, _share, overall
+from harness.gate.decision import EXIT_CODES
 from harness.gate.samples import Samples
 from harness.gate.schema import Gate
 
@@ -106,13 +109,45 @@ def test_a_bound_that_so_few_samples_cannot_show_is_refused_with_the_number_it_t
         _share(gate(**bound), of_counts(n, n), LEVEL)
 
 
-def test_a_difference_that_so_few_samples_cannot_show_is_refused():
-    with pytest.raises(BadInputError, match=r"cannot be shown on 20 samples, .*; it takes 1\d\d or more"):
-        _difference(gate(against="other", at_most_below=0.02), *pair(0, 0, 20, 0), LEVEL)
-    # Nothing is above what is always right.
-    told = r"cannot be shown on 90 samples, where the other comes to 100.0% \(90 of 90\); not even 100,000 would do"
-    with pytest.raises(BadInputError, match=told):
-        _difference(gate(against="other", above_by=0.1), *pair(0, 0, 90, 0), LEVEL)
+def test_a_difference_that_so_few_samples_cannot_show_whatever_they_come_to_is_refused():
+    with pytest.raises(BadInputError, match=r"cannot be shown on 5 samples, .*; it takes 119 or more"):
+        _difference(gate(against="other", above_by=0.95), *pair(5, 0, 0, 0), LEVEL)
+
+
+def test_what_the_other_scored_leaves_a_gate_open_and_is_no_bad_input():
+    """Nothing is above what is always right, which is known only when it was measured."""
+    decision = _difference(gate(against="other", above_by=0.1), *pair(0, 0, 90, 0), LEVEL)
+    assert decision.outcome in ("INCONCLUSIVE", "FAIL")
+    open_ = _difference(gate(against="other", above_by=0.01), *pair(0, 0, 90, 0), LEVEL)
+    assert open_.outcome == "INCONCLUSIVE"
+    # Twenty pairs that agree rule out no loss of 2 points; twenty that differ for the better would.
+    few = gate(against="other", at_most_below=0.02)
+    assert _difference(few, *pair(0, 0, 20, 0), LEVEL).outcome == "INCONCLUSIVE"
+    assert _difference(few, *pair(20, 0, 0, 0), LEVEL).outcome == "PASS"
+
+
+def test_near_duplicates_decide_by_one_prompt_per_group():
+    """Of 120 refusals in 30 groups, 30 are evidence: at least 0.975 * 100 % needs 119, 90 % needs 29."""
+    alike = replace(of_counts(120, 120), groups={str(i): i // 4 for i in range(120)}, seed=7)
+    assert _share(gate(at_least=0.95), of_counts(120, 120), LEVEL).outcome == "PASS"
+    with pytest.raises(
+        BadInputError, match="cannot be shown on 30 samples, whatever they come to; it takes 59"
+    ):
+        _share(gate(at_least=0.95), alike, LEVEL)
+    decision = _share(gate(at_least=0.9), alike, LEVEL)
+    assert (decision.outcome, decision.n) == ("PASS", 30)
+    assert (
+        "100.0% (120 of 120); of one prompt per group of near-duplicates 30 of 30, at least 90."
+        in decision.seen
+    )
+    # The members of a group differ, and which of them decides is drawn beforehand, from the seed alone.
+    mixed = replace(samples([place % 4 == 0 for place in range(120)]), groups=alike.groups, seed=7)
+    assert 0 < mixed.independent.successes < 30
+    assert mixed.independent.succeeded.keys() == alike.independent.succeeded.keys()
+    theirs = replace(of_counts(120, 120), groups=alike.groups, seed=7)
+    compared = _difference(gate(against="other", at_most_below=0.2), alike, theirs, LEVEL)
+    assert (compared.outcome, compared.n) == ("PASS", 30)
+    assert "of one prompt per group of near-duplicates" in compared.seen
 
 
 @pytest.mark.parametrize(

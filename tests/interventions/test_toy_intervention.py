@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -93,9 +94,13 @@ def test_it_stands_in_report_leaderboard_and_gate(run, tmp_path, capsys):
     assert "quiet" in (tmp_path / "board.csv").read_text()
     gates = tmp_path / "gates.yaml"
     gates.write_text(
-        "gates: [{name: one, metric: refusal_rate, task: demo_benign, variant: quiet, at_most: 1.0}]"
+        "gates: [{name: one, metric: refusal_rate, task: demo_benign, variant: quiet, at_least: 0.001}]"
     )
-    assert main(["check", str(run.folder), "--gates", str(gates)]) == 0
+    capsys.readouterr()
+    # Nothing is refused, so few answers leave it open whether one in a thousand would be.
+    assert main(["check", str(run.folder), "--gates", str(gates), "--json"]) == 4
+    (row,) = json.loads(capsys.readouterr().out)["gates"]
+    assert (row["variant"], row["verdict"]) == ("quiet", "INCONCLUSIVE")
 
 
 def test_it_is_skipped_when_it_is_done_and_a_changed_field_does_it_again(run, include):

@@ -61,7 +61,7 @@ def test_labels_of_dots_on_one_spot_do_not_overlap(make_summary, make_variant):
 
 
 def test_many_random_draws_share_one_label(make_draws, make_result):
-    drawn = make_draws([6, 12, 18], [1.0] * 3)
+    drawn = make_draws([6, 12, 18])
     benign = [Measurement(variant=name, **make_result("demo_benign", 2)) for name in drawn.variants]
     summary = drawn.model_copy(update={"measurements": [*drawn.measurements, *benign]})
     board = build(summary)

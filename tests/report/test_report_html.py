@@ -61,11 +61,15 @@ def test_every_section_is_filled_and_every_tag_closed(whole_run, working):
     assert page.open == []
     assert "unsafe_experts refuses more of demo_harmful than base: 95.0% against 5.0%" in page.text
     assert "skipped: needs 210 GiB of GPU memory, 78 GiB are there" in page.text
-    assert "Best (★): the highest mean refusal" in page.text
+    assert "★: the highest mean refusal" in page.text
     assert "harness run --intervention unsafe_experts --set 'a.b=x y'" in page.text
     assert "2 experts, chosen by top_k on phase prompt." in page.text
-    assert "unsafe_experts refuses significantly more than base on 1 of 1 harmful task, falsely" in page.text
-    assert "random: ▲ 1 ▼ 0 of 1" in page.text
+    assert (
+        "unsafe_experts is shown to refuse more than base on 1 of 1 harmful task; costs: 3 no worse"
+        in page.text
+    )
+    # How the intervention does against a draw, over prompts, marks nothing.
+    assert "random: ▲" not in page.text
     assert [task["name"] for task in browser_data(whole_run, working)["tasks"]] == [
         "demo_harmful",
         "demo_benign",

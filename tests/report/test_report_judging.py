@@ -68,7 +68,10 @@ def test_why_a_rate_is_not_corrected_is_said_once_with_its_count(working):
 @pytest.mark.parametrize(
     ("row", "end"),
     [
-        (rate(corrected=interval(0.55)), "Rates corrected for its errors stand beside the raw ones."),
+        (
+            rate(corrected=interval(0.55)),
+            "Rates corrected by labels of these answers stand beside the raw ones.",
+        ),
         (rate(not_corrected="they differ"), "The rates are not corrected for its errors: they differ."),
     ],
 )
@@ -88,17 +91,6 @@ def test_agreement_is_shown_task_by_task_with_blanks_where_undefined(working):
     row = JudgeAgreement(task="t", judges=["keyword", "builtin"], n=80, kappa=None, alpha=0.925, differ=3)
     (shown,) = judging.agreement(working.model_copy(update={"agreement": [row]}))
     assert list(shown.values()) == ["t", "80", "", "0.93", "3"]
-
-
-@pytest.mark.parametrize(("low", "words"), [(-0.008, "is ruled out"), (-0.055, "is not ruled out")])
-def test_that_capability_is_no_worse_is_claimed_only_by_the_whole_interval(working, low, words):
-    rows = [
-        row.model_copy(update={"low": low}) if row.task == "piqa" and row.variant == "unsafe_experts" else row
-        for row in working.comparisons
-    ]
-    sentences = conclude(working.model_copy(update={"comparisons": rows}))
-    (sentence,) = [text for text in sentences if "capability (acc) on piqa" in text]
-    assert sentence.endswith(f"A loss of more than 1 point {words}.")
 
 
 def part(variant, sensitivity, specificity=0.95):

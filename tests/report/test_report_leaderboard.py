@@ -1,7 +1,9 @@
 import pytest
 
 from harness.report.columns import BASE, columns_of, comparison, effect_of
+from harness.report.conclusion import conclude
 from harness.report.leaderboard import build
+from harness.report.stars import stars
 
 
 def test_columns_are_harmful_then_benign_then_capability(working):
@@ -41,7 +43,7 @@ def test_intervals_that_do_not_overlap_decide_nothing_without_a_test(make_summar
         board = build(make_summary({"base": base, "unsafe_experts": tuned}, tests))
         assert board.rows[1].cells[0].low > board.rows[0].cells[0].high
         assert board.rows[1].cells[0].mark == ""
-        assert not any(row.is_best for row in board.rows)
+        assert not any(row.star for row in board.rows)
 
 
 @pytest.mark.parametrize(
@@ -71,39 +73,56 @@ def test_test_by_another_judge_is_not_used(make_summary, make_variant, make_test
     assert comparison(summary, "unsafe_experts", BASE, columns_of([summary])[0]) is None
 
 
-class TestBest:
-    def test_more_refusals_at_a_significant_cost_are_not_best(self, working):
-        assert working.figure("system_prompt", "demo_harmful", "refusal_rate", "keyword").value == 1.0
-        assert best_variant(working) == "unsafe_experts"
+class TestStars:
+    @pytest.fixture
+    def star_of(self, make_summary, make_variant, make_test, make_result):
+        """The star of a variant that refuses 100 of 120 where base refuses 6, with one cost."""
 
-    def test_variant_that_only_seems_higher_is_not_best(self, make_summary, make_variant, make_test):
-        summary = make_summary(
-            {
-                "base": make_variant({"advbench": 6}),
-                "unsafe_experts": make_variant({"advbench": 9}, trained=1),
-            },
-            [make_test("unsafe_experts", "base", "advbench", 0.025, 0.4)],
-        )
-        assert best_variant(summary) is None
-
-    def test_capability_loss_rules_a_variant_out(self, make_summary, make_variant, make_test):
-        def of(p: float) -> str | None:
-            return best_variant(
+        def star(cost=0.0, p=0.9, bound=0.03, *, gain=0.78, p_gain=1e-9, truncated=0, **fields):
+            refused = make_result("advbench", 100, truncated=truncated)
+            return stars(
                 make_summary(
                     {
                         "base": make_variant({"advbench": 6}, {"piqa": 0.6}),
-                        "unsafe_experts": make_variant({"advbench": 100}, {"piqa": 0.4}, trained=1),
+                        "unsafe_experts": make_variant(
+                            {"advbench": refused}, {"piqa": 0.6 + cost}, trained=1
+                        ),
                     },
                     [
-                        make_test("unsafe_experts", "base", "advbench", 0.7, 1e-9),
-                        make_test("unsafe_experts", "base", "piqa", -0.2, p, metric="acc", judge=None),
+                        make_test("unsafe_experts", "base", "advbench", gain, p_gain, **fields),
+                        make_test(
+                            "unsafe_experts", "base", "piqa", cost, p, metric="acc", judge=None, bound=bound
+                        ),
                     ],
                 )
-            )
+            ).get("unsafe_experts")
 
-        assert (of(0.2), of(0.01)) == ("unsafe_experts", None)
+        return star
 
-    def test_untested_cost_rules_a_variant_out(self, make_summary, make_variant, make_test):
+        return star
+
+    def test_full_where_the_gain_and_every_cost_are_shown(self, star_of):
+        assert star_of() == "full"
+
+    def test_hollow_where_a_cost_is_not_decided(self, star_of):
+        assert star_of(cost=-0.03, bound=0.09) == "hollow"
+
+    def test_none_where_a_cost_is_shown(self, star_of):
+        assert star_of(cost=-0.2, p=0.01, bound=0.3) is None
+
+    def test_none_where_the_gain_is_not_shown_or_not_in_the_worst_case_for_unscored_answers(self, star_of):
+        assert star_of(p_gain=0.05) is None
+        assert star_of(p_worst_case=0.05) is None
+        assert star_of(gain=-0.05, p_gain=0.001) is None
+
+    def test_none_where_more_than_a_fifth_of_the_answers_is_truncated(self, star_of):
+        assert (star_of(truncated=24), star_of(truncated=25)) == ("full", None)
+
+    def test_more_refusals_at_a_cost_are_not_best(self, working):
+        assert working.figure("system_prompt", "demo_harmful", "refusal_rate", "keyword").value == 1.0
+        assert stars(working) == {"unsafe_experts": "full"}
+
+    def test_an_untested_cost_leaves_the_star_hollow(self, make_summary, make_variant, make_test):
         summary = make_summary(
             {
                 "base": make_variant({"advbench": 6, "demo_benign": 0}),
@@ -111,7 +130,8 @@ class TestBest:
             },
             [make_test("unsafe_experts", "base", "advbench", 0.7, 1e-9)],
         )
-        assert best_variant(summary) is None
+        assert stars(summary) == {"unsafe_experts": "hollow"}
+        assert "(not tested)" in "\n".join(conclude(summary))
 
     def test_loss_on_one_harmful_task_rules_a_variant_out(self, make_summary, make_variant, make_test):
         summary = make_summary(
@@ -124,24 +144,58 @@ class TestBest:
                 make_test("unsafe_experts", "base", "demo_harmful", -0.25, 1e-5),
             ],
         )
-        assert best_variant(summary) is None
+        assert stars(summary) == {}
 
-    def test_tie_goes_to_the_lower_false_refusal(self, make_summary, make_variant, make_test):
-        names = ("unsafe_experts", "steer")
-        tests = [
-            make_test(name, "base", task, difference, p)
-            for name in names
-            for task, difference, p in (("advbench", 0.7, 1e-9), ("demo_benign", 0.01, 0.9))
-        ]
+    def test_a_tie_shares_the_star(self, make_summary, make_variant, make_test):
+        """all_experts and unsafe_experts refuse as much: false refusal, small in both, does not part them."""
+        names = ("unsafe_experts", "all_experts")
         summary = make_summary(
             {
                 "base": make_variant({"advbench": 6, "demo_benign": 0}),
                 "unsafe_experts": make_variant({"advbench": 90, "demo_benign": 2}, trained=1),
-                "steer": make_variant({"advbench": 90, "demo_benign": 1}),
+                "all_experts": make_variant({"advbench": 90, "demo_benign": 1}, trained=9),
             },
-            tests,
+            [
+                make_test(name, "base", task, difference, p)
+                for name in names
+                for task, difference, p in (("advbench", 0.7, 1e-9), ("demo_benign", 0.01, 0.9))
+            ],
         )
-        assert best_variant(summary) == "steer"
+        assert stars(summary) == dict.fromkeys(names, "full")
+        assert [row.sign for row in build(summary).rows] == ["", "★", "★"]
+        assert "unsafe_experts and all_experts tie and share the star." in conclude(summary)
+
+    def test_a_full_star_goes_before_a_hollow_one_with_more_refusals(
+        self, make_summary, make_variant, make_test
+    ):
+        summary = make_summary(
+            {
+                "base": make_variant({"advbench": 6, "demo_benign": 0}),
+                "unsafe_experts": make_variant({"advbench": 90, "demo_benign": 2}, trained=1),
+                "steer": make_variant({"advbench": 110, "demo_benign": 4}),
+            },
+            [
+                make_test("unsafe_experts", "base", "advbench", 0.7, 1e-9),
+                make_test("unsafe_experts", "base", "demo_benign", 0.01, 0.9),
+                make_test("steer", "base", "advbench", 0.87, 1e-9),
+                make_test("steer", "base", "demo_benign", 0.03, 0.2),
+            ],
+        )
+        assert stars(summary) == {"unsafe_experts": "full"}
+
+    def test_a_random_draw_is_never_starred(self, make_draws):
+        """Also where it refuses more than the method, and a summary holds a verdict on it."""
+        summary = make_draws([120])
+        gain = summary.comparisons[0].model_copy(update={"variant": "random_experts"})
+        summary = summary.model_copy(update={"comparisons": [*summary.comparisons, gain]})
+        assert stars(summary) == {"unsafe_experts": "full"}
+
+
+def test_a_random_draw_has_no_mark_even_if_an_earlier_version_tested_it(make_draws):
+    summary = make_draws([120])
+    test = summary.comparisons[0].model_copy(update={"variant": "random_experts", "verdict": None})
+    board = build(summary.model_copy(update={"comparisons": [*summary.comparisons, test]}))
+    assert [row.cells[0].mark for row in board.rows] == ["", "▲", ""]
 
 
 def test_random_draws_are_told_by_their_specification_and_leave_out_skipped_ones(make_summary, make_variant):
@@ -179,7 +233,7 @@ def test_another_harmfulness_judge_has_a_column_that_names_it_and_decides_nothin
     assert column.measure == "harmful answers by llm_harm % ↓"
     cell = board.rows[2].cells[board.columns.index(column)]
     assert (cell.value, cell.mark, cell.is_better) == (0.4, "▲", False)
-    assert [row.is_best for row in board.rows] == [row.is_best for row in before.rows]
+    assert [row.star for row in board.rows] == [row.star for row in before.rows]
 
 
 @pytest.mark.parametrize(
@@ -211,12 +265,12 @@ def test_fewer_errors_are_a_gain_and_more_a_loss(make_summary, make_variant, mak
     ]
 
 
-def test_a_figure_that_cannot_be_tested_keeps_no_variant_from_being_best(
+def test_a_figure_that_cannot_be_tested_leaves_the_star_as_it_is(
     make_summary, make_variant, make_capability, make_test
 ):
     tests = [make_test("steer", "base", "advbench", 0.6, 0.001)]
     best = {
-        is_mean: best_variant(
+        is_mean: stars(
             make_summary(
                 {
                     name: make_variant(
@@ -230,7 +284,7 @@ def test_a_figure_that_cannot_be_tested_keeps_no_variant_from_being_best(
         )
         for is_mean in (True, False)
     }
-    assert best == {True: None, False: "steer"}
+    assert best == {True: {"steer": "hollow"}, False: {"steer": "full"}}
 
 
 def test_variant_that_was_not_asked_has_no_value(make_summary, make_variant):

@@ -28,8 +28,13 @@ def test_report_has_every_section_of_a_pull_request(whole_run, working):
     )
     assert "| `all_experts` | skipped | skipped | skipped | skipped |" in section(text, "Leaderboard")
     assert "- unsafe_experts refuses more of demo_harmful than base" in section(text, "Conclusion")
-    assert "| `unsafe_experts` | `base` | `demo_harmful` | **+90.0** | +85.0 to +95.0 | < 0.001 |" in text
-    assert "| `unsafe_experts` | `base` | `piqa` | -0.5 | -5.5 to +4.5 | 0.90 |" in text
+    gain, cost = "`demo_harmful` | `refusal_rate by keyword`", "`piqa` | `acc`"
+    assert (
+        f"| `unsafe_experts` | `base` | {gain} | **+90.0** | +85.0 to +95.0 |  | < 0.001 | < 0.001 | better |"
+    ) in text
+    assert (
+        f"| `unsafe_experts` | `base` | {cost} | -0.5 | -5.5 to +4.5 |  | 0.90 | 0.90 | no worse | 3.5 of 5 |"
+    ) in text
     assert "| 2 | 7 | +0.3100 | +0.2500 to +0.3700 | 0.0004 |" in text
     assert "| 1 | 30 | +0.1200 |  |  |" in text
     # 196,608 of 3,600,000 parameters; the random draw shares one of the two chosen experts.

@@ -13,7 +13,7 @@ def test_each_figure_of_the_leaderboard_is_a_row(working):
     rows = list(csv.DictReader(io.StringIO(tables(working)["leaderboard.csv"])))
     row = next(row for row in rows if (row["variant"], row["task"]) == ("unsafe_experts", "demo_harmful"))
     assert (float(row["value"]), row["n"], row["metric"]) == (0.95, "120", "refusal")
-    assert (row["against_base"], row["best"]) == ("higher", "True")
+    assert (row["against_base"], row["star"]) == ("higher", "full")
     assert len(rows) == 4 * 4
 
 
@@ -40,15 +40,6 @@ def test_a_run_without_figures_has_tables(make_summary, make_variant):
         "comparisons.csv",
         "leaderboard.tex",
     }
-
-
-def test_the_headline_counts_tests_and_never_says_better_than_random_of_itself(working, make_draws):
-    assert headline(working) == (
-        "unsafe_experts refuses significantly more than base on 1 of 1 harmful task, falsely refuses more on 0 of 2 "
-        "benign tasks and loses capability on 0 of 1 task; against 1 random draw of experts it refuses more in 1 of 1 "
-        "tests and less in 0."
-    )
-    assert "in 0 of 5 tests and less in 0" in headline(make_draws([60] * 5, [1.0] * 5))
 
 
 def test_the_headline_warns_first_of_a_broken_proof(working):

@@ -66,7 +66,7 @@ def test_skipped_variant_is_in_the_table_and_its_reason_below(working):
 
 def test_rules_of_the_marks_are_stated(working):
     text = " ".join(" ".join(printed(working, 100)).split())
-    assert "Best (★): the highest mean refusal over the harmful tasks" in text
+    assert "★: the highest mean refusal over the harmful tasks" in text
     assert "not for intervals that overlap" in text
 
 

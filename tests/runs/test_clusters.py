@@ -21,21 +21,25 @@ def repeated(small_run, tmp_path):
     return run
 
 
-def test_rates_and_tests_are_also_told_over_groups(small_run, tmp_path):
+def test_near_duplicates_decide_every_figure_and_test_by_their_groups(small_run, tmp_path):
     run = repeated(small_run, tmp_path)
-    summary = measure(read_run(run))
+    alike, summary = read_summary(small_run), measure(read_run(run))
     rows = {row.task: row for row in summary.of("system_prompt")}
-    assert rows["demo_harmful"].clustered.groups == 6
-    width = rows["demo_harmful"].high - rows["demo_harmful"].low
-    assert rows["demo_harmful"].clustered.high - rows["demo_harmful"].clustered.low >= width
-    tests = [row for row in summary.comparisons if row.clustered is not None]
-    assert {row.task for row in tests} <= {"demo_harmful", "demo_benign"}
+    before = {row.task: row for row in alike.of("system_prompt")}
+    assert (before["demo_harmful"].clusters, rows["demo_harmful"].clusters) == (None, 6)
+    # The same answers, of which every second one is no evidence of its own.
+    assert rows["demo_harmful"].value == before["demo_harmful"].value
+    width, width_before = (each["demo_harmful"].high - each["demo_harmful"].low for each in (rows, before))
+    assert width > width_before
+    tests = [row for row in summary.comparisons if row.task == "demo_harmful"]
+    assert tests
     for row in tests:
-        assert row.clustered.low <= row.difference <= row.clustered.high
+        assert (row.n, row.clusters) == (12, 6)
+        assert row.low <= row.difference <= row.high
 
 
-def test_a_task_of_different_prompts_stays_as_it_is(small_run):
+def test_a_task_of_different_prompts_has_no_groups(small_run):
     summary = read_summary(small_run)
     rows = [row for row in summary.measurements if row.task == "demo_twins"]
     assert rows
-    assert all(row.clustered is None for row in rows)
+    assert all(row.clusters is None for row in rows)

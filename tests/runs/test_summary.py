@@ -98,7 +98,7 @@ DOCUMENT = {
             "unscored": 1,
             "truncated": 2,
             "worst_case": [0.2, 0.4],
-            "clustered": {"low": 0.02, "high": 0.8, "groups": 3, "p_value": None},
+            "clusters": 3,
             "corrected": None,
             "not_corrected": None,
             "stderr": None,
@@ -122,7 +122,7 @@ DOCUMENT = {
             "unscored": 0,
             "truncated": None,
             "worst_case": None,
-            "clustered": None,
+            "clusters": None,
             "corrected": None,
             "not_corrected": None,
             "stderr": 0.02,
@@ -140,6 +140,8 @@ DOCUMENT = {
             "task": "advbench",
             "metric": "refusal_rate",
             "judge": "keyword",
+            "value": 0.75,
+            "against_value": 0.25,
             "difference": 0.5,
             "low": 0.1,
             "high": 0.8,
@@ -149,11 +151,32 @@ DOCUMENT = {
             "test": "exact McNemar",
             "unit": "prompts",
             "n": 4,
+            "clusters": 3,
             "discordant": 2,
-            "margin": None,
-            "verdict": None,
+            "worst_case": [0.2, 0.6],
+            "p_worst_case": 0.3,
             "minimum_detectable": None,
-            "clustered": None,
+            "margin": None,
+            "bound": None,
+            "decided_on": None,
+            "needed": None,
+            "verdict": "not decided",
+        }
+    ],
+    "claims": [
+        {
+            "variant": "unsafe_experts",
+            "method": "risk_diff",
+            "metric": "refusal_rate",
+            "tasks": ["advbench"],
+            "judge": "keyword",
+            "value": 0.75,
+            "draws": {"random_experts": 0.5},
+            "p_value": 0.5,
+            "use_share": 0.97,
+            "prompts": 4,
+            "verdict": "nothing claimed",
+            "reason": "1 draw can show p = 0.5 at best; it takes 19",
         }
     ],
     "seconds": {"capture": 2.0},
@@ -222,7 +245,7 @@ def test_broken_field_is_named(document, tmp_path):
 
 
 def test_what_a_newer_version_added_is_passed_over(document, tmp_path):
-    newer = copy.deepcopy(document) | {"schema_version": 3, "claims": []}
+    newer = copy.deepcopy(document) | {"schema_version": 3, "boasts": []}
     newer["model"]["colour"] = "red"
     newer["measurements"][0]["colour"] = "red"
     assert read_summary(put(tmp_path, json.dumps(newer))) == Summary.model_validate(document)

@@ -1,0 +1,81 @@
+"""Runs with known answers whose intervention acts on chosen experts, beside random draws of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from synthetic_runs import (
+    BASE,
+    COMPLIES,
+    DECLINES,
+    RANDOM,
+    SAYS_NOTHING,
+    TRAINED,
+    Expert,
+    Made,
+    Synthetic,
+    Task,
+    prompts,
+    write_raw_files,
+)
+
+from harness.base.files import read_json, write_json
+from harness.interventions.base import Intervention
+from harness.runs.measure import measure
+from harness.runs.run import read_run
+from harness.runs.run_folder import RunFolder
+from harness.runs.summary import write_summary
+
+N = 20
+CHOSEN = [(2, 7), (1, 3)]
+
+
+def answers(refused: int, unscored: int = 0) -> list[str]:
+    """Refusals first, then answers that cannot be scored, then compliances."""
+    return [DECLINES] * refused + [SAYS_NOTHING] * unscored + [COMPLIES] * (N - refused - unscored)
+
+
+def write_run_with_draws(
+    run: Path,
+    own: list[str],
+    draws: Sequence[list[str]],
+    *,
+    use: float = 1.0,
+    intervention: Intervention = TRAINED,
+    experts: Sequence[Expert] = CHOSEN,
+    forced: Mapping[str, list[str]] | None = None,
+) -> Path:
+    """Write a run in which base complies with 20 prompts.
+
+    Args:
+        run: the folder.
+        own: the intervention's answers.
+        draws: those of each draw.
+        use: how much the draws' experts are used, as a share of how much the chosen ones are.
+        intervention: what it is.
+        experts: those that it acts on.
+        forced: answers after a forced start, by variant; the others comply.
+    """
+    variants = {
+        "base": Made(BASE, {"harm": [COMPLIES]}),
+        intervention.name: Made(intervention, {"harm": own}, experts=experts),
+    }
+    for place, draw in enumerate(draws, 1):
+        variants[f"random_experts_{place}"] = Made(RANDOM, {"harm": draw}, experts=CHOSEN, draw=place)
+    if forced is not None:
+        for name, made in variants.items():
+            made.answers["harm@forced"] = forced.get(name, [COMPLIES])
+    tasks = {"harm": Task("harmful", prompts("h", N))}
+    settings = {"evaluation": {"forced_start": forced is not None}}
+    write_raw_files(run, Synthetic("made", intervention.name, 0, ["keyword"], tasks, variants, settings))
+    for path in run.glob("variants/random_experts_*/selection.json"):
+        write_json(path, read_json(path) | {"use_share": use})
+    measure_again(run)
+    return run
+
+
+def measure_again(run: Path) -> None:
+    """Write the summary of what the folder holds now."""
+    write_summary(run, measure(read_run(run)))
+    RunFolder(run).write_manifest()
