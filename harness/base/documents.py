@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, first_line
@@ -36,6 +37,8 @@ def parse_json(text: str, where: object, line: int = 1) -> Any:
     except ValueError as error:  # Python reads no integer of more than 4,300 digits
         problem = f"line {line}: {_of_a_number(error)}"
     else:
+        if _HALF.search(text) and _has_half(content):
+            raise BadInputError(f"{where}: not valid JSON: {_HALF_A_CHARACTER}")
         # As many brackets as that have to be open at once.
         if text.count("[") + text.count("{") <= _DEEPEST or not _is_too_deep(content):
             return content
@@ -44,6 +47,21 @@ def parse_json(text: str, where: object, line: int = 1) -> Any:
 
 
 _TOO_DEEP = f"nested too deeply, expected at most {_DEEPEST} levels"
+
+
+# The escape of a surrogate: half of a character, unless the other half is beside it.
+_HALF = re.compile(r"\\[uU](?:0000)?[dD][89a-fA-F]")
+_HALF_A_CHARACTER = "a text has a lone surrogate, such as \\ud800, which is no character"
+
+
+def _has_half(content: Any) -> bool:
+    try:
+        json.dumps(content, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return True
+    except (TypeError, ValueError):  # keys that JSON does not have
+        return any("\ud800" <= character <= "\udfff" for character in repr(content))
+    return False
 
 
 def _of_a_number(error: ValueError) -> str:
@@ -86,7 +104,10 @@ def parse_yaml(text: str, where: object, loader: type[yaml.SafeLoader] | None = 
                 return None
             problem = _why_refused(node)
             if problem is None:
-                return opened.construct_document(node)
+                content = opened.construct_document(node)
+                if not _HALF.search(text) or not _has_half(content):
+                    return content
+                problem = _HALF_A_CHARACTER
         finally:
             opened.dispose()
     except yaml.MarkedYAMLError as error:

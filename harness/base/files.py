@@ -35,8 +35,8 @@ def write_whole(path: Path, write: Callable[[Path], None], size: int | None = No
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with full_disk_named(path, size):
+    with full_disk_named(path, size):
+        try:
             temporary.touch()
             mode = temporary.stat().st_mode
             write(temporary)
@@ -46,8 +46,8 @@ def write_whole(path: Path, write: Callable[[Path], None], size: int | None = No
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def move_folder(folder: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from harness.base.errors import BadInputError
+from harness.base.progress import say
 from harness.cli.shared import Json, print_json
 
 
@@ -76,11 +77,20 @@ def _one(run: Path, svg: Path | None, redact: bool, as_json: bool) -> None:
     if as_json and not redact:
         print_json(summary.to_json())
         return
-    write_reports(run)
-    shown = write_redacted(run) if redact else Layout(run).html
-    RunFolder(run).write_manifest()
+    try:
+        write_reports(run)
+        shown: Path | None = write_redacted(run) if redact else Layout(run).html
+        RunFolder(run).write_manifest()
+    except OSError as error:
+        if redact:
+            raise
+        say(
+            f"warning: {run} cannot be written ({error.strerror or error}): its report files are those of before"
+        )
+        shown = None
     if as_json:
         print_json(summary.to_json())
         return
     print_report(summary)
-    typer.echo(f"\nReport: {shown}")
+    if shown is not None:
+        typer.echo(f"\nReport: {shown}")

@@ -60,8 +60,13 @@ class Splits:
         """
         prompts = self.prompts[task][role]
         if len(prompts) < at_least:
+            everything = [prompt.text for each in self.prompts[task].values() for prompt in each]
+            labels = group_labels(len(everything), near_duplicates(everything))
+            together = len(everything) - 1 < max(Counter(labels.tolist()).values(), default=0) > 1
+            reason = f": all {len(everything)} are near-duplicates of one another, which stay in one split"
             raise BadInputError(
                 f"task {task}: split {role}: {len(prompts)} prompts, at least {at_least} needed"
+                f"{reason if together else ''}"
             )
         return prompts
 

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 def default_output(config: RunConfig) -> Path:
     """Return where a run is kept when `--output` names no folder."""
-    model = Path(config.model).name if "/" in config.model else config.model
+    is_path = "/" in config.model or config.model in (".", "..")
+    model = Path(config.model).resolve().name if is_path else config.model
     return Path("runs") / f"{model}-{config.intervention}-seed{config.seed}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -231,8 +232,8 @@ def _variants(config: RunConfig) -> tuple[Variant, ...]:
         spec = find_variant(name, config.include, kind)
         draws = range(config.draws if spec.is_drawn else 1)
         variants += [Variant(name if draw == 0 else f"{name}_{draw + 1}", spec, draw) for draw in draws]
-    names = [variant.name for variant in variants]
-    repeated = {name for name in names if names.count(name) > 1}
+    times = Counter(variant.name for variant in variants)
+    repeated = [name for name, n in times.items() if n > 1]
     if repeated:
         raise BadInputError(f"two variants would be called '{min(repeated)}': rename the baseline")
     return tuple(variants)
