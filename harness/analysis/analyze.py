@@ -104,8 +104,8 @@ def analyze(run: Path, samples: Sequence[str], phase: str | None, load_tokenizer
             such sample, or did not record the single tokens that a sample needs.
     """
     source = read_run(run)
-    source.verify()
     table = source.experts()
+    source.verify()
     chosen = phase_of(source, phase)
     rows = table[table["phase"] == chosen]
     if rows.empty:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +60,21 @@ class Splits:
         """
         prompts = self.prompts[task][role]
         if len(prompts) < at_least:
-            everything = [prompt.text for each in self.prompts[task].values() for prompt in each]
-            labels = group_labels(len(everything), near_duplicates(everything))
-            together = len(everything) - 1 < max(Counter(labels.tolist()).values(), default=0) > 1
-            reason = f": all {len(everything)} are near-duplicates of one another, which stay in one split"
             raise BadInputError(
-                f"task {task}: split {role}: {len(prompts)} prompts, at least {at_least} needed"
-                f"{reason if together else ''}"
+                f"task {task}: split {role}: {len(prompts)} prompts, at least {at_least} needed{self.why_few([task])}"
             )
         return prompts
+
+    def why_few(self, tasks: Iterable[str]) -> str:
+        """Return a clause that names the tasks whose prompts are all near-duplicates of one another; "" for none."""
+        reasons = []
+        for task in tasks:
+            texts = [prompt.text for prompts in self.prompts[task].values() for prompt in prompts]
+            if len(texts) > 1 and len(set(group_labels(len(texts), near_duplicates(texts)).tolist())) == 1:
+                reasons.append(
+                    f"; all {len(texts)} prompts of '{task}' are near-duplicates of one another, which stay in one split"
+                )
+        return "".join(reasons)
 
     def record(self) -> dict[str, Any]:
         """Return the splits as JSON, from which `from_record` makes them again."""

@@ -193,6 +193,8 @@ def make_plan(config: RunConfig) -> Plan:
     variants = _variants(config)
     judge = JUDGES.get(config.judge)()
     specs = [find_task(name, config.include) for name in _distinct(config.tasks, "tasks")]
+    if not specs:
+        raise BadInputError("tasks: expected at least one prompt task, found none; see `harness tasks list`")
     # A judge that lacks a setting says so now, not when all answers are there.
     _ = judge.fingerprint
     for spec in specs:
@@ -279,10 +281,10 @@ def _check_splits(plan: Plan) -> None:
     for role, kind in needed:
         count = sum(map(len, plan.prompts(role, kind).values()))
         if count < fewest[role]:
-            names = ", ".join(spec.name for spec in plan.specs if spec.kind == kind)
+            named = [spec.name for spec in plan.specs if spec.kind == kind]
             raise BadInputError(
-                f"{count} {kind} prompts for '{role}' in {names or 'no task'}, expected at least {fewest[role]}: "
-                f"name a {kind} task that may serve it"
+                f"{count} {kind} prompts for '{role}' in {', '.join(named) or 'no task'}, expected at least "
+                f"{fewest[role]}: name a {kind} task that may serve it{plan.splits.why_few(named)}"
             )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from harness.base.errors import BadInputError
+from harness.runs.integrity import MadeAnewError
 from harness.runs.layout import Layout, run_folders
 from harness.runs.run import Run
 
@@ -56,10 +57,10 @@ def state_of(run: Run) -> tuple[State, str | None]:
     if not run.is_finished:
         return "unfinished", None
     try:
-        if run.is_being_made_anew:
-            return "being made anew", None
         run.verify(run.layout.summary, run.layout.run, run.layout.splits)
         _ = run.summary
+    except MadeAnewError:
+        return "being made anew", None
     except BadInputError as error:
         return "damaged", str(error)
     return "finished", None

@@ -19,6 +19,7 @@ from harness.judges.base import Verdict
 from harness.metrics.drift import Drift
 from harness.runs import integrity, records
 from harness.runs.earlier import with_direction
+from harness.runs.integrity import MadeAnewError
 from harness.runs.layout import Layout
 from harness.runs.rows import Comparison, Part
 
@@ -136,13 +137,6 @@ class Run:
         record = self.record
         return record.configuration is None or record.variants.keys() <= record.evaluated.keys()
 
-    @property
-    def is_being_made_anew(self) -> bool:
-        """Whether the run was started again after its summary was made, so that the summary is not of its settings."""
-        if self.record.configuration is None or not self.layout.summary.is_file():
-            return False
-        return not self.is_evaluated or self.summary.configuration != self.record.configuration
-
     def verify(self, *files: Path) -> dict[str, integrity.FileRecord]:
         """Compare files with the manifest; without any, the whole folder.
 
@@ -150,16 +144,21 @@ class Run:
             What the manifest lists, by the file's name in the folder.
 
         Raises:
-            BadInputError: the run is not finished or is being made anew, or a file is not what the run wrote.
+            MadeAnewError: the run was started again after its summary was made, which is not of its settings.
+            BadInputError: the run is not finished, or a file is not what the run wrote.
         """
-        if self.layout.run.is_file() and self.is_being_made_anew:
-            raise BadInputError(
-                f"{self.path} is being made anew and has no figures until its command ends; "
-                "if it was stopped, run it again"
-            )
-        if not files:
-            return integrity.verify_run(self.path)
-        return integrity.verify_files(self.path, (file.relative_to(self.path).as_posix() for file in files))
+        recorded = self.layout.run.is_file() and self.record.configuration is not None
+        if recorded and self.layout.summary.is_file() and not self.is_evaluated:
+            raise MadeAnewError(self.path)
+        if files:
+            names = (file.relative_to(self.path).as_posix() for file in files)
+            listed = integrity.verify_files(self.path, names)
+        else:
+            listed = integrity.verify_run(self.path)
+        is_measured = recorded and self.layout.summary.is_file()
+        if is_measured and self.summary.configuration != self.record.configuration:
+            raise MadeAnewError(self.path)
+        return listed
 
     @cached_property
     def variants(self) -> dict[str, dict[str, Any]]:

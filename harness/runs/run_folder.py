@@ -80,6 +80,7 @@ class RunFolder:
         known = self.state.get("evaluated", {})
         ended = {"trained": trained, "skipped": skipped, "tasks": tasks}
         self.update({"evaluated": {**known, variant: ended}})
+        self.write_manifest()
 
     def is_done(self, stage: str, key: str, writes: Iterable[Path] = ()) -> bool:
         """Return whether a stage was finished with this fingerprint and the files that it writes are unchanged."""
