@@ -71,9 +71,8 @@ class Splits:
         for task in tasks:
             texts = [prompt.text for prompts in self.prompts[task].values() for prompt in prompts]
             if len(texts) > 1 and len(set(group_labels(len(texts), near_duplicates(texts)).tolist())) == 1:
-                reasons.append(
-                    f"; all {len(texts)} prompts of '{task}' are near-duplicates of one another, which stay in one split"
-                )
+                alike = f"all {len(texts)} prompts of '{task}' are near-duplicates of one another"
+                reasons.append(f"; {alike}, which stay in one split")
         return "".join(reasons)
 
     def record(self) -> dict[str, Any]:

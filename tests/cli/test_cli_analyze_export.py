@@ -192,10 +192,12 @@ def test_folders_that_are_no_run_or_not_ready_are_refused(own_run, tmp_path, ref
     RunFolder(own_run).write_manifest()
     assert "experts.parquet: not a Parquet file" in refused(*command, own_run, *target)
     (own_run / "experts.parquet").unlink()
+    RunFolder(own_run).write_manifest()
     line = refused(*command, own_run, *target)
     assert f"has no experts.parquet: select experts first, with `harness select --output {own_run}`" in line
     (own_run / "experts.parquet").write_bytes(table)
     shutil.rmtree(own_run / "routing")
+    RunFolder(own_run).write_manifest()
     assert "routing" in refused(*command, own_run, *target)
     assert not (tmp_path / "target").exists()
     assert not (own_run / "figures").exists()
