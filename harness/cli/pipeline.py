@@ -29,9 +29,6 @@ def _of_a_step(context: typer.Context, folder: Path | None) -> Path | None:
         is_model = (PRESETS / f"{folder.name}.yaml").is_file() or (folder / "config.json").is_file()
         hint = f"did you mean --model {folder}?" if is_model else "name the run folder with --output"
         raise typer.BadParameter(f"unexpected '{folder}': {hint}")
-    if context.info_name != "capture" and not folder.is_dir():
-        beside = [path.name for path in folder.parent.glob("*/") if (path / "run.json").is_file()]
-        raise typer.BadParameter(f"no run folder '{folder}', {nearest(folder.name, beside)}")
     return folder
 
 
@@ -75,6 +72,9 @@ def command(
 
     if folder is not None and output not in (None, folder):
         raise BadInputError(f"two run folders are named, {folder} and --output {output}: expected one")
+    if folder is not None and context.info_name != "capture" and not folder.is_dir():
+        beside = [path.name for path in folder.parent.glob("*/") if Layout(path).is_run()]
+        raise BadInputError(f"no run folder '{folder}', {nearest(folder.name, beside)}")
     output = output or folder
     judge = flags.get("judge")
     evaluates = context.info_name == "evaluate"
