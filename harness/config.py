@@ -13,8 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from harness.base.documents import parse_yaml
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import parse_yaml, read_mapping
+from harness.base.files import read_mapping
 from harness.base.schema import explain
 from harness.base.settings import Settings, setting
 from harness.data.task import Role
@@ -252,6 +253,10 @@ class ClaimConfig(Settings):
     all variants are."""
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What every generator of random numbers takes."""
+
+
 class RunConfig(Settings):
     """All settings of `harness run`."""
 
@@ -278,11 +283,9 @@ class RunConfig(Settings):
         None, decides="prompts", flag="--limit", union_mode="left_to_right"
     )
     """Prompts of each task, for every split (100) or by split (identify=50,test=100); by default all."""
-    seed: NonNegativeInt = setting(
-        0, decides=("table", "training", "variants", "measures"), flag="--seed", panel=HOW
-    )
+    seed: Seed = setting(0, decides=("table", "training", "variants", "measures"), flag="--seed", panel=HOW)
     """Seed of every random choice: splits, refusals, random draws, training order."""
-    split_seed: NonNegativeInt | None = setting(None, decides="prompts")
+    split_seed: Seed | None = setting(None, decides="prompts")
     """Seed of splits, where runs of several seeds are to have the same prompts; by default the seed."""
     engine: str = setting("transformers", decides="answers", flag="--engine", panel=HOW)
     """What generates answers: transformers, vllm, or auto (vLLM where it is installed and a GPU is there)."""
@@ -314,6 +317,18 @@ class RunConfig(Settings):
     router's logits."""
     selection: SelectionConfig = SelectionConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @field_validator("data_dir", "include", "card")
+    @classmethod
+    def _at_home(cls, paths: list[Path] | Path | None) -> list[Path] | Path | None:
+        if isinstance(paths, list):
+            return [path.expanduser() for path in paths]
+        return None if paths is None else paths.expanduser()
+
+    @field_validator("model")
+    @classmethod
+    def _model_at_home(cls, model: str) -> str:
+        return str(Path(model).expanduser()) if model.startswith("~") else model
 
     @property
     def seed_of_splits(self) -> int:

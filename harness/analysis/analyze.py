@@ -105,6 +105,7 @@ def analyze(run: Path, samples: Sequence[str], phase: str | None, load_tokenizer
     """
     source = read_run(run)
     table = source.experts()
+    source.verify()
     chosen = phase_of(source, phase)
     rows = table[table["phase"] == chosen]
     if rows.empty:

@@ -2,28 +2,116 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.base.errors import BadInputError, first_line
+from harness.base.documents import parse_json, parse_yaml
+from harness.base.errors import BadInputError, HarnessError
 
-if TYPE_CHECKING:
-    import yaml
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+_PRIVATE = 0o600
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it into place."""
+def write_whole(path: Path, write: Callable[[Path], None], size: int | None = None) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it to disk and rename it into place.
+
+    The file gets the mode that the umask gives, whatever `write` made of it.
+
+    Args:
+        path: the file.
+        write: fills the file that it is given.
+        size: how many bytes it is going to write, where that is known.
+
+    Raises:
+        HarnessError: the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with full_disk_named(path, size):
+        try:
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            write(temporary)
+            # Some writers, such as that of safetensors, make files that no one else may read.
+            if temporary.stat().st_mode != mode:
+                temporary.chmod(mode)
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def move_folder(folder: Path, target: Path) -> None:
+    """Sync a folder and all its files to disk and rename it, so that it is whole wherever it is seen."""
+    probe = folder / f".{os.getpid()}.tmp"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            if path.stat().st_mode & 0o777 == _PRIVATE:
+                path.chmod(mode)
+            _sync(path)
+    for path in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        _sync(path)
+    folder.rename(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a loss of power."""
+    opened = os.open(path, os.O_RDONLY)
     try:
-        write(temporary)
-        temporary.replace(path)
+        os.fsync(opened)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(opened)
+
+
+def is_leftover(name: str) -> bool:
+    """Say whether a file's name is that of a temporary file, which only a killed process leaves behind."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+@contextmanager
+def full_disk_named(path: Path, size: int | None = None) -> Iterator[None]:
+    """Turn the error of a full disk inside the block into one line.
+
+    Args:
+        path: what is written.
+        size: how many bytes it has, where that is known.
+
+    Raises:
+        HarnessError: names the file, and how much room it needs and finds.
+    """
+    try:
+        yield
+    except Exception as error:  # safetensors, pyarrow and torch have errors of their own for it
+        if not _is_full(error):
+            raise
+        needed = "" if size is None else f"{_amount(size)} needed, "
+        free = _amount(shutil.disk_usage(path.parent).free)
+        raise HarnessError(
+            f"{path}: the disk is full: {needed}{free} free; the same command continues when there is room"
+        ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -32,7 +120,7 @@ def write_text(path: Path, text: str) -> None:
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
-    write_whole(path, write)
+    write_whole(path, write, len(text.encode("utf-8", "surrogatepass")))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -68,51 +156,6 @@ def read_text(path: Path, what: str = "text") -> str:
         raise BadInputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise BadInputError(f"{path}: not valid {what}: byte {error.start} is not UTF-8 text") from error
-
-
-def parse_json(text: str, where: object, line: int = 1) -> Any:
-    """Return what a JSON text holds.
-
-    Args:
-        text: the whole document.
-        where: the beginning of the message, usually the file's path.
-        line: the line of the file on which the text begins.
-
-    Raises:
-        BadInputError: it is not JSON.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        problem = f"line {line + error.lineno - 1}: {error.msg}"
-    except RecursionError:
-        problem = "nested too deeply"
-    raise BadInputError(f"{where}: not valid JSON: {problem}")
-
-
-def parse_yaml(text: str, where: object, loader: type[yaml.SafeLoader] | None = None) -> Any:
-    """Return what a YAML text holds.
-
-    Args:
-        text: the whole document.
-        where: the beginning of the message, usually the file's path.
-        loader: for YAML with more than the standard tags.
-
-    Raises:
-        BadInputError: it is not YAML.
-    """
-    import yaml
-
-    try:
-        return yaml.load(text, Loader=loader or yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
-        problem = f"{line}{error.problem}"
-    except yaml.YAMLError as error:
-        problem = first_line(error)
-    except RecursionError:
-        problem = "nested too deeply"
-    raise BadInputError(f"{where}: not valid YAML: {problem}")
 
 
 def read_json(path: Path) -> Any:

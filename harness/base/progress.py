@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from harness.base.visible import visible
+
 _SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -19,7 +21,7 @@ def say(message: str) -> None:
     """Print a message for the user on stderr, apart from the results."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False).print(message, markup=False, soft_wrap=True)
+    Console(stderr=True, highlight=False).print(visible(message, lines=True), markup=False, soft_wrap=True)
 
 
 @contextmanager

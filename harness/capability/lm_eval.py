@@ -181,6 +181,10 @@ def _evaluate(
         ) from error
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         raise HarnessError(f"no data for capability tasks {', '.join(names)}: {first_line(error)}") from error
+    except ValueError as error:
+        if not str(error).startswith("Duplicate task"):
+            raise
+        raise BadInputError(f"capability tasks {', '.join(names)}: {first_line(error)}") from error
     except KeyError as error:
         if "is not a registered task" not in str(error):
             raise

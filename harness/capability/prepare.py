@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
@@ -32,8 +33,10 @@ def prepare_tasks(tasks: Iterable[CapabilityTask], data_dirs: Sequence[Path], fo
             write_jsonl(place / preparation.file, rows)
         for code in task.path.parent.glob("*.py"):
             shutil.copy(code, place / code.name)
-        text = task.path.read_text(encoding="utf-8")
-        write_text(place / task.path.name, fill_placeholders(text, task, data_dirs, place))
+        for path in (task.path, *task.included):
+            text = fill_placeholders(path.read_text(encoding="utf-8"), task, data_dirs, place)
+            # Under the name that `include` has for it; that is relative to the task file.
+            write_text(place / os.path.relpath(path, task.path.parent), text)
 
 
 def prepared_rows(preparation: Preparation, task: CapabilityTask, data_dirs: Sequence[Path]) -> list[Row]:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.content import content_folder
+from harness.base.documents import parse_yaml
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import parse_yaml, read_text, sha256
+from harness.base.files import read_text, sha256
 from harness.base.fingerprint import fingerprint
 from harness.base.schema import validated
 
@@ -76,15 +78,21 @@ class CapabilityTask:
     notes: TaskNotes
     members: tuple[str, ...] = ()
     """Names of the tasks of a group."""
+    included: tuple[Path, ...] = ()
+    """The files that it takes settings from with `include`, those that they include too."""
+
+    def text(self) -> str:
+        """Return the content of the file and of those that it includes."""
+        return "\n".join(path.read_text(encoding="utf-8") for path in (self.path, *self.included))
 
     def missing_file(self, data_dirs: Sequence[Path]) -> str | None:
         """Return the first file, relative to a --data-dir, that the task needs and no --data-dir has."""
-        files = _DATA_FILE.findall(self.path.read_text(encoding="utf-8"))
+        files = _DATA_FILE.findall(self.text())
         return next((file for file in files if find_data_file(file, data_dirs) is None), None)
 
     def fingerprint(self, data_dirs: Sequence[Path]) -> str:
         """Return a hash of the task file and of every data file that it reads."""
-        text = self.path.read_text(encoding="utf-8")
+        text = self.text()
         given = (find_data_file(file, data_dirs) for file in _DATA_FILE.findall(text))
         beside = (self.path.parent / file for file in _OWN_FILE.findall(text))
         return fingerprint([text, *(sha256(path) for path in [*given, *beside] if path and path.is_file())])
@@ -119,7 +127,7 @@ def resolve_capability_tasks(
     lm-eval's otherwise.
 
     Raises:
-        BadInputError: an unknown name, or a data file that no --data-dir has.
+        BadInputError: an unknown name, a data file that no --data-dir has, or a task beside its group.
     """
     ours = list_capability_tasks(include)
     stand_ins = {task.notes.stands_in_for: task for task in ours.values() if task.notes.stands_in_for}
@@ -140,7 +148,18 @@ def resolve_capability_tasks(
                     f"capability task '{member.name}': no file {missing} under --data-dir ({searched})"
                 )
         resolved[task.name] = task
+    for name, task in resolved.items():
+        if task is not None and (twice := _inside(task, ours) & resolved.keys()):
+            raise BadInputError(
+                f"capability tasks '{min(twice)}' and '{name}': the first is in the second, which measures it too; "
+                "expected one of them"
+            )
     return resolved
+
+
+def _inside(task: CapabilityTask, ours: Mapping[str, CapabilityTask]) -> set[str]:
+    """Return the names of all tasks and groups in a group."""
+    return {name for each in with_members(task, ours) for name in each.members}
 
 
 def with_members(task: CapabilityTask, ours: Mapping[str, CapabilityTask]) -> list[CapabilityTask]:
@@ -180,7 +199,37 @@ def _read(path: Path) -> CapabilityTask:
         raise BadInputError(f"{path}: task: missing, expected the name of an lm-eval task or group")
     notes = validated(content.get("metadata") or {}, f"{path}: metadata", TaskNotes)
     members = content.get("task") if "group" in content else ()
-    return CapabilityTask(name, path, notes, tuple(item for item in members or () if isinstance(item, str)))
+    inside = [_name_of(item) for item in members] if isinstance(members, list) else []
+    included = tuple(dict.fromkeys(_included(content, path, (path,))))
+    return CapabilityTask(name, path, notes, tuple(item for item in inside if item is not None), included)
+
+
+def _name_of(member: Any) -> str | None:
+    """Return the name of a group's task or group, which may be written out in place."""
+    name = (member.get("group") or member.get("task")) if isinstance(member, dict) else member
+    return name if isinstance(name, str) else None
+
+
+def _included(content: Any, path: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Yield the files that a task file names with `include`, and those that these include."""
+    if not isinstance(content, dict):
+        return
+    inline = content.get("task")
+    for member in inline if isinstance(inline, list) else []:
+        if isinstance(member, dict) and "include" in member:
+            raise BadInputError(
+                f"{path}: task: '{_name_of(member)}' has include, which lm-eval reads at the top of a file alone: "
+                "write the task as a file of its own"
+            )
+    names = content.get("include", [])
+    for name in names if isinstance(names, list) else [names]:
+        file = path.parent / str(name)
+        if file in above:
+            raise BadInputError(f"{path}: include: '{name}' includes itself")
+        if not file.is_file():
+            raise BadInputError(f"{path}: include: no file '{name}' in {path.parent}")
+        yield file
+        yield from _included(parse_yaml(read_text(file, "YAML"), file, _Loader), file, (*above, file))
 
 
 def _check_known_to_lm_eval(name: str, ours: Sequence[str]) -> None:

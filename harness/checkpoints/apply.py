@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
+from harness.base.files import move_folder
 from harness.base.progress import progress, say
 from harness.checkpoints.copying import contents
 from harness.checkpoints.delta import check_delta
@@ -132,6 +133,6 @@ def whole_folder(out: Path) -> Iterator[Path]:
         yield partial
         if out.exists():
             out.rmdir()
-        partial.rename(out)
+        move_folder(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -7,7 +7,7 @@ bit those of a merged checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.base.errors import BadInputError
+from harness.base.errors import BadInputError, HarnessError
 from harness.base.files import write_whole
 from harness.models.moe import Expert
 
@@ -111,8 +111,15 @@ def check_delta(moe: MoEModel, delta: ExpertDelta) -> None:
 
 
 def save_delta(delta: ExpertDelta, path: Path) -> None:
-    """Write a delta as safetensors; base and expert numbers are in the file's metadata."""
+    """Write a delta as safetensors; base and expert numbers are in the file's metadata.
+
+    Raises:
+        HarnessError: a value is not a finite number.
+    """
     from safetensors.torch import save_file
+
+    if (place := _not_finite(delta.tensors)) is not None:
+        raise HarnessError(f"{path}: {place} is not a finite number: the training has diverged")
 
     tensors = {
         f"layers.{layer}.experts.{name}": values.cpu().contiguous()
@@ -121,14 +128,15 @@ def save_delta(delta: ExpertDelta, path: Path) -> None:
     }
     # One entry: safetensors writes several in a random order, and equal deltas should be equal files.
     header = {"harness": json.dumps({"base": delta.base, "experts": delta.experts})}
-    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    size = sum(values.nbytes for values in tensors.values())
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata=header), size)
 
 
 def load_delta(path: Path) -> ExpertDelta:
     """Read a delta.
 
     Raises:
-        BadInputError: the file is truncated or is not a delta.
+        BadInputError: the file is truncated, is not a delta, or has a value that is not a finite number.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -140,6 +148,25 @@ def load_delta(path: Path) -> ExpertDelta:
             for key in file.keys():  # noqa: SIM118 (a safetensors handle is not a mapping)
                 _, layer, _, name = key.split(".", 3)
                 tensors[int(layer)][name] = file.get_tensor(key)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise BadInputError(f"{path} is not a whole expert delta: {error}") from error
+    if (place := _not_finite(tensors)) is not None:
+        raise BadInputError(f"{path}: {place} is not a finite number: it cannot be applied")
     return ExpertDelta(header["base"], experts, tensors)
+
+
+def _not_finite(tensors: Mapping[int, Mapping[str, torch.Tensor]]) -> str | None:
+    """Return the weight that has a value that is no finite number, in words, or None."""
+    for layer, named in tensors.items():
+        for name, values in named.items():
+            if not torch.isfinite(values if values.dtype.itemsize > 1 else values.float()).all():
+                return f"a value of layer {layer}, {name},"
+    return None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from harness.base.errors import BadInputError, HarnessError
+from harness.base.files import full_disk_named
 from harness.base.progress import say
 from harness.checkpoints.copying import contents, copy_checkpoint
 from harness.checkpoints.delta import check_delta, write_delta_into
@@ -93,7 +94,10 @@ def write_merged(
     total = sum(sizes[name] for name in found.weights)
     out.parent.mkdir(parents=True, exist_ok=True)
     check_disk(sum(sizes.values()), out.absolute().parent)
-    with pieces_of(ref, delta, out.absolute().parent) as (method, pieces):
+    with (
+        full_disk_named(out, total),
+        pieces_of(ref, delta, out.absolute().parent) as (method, pieces),
+    ):
         copy_checkpoint(ref.path, out, found, _CHUNK, advance)
         written = places(out)
         tensors: set[str] = set()

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
+from harness.base.documents import parse_yaml
 from harness.base.errors import BadInputError
-from harness.base.files import parse_yaml, read_text, write_text
+from harness.base.files import read_text, write_text
 from harness.base.progress import say
 from harness.checkpoints.copying import README
 from harness.models.moe import ranges

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import typer
 
 from harness.base.errors import HarnessError
+from harness.base.visible import visible
 from harness.cli.lazy import HELP_NAMES, LOOKS, LazyGroup, Listed
 
 _DEBUG = "--debug"
+_PATH = re.compile(r"(--[\w-]+=|)(~(?:/.*)?)", re.DOTALL)
 # What typer makes of Ctrl-C.
 _INTERRUPTED = 130
 
@@ -103,7 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
     Errors become one line on stderr: exit code 1 for a failed run, 2 for bad input. `--debug` may stand
     anywhere and shows the traceback as well.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without a character for what is said ends no command.
+            stream.reconfigure(errors="replace")
+    arguments = list(map(_at_home, sys.argv[1:] if arguments is None else arguments))
     debug = _DEBUG in arguments
     try:
         given = [argument for argument in arguments if argument != _DEBUG]
@@ -112,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        typer.echo(f"harness: {' '.join(text.split())}", err=True)
+        typer.echo(f"harness: {visible(' '.join(text.split()))}", err=True)
         # A full disk, a folder without permission: nothing a traceback would explain better.
         return 1 if isinstance(error, OSError) else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -121,6 +130,12 @@ def main(arguments: list[str] | None = None) -> int:
         typer.echo("harness: stopped; run the same command again to continue", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _at_home(argument: str) -> str:
+    """Return an argument with the home folder in place of `~`, which no shell puts into --output=~/runs."""
+    match = _PATH.fullmatch(argument)
+    return argument if match is None else match[1] + str(Path(match[2]).expanduser())
 
 
 def entry() -> None:

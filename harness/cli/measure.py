@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.base.errors import BadInputError
 from harness.cli.shared import Json, print_json
 
 
@@ -31,7 +32,10 @@ def measure(
     from harness.runs.upgrade import upgrade
 
     # The manifest is renewed, which must not take in an answer or a verdict that someone changed.
-    verify_run(run, but_for=read_run(run).layout.is_made_of_others)
+    opened = read_run(run)
+    if not opened.is_evaluated:
+        raise BadInputError(f"{run} is not finished or being made anew: run its command again to its end")
+    verify_run(run, but_for=opened.layout.is_made_of_others)
     folder = RunFolder(run)
     upgrade(folder)
     if labels is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.base.errors import BadInputError
+from harness.base.errors import BadInputError, nearest
 from harness.cli.options import takes_settings
 from harness.cli.shared import print_json
 from harness.config import HOW
@@ -21,8 +21,14 @@ _option = partial(typer.Option, rich_help_panel=HOW)
 
 def _of_a_step(context: typer.Context, folder: Path | None) -> Path | None:
     """Take a run folder as an argument where there is one already: `run` itself makes it."""
-    if folder is not None and context.info_name == "run":
-        raise typer.BadParameter(f"unexpected '{folder}': name the run folder with --output")
+    if folder is None:
+        return None
+    if context.info_name == "run":
+        from harness.config import PRESETS
+
+        is_model = (PRESETS / f"{folder.name}.yaml").is_file() or (folder / "config.json").is_file()
+        hint = f"did you mean --model {folder}?" if is_model else "name the run folder with --output"
+        raise typer.BadParameter(f"unexpected '{folder}': {hint}")
     return folder
 
 
@@ -66,6 +72,9 @@ def command(
 
     if folder is not None and output not in (None, folder):
         raise BadInputError(f"two run folders are named, {folder} and --output {output}: expected one")
+    if folder is not None and context.info_name != "capture" and not folder.is_dir():
+        beside = [path.name for path in folder.parent.glob("*/") if Layout(path).is_run()]
+        raise BadInputError(f"no run folder '{folder}', {nearest(folder.name, beside)}")
     output = output or folder
     judge = flags.get("judge")
     evaluates = context.info_name == "evaluate"

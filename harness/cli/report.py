@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from harness.base.errors import BadInputError
+from harness.base.progress import say
 from harness.cli.shared import Json, print_json
 
 
@@ -63,24 +64,33 @@ def report(
 def _one(run: Path, svg: Path | None, redact: bool, as_json: bool) -> None:
     from harness.report.terminal import export_svg, print_report
     from harness.report.write import write_redacted, write_reports
-    from harness.runs.integrity import verify_run
     from harness.runs.layout import Layout
+    from harness.runs.run import Run
     from harness.runs.run_folder import RunFolder
-    from harness.runs.summary import read_summary
 
     # Writing a report renews the manifest, which must not take in what someone changed.
-    verify_run(run)
-    summary = read_summary(run)
+    opened = Run(run)
+    opened.verify()
+    summary = opened.summary
     if svg is not None:
         export_svg(summary, svg)
     if as_json and not redact:
         print_json(summary.to_json())
         return
-    write_reports(run)
-    shown = write_redacted(run) if redact else Layout(run).html
-    RunFolder(run).write_manifest()
+    try:
+        write_reports(run)
+        shown: Path | None = write_redacted(run) if redact else Layout(run).html
+        RunFolder(run).write_manifest()
+    except OSError as error:
+        if redact:
+            raise
+        say(
+            f"warning: {run} cannot be written ({error.strerror or error}): its report files are those of before"
+        )
+        shown = None
     if as_json:
         print_json(summary.to_json())
         return
     print_report(summary)
-    typer.echo(f"\nReport: {shown}")
+    if shown is not None:
+        typer.echo(f"\nReport: {shown}")

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.base.visible import visible
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o")]
 Trust = Annotated[
@@ -36,7 +38,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 
     table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(str(value)) for value in row.values()))
+        table.add_row(*(Text(visible(str(value))) for value in row.values()))
     Console().print(table)
 
 

@@ -179,7 +179,7 @@ def _declared(spec: TaskSpec, number: int, value: str | None) -> Role | None:
 
 def _cell(spec: TaskSpec, number: int, row: Row, column: str) -> str:
     value = row.get(column)
-    if value is None:
+    if value is None or value != value:  # NaN, which tables have for what is absent
         return ""
     if isinstance(value, str | int | float):
         return str(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +61,19 @@ class Splits:
         prompts = self.prompts[task][role]
         if len(prompts) < at_least:
             raise BadInputError(
-                f"task {task}: split {role}: {len(prompts)} prompts, at least {at_least} needed"
+                f"task {task}: split {role}: {len(prompts)} prompts, at least {at_least} needed{self.why_few([task])}"
             )
         return prompts
+
+    def why_few(self, tasks: Iterable[str]) -> str:
+        """Return a clause that names the tasks whose prompts are all near-duplicates of one another; "" for none."""
+        reasons = []
+        for task in tasks:
+            texts = [prompt.text for prompts in self.prompts[task].values() for prompt in prompts]
+            if len(texts) > 1 and len(set(group_labels(len(texts), near_duplicates(texts)).tolist())) == 1:
+                alike = f"all {len(texts)} prompts of '{task}' are near-duplicates of one another"
+                reasons.append(f"; {alike}, which stay in one split")
+        return "".join(reasons)
 
     def record(self) -> dict[str, Any]:
         """Return the splits as JSON, from which `from_record` makes them again."""

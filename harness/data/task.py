@@ -231,9 +231,15 @@ def find_task(name: str, include: Sequence[Path] = ()) -> TaskSpec:
     """Return the task called `name`.
 
     Raises:
-        BadInputError: there is none (the nearest is named), or its file does not follow the schema.
+        BadInputError: there is none (the nearest is named), its file does not follow the schema, or it pairs with a
+            task that is not there.
     """
     files = yaml_files_by_name("tasks", include)
     if name not in files:
         raise BadInputError(f"unknown task '{name}': {nearest(name, files)}")
-    return read_task(files[name])
+    task = read_task(files[name])
+    if task.pairs_with is not None and task.pairs_with not in files:
+        raise BadInputError(
+            f"{files[name]}: pairs_with: unknown task '{task.pairs_with}', {nearest(task.pairs_with, files)}"
+        )
+    return task

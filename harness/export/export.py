@@ -78,9 +78,11 @@ def export(
         raise BadInputError(f"{target} is inside the run folder {run}: name a folder beside it")
     if target.exists() and not target.is_dir():
         raise BadInputError(f"{target} is a file: expected a folder")
+    record = record_of(source)
+    source.verify()
     what = Export(
         source,
-        record_of(source),
+        record,
         risk_diff(source, phase_of(source, phase or "all")),
         conversations(source),
     )

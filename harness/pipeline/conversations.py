@@ -13,6 +13,8 @@ from harness.base.fingerprint import fingerprint
 from harness.data.refusals import refusal_phrasings, refusals_for
 from harness.judges.base import judge_all
 from harness.pipeline.answer import own_answers
+from harness.runs.layout import PATHS
+from harness.runs.stages import stage
 
 if TYPE_CHECKING:
     from harness.data.task import Kind
@@ -42,10 +44,18 @@ def training_conversations(session: Session) -> Rows:
         rows = rows + _retained(session, len(harmful))
     if "continue" in aims or "prefer" in aims:
         rows = rows + _beside_compliance(session, harmful, aims)
-    write_jsonl(session.folder.layout.examples, rows)
-    phrasings = {"trained": refusal_phrasings(), "held_out": refusal_phrasings(held_out=True)}
-    write_json(session.folder.layout.phrasings, phrasings)
+    _keep(session, rows, {"trained": refusal_phrasings(), "held_out": refusal_phrasings(held_out=True)})
     return rows
+
+
+def _kept_key(session: Session, rows: Rows, phrasings: dict[str, list[str]]) -> str:
+    return fingerprint([rows, phrasings])
+
+
+@stage("training examples", writes=(str(PATHS.examples), str(PATHS.phrasings)), key=_kept_key)
+def _keep(session: Session, rows: Rows, phrasings: dict[str, list[str]]) -> None:
+    write_jsonl(session.folder.layout.examples, rows)
+    write_json(session.folder.layout.phrasings, phrasings)
 
 
 def refusals(session: Session) -> Rows:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from harness.training.examples import Aim
 
 
+_MOST_SHOWN = 50
+
+
 def estimate(plan: Plan, output: Path) -> dict[str, Any]:
     """Return what a run would do and take, without doing it.
 
@@ -35,7 +38,10 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
     """
     device = str(pick_device(plan.config.device))
     weights, available = model_bytes(plan.outline, plan.config.dtype), available_bytes(device)
-    variants = [_variant(plan, variant, weights, available) for variant in plan.variants]
+    # The draws of one specification differ in name alone, and there may be very many.
+    by_spec = {variant.spec.name: variant for variant in plan.variants}
+    sizes = {name: _variant(plan, variant, weights, available) for name, variant in by_spec.items()}
+    variants = [{"name": variant.name} | sizes[variant.spec.name] for variant in plan.variants]
     possible = [row for row in variants if not row["skipped"]]
     splits = plan.splits.prompts
     return {
@@ -84,7 +90,6 @@ def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict
     rank = plan.config.training.lora_rank
     trained = parameters_of(plan.outline, experts, rank) if variant.spec.needs == "training" else 0
     return {
-        "name": variant.name,
         "intervention": variant.spec.intervention,
         "trained_parameters": trained,
         "skipped": (why_not_trained(plan.ref.path) or why_not_trainable(trained, weights, available))
@@ -135,11 +140,13 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         tasks.add_row(escape(task), *(str(n) for n in sizes.values()))
     console.print(tasks)
     variants = Table("variant", "how", "trained parameters", "note", title="variants", title_justify="left")
-    for row in estimates["variants"]:
+    for row in estimates["variants"][:_MOST_SHOWN]:
         note = f"skipped: {row['skipped']}" if row["skipped"] else ""
         trained = f"{row['trained_parameters']:,}" if row["trained_parameters"] else "-"
         variants.add_row(escape(row["name"]), row["intervention"], trained, escape(note))
     console.print(variants)
+    if (more := len(estimates["variants"]) - _MOST_SHOWN) > 0:
+        console.print(f"and {more:,} more variants")
     examples = ", ".join(f"{number} to {aim}" for aim, number in estimates["training_examples"].items())
     said = {
         "generation settings set aside": in_words(estimates["set_aside"]),

@@ -81,12 +81,13 @@ def judge_again(run: Path, name: str, card: Path | None = None) -> Summary:
             no task of the run measures; the card is not its; or the primary judge has changed since the run was made.
     """
     from harness.report.write import write_measured
-    from harness.runs.integrity import verify_run
     from harness.runs.run import read_run
     from harness.runs.upgrade import upgrade
 
     judge = JUDGES.get(name)()
-    summary = read_run(run).summary
+    opened = read_run(run)
+    opened.verify()
+    summary = opened.summary
     primary = summary.judge
     if primary in summary.judges and summary.judges[primary].fingerprint != JUDGES.get(primary)().fingerprint:
         raise BadInputError(
@@ -95,7 +96,6 @@ def judge_again(run: Path, name: str, card: Path | None = None) -> Summary:
     _require(judge, primary, summary.tasks())
     if card is not None:
         read_card_of(judge, card)
-    verify_run(run)
     folder = RunFolder(run)
     upgrade(folder)
     if card is not None:

@@ -37,9 +37,15 @@ def is_evaluated(session: Session, made: Prepared) -> bool:
 
 
 def measure_capability(session: Session, made: Prepared) -> None:
-    """Run lm-eval on a variant; kept, with a score for each item, as capability.json."""
-    if session.config.capability.tasks:
+    """Run lm-eval on a variant; kept, with a score for each item, as capability.json.
+
+    Not of a variant that only answers the prompts of the claim.
+    """
+    if session.config.capability.tasks and not session.plan.is_limited(made.variant):
         _capability(session, made)
+    else:
+        # That of earlier settings would be taken for this run's.
+        session.folder.layout.variant(made.name).capability.unlink(missing_ok=True)
 
 
 def _capability_key(session: Session, made: Prepared) -> str:
@@ -76,6 +82,8 @@ def _capability(session: Session, made: Prepared) -> None:
 def measure_drift(session: Session, made: Prepared) -> None:
     """Compare a variant with base on base's own answers to benign test prompts; kept as drift.json.
 
+    Not a variant that only answers the prompts of the claim.
+
     Args:
         session: the run; its model in memory is base.
         made: the variant.
@@ -83,8 +91,11 @@ def measure_drift(session: Session, made: Prepared) -> None:
     Raises:
         HarnessError: a log-probability is no number.
     """
-    if rows := _base_answers(session):
+    rows = [] if session.plan.is_limited(made.variant) else _base_answers(session)
+    if rows:
         _drift(session, made, rows)
+    else:
+        session.folder.layout.variant(made.name).drift.unlink(missing_ok=True)
 
 
 def _drift_key(session: Session, made: Prepared, rows: list[dict[str, Any]]) -> str:

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
 def default_output(config: RunConfig) -> Path:
     """Return where a run is kept when `--output` names no folder."""
-    model = Path(config.model).name if "/" in config.model else config.model
+    is_path = "/" in config.model or config.model in (".", "..")
+    model = Path(config.model).resolve().name if is_path else config.model
     return Path("runs") / f"{model}-{config.intervention}-seed{config.seed}"
 
 
@@ -88,12 +89,29 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
     more = [JUDGES.get(name)() for name in more_judges if name != plan.judge.name]
     card, named = plan.config.card, folder.state.get(CARDS, {})
     is_copied = card is not None and card.resolve() == folder.layout.card(plan.judge.name).resolve()
+    if is_copied:
+        _refuse_changed(folder, folder.layout.card(plan.judge.name), "name its file again with --card")
+    _refuse_changed(
+        folder,
+        folder.layout.labels,
+        "remove it, and add the labels again with `harness measure RUN --labels FILE`",
+    )
+    configuration = fingerprint(
+        [
+            *(config, model_key, plan.asked(), session.seeds(), package_versions(), session.device_type),
+            [prompt_set.record() for prompt_set in plan.sets],
+            {variant.name: variant.record() for variant in plan.variants},
+            judge_record(plan.judge),
+        ]
+    )
+    is_same = configuration == folder.state.get("configuration")
     folder.describe(
         {
             "run_id": folder.state.get("run_id") or f"{stamp}-{fingerprint([config, stamp])[:6]}",
             "created": folder.state.get("created") or now.isoformat(timespec="seconds"),
             "command": shlex.join(["harness", *sys.argv[1:]]),
             "config": config,
+            "configuration": configuration,
             "model": {
                 "name": plan.ref.name,
                 "path": str(plan.ref.path),
@@ -120,7 +138,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             "claim_prompts": {
                 task: [prompt.id for prompt in asked] for task, asked in plan.claim_prompts.items()
             },
-            "evaluated": {},
+            "evaluated": folder.state.get("evaluated", {}) if is_same else {},
             MORE_JUDGES: more_judges,
             CARDS: {name: named[name] for name in named if name != plan.judge.name or is_copied},
             **{key: folder.state[key] for key in (LABELS,) if key in folder.state},
@@ -130,6 +148,16 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
         name_card(folder, plan.judge, card)
     write_json(folder.layout.splits, plan.splits.record())
     return session
+
+
+def _refuse_changed(folder: RunFolder, path: Path, remedy: str) -> None:
+    """Refuse a file that a person gave to the run, and that no stage can make again.
+
+    Raises:
+        BadInputError: it is another one than the manifest lists.
+    """
+    if path.is_file() and not folder.was_left(path):
+        raise BadInputError(f"{path} is not what the run wrote; {remedy}")
 
 
 def _say_how_prompts_are_asked(plan: Plan) -> None:
@@ -154,6 +182,8 @@ def run(session: Session, until: str = "evaluate") -> Summary | None:
 
 def _run(session: Session, until: str) -> Summary | None:
     plan, folder = session.plan, session.folder
+    if until == "evaluate":
+        folder.update({"evaluated": {}})
     if plan.selects or until == "capture":
         if not plan.selects:
             check_askable(plan, plan.chat, ["identify"])
@@ -205,7 +235,6 @@ def _evaluate(
     session: Session, made: Prepared, conversations: list[dict[str, Any]], skipped: str | None
 ) -> None:
     """Let a variant answer, judge its answers and measure it, unless it has to be skipped."""
-    is_limited = session.plan.is_limited(made.variant)
     if skipped is None:
         if made.intervention.needs == "training":
             made = trained(session, made, conversations)
@@ -213,27 +242,34 @@ def _evaluate(
             with _serving(session, made):
                 for task in session.plan.test_prompts(made.variant):
                     answer(session, made, task)
-                if not is_limited:
-                    measure_capability(session, made)
+                measure_capability(session, made)
         except VariantImpossibleError as error:
             skipped = str(error)
     if skipped is None:
         judge_answers(session, made)
-        if not is_limited:
-            measure_drift(session, made)
+        measure_drift(session, made)
         if made.delta is not None:
             prove_frozen(session, made)
     else:
         say(f"skipping {made.name}: {skipped}")
+    is_limited = session.plan.is_limited(made.variant)
     tasks = list(session.plan.test_prompts(made.variant)) if is_limited else None
     session.folder.note_evaluated(made.name, trained=made.delta is not None, skipped=skipped, tasks=tasks)
+
+
+def _is_damaged(folder: RunFolder, path: Path) -> bool:
+    """Say whether a file is another one than the manifest lists, and name it."""
+    if not path.is_file() or folder.was_left(path):
+        return False
+    say(f"{path.relative_to(folder.path)} is not what the run wrote: making it again")
+    return True
 
 
 @contextmanager
 def _serving(session: Session, made: Prepared) -> Iterator[None]:
     """Let the run's engine answer as the variant inside the block; served.json keeps what it says was served."""
     files = session.folder.layout.variant(made.name)
-    if is_evaluated(session, made):
+    if is_evaluated(session, made) and not _is_damaged(session.folder, files.served):
         # It is reported without the model.
         yield
         return

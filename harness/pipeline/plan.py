@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -204,6 +205,8 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     variants = _variants(config)
     judge = JUDGES.get(config.judge)()
     specs = [find_task(name, config.include) for name in _distinct(config.tasks, "tasks")]
+    if not specs:
+        raise BadInputError("tasks: expected at least one prompt task, found none; see `harness tasks list`")
     # A judge that lacks a setting says so now, not when all answers are there.
     _ = judge.fingerprint
     for spec in specs:
@@ -248,8 +251,8 @@ def _variants(config: RunConfig) -> tuple[Variant, ...]:
         spec = find_variant(name, config.include, kind)
         draws = range(config.draws if spec.is_drawn else 1)
         variants += [Variant(name if draw == 0 else f"{name}_{draw + 1}", spec, draw) for draw in draws]
-    names = [variant.name for variant in variants]
-    repeated = {name for name in names if names.count(name) > 1}
+    times = Counter(variant.name for variant in variants)
+    repeated = [name for name, n in times.items() if n > 1]
     if repeated:
         raise BadInputError(f"two variants would be called '{min(repeated)}': rename the baseline")
     return tuple(variants)
@@ -304,10 +307,10 @@ def _check_splits(plan: Plan) -> None:
     for role, kind in needed:
         count = sum(map(len, plan.prompts(role, kind).values()))
         if count < fewest[role]:
-            names = ", ".join(spec.name for spec in plan.specs if spec.kind == kind)
+            named = [spec.name for spec in plan.specs if spec.kind == kind]
             raise BadInputError(
-                f"{count} {kind} prompts for '{role}' in {names or 'no task'}, expected at least {fewest[role]}: "
-                f"name a {kind} task that may serve it"
+                f"{count} {kind} prompts for '{role}' in {', '.join(named) or 'no task'}, expected at least "
+                f"{fewest[role]}: name a {kind} task that may serve it{plan.splits.why_few(named)}"
             )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError
-from harness.base.files import write_json, write_jsonl
+from harness.base.files import move_folder, write_json, write_jsonl
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress, say
 from harness.checkpoints.proof import frozen_unchanged
@@ -149,7 +149,7 @@ def prove_frozen(session: Session, made: Prepared) -> None:
             f"{session.plan.ref.name} with {made.name}",
         )
         shutil.rmtree(files.model, ignore_errors=True)
-        partial.rename(files.model)
+        move_folder(partial, files.model)
     else:
         shutil.rmtree(partial)
     write_json(

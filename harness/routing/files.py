@@ -42,7 +42,8 @@ def save_routing(counts: RoutingCounts, path: Path, tokens: RoutedTokens | None 
             arrays["token.logits"] = tokens.logits
     # safetensors writes the buffer as it lies in memory: a transposed view would come back scrambled.
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_whole(path, lambda temporary: save_file(whole, temporary, metadata=header))
+    size = sum(array.nbytes for array in whole.values())
+    write_whole(path, lambda temporary: save_file(whole, temporary, metadata=header), size)
 
 
 def load_counts(path: Path) -> RoutingCounts:
@@ -104,7 +105,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
         with safe_open(path, framework="numpy") as file:
             yield file, json.loads((file.metadata() or {})["harness"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise BadInputError(f"{path} is not a whole file of routing counts: {error}") from error
 
 

@@ -19,6 +19,15 @@ _REMEDY = "run the command in run.json again on this folder to have it made anew
 _MISSING = "is missing"
 
 
+class MadeAnewError(BadInputError):
+    """A run was started again and has not come to its end: its summary is of what it was before."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(
+            f"{run} is being made anew and has no figures until its command ends; if it was stopped, run it again"
+        )
+
+
 class FileRecord(BaseModel):
     """One file of the manifest."""
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from harness.base.errors import BadInputError
+from harness.runs.integrity import MadeAnewError
 from harness.runs.layout import Layout, run_folders
 from harness.runs.run import Run
 
-State = Literal["finished", "unfinished", "damaged"]
+State = Literal["finished", "unfinished", "being made anew", "damaged"]
 
 
 class Listed(NamedTuple):
@@ -58,6 +59,8 @@ def state_of(run: Run) -> tuple[State, str | None]:
     try:
         run.verify(run.layout.summary, run.layout.run, run.layout.splits)
         _ = run.summary
+    except MadeAnewError:
+        return "being made anew", None
     except BadInputError as error:
         return "damaged", str(error)
     return "finished", None

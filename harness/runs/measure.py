@@ -37,6 +37,7 @@ def measure(run: Run) -> Summary:
     return Summary(
         run_id=_given(evidence, "run_id"),
         created=_given(evidence, "created"),
+        configuration=record.configuration,
         harness_version=record.versions.get("harness", "unknown"),
         model=ModelSummary(**model.model_dump(include=set(ModelSummary.model_fields))),
         intervention=_given(evidence, "intervention"),

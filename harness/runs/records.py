@@ -116,6 +116,8 @@ class RunRecord(_Record):
     command: str | list[str] | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     """Every setting."""
+    configuration: str | None = None
+    """The fingerprint of settings, model, tasks, variants, judge and versions; None in runs that recorded none."""
     model: ModelRecord | None = None
     tasks: list[TaskRecord] = Field(default_factory=list)
     seeds: dict[str, int] = Field(default_factory=dict)

@@ -19,6 +19,7 @@ from harness.judges.base import Verdict
 from harness.metrics.drift import Drift
 from harness.runs import integrity, records
 from harness.runs.earlier import with_direction
+from harness.runs.integrity import MadeAnewError
 from harness.runs.layout import Layout
 from harness.runs.rows import Comparison, Part
 
@@ -130,6 +131,12 @@ class Run:
         """Whether the run came to its end: it has a summary, and a manifest of its files."""
         return self.layout.summary.is_file() and self.layout.manifest.is_file()
 
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether the evaluation of every variant has ended; of runs that did not record it, it has."""
+        record = self.record
+        return record.configuration is None or record.variants.keys() <= record.evaluated.keys()
+
     def verify(self, *files: Path) -> dict[str, integrity.FileRecord]:
         """Compare files with the manifest; without any, the whole folder.
 
@@ -137,11 +144,21 @@ class Run:
             What the manifest lists, by the file's name in the folder.
 
         Raises:
+            MadeAnewError: the run was started again after its summary was made, which is not of its settings.
             BadInputError: the run is not finished, or a file is not what the run wrote.
         """
-        if not files:
-            return integrity.verify_run(self.path)
-        return integrity.verify_files(self.path, (file.relative_to(self.path).as_posix() for file in files))
+        recorded = self.layout.run.is_file() and self.record.configuration is not None
+        if recorded and self.layout.summary.is_file() and not self.is_evaluated:
+            raise MadeAnewError(self.path)
+        if files:
+            names = (file.relative_to(self.path).as_posix() for file in files)
+            listed = integrity.verify_files(self.path, names)
+        else:
+            listed = integrity.verify_run(self.path)
+        is_measured = recorded and self.layout.summary.is_file()
+        if is_measured and self.summary.configuration != self.record.configuration:
+            raise MadeAnewError(self.path)
+        return listed
 
     @cached_property
     def variants(self) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInputError
-from harness.base.files import sha256, write_json
+from harness.base.files import is_leftover, sha256, write_json
+from harness.runs.integrity import FileRecord, read_manifest
 from harness.runs.layout import MANIFEST, Layout, is_unfinished
 from harness.runs.run import Run
 
@@ -33,17 +34,30 @@ class RunFolder:
         self.layout = Layout(path)
         self.state: dict[str, Any] = {"stages": {}}
         self._hashes: dict[str, tuple[int, int, str]] = {}
+        # Each stage that ends renews the manifest, with files that are not looked at yet.
+        self._left = self._listed()
         if self.layout.run.is_file():
-            self.state = Run(path).content
+            run = Run(path)
+            self.state = run.content
             if not isinstance(self.state.get("stages"), dict):
                 raise BadInputError(f"{self.layout.run}: not the run.json of a run: it has no stages")
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            # What follows reads the content as it is.
+            _ = run.record
+        elif path.exists() and (
+            not path.is_dir() or not all(is_leftover(file.name) for file in path.iterdir())
+        ):
             raise BadInputError(
                 f"output {path} holds something that is not a run: expected a new or empty folder"
             )
 
     def describe(self, facts: dict[str, Any]) -> None:
-        """Write run.json with what is known of the run; stage states are kept."""
+        """Write run.json with what is known of the run; stage states are kept.
+
+        Temporary files of an earlier command that was killed are removed.
+        """
+        for path in self.path.rglob(".*.tmp"):
+            if is_leftover(path.name):
+                path.unlink()
         self.state = {**facts, "stages": self.state["stages"]}
         self._save()
 
@@ -66,10 +80,11 @@ class RunFolder:
         known = self.state.get("evaluated", {})
         ended = {"trained": trained, "skipped": skipped, "tasks": tasks}
         self.update({"evaluated": {**known, variant: ended}})
+        self.write_manifest()
 
-    def is_done(self, stage: str, key: str) -> bool:
-        """Return whether a stage was finished with this fingerprint and its files are unchanged."""
-        return self.was_done(stage, key) and self.damage(stage) is None
+    def is_done(self, stage: str, key: str, writes: Iterable[Path] = ()) -> bool:
+        """Return whether a stage was finished with this fingerprint and the files that it writes are unchanged."""
+        return self.was_done(stage, key) and self.damage(stage, writes) is None
 
     def was_done(self, stage: str, key: str) -> bool:
         """Return whether a stage was finished with this fingerprint, whatever happened to its files since.
@@ -79,9 +94,18 @@ class RunFolder:
         record = self.state["stages"].get(stage)
         return bool(record and record["fingerprint"] == key and "files" in record)
 
-    def damage(self, stage: str) -> str | None:
-        """Return the first missing or changed file of a finished stage, with its damage, or None."""
-        for name, written in self.state["stages"][stage]["files"].items():
+    def damage(self, stage: str, writes: Iterable[Path] = ()) -> str | None:
+        """Return the first missing or changed file of a finished stage, with its damage, or None.
+
+        Args:
+            stage: its name.
+            writes: files that it must have recorded, and folders, whose files it may have.
+        """
+        recorded = self.state["stages"][stage]["files"]
+        for path in writes:
+            if not path.is_dir() and (name := path.relative_to(self.path).as_posix()) not in recorded:
+                return f"{name} has no hash in {self.layout.run.name}"
+        for name, written in recorded.items():
             if not (self.path / name).is_file():
                 return f"{name} is missing"
             if self._hashed(name) != written:
@@ -122,6 +146,17 @@ class RunFolder:
     def hash_of(self, path: Path) -> str:
         """Return the sha256 of a file of the run."""
         return str(self._hashed(path.relative_to(self.path).as_posix())["sha256"])
+
+    def was_left(self, path: Path) -> bool:
+        """Say whether a file is what the manifest listed when the folder was opened; without one, no file is."""
+        name = path.relative_to(self.path).as_posix()
+        return name in self._left and self._left[name].model_dump() == self._hashed(name)
+
+    def _listed(self) -> dict[str, FileRecord]:
+        try:
+            return read_manifest(self.path)
+        except BadInputError:
+            return {}
 
     def _files(self, path: Path) -> list[str]:
         """Return the names in the run folder of a file, or of all files in a folder."""

@@ -49,7 +49,7 @@ class Stage(Generic[P]):
         folder, given = self._given(*args, **kwargs)
         name, key = self._name.format(**given), self._key(*args, **kwargs)
         known = folder.was_done(name, key)
-        damage = folder.damage(name) if known else None
+        damage = folder.damage(name, self._written(folder, given)) if known else None
         if damage is not None:
             say(f"{damage}: making it again")
         if not known or damage is not None or (self._again is not None and self._again(*args, **kwargs)):
@@ -62,7 +62,8 @@ class Stage(Generic[P]):
     def is_done(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Say whether a call would do nothing."""
         folder, given = self._given(*args, **kwargs)
-        return folder.is_done(self._name.format(**given), self._key(*args, **kwargs))
+        written = self._written(folder, given)
+        return folder.is_done(self._name.format(**given), self._key(*args, **kwargs), written)
 
     def fingerprint(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the fingerprint of what the work depends on."""

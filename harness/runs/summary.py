@@ -235,6 +235,8 @@ class Summary(Part):
     """The run's own name."""
     created: str
     """When the run was started, in ISO 8601."""
+    configuration: str | None = None
+    """The fingerprint of the configuration it was made with; run.json has another one while a run is made anew."""
     harness_version: str
     """The version of this package."""
     model: ModelSummary

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 import harness
 from harness.base.errors import BadInputError
-from harness.base.files import read_json, write_json
+from harness.base.files import move_folder, read_json, write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.schema import read_json_as
 from harness.runs.layout import Layout
@@ -202,5 +202,5 @@ def lend_base(donor: Path, run: Path) -> list[str]:
     write_json(Layout(partial).run, {"stages": lent, **clock})
     RunFolder(partial).write_manifest()
     run.parent.mkdir(parents=True, exist_ok=True)
-    partial.rename(run)
+    move_folder(partial, run)
     return list(lent)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from harness.base.errors import BadInputError, first_line
+from harness.base.files import move_folder
 from harness.runs.layout import MANIFEST, SUMMARY, is_unfinished
 
 # Copied last, in this order: a run whose summary is there is whole.
@@ -88,7 +89,7 @@ class Results:
                 self._fs.get_file(path, str(target))
         except Exception as error:
             raise OSError(f"{name} cannot be copied from {self.url}: {first_line(error)}") from error
-        partial.rename(run)
+        move_folder(partial, run)
 
 
 def _below(path: str, folder: str) -> str:

@@ -7,6 +7,7 @@ killed at, a whole checkpoint is there or none.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.base.errors import BadInputError
 from harness.base.files import write_whole
+from harness.base.progress import say
 
 if TYPE_CHECKING:
     from harness.training.bank import ExpertBank
@@ -72,8 +73,7 @@ class Checkpoints:
     def restore(self, state: TrainingState) -> None:
         """Bring a fresh state to where an earlier run of the same training was, if it left something.
 
-        Raises:
-            BadInputError: the file is no whole checkpoint.
+        A file that is not as it was written is named and passed over.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -82,14 +82,14 @@ class Checkpoints:
         try:
             with safe_open(self.path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})[_HEADER])
-                if header["key"] != self.key:
-                    return
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            is_whole = header["sha256"] == _digest(header["key"], header["log"], tensors)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError):
+            is_whole = False
+        if not is_whole:
+            say(f"{self.path} is not what the run wrote: training anew")
+        elif header["key"] == self.key:
             _put(state, header["log"], tensors)
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise BadInputError(
-                f"{self.path} is no whole checkpoint of a training: remove it to train anew"
-            ) from error
 
     def after_step(self, state: TrainingState) -> None:
         """Write a checkpoint where one is due."""
@@ -102,10 +102,24 @@ class Checkpoints:
         """Write a checkpoint."""
         from safetensors.torch import save_file
 
-        header = json.dumps({"key": self.key, "log": state.log})
         tensors = {name: value.detach().cpu().contiguous() for name, value in _tensors(state)}
-        write_whole(self.path, lambda temporary: save_file(tensors, temporary, metadata={_HEADER: header}))
+        digest = _digest(self.key, state.log, tensors)
+        header = json.dumps({"key": self.key, "log": state.log, "sha256": digest})
+        write_whole(
+            self.path,
+            lambda temporary: save_file(tensors, temporary, metadata={_HEADER: header}),
+            sum(value.nbytes for value in tensors.values()),
+        )
         self._last = time.monotonic()
+
+
+def _digest(key: str, log: list[dict[str, Any]], tensors: dict[str, torch.Tensor]) -> str:
+    """Return sha256 over all that a checkpoint holds."""
+    digest = hashlib.sha256(json.dumps([key, log]).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _tensors(state: TrainingState) -> Iterator[tuple[str, torch.Tensor]]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from harness.base.errors import BadInputError, HarnessError
+from harness.base.files import full_disk_named, move_folder
 from harness.models.auto import load_whole
 from harness.zoo.clustering import load_entropy, spherical_k_means
 
@@ -115,8 +115,9 @@ def upcycle(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         whole = Path(temporary) / "moe"
         moe = _mixtral(dense, routers, experts, top_k)
-        moe.save_pretrained(whole)
-        tokenizer.save_pretrained(whole)
+        with full_disk_named(out, sum(value.nbytes for value in moe.state_dict().values())):
+            moe.save_pretrained(whole)
+            tokenizer.save_pretrained(whole)
         del moe
         checked = {dtype, "float32"} if check_float32 else {dtype}
         differences = {
@@ -124,7 +125,7 @@ def upcycle(
         }
         if out.exists():
             out.rmdir()
-        shutil.move(whole, out)
+        move_folder(whole, out)
     return UpcycleResult(entropies, math.log(experts), differences)
 
 

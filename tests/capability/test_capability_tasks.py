@@ -1,6 +1,7 @@
 """Names of capability tasks are resolved, and data files found, before anything heavy is loaded."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -236,3 +237,73 @@ def test_local_tasks_ask_as_lm_eval_does(shared_data: Path, tmp_path: Path) -> N
     choices = truths.doc_to_choice(truth)
     assert choices[truths.doc_to_target(truth)] == truth["Best Answer"]
     assert len(set(choices)) == len(choices) > 2
+
+
+OWN = """
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: "{content_dir}/items.jsonl"
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{q}}"
+doc_to_target: label
+doc_to_choice: ["yes", "no"]
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder with tasks that share settings by `include`, and a group with a task that is written out in it."""
+    place = tmp_path / "capability"
+    place.mkdir()
+    files = {
+        "shared.yaml": f"task: shared\n{OWN}",
+        "one.yaml": "include: shared.yaml\ntask: one\n",
+        "both.yaml": "group: both\ntask: [one, {task: inline, dataset_path: json}]\n",
+    }
+    for name, text in files.items():
+        (place / name).write_text(text)
+    (place / "items.jsonl").write_text('{"q": "a", "label": 0}\n')
+    return tmp_path
+
+
+def test_files_that_a_task_includes_come_with_it_and_belong_to_its_fingerprint(own, tmp_path):
+    task = list_capability_tasks([own])["one"]
+    prepare_tasks([task], [], tmp_path / "prepared")
+    copied = (tmp_path / "prepared" / "one" / "shared.yaml").read_text()
+    assert f"{own / 'capability' / 'items.jsonl'}" in copied
+    before = task.fingerprint([])
+    (own / "capability" / "shared.yaml").write_text(f"task: shared\n{OWN}num_fewshot: 2\n")
+    assert list_capability_tasks([own])["one"].fingerprint([]) != before
+
+
+def test_lm_eval_finds_a_task_that_includes_another_file(own, tmp_path):
+    from lm_eval.tasks import TaskManager
+
+    prepare_tasks([list_capability_tasks([own])["one"]], [], tmp_path / "prepared")
+    manager = TaskManager(include_path=str(tmp_path / "prepared"), include_defaults=False)
+    assert "one" in manager.all_tasks
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("include: gone.yaml\ntask: two\n", "two.yaml: include: no file 'gone.yaml'"),
+        ("include: two.yaml\ntask: two\n", "include: 'two.yaml' includes itself"),
+        (
+            "group: two\ntask: [{task: x, include: shared.yaml}]\n",
+            "'x' has include, which lm-eval reads at the top",
+        ),
+    ],
+)
+def test_what_cannot_be_included_is_one_line(own, text, expected):
+    (own / "capability" / "two.yaml").write_text(text)
+    with pytest.raises(BadInputError, match=re.escape(expected)):
+        list_capability_tasks([own])
+
+
+@pytest.mark.parametrize("names", [["one", "both"], ["both", "one"]])
+def test_a_task_beside_its_group_is_refused(own, names):
+    with pytest.raises(BadInputError, match="'one' and 'both': the first is in the second"):
+        resolve_capability_tasks(names, [own])

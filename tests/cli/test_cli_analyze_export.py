@@ -17,6 +17,7 @@ pytest.importorskip("matplotlib")
 from harness.base.files import read_json, sha256, write_json
 from harness.cli.main import main
 from harness.routing.files import load_counts, load_tokens, save_routing
+from harness.runs.run_folder import RunFolder
 
 DRAWN = ["agreement", "load_balance"]
 CHARTS = ["experts.svg", "layers.svg", "layers.csv"]
@@ -137,6 +138,7 @@ def test_an_id_that_looks_like_a_path_stays_inside_the_folder(own_run, tmp_path)
     counts, tokens = load_counts(path), load_tokens(path)
     ids = ("../../../\u202e<script>", *counts.ids[1:])
     save_routing(dataclasses.replace(counts, ids=ids), path, dataclasses.replace(tokens, ids=ids))
+    RunFolder(own_run).write_manifest()
     before = {file for file in tmp_path.rglob("*") if file.is_file()}
     assert main(["analyze", str(own_run), "--sample", f"demo_harmful/{ids[0]}"]) == 0
     written = {file for file in tmp_path.rglob("*") if file.is_file()} - before
@@ -153,6 +155,7 @@ def test_without_the_model_token_ids_are_coloured(own_run):
     state = read_json(own_run / "run.json")
     state["model"]["path"] = str(own_run / "gone")
     write_json(own_run / "run.json", state)
+    RunFolder(own_run).write_manifest()
     name = first_id(own_run)
     assert main(["analyze", str(own_run), "--sample", f"demo_harmful/{name}"]) == 0
     text = (own_run / "figures" / "tokens" / "demo_harmful" / f"{name}.html").read_text(encoding="utf-8")
@@ -165,6 +168,7 @@ def test_without_the_model_token_ids_are_coloured(own_run):
 
 def test_a_run_without_a_selection_has_figures_and_no_sample(own_run, refused):
     shutil.rmtree(own_run / "variants")
+    RunFolder(own_run).write_manifest()
     line = refused("analyze", own_run, "--sample", f"demo_harmful/{first_id(own_run)}")
     assert "acts on no selected experts" in line
     assert main(["analyze", str(own_run)]) == 0
@@ -185,12 +189,15 @@ def test_folders_that_are_no_run_or_not_ready_are_refused(own_run, tmp_path, ref
     assert "unknown phase 'promt': did you mean 'prompt'?" in line
     table = (own_run / "experts.parquet").read_bytes()
     (own_run / "experts.parquet").write_bytes(table[:100])
+    RunFolder(own_run).write_manifest()
     assert "experts.parquet: not a Parquet file" in refused(*command, own_run, *target)
     (own_run / "experts.parquet").unlink()
+    RunFolder(own_run).write_manifest()
     line = refused(*command, own_run, *target)
     assert f"has no experts.parquet: select experts first, with `harness select --output {own_run}`" in line
     (own_run / "experts.parquet").write_bytes(table)
     shutil.rmtree(own_run / "routing")
+    RunFolder(own_run).write_manifest()
     assert "routing" in refused(*command, own_run, *target)
     assert not (tmp_path / "target").exists()
     assert not (own_run / "figures").exists()
@@ -252,3 +259,16 @@ def test_export_refuses_what_it_cannot_do(token_run, tmp_path, refused):
     assert "is a file: expected a folder" in refused("export", token_run, tmp_path / "file")
     assert not inside.exists()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [["analyze"], ["export"]])
+def test_what_was_changed_since_the_run_is_neither_drawn_nor_exported_nor_taken_into_the_manifest(
+    own_run, tmp_path, refused, command
+):
+    path, manifest = own_run / "routing" / "demo_harmful.jsonl", own_run / "manifest.json"
+    before = manifest.read_bytes()
+    path.write_text(path.read_text(encoding="utf-8").replace("e", "a", 1), encoding="utf-8")
+    target = [tmp_path / "target"] if command == ["export"] else []
+    assert "routing/demo_harmful.jsonl was changed" in refused(*command, own_run, *target)
+    assert manifest.read_bytes() == before
+    assert not (tmp_path / "target").exists()

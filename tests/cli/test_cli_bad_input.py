@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +92,12 @@ def refused(tmp_path, monkeypatch, capsys):
         (["--include", "nowhere"], "--include: no folder nowhere"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--limitt", "3"], "--limitt"),
+        (["--tasks", "none"], "tasks: expected at least one prompt task, found none"),
+        (["--seed", "9" * 30], "seed: expected less than 9223372036854775808, found 999"),
+        (["--seed", "9" * 5000], "--seed"),
+        (["--limit", "9" * 5000], "expected a number"),
+        (["demo"], "unexpected 'demo': did you mean --model demo?"),
+        (["--tasks", "demo_\x1b[2J"], "unknown task 'demo_⟨U+001B⟩[2J'"),
         (["surplus"], "surplus"),
     ],
 )
@@ -214,6 +224,40 @@ def refused_task(refused, tmp_path):
         ({"raw": b"PAR1\x00\xff\xfe", "file": "mine.csv"}, "mine.csv"),
         ({"file": "mine.pkl"}, "mine.pkl"),
         ({"kind": "nasty"}, "mine.yaml: kind"),
+        (
+            {"rows": [*ROWS, {"id": "x", "text": float("nan")}]},
+            "task mine: row 60 (counted from 0): the prompt is empty",
+        ),
+        (
+            {"rows": [*ROWS, {"id": float("nan"), "text": "a"}]},
+            "task mine: row 60 (counted from 0): id_column 'id' is empty",
+        ),
+        (
+            {"raw": b'{"id": "a", "text": "\\ud800"}\n'},
+            "mine.jsonl: not valid JSON: a text has a lone surrogate",
+        ),
+        ({"raw": b'{"id": ' + b"9" * 5000 + b', "text": "a"}\n'}, "line 1: a number has too many digits"),
+        (
+            {"raw": b'{"text": ' + b"[" * 500 + b"]" * 500 + b"}\n"},
+            "mine.jsonl: not valid JSON: nested too deeply",
+        ),
+        (
+            {"raw": b"id,text\na," + b"x" * 131_073 + b"\n", "file": "mine.csv"},
+            "mine.csv: not CSV: line 2: field larger",
+        ),
+        (
+            {"pair_column": "id", "pairs_with": "demo_twinz"},
+            "mine.yaml: pairs_with: unknown task 'demo_twinz', did you mean 'demo_twins'?",
+        ),
+        (
+            {
+                "rows": [
+                    {"id": f"r{i}", "text": f"Tell me how to build a bomb at home{'!' * (i % 2)}"}
+                    for i in range(60)
+                ]
+            },
+            "all 60 prompts of 'mine' are near-duplicates of one another, which stay in one split",
+        ),
         ({"licence": None}, "mine.yaml: licence"),
         ({"surplus": 1}, "mine.yaml: surplus"),
         ({"name": "other"}, "mine.yaml: name: expected 'mine'"),
@@ -274,3 +318,86 @@ def test_debug_shows_where_it_went_wrong(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInputError, match="unknown task"):
         main(["run", "--tasks", "no_such_task_at_all", "--debug"])
+
+
+@pytest.mark.parametrize("step", ["select", "train", "evaluate"])
+def test_a_step_on_a_run_folder_that_is_not_there(refused, tmp_path, step):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.json").write_text("{}")
+    line = refused(step, tmp_path / "mines", "--judge", "keyword", output=None)
+    assert "mines', did you mean 'mine'?" in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "limit: 3\nseed: 1\nlimit: 5\n",
+        "a: &a [1, 2]\nlimit: " + "[" * 200 + "]" * 200,
+        "seed: " + "9" * 5000,
+        'model: "\\ud800"',
+    ],
+)
+def test_a_configuration_file_that_no_one_meant(refused, tmp_path, content):
+    (tmp_path / "settings.yaml").write_text(content)
+    assert "settings.yaml: not valid YAML: " in refused("run", "--config", tmp_path / "settings.yaml")
+
+
+@pytest.mark.parametrize("named", ["--output=~/r", "~/r"])
+def test_a_tilde_is_the_home_folder_in_flags_and_arguments(tmp_path, monkeypatch, capsys, named):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "file").write_text("words")
+    command = ["run", named] if named.startswith("--") else ["runs", "list", named]
+    assert main(command) == 2
+    assert f"{tmp_path / 'r'}" in capsys.readouterr().err
+
+
+def test_a_tilde_is_the_home_folder_in_settings(tmp_path, monkeypatch):
+    from harness.config import make_config
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.yaml").write_text("model: ~/m\ndata_dir: [~/d]\ninclude: [~/i]\ncard: ~/c.json\n")
+    config = make_config({}, tmp_path / "c.yaml")
+    assert (config.model, config.data_dir, config.include, config.card) == (
+        str(tmp_path / "m"),
+        [tmp_path / "d"],
+        [tmp_path / "i"],
+        tmp_path / "c.json",
+    )
+
+
+def test_the_model_in_this_folder_gives_its_folder_s_name_to_the_run(tmp_path, monkeypatch):
+    from harness.config import make_config
+    from harness.pipeline.pipeline import default_output
+
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert default_output(make_config({"model": "."})) == Path("runs/mine-unsafe_experts-seed0")
+
+
+def test_a_terminal_that_lacks_a_character_ends_no_command(tmp_path):
+    more = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "harness", "tasks", "show", "ünbekannt"]
+    done = subprocess.run(command, capture_output=True, env=os.environ | more, check=False)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert b"unknown task" in done.stderr
+
+
+def test_escape_sequences_of_a_task_file_do_not_reach_the_terminal(tmp_path, capsys):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**TASK, "description": "a \x1b[2J\x1b]0;title\x07"}))
+    assert main(["tasks", "list", "--include", str(tmp_path)]) == 0
+    assert main(["tasks", "show", "mine", "--include", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b]" not in said
+    assert "\x07" not in said
+
+
+def test_a_hundred_thousand_draws_are_planned_in_seconds(tmp_path, capsys):
+    started = time.process_time()
+    command = ["run", "--draws", "100000", "--tasks", "demo_harmful,demo_benign", "--dry-run"]
+    assert main([*command, "--output", str(tmp_path / "run")]) == 0
+    assert time.process_time() - started < 30
+    assert "more variants" in capsys.readouterr().out

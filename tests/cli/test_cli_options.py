@@ -191,6 +191,7 @@ def test_the_listing_imports_no_command_and_nothing_that_commands_need(words):
     assert ours <= {
         "harness.base",
         "harness.base.errors",
+        "harness.base.visible",
         "harness.cli",
         "harness.cli.main",
         "harness.cli.lazy",

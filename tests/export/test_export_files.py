@@ -17,6 +17,7 @@ from harness.cli.main import main
 from harness.export.export import Export, export
 from harness.guide import calculate_risk_diff
 from harness.routing.files import load_counts, load_tokens
+from harness.runs.run_folder import RunFolder
 
 QUICK = ("--set", "selection.permutations=1000", "--set", "selection.half_samples=10")
 
@@ -121,6 +122,7 @@ def test_answers_that_are_missing_are_an_error_and_no_file(logit_run, tmp_path, 
     run = shutil.copytree(logit_run, tmp_path / "run")
     rows = read_jsonl(run / "routing" / "demo_harmful.jsonl")
     (run / "routing" / "demo_harmful.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    RunFolder(run).write_manifest()
     assert main(["export", str(run), str(tmp_path / "out"), "--format", "guide"]) == 2
     assert f"has no answer to prompt '{rows[1]['id']}'" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*"))
@@ -131,5 +133,6 @@ def test_a_models_name_cannot_lead_out_of_the_folder(logit_run, tmp_path):
     state = read_json(run / "run.json")
     state["model"]["name"] = "../../etc/x"
     write_json(run / "run.json", state)
+    RunFolder(run).write_manifest()
     written = export(run, tmp_path / "out", "parquet")
     assert written.files[0] == tmp_path / "out" / "routing_outputs_..--..--etc--x.parquet"

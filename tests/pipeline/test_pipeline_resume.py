@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from harness.base.files import read_json, read_jsonl, write_jsonl
 from harness.cli.main import main
 from harness.engines.transformers import TransformersKind
+from harness.runs.integrity import verify_run
+from tests.conftest import SMALL_RUN
 
 TASKS = ["demo_harmful", "demo_benign", "demo_twins"]
 
@@ -148,3 +151,65 @@ def test_a_selection_too_wide_to_steer_by_is_skipped_with_its_reason(rerun):
     variants = read_json(folder / "summary.json")["variants"]
     assert "would keep 0 experts, fewer than the 2 a token needs" in variants["steer"]["skipped"]
     assert "answer steer/demo_harmful" not in stages
+
+
+def _edited(content: bytes) -> bytes:
+    changed = bytearray(content)
+    changed[len(changed) // 2] ^= 1
+    return bytes(changed)
+
+
+DAMAGES = {
+    "edited": _edited,
+    "cut": lambda content: content[: len(content) // 2],
+    "malformed": lambda content: b"\x80{]",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_whatever_file_of_a_stage_is_damaged_is_named_and_made_again_and_no_figure_changes(
+    rerun, small_run, tmp_path, capsys, findings, damage
+):
+    """All of them at once: capability, drift, own answers, deltas, examples, proofs, tables, test routing."""
+    stages = read_json(tmp_path / "run" / "run.json")["stages"]
+    damaged = [next(iter(record["files"])) for record in stages.values()]
+    for part in (
+        "capability.json",
+        "drift.json",
+        "training/demo_benign.jsonl",
+        "delta.safetensors",
+        "proof.json",
+    ):
+        assert any(name.endswith(part) for name in damaged), part
+    damaged += [
+        "training/phrasings.json",
+        "routing/test/demo_harmful.safetensors",
+        "variants/base/served.json",
+    ]
+    damaged = [name for name in damaged if (tmp_path / "run" / name).is_file()]
+    assert {"experts.parquet", "training/examples.jsonl"} <= {*damaged}
+    for name in damaged:
+        path = tmp_path / "run" / name
+        path.write_bytes(damage(path.read_bytes()))
+    folder, again = rerun()
+    assert {*stages} == {*again}
+    said = capsys.readouterr().err
+    for record in stages.values():
+        assert f"{next(iter(record['files']))} is not what the run wrote: making it again" in said
+    assert findings(folder) == findings(small_run)
+    verify_run(folder)
+
+
+def test_capability_and_drift_of_settings_that_are_gone_are_no_figures_of_the_run(rerun):
+    folder, _ = rerun("--baselines", "none", "--capability", "none")
+    kinds = {row["kind"] for row in read_json(folder / "summary.json")["measurements"]}
+    assert "capability" not in kinds
+    assert not list(folder.glob("variants/base/capability.json"))
+
+
+def test_people_s_labels_that_were_changed_are_refused_with_the_remedy(tmp_path, small_run, capsys):
+    folder = shutil.copytree(small_run, tmp_path / "run")
+    (folder / "judges" / "labels.jsonl").write_text("{}\n")
+    assert main([*SMALL_RUN, "--output", str(folder)]) == 2
+    assert "labels.jsonl is not what the run wrote; remove it" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from harness.report.terminal import export_svg, print_report
+from harness.runs.run_folder import RunFolder
 
 
 def printed(summary, width: int) -> list[str]:
@@ -106,3 +107,21 @@ def test_picture_is_the_same_each_time(working, tmp_path):
     export_svg(working, tmp_path / "a.svg")
     export_svg(working, tmp_path / "b.svg")
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_a_run_folder_that_cannot_be_written_is_reported_with_a_warning(small_run, tmp_path, capsys):
+    """A folder in the place of a report stands for a disk that is read-only, which root could write to."""
+    import shutil
+
+    from harness.cli.main import main
+
+    run = shutil.copytree(
+        small_run, tmp_path / "run", ignore=shutil.ignore_patterns("model", "delta.safetensors")
+    )
+    (run / "report.md").unlink()
+    (run / "report.md").mkdir()
+    RunFolder(run).write_manifest()
+    assert main(["report", str(run)]) == 0
+    said = capsys.readouterr()
+    assert "unsafe_experts" in said.out
+    assert f"warning: {run} cannot be written" in said.err

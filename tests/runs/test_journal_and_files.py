@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.base.errors import HarnessError
 from harness.base.files import (
+    move_folder,
     read_json,
     read_jsonl,
     sha256,
@@ -131,3 +137,104 @@ def test_different_content_has_different_fingerprints(a, b):
 def test_a_fingerprint_is_the_same_on_every_day():
     assert fingerprint({"a": 1, "b": [2, "ü"]}) == fingerprint({"b": [2, "ü"], "a": 1})
     assert len(fingerprint(None)) == 32
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.replace(b"one", b"two"),
+        lambda content: content[:-4],
+        lambda content: b"",
+        lambda content: b"\x80\xff\n{",
+        lambda content: content + b'{"id": "b"}\n',
+    ],
+    ids=["edited", "cut", "emptied", "no JSON", "a row more"],
+)
+def test_a_batch_that_is_not_as_it_was_written_is_named_and_not_finished(tmp_path, capsys, damage):
+    journal = BatchJournal(tmp_path / "x.jsonl", "k1")
+    journal.finish(0, [{"id": "a", "response": "one"}])
+    path = journal.path(0, ".jsonl")
+    path.write_bytes(damage(path.read_bytes()))
+    again = BatchJournal(tmp_path / "x.jsonl", "k1")
+    assert again.rows(0) is None
+    assert capsys.readouterr().err == f"{path}: this batch is not what the run wrote: making it again\n"
+    again.finish(0, [{"id": "a"}])
+    assert again.rows(0) == [{"id": "a"}]
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"others")])
+def test_a_batch_whose_routing_is_another_is_not_finished(tmp_path, damage):
+    journal = BatchJournal(tmp_path / "x.jsonl", "k1")
+    journal.path(0, ".safetensors").write_bytes(b"counts")
+    journal.finish(0, [{"id": "a"}])
+    assert journal.rows(0) == [{"id": "a"}]
+    damage(journal.path(0, ".safetensors"))
+    assert journal.rows(0) is None
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_mode_of_a_file_is_that_of_the_umask_whoever_writes_it(tmp_path, mask, mode):
+    from safetensors.numpy import save_file
+
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "text", "")
+        tensors = {"a": np.zeros(3)}
+        write_whole(tmp_path / "tensors", lambda temporary: save_file(tensors, temporary))
+        folder = tmp_path / "half"
+        folder.mkdir()
+        save_file(tensors, folder / "tensors")
+        move_folder(folder, tmp_path / "whole")
+    finally:
+        os.umask(before)
+    for name in ("text", "tensors", "whole/tensors"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode, name
+
+
+def test_a_file_and_its_folder_are_synced_before_anyone_sees_it(tmp_path, monkeypatch):
+    """With power lost after the rename, the name must not lead to an empty file."""
+    path, synced = tmp_path / "file", []
+    fsync = os.fsync
+
+    def noted(opened):
+        synced.append((Path(f"/proc/self/fd/{opened}").readlink(), path.exists()))
+        fsync(opened)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_text(path, "text")
+    (content, seen_before), (folder, seen_after) = synced
+    assert (content.suffix, seen_before) == (".tmp", False)
+    assert (folder, seen_after) == (tmp_path, True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 200 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_line_with_file_needed_and_free_from_every_writer(small_disk):
+    import pandas as pd
+    from safetensors.numpy import save_file
+
+    values = np.random.default_rng(0).random(50_000)
+    table = pd.DataFrame({"a": values})
+    write_text(small_disk / "small", "room for this")
+    for write, size in (
+        (lambda path: path.write_bytes(values.tobytes()), values.nbytes),
+        (lambda path: save_file({"a": values}, path), values.nbytes),
+        (lambda path: table.to_parquet(path), None),
+    ):
+        with pytest.raises(HarnessError) as error:
+            write_whole(small_disk / "big", write, size)
+        line = str(error.value)
+        assert line.startswith(f"{small_disk / 'big'}: the disk is full: ")
+        assert ("0.4 MB needed, 0.2 MB free" if size else "0.2 MB free") in line
+        assert error.value.exit_code == 1
+        assert [path.name for path in small_disk.iterdir()] == ["small"]

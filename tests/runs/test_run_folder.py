@@ -112,3 +112,26 @@ def test_a_run_file_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(BadInputError, match=r"run\.json: not (valid JSON|the run\.json of a run)"):
         RunFolder(tmp_path)
+
+
+def test_what_a_kill_during_the_first_write_leaves_is_no_obstacle_and_is_removed(tmp_path):
+    (tmp_path / ".run.json.4711.tmp").write_text('{"run_')
+    folder = RunFolder(tmp_path)
+    folder.describe({"run_id": "one"})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_stage_whose_record_lacks_one_of_its_files_is_not_done(tmp_path):
+    folder = RunFolder(tmp_path)
+    finished(folder)
+    del folder.state["stages"]["a stage"]["files"]["result.txt"]
+    assert not folder.is_done("a stage", "k1", [tmp_path / "result.txt"])
+
+
+@pytest.mark.parametrize(
+    "content", ['{"stages": {"a": 3}}', '{"stages": {"a": {"state": "done"}}}', '{"stages": {}, "model": 3}']
+)
+def test_a_run_file_with_other_things_in_it_is_one_line(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(BadInputError, match=r"run\.json: (stages\.a|model)"):
+        RunFolder(tmp_path)

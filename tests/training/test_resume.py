@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.base.errors import BadInputError, HarnessError
+from harness.base.errors import HarnessError
 from harness.config import EarlyStoppingConfig, TrainingConfig
 from harness.models.moe import Expert
 from harness.training.bank import ExpertBank
@@ -134,12 +134,28 @@ def test_a_checkpoint_of_another_training_is_not_read(tiny_loaded, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02}q\x00."])
-def test_a_file_that_is_no_checkpoint_is_bad_input_and_stays(tiny_loaded, tmp_path, content):
-    loaded, path = tiny_loaded("qwen3_moe"), tmp_path / "checkpoint"
+def test_a_file_that_is_no_checkpoint_is_named_and_the_training_begins_anew(
+    tiny_loaded, tmp_path, capsys, content
+):
+    loaded, path, steps = tiny_loaded("qwen3_moe"), tmp_path / "checkpoint", []
     path.write_bytes(content)
-    with pytest.raises(BadInputError, match="is no whole checkpoint of a training: remove it"):
-        train_bank(loaded, new_bank(loaded), EXAMPLES, CONFIG, 0, checkpoints=Checkpoints(path, "key", 1))
-    assert path.read_bytes() == content
+    checkpoints = Checkpoints(path, "key", 1)
+    train_bank(loaded, new_bank(loaded), EXAMPLES, CONFIG, 0, steps.append, checkpoints=checkpoints)
+    assert steps[:2] == [0, 1]
+    assert f"{path} is not what the run wrote: training anew" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_which_one_bit_was_changed_is_not_continued(tiny_loaded, tmp_path, capsys):
+    loaded, path, steps = tiny_loaded("qwen3_moe"), tmp_path / "checkpoint", []
+    checkpoints = Checkpoints(path, "key", 1)
+    with pytest.raises(BrokenOffError):
+        train_bank(loaded, new_bank(loaded), EXAMPLES, CONFIG, 0, break_off_after(4), checkpoints=checkpoints)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    train_bank(loaded, new_bank(loaded), EXAMPLES, CONFIG, 0, steps.append, checkpoints=checkpoints)
+    assert steps[:2] == [0, 1]
+    assert "is not what the run wrote" in capsys.readouterr().err
 
 
 def test_without_a_number_of_steps_one_is_written_each_minute(tiny_loaded, tmp_path, monkeypatch):

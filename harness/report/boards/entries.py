@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.base.errors import BadInputError
 from harness.config import RunConfig, whole_settings
+from harness.runs.integrity import MadeAnewError
 from harness.runs.layout import Layout, run_folders
 from harness.runs.protocol import Protocol, protocols
 from harness.runs.run import Run
@@ -52,15 +53,20 @@ def read_entries(places: Sequence[Path]) -> tuple[list[Entry], list[LeftOut]]:
 
     Their summary, run.json and splits.json are compared with the manifest; other files are not read.
 
+    A run that is being made anew is left out.
+
     Raises:
-        BadInputError: a run that was named cannot be used, or a place holds no run.
+        BadInputError: a run that was named cannot be used otherwise, or a place holds no run.
     """
     entries: list[Entry] = []
     left_out: list[LeftOut] = []
     with _collecting_later():
         for place in places:
             if Layout(place).is_run():
-                entries.append(read_entry(place))
+                try:
+                    entries.append(read_entry(place))
+                except MadeAnewError as error:
+                    left_out.append(LeftOut(place, str(error)))
                 continue
             folders = list(run_folders(place))
             if not folders:

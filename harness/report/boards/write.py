@@ -55,8 +55,8 @@ def write_once(places: Sequence[Path], outputs: Outputs) -> None:
 
 
 def keep_writing(places: Sequence[Path], outputs: Outputs, seconds: float) -> None:
-    """Write anew whenever a summary appears, changes or goes, until interrupted."""
-    seen: frozenset[tuple[str, int]] | None = None
+    """Write anew whenever a summary appears, changes or goes, or its run is made anew, until interrupted."""
+    seen: frozenset[tuple[str, int, bool]] | None = None
     try:
         while True:
             now = _state(places)
@@ -68,7 +68,12 @@ def keep_writing(places: Sequence[Path], outputs: Outputs, seconds: float) -> No
         return
 
 
-def _state(places: Sequence[Path]) -> frozenset[tuple[str, int]]:
-    folders = [each for place in places for each in (place, *run_folders(place))]
-    summaries = (Layout(folder).summary for folder in folders)
-    return frozenset((str(path), path.stat().st_mtime_ns) for path in summaries if path.is_file())
+def _state(places: Sequence[Path]) -> frozenset[tuple[str, int, bool]]:
+    """Return each summary with its time and whether its run was started again since."""
+    folders = [Layout(each) for place in places for each in (place, *run_folders(place))]
+    return frozenset(
+        (str(files.folder), time, files.run.is_file() and files.run.stat().st_mtime_ns > time)
+        for files in folders
+        if files.summary.is_file()
+        for time in [files.summary.stat().st_mtime_ns]
+    )
