@@ -94,6 +94,7 @@ def test_baselines_are_those_of_the_documentation(capsys):
     assert {row["name"]: row["intervention"] for row in rows} == {
         "all_experts": "train_experts",
         "base": "none",
+        "popular_experts": "train_experts",
         "random_experts": "train_experts",
         "steer": "steer",
         "system_prompt": "system_prompt",

@@ -56,7 +56,9 @@ def test_the_delta_of_a_run_gives_the_checkpoint_that_the_run_kept(variant, sele
 
 def test_the_lines_for_people(variant, selected, command, tmp_path):
     _, printed, _ = command("apply", "demo", variant, tmp_path / "out", "--dry-run")
-    assert printed == f"{len(selected)} experts of demo would be replaced; nothing was written\n"
+    replaced, left_out = printed.splitlines()
+    assert replaced == f"{len(selected)} experts of demo would be replaced; nothing was written"
+    assert left_out.startswith("left out README.md: ")
     _, printed, _ = command("apply", "demo", variant, tmp_path / "out")
     assert f"out: {len(selected)} experts of demo replaced, " in printed
     _, printed, _ = command("diff", "demo", tmp_path / "out")

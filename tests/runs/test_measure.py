@@ -10,6 +10,7 @@ import yaml
 
 from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
 from harness.cli.main import main
+from harness.judges.base import JUDGES
 from harness.runs.integrity import verify_run
 from harness.runs.metrics import METRICS
 from harness.runs.rows import Measurement
@@ -160,6 +161,11 @@ def test_a_run_of_version_1_measured_anew_has_the_figures_it_had(tmp_path):
 
 def test_a_judge_is_added_to_a_run_of_version_1(tmp_path):
     run = shutil.copytree(V1, tmp_path / "run")
+    # As if the rules of its judge were those of today: of a judge that has changed, the answers are to be judged anew.
+    summary = read_json(run / "summary.json")
+    summary["judges"]["keyword"]["fingerprint"] = JUDGES.get("keyword")().fingerprint
+    write_json(run / "summary.json", summary)
+    RunFolder(run).write_manifest()
     before = figures(read_run(run).summary)
     assert main(["evaluate", str(run), "--judge", "keyword_gcg"]) == 0
     after = figures(read_run(run).summary)

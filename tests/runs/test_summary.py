@@ -13,6 +13,7 @@ DOCUMENT = {
     "schema_version": 2,
     "run_id": "r1",
     "created": "2026-11-23T10:00:00+00:00",
+    "configuration": None,
     "harness_version": "0.1.0",
     "model": {
         "name": "demo",
