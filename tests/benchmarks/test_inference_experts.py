@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-import inference_experts
+from benchmarks import inference_experts
 
 
 @pytest.mark.parametrize("pairs", [20, 60])

@@ -261,7 +261,7 @@ def test_a_run_keeps_the_clock_of_its_template_and_counts_prompts_that_spell_con
     (tmp_path / "run/run.json").write_text(json.dumps(third | {"clock": 5}))
     capsys.readouterr()
     assert main(["run", *arguments]) == 2
-    assert "run.json: clock: expected a time such as 2026-11-26T12:00:00, found 5" in capsys.readouterr().err
+    assert "run.json: clock: expected a valid string, found 5" in capsys.readouterr().err
 
 
 OWN_TASK = """
