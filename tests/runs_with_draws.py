@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from synthetic_runs import (
     BASE,
@@ -73,6 +74,16 @@ def write_run_with_draws(
         write_json(path, read_json(path) | {"use_share": use})
     measure_again(run)
     return run
+
+
+def runs_below(place: Path) -> Callable[..., Path]:
+    """Return what writes runs whose intervention refuses so many of 20, and each draw as given."""
+
+    def make(own: int | list[str], draws: Sequence[int | list[str]], **rest: Any) -> Path:
+        first, *others = (each if isinstance(each, list) else answers(each) for each in (own, *draws))
+        return write_run_with_draws(place / f"run_{len(list(place.iterdir()))}", first, others, **rest)
+
+    return make
 
 
 def measure_again(run: Path) -> None:

@@ -35,9 +35,10 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
     measured = {name: _declared(run, figures, figure, name) for name in (own, *draws)}
     tasks = [task for task in measured[own] if all(task in rows for rows in measured.values())]
     judge = measured[own][tasks[0]].judge if tasks else None
-    compared = _compared(run, measured, tasks) if tasks else {}
-    value, values = compared.pop(own, None), compared
+    asked = {task: _asked(run, measured, task) for task in tasks}
     better = metric_of(figure, "harmful").better(measured[own][tasks[0]]) if tasks else None
+    compared = _compared(run, measured, asked, higher_is_better=better == "higher") if tasks else {}
+    value, values = compared.pop(own, None), compared
     use_share = run.mean_use_share(draws)
     p_value = None
     if value is not None and values and better is not None:
@@ -57,7 +58,7 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
             draws=values,
             p_value=p_value,
             use_share=use_share,
-            prompts=sum(len(_asked(run, measured, task)) for task in tasks),
+            prompts=sum(map(len, asked.values())),
             verdict=verdict,
             reason=reason,
         )
@@ -65,26 +66,27 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
 
 
 def _compared(
-    run: Evidence, measured: Mapping[str, Mapping[str, Measurement]], tasks: Sequence[str]
+    run: Evidence,
+    measured: Mapping[str, Mapping[str, Measurement]],
+    asked: Mapping[str, set[str]],
+    *,
+    higher_is_better: bool,
 ) -> dict[str, float]:
     """Return each variant's mean share over tasks, the intervention's first, each in the worst case for it.
 
     Unscored answers count against the method and for the draws, on the prompts that all were asked.
     """
     own = next(iter(measured))
-    rows = measured[own]
-    higher = metric_of(rows[tasks[0]].metric, "harmful").better(rows[tasks[0]]) == "higher"
-    asked = {task: _asked(run, measured, task) for task in tasks}
     means = {}
     for name, figures in measured.items():
-        end = int((name == own) != higher)
+        end = int((name == own) != higher_is_better)
         shares = []
-        for task in tasks:
-            outcomes = {id: each for id, each in _outcomes(run, figures[task]).items() if id in asked[task]}
+        for task, ids in asked.items():
+            outcomes = {id: each for id, each in _outcomes(run, figures[task]).items() if id in ids}
             ends = worst_case(outcomes)
             if ends is not None:
                 shares.append(ends[end])
-        if len(shares) == len(tasks):
+        if len(shares) == len(asked):
             means[name] = fmean(shares)
     return means
 

@@ -19,7 +19,7 @@ from harness.runs.records import OwnLabel
 from harness.runs.run import Run
 
 if TYPE_CHECKING:
-    from harness.metrics.rates import AnyLabel, Rate
+    from harness.metrics.rates import AnyLabel, Outcomes, Rate
     from harness.runs.rows import Kind
 
 QUANTITIES: tuple[Quantity, ...] = ("refusal", "harmfulness")
@@ -97,6 +97,11 @@ class Evidence(Run):
             return {verdict.id: verdict.label for verdict in self.verdicts(variant, task, judge)}
 
         return self._once(("labels", variant, task, judge), labels)
+
+    def outcomes(self, variant: str, task: str, judge: str, wanted: AnyLabel) -> Outcomes:
+        """Return whether each answer has a label by the prompt's id, None where it is unscored."""
+        labels = self.labels(variant, task, judge)
+        return {id: None if label is None else label == wanted for id, label in labels.items()}
 
     def responses(self, variant: str, task: str) -> Mapping[str, str]:
         """Return the text of each answer by the prompt's id."""

@@ -61,18 +61,14 @@ class JudgedRate(Metric):
 
     def samples(self, run: Evidence, row: Measurement) -> Outcomes | None:
         """Return whether each answer has the label."""
-        return self._outcomes(run, row.variant, str(row.task), str(row.judge))
+        return run.outcomes(row.variant, str(row.task), str(row.judge), self.words[0])
 
     def groups(self, run: Evidence, row: Measurement) -> Groups | None:
         """Return the group of near-duplicates of each prompt."""
         return run.groups(str(row.task), row.variant)
 
-    def _outcomes(self, run: Evidence, variant: str, task: str, judge: str) -> Outcomes:
-        labels = run.labels(variant, task, judge)
-        return {id: None if label is None else label == self.words[0] for id, label in labels.items()}
-
     def _rate(self, run: Evidence, variant: str, task: str, kind: Kind, judge: str) -> Measurement:
-        outcomes, groups = self._outcomes(run, variant, task, judge), run.groups(task, variant)
+        outcomes, groups = run.outcomes(variant, task, judge, self.words[0]), run.groups(task, variant)
         share = rate(outcomes, groups)
         scored = [id for id, outcome in outcomes.items() if outcome is not None]
         row = Measurement(

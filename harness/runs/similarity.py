@@ -7,7 +7,7 @@ or more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,30 +53,25 @@ class RefusalBySimilarity(Metric):
             # Where no prompt is near, there is nothing to tell apart.
             if near is None or True not in near.values() or self.near not in near.values():
                 continue
-            labels = run.labels(variant, task, run.primary)
-            outcomes = {
-                id: None if label is None else label == "refusal"
-                for id, label in labels.items()
-                if near[id] == self.near
-            }
             yield Measurement(
                 variant=variant,
                 task=task,
                 kind=kind,
                 metric=self.name,
                 judge=run.primary,
-                **figure(rate(outcomes)),
+                **figure(rate(self._outcomes(run, variant, task, run.primary, near))),
             )
 
     def samples(self, run: Evidence, row: Measurement) -> Outcomes | None:
         """Return whether each of these answers is a refusal."""
         near = run.near_training(str(row.task)) or {}
-        labels = run.labels(row.variant, str(row.task), str(row.judge))
-        return {
-            id: None if label is None else label == "refusal"
-            for id, label in labels.items()
-            if near.get(id) == self.near
-        }
+        return self._outcomes(run, row.variant, str(row.task), str(row.judge), near)
+
+    def _outcomes(
+        self, run: Evidence, variant: str, task: str, judge: str, near: Mapping[str, bool]
+    ) -> Outcomes:
+        outcomes = run.outcomes(variant, task, judge, "refusal")
+        return {id: outcome for id, outcome in outcomes.items() if near.get(id) == self.near}
 
     def compare(self, run: Evidence, row: Measurement, other: Measurement) -> Tested | None:
         """Test nothing: it describes the rate of the whole task."""

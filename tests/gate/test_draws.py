@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from runs_with_draws import answers, write_run_with_draws
+from runs_with_draws import answers, runs_below
 from synthetic_runs import PROMPTED
 
 from harness.cli.main import main
@@ -16,13 +16,7 @@ AGAINST = {"metric": "refusal_rate", "task": "harm", "against": "random_experts_
 
 @pytest.fixture
 def run_of(tmp_path):
-    """Write a run whose intervention refuses so many of 20, and each draw as given."""
-
-    def make(own, draws, **rest):
-        own, *draws = (each if isinstance(each, list) else answers(each) for each in (own, *draws))
-        return write_run_with_draws(tmp_path / f"run_{len(list(tmp_path.iterdir()))}", own, draws, **rest)
-
-    return make
+    return runs_below(tmp_path)
 
 
 def check(run, capsys, confidence=0.95, **gate):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from runs_with_draws import answers, measure_again, write_run_with_draws
+from runs_with_draws import answers, measure_again, runs_below
 from synthetic_runs import DECLINES, PROMPTED, RANDOM, STEERED
 
 from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
@@ -13,13 +13,7 @@ from harness.runs.run import read_run
 
 @pytest.fixture
 def run_of(tmp_path):
-    """Write a run whose intervention refuses so many of 20, and each draw as given."""
-
-    def make(own, draws, **rest):
-        own, *draws = (each if isinstance(each, list) else answers(each) for each in (own, *draws))
-        return write_run_with_draws(tmp_path / f"run_{len(list(tmp_path.iterdir()))}", own, draws, **rest)
-
-    return make
+    return runs_below(tmp_path)
 
 
 def claim_of(run):
