@@ -206,8 +206,9 @@ def _quiet() -> Iterator[None]:
     """Keep the log lines and bars of lm-eval and datasets off the terminal, and its `pip list` out of the way."""
     import datasets
 
-    tasks, evaluator, metrics = (
-        importlib.import_module(f"lm_eval.{name}") for name in ("api.task", "evaluator", "api.metrics")
+    tasks, evaluator, metrics, utils = (
+        importlib.import_module(f"lm_eval.{name}")
+        for name in ("api.task", "evaluator", "api.metrics", "utils")
     )
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
     levels = [logger.level for logger in loggers]
@@ -223,6 +224,8 @@ def _quiet() -> Iterator[None]:
         replaced(evaluator, "get_git_commit_hash", lambda: None),
         # It prints, draws a bar and forks a process that has threads and may hold a GPU.
         replaced(metrics, "bootstrap_stderr", _bootstrap_stderr),
+        # A task's few templates would be compiled anew for each of its items.
+        replaced(utils.env, "from_string", functools.cache(utils.env.from_string)),
     ):
         try:
             yield

@@ -62,9 +62,12 @@ def _nearest(refusals: Sequence[str], phrasings: Sequence[str]) -> np.ndarray:
     longest = max(map(len, plain))
     counter = CountVectorizer(analyzer="char_wb", ngram_range=(3, 5), binary=True)
     known = normalize(counter.fit_transform(plain))
-    asked = normalize(counter.transform([refusal[:longest] for refusal in refusals]))
+    openings = [refusal[:longest] for refusal in refusals]
+    # Refusals repeat each other.
+    row_of = {opening: row for row, opening in enumerate(dict.fromkeys(openings))}
+    asked = normalize(counter.transform(row_of))
     similarity: np.ndarray = (asked @ known.T).max(axis=1).toarray().ravel()
-    return similarity
+    return similarity[[row_of[opening] for opening in openings]]
 
 
 def _mean(values: np.ndarray) -> Rate:

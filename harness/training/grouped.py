@@ -1,11 +1,11 @@
 """Products of sorted rows with the experts of two tensors, the frozen one and the bank, without asking the device.
 
 How many rows go to the bank is known on the device only. Slicing there would make the host wait in every layer, so
-that number is never read: rows of banked experts come first, there are at most `capacity` of them, and everything
-between the true number and the capacity is masked. The grouped product of torch leaves rows behind its last group
-alone, on whichever device, so the bank's product costs what its own rows cost. The frozen product does run over the
-bank's rows too, as the first rows of its expert 0, and their results are overwritten: the share of tokens that are
-routed to the bank is computed twice.
+that number is read on a CPU alone: rows of banked experts come first, there are at most `capacity` of them, and
+everything between the true number and the capacity is masked. The grouped product of torch leaves rows behind its
+last group alone, on whichever device, so the bank's product costs what its own rows cost. The frozen product does run
+over the bank's rows too, as the first rows of its expert 0, and their results are overwritten: the share of tokens
+that are routed to the bank is computed twice.
 """
 
 from __future__ import annotations
@@ -44,8 +44,15 @@ def sort_rows(top_k_index: torch.Tensor, group: torch.Tensor, n_banked: int) -> 
     # that repeats itself must not lose rows in silence.
     capacity = n_tokens * min(k, n_banked)
     torch._assert_async(ends[n_banked - 1] <= capacity, "a token was routed to the same expert twice")
+    if _is_read_for_free(ends):
+        # Spares copies of rows that are not the bank's.
+        capacity = max(1, int(ends[n_banked - 1]))
     banked = (sorted_group[:capacity] < n_banked).unsqueeze(-1)
     return Order(order, back, sorted_group, ends, banked)
+
+
+def _is_read_for_free(values: torch.Tensor) -> bool:
+    return values.device.type == "cpu"
 
 
 def linear(

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.base.errors import BadInputError
 from harness.models.moe import Expert, find_moe
+from harness.training import grouped
 from harness.training.bank import ExpertBank
 from harness.training.examples import Example, collate
 from harness.training.loop import answer_loss
@@ -157,7 +158,8 @@ class Operations(TorchDispatchMode):
 WAITS = {"_local_scalar_dense", "item", "nonzero", "bincount", "masked_select", "unique2"}
 
 
-def test_nothing_in_the_banks_forward_or_backward_waits_for_the_device(tiny_model):
+def test_nothing_in_the_banks_forward_or_backward_waits_for_the_device(tiny_model, monkeypatch):
+    monkeypatch.setattr(grouped, "_is_read_for_free", lambda values: False)  # as on a GPU
     moe = find_moe(tiny_model("gpt_oss"))  # biases and all
     hidden = torch.randn(20, 32, requires_grad=True)
     chosen, weights = torch.rand(20, 8).argsort(dim=1)[:, :2], torch.rand(20, 2)
@@ -311,3 +313,16 @@ def test_any_routing_over_any_selection_gives_what_the_experts_themselves_give(l
         with ExpertBank(layer, [Expert(0, e) for e in selected]).installed():
             found = experts(hidden, chosen, weights)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_bank_no_token_is_routed_to_changes_nothing_and_gets_no_gradient(tiny_model):
+    moe = find_moe(tiny_model("mixtral"))
+    hidden = torch.randn(6, 32, requires_grad=True)
+    chosen, weights = torch.tensor([[0, 1]]).expand(6, 2), torch.rand(6, 2)
+    own = moe.layers[0].experts(hidden, chosen, weights)
+    bank = ExpertBank(moe, [Expert(0, 3), Expert(0, 2)])
+    with bank.installed():
+        out = moe.layers[0].experts(hidden, chosen, weights)
+        out.sum().backward()
+    torch.testing.assert_close(out, own)
+    assert not any(layer.gradient_sizes().any() for layer in bank.layers.values())
