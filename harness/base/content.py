@@ -12,22 +12,26 @@ from typing import Literal
 
 from harness.base.errors import BadInputError
 
-Folder = Literal["tasks", "baselines", "reports"]
+Folder = Literal["tasks", "groups", "baselines", "reports"]
+
+# Groups are of tasks.
+_PLACES = {"groups": "tasks/groups"}
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def content_folder(folder: Folder) -> Path:
     """Return the folder that this installation reads `folder` from."""
-    carried = _PACKAGE / "_content" / folder
-    return carried if carried.is_dir() else _PACKAGE.parent / folder
+    place = _PLACES.get(folder, folder)
+    carried = _PACKAGE / "_content" / place
+    return carried if carried.is_dir() else _PACKAGE.parent / place
 
 
 def yaml_files(folder: Folder, include: Sequence[Path] = ()) -> Iterator[Path]:
     """Yield the YAML files of a folder, those of `include` first.
 
-    An included folder holds tasks and baselines in sub-folders of these names, or side by side: the field
-    `intervention` distinguishes a baseline from a task.
+    An included folder holds tasks, groups and baselines in sub-folders of these names, or side by side: the fields
+    `intervention` and `tasks` distinguish a baseline and a group from a task.
 
     Raises:
         BadInputError: an included folder does not exist.
@@ -50,4 +54,5 @@ def yaml_files_by_name(folder: Folder, include: Sequence[Path] = ()) -> dict[str
 
 def _kind(path: Path) -> Folder:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "baselines" if any(line.startswith("intervention:") for line in lines) else "tasks"
+    keys = {line.partition(":")[0] for line in lines}
+    return "baselines" if "intervention" in keys else "groups" if "tasks" in keys else "tasks"

@@ -184,7 +184,8 @@ def _hint(place: tuple[int | str, ...], model: type[BaseModel]) -> str:
     elsewhere = [name for name in _names_in(model) if name.endswith(f".{key}")]
     if elsewhere:
         return f"did you mean {' or '.join(map(repr, elsewhere))}?"
-    return nearest(key, _model_at(model, place[:-1]).model_fields)
+    fields = _model_at(model, place[:-1]).model_fields
+    return nearest(key, [field.alias or name for name, field in fields.items()])
 
 
 def _names_in(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

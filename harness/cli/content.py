@@ -13,34 +13,62 @@ tasks = typer.Typer(help="Prompt tasks and capability tasks.", no_args_is_help=T
 baselines = typer.Typer(help="Interventions and baselines.", no_args_is_help=True)
 
 Include = Annotated[list[Path] | None, typer.Option(help="Folder with more YAML files; may be repeated.")]
+DataDir = Annotated[
+    list[Path] | None, typer.Option(help="Folder with copies of public sets; may be repeated.")
+]
 Name = Annotated[str, typer.Argument(help="A name that `list` prints.")]
 
 
 @tasks.command("list")
 def list_tasks(include: Include = None, as_json: Json = False) -> None:
-    """List prompt tasks, then capability tasks."""
+    """List prompt tasks, then groups of them and capability tasks."""
     from harness.capability.tasks import list_capability_tasks
     from harness.data import task
+    from harness.data.group import list_groups
 
     prompt_tasks = [
         (spec.name, spec.kind, ", ".join(spec.roles), spec.description)
         for spec in task.list_tasks(include or [])
+    ]
+    groups = [
+        (group.name, "group", f"{len(group.tasks)} tasks", group.description)
+        for group in list_groups(include or [])
     ]
     capability_tasks = [
         (name, "capability", "lm-eval", "run with --capability")
         for name in list_capability_tasks(include or [])
     ]
     columns = ("name", "kind", "roles", "description")
-    rows = [dict(zip(columns, row, strict=True)) for row in [*prompt_tasks, *capability_tasks]]
+    rows = [dict(zip(columns, row, strict=True)) for row in [*prompt_tasks, *groups, *capability_tasks]]
     print_rows(rows, as_json)
 
 
 @tasks.command("show")
 def show_task(name: Name, include: Include = None, as_json: Json = False) -> None:
-    """Show one prompt task in full."""
+    """Show one prompt task, or a group of them, in full."""
+    from harness.data.group import list_groups
     from harness.data.task import find_task
 
-    print_fields(find_task(name, include or []).model_dump(mode="json"), as_json)
+    groups = {group.name: group for group in list_groups(include or [])}
+    spec = groups.get(name) or find_task(name, include or [])
+    print_fields(spec.model_dump(mode="json", by_alias=True), as_json)
+
+
+@tasks.command("check")
+def check_tasks(
+    names: Annotated[list[str], typer.Argument(help="Tasks or groups.")],
+    include: Include = None,
+    data_dir: Annotated[
+        list[Path] | None, typer.Option(help="Folder with copies of public sets; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read the data of tasks without a model: prompts, repeats, overlaps, spelt control tokens, languages."""
+    from harness.pipeline.suite import check_suite
+
+    rows = [row._asdict() for row in check_suite(names, include or [], data_dir or [])]
+    # A line of a terminal has no room for where the rows came from, and for whose they are.
+    print_rows(rows if as_json else [dict(list(row.items())[:-2]) for row in rows], as_json)
 
 
 @baselines.command("list")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -12,16 +13,24 @@ from harness.base.files import sha256
 from harness.data.prompts import Prompt, PromptSet, Resolved
 from harness.data.tables import Row, read_table
 from harness.data.task import ROLES, Hub, Role, TaskSpec
+from harness.data.where import Where
 
+# A small number: one of many digits would be no place in a list.
+_ITEM = re.compile(r"(?P<column>.+)\[\d{1,4}\]")
 _COLUMN_FIELDS = ("id_column", "category_column", "pair_column", "split_column")
 
 
-def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> PromptSet:
+class HubUnreachableError(BadInputError):
+    """The hub did not answer."""
+
+
+def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = (), *, ask_hub: bool = True) -> PromptSet:
     """Read a task's prompts: from its package files, else from a data folder, else from the hub.
 
     Args:
         spec: the task.
         data_dirs: folders searched for `source.files`, the first hit of each file wins.
+        ask_hub: False where the hub is known not to answer.
 
     Raises:
         BadInputError: the rows can't be had, a column is missing, no row is left, an id is given twice, or
@@ -44,6 +53,8 @@ def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> PromptSet:
                 f"task {spec.name}: source.files: {missing} is under no --data-dir, though others are"
             )
         elif source.hub is not None:
+            if not ask_hub:
+                raise _no_hub(spec, source.hub, "the hub cannot be reached")
             rows, resolved = _hub_rows(spec, source.hub)
         else:
             searched = ", ".join(str(folder) for folder in data_dirs) or "none was given"
@@ -51,6 +62,30 @@ def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = ()) -> PromptSet:
                 f"task {spec.name}: source.files: {source.files[0]} is under no --data-dir ({searched})"
             )
     return PromptSet(spec, _prompts(spec, rows, resolved), resolved)
+
+
+def load_tasks(specs: Sequence[TaskSpec], data_dirs: Sequence[Path] = ()) -> tuple[PromptSet, ...]:
+    """Read the prompts of several tasks; what cannot be had is said of all of them at once.
+
+    Raises:
+        BadInputError: as `load_task`.
+    """
+    sets, problems = [], []
+    is_reachable = True
+    for spec in specs:
+        try:
+            sets.append(load_task(spec, data_dirs, ask_hub=is_reachable))
+        except HubUnreachableError as error:
+            # Half a minute of attempts each: once says enough.
+            is_reachable = False
+            problems.append(str(error))
+        except BadInputError as error:
+            problems.append(str(error))
+    if len(problems) == 1:
+        raise BadInputError(problems[0])
+    if problems:
+        raise BadInputError("\n  ".join([f"the data of {len(problems)} tasks cannot be had:", *problems]))
+    return tuple(sets)
 
 
 def _package_rows(spec: TaskSpec) -> tuple[list[Row], Resolved]:
@@ -77,22 +112,38 @@ def _file_rows(
 
 def _hub_rows(spec: TaskSpec, hub: Hub) -> tuple[list[Row], Resolved]:
     import datasets
+    from huggingface_hub.utils import logging as hub_logging
 
+    # Every attempt would be a line; the last error says it.
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.ERROR)
     try:
         builder = datasets.load_dataset_builder(hub.path, hub.name, revision=hub.revision)
         builder.download_and_prepare()
         table = builder.as_dataset(split=hub.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        files = ", ".join(spec.source.files)
-        instead = f"; give --data-dir with a folder that holds {files}" if files else ""
+        kind = HubUnreachableError if isinstance(error, ConnectionError) else BadInputError
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInputError(
-            f"task {spec.name}: source.hub: {hub.path} can't be had ({reason}){instead}"
-        ) from error
+        raise _no_hub(spec, hub, reason, kind) from error
+    finally:
+        hub_logging.set_verbosity(verbosity)
     for column in hub.rename:
         _check_column(spec, "source.hub.rename", column, table.column_names, hub.path)
     rows: list[Row] = table.rename_columns(hub.rename).to_list()
     return rows, Resolved("hub", hub.path, revision=_commit(builder.hash) or hub.revision)
+
+
+def _no_hub(
+    spec: TaskSpec, hub: Hub, reason: str, kind: type[BadInputError] = BadInputError
+) -> BadInputError:
+    message = f"task {spec.name}: source.hub: {hub.path} can't be had ({reason})"
+    if hub.gated:
+        message += f"; accept its terms at https://huggingface.co/datasets/{hub.path} and set HF_TOKEN"
+    if not hub.confirmed:
+        message += "; its id is not confirmed"
+    if spec.source.files:
+        message += f"; give --data-dir with a folder that holds {', '.join(spec.source.files)}"
+    return kind(message)
 
 
 def _commit(build: str | None) -> str | None:
@@ -117,15 +168,15 @@ def _prompts(spec: TaskSpec, rows: list[Row], resolved: Resolved) -> tuple[Promp
     fields = [
         *(("prompt", column) for column in spec.prompt.columns),
         *((field, getattr(spec, field)) for field in _COLUMN_FIELDS),
-        ("where.column", spec.where.column if spec.where else None),
+        *(("where.column", where.column) for where in spec.where),
     ]
     for field, column in fields:
         if column is not None:
-            _check_column(spec, field, column, known, origin)
+            _check_column(spec, field, _stored_in(column, known), known, origin)
 
     prompts: dict[str, Prompt] = {}
     for number, row in enumerate(rows):
-        if spec.where is not None and not spec.where.keeps(_cell(spec, number, row, spec.where.column)):
+        if not all(_meets(spec, number, row, where) for where in spec.where):
             continue
         prompt = _prompt(spec, number, row)
         if prompt.id in prompts:
@@ -134,6 +185,14 @@ def _prompts(spec: TaskSpec, rows: list[Row], resolved: Resolved) -> tuple[Promp
     if not prompts:
         raise BadInputError(f"task {spec.name}: where: none of the {len(rows)} rows of {origin} is left")
     return tuple(prompts.values())
+
+
+def _meets(spec: TaskSpec, number: int, row: Row, where: Where) -> bool:
+    text = _cell(spec, number, row, where.column)
+    try:
+        return where.keeps(text)
+    except ValueError:
+        _bad_row(spec, number, f"column '{where.column}': expected a number, found '{text}'")
 
 
 def _prompt(spec: TaskSpec, number: int, row: Row) -> Prompt:
@@ -145,9 +204,9 @@ def _prompt(spec: TaskSpec, number: int, row: Row) -> Prompt:
     text = (template.format_map(parts) if template is not None else parts[spec.prompt.columns[0]]).strip()
     if not text:
         _bad_row(spec, number, "the prompt is empty")
-    if not all(value.strip() for value in parts.values()):
-        empty = next(column for column, value in parts.items() if not value.strip())
-        _bad_row(spec, number, f"the prompt's column '{empty}' is empty")
+    for column, value in parts.items():
+        if not value.strip() and column not in spec.prompt.optional:
+            _bad_row(spec, number, f"the prompt's column '{column}' is empty")
     identity = str(number) if spec.id_column is None else optional(spec.id_column)
     if identity is None:
         _bad_row(spec, number, f"id_column '{spec.id_column}' is empty")
@@ -177,13 +236,26 @@ def _declared(spec: TaskSpec, number: int, value: str | None) -> Role | None:
     return role
 
 
+def _stored_in(column: str, known: Container[str]) -> str:
+    """Return the column that holds what is asked for: `turns` for `turns[0]`, unless a column is called just so."""
+    item = _ITEM.fullmatch(column)
+    return column if item is None or column in known else item["column"]
+
+
 def _cell(spec: TaskSpec, number: int, row: Row, column: str) -> str:
-    value = row.get(column)
+    stored = _stored_in(column, row)
+    value = row.get(stored)
+    if stored != column and value is not None:
+        if not isinstance(value, list):
+            _bad_row(spec, number, f"column '{stored}': expected a list, found a {type(value).__name__}")
+        place = int(column[len(stored) + 1 : -1])
+        value = value[place] if place < len(value) else None
     if value is None or value != value:  # NaN, which tables have for what is absent
         return ""
     if isinstance(value, str | int | float):
         return str(value)
-    _bad_row(spec, number, f"column '{column}': expected text, found a {type(value).__name__}")
+    first = f"; '{column}[0]' is its first item" if isinstance(value, list) else ""
+    _bad_row(spec, number, f"column '{column}': expected text, found a {type(value).__name__}{first}")
 
 
 def _bad_row(spec: TaskSpec, number: int, problem: str) -> NoReturn:

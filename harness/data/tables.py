@@ -1,8 +1,9 @@
-"""Rows from CSV, JSON, JSONL and Parquet files, recognised by suffix and checked against it."""
+"""Rows from CSV, TSV, JSON, JSONL and Parquet files, recognised by suffix and checked against it."""
 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ def read_table(path: Path) -> list[Row]:
     """
     readers: dict[str, Callable[[Path], list[Row]]] = {
         ".csv": _csv,
+        ".tsv": functools.partial(_csv, delimiter="\t"),
         ".json": _json,
         ".jsonl": read_jsonl,
         ".parquet": _parquet,
@@ -35,13 +37,14 @@ def read_table(path: Path) -> list[Row]:
         raise BadInputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _csv(path: Path) -> list[Row]:
-    text = read_text(path, "CSV")
+def _csv(path: Path, delimiter: str = ",") -> list[Row]:
+    name = "CSV" if delimiter == "," else "TSV"
+    text = read_text(path, name)
     if text.lstrip()[:1] in ("{", "["):
-        raise BadInputError(f"{path}: not CSV: it begins like JSON")
+        raise BadInputError(f"{path}: not {name}: it begins like JSON")
     if "\0" in text:
-        raise BadInputError(f"{path}: not CSV: it holds a zero byte")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        raise BadInputError(f"{path}: not {name}: it holds a zero byte")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     rows: list[Row] = []
     try:
         header = next(reader, [])
@@ -56,7 +59,7 @@ def _csv(path: Path) -> list[Row]:
                 )
             rows.append(dict(zip(header, fields, strict=True)))
     except csv.Error as error:
-        raise BadInputError(f"{path}: not CSV: line {reader.line_num}: {error}") from error
+        raise BadInputError(f"{path}: not {name}: line {reader.line_num}: {error}") from error
     return rows
 
 

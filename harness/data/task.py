@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from harness.base.content import yaml_files_by_name
 from harness.base.errors import BadInputError, nearest
 from harness.base.schema import read_named_yaml
+from harness.data.where import Column, Conditions
 
 Kind = Literal["harmful", "benign"]
 Role = Literal["identify", "train", "test"]
@@ -53,7 +54,6 @@ def _without_repeats(roles: tuple[Role, ...]) -> tuple[Role, ...]:
 
 
 RelativePath = Annotated[str, AfterValidator(_relative)]
-Column = Annotated[str, Field(min_length=1)]
 
 
 class _Part(BaseModel):
@@ -73,6 +73,10 @@ class Hub(_Part):
     """A commit, tag or branch; what it resolved to is recorded."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Columns that are called otherwise on the hub: hub name to the name this task uses."""
+    gated: bool = False
+    """Whether the hub asks for a login and for the data set's terms to be accepted."""
+    confirmed: bool = True
+    """False where whoever wrote the file has not seen the data set under this id."""
 
 
 class Source(_Part):
@@ -81,7 +85,7 @@ class Source(_Part):
     hub: Hub | None = None
     """Read when `files` are under no data folder."""
     files: tuple[RelativePath, ...] = ()
-    """CSV, JSON, JSONL or Parquet files under a `--data-dir`; several are read one after another."""
+    """CSV, TSV, JSON, JSONL or Parquet files under a `--data-dir`; several are read one after another."""
     package_files: tuple[RelativePath, ...] = ()
     """The same, shipped beside the YAML file."""
 
@@ -96,9 +100,11 @@ class PromptText(_Part):
     """How a row becomes a prompt: one column, or a template over columns."""
 
     column: Column | None = None
-    """The column that holds the prompt."""
+    """The column that holds the prompt; `turns[0]` is the first item of a column of lists."""
     template: str | None = None
     """Text with columns in braces, such as "{question} Answer in one word."."""
+    optional: tuple[Column, ...] = ()
+    """Columns of the template that may be empty, such as a context that some rows have."""
 
     @model_validator(mode="after")
     def _one_way(self) -> PromptText:
@@ -106,6 +112,11 @@ class PromptText(_Part):
             raise ValueError("expected exactly one of column and template")
         if self.template is not None:
             _check_template(self.template)
+        for column in self.optional:
+            if column not in self.columns:
+                raise ValueError(f"optional: expected columns of the template, found '{column}'")
+        if set(self.optional) >= set(self.columns):
+            raise ValueError("optional: expected at least one column that may not be empty")
         return self
 
     @property
@@ -126,33 +137,6 @@ def _check_template(template: str) -> None:
             raise ValueError(f"template: expected column names alone in braces, found {{{name}}}")
 
 
-class Where(_Part):
-    """Which rows to keep, by the text of one column (an absent value is the empty text)."""
-
-    column: Column
-    """The column looked at."""
-    equals: str | None = None
-    """Keep rows with exactly this text."""
-    startswith: str | None = None
-    """Keep rows that begin so."""
-    not_startswith: str | None = None
-    """Keep rows that do not begin so."""
-
-    @model_validator(mode="after")
-    def _one_condition(self) -> Where:
-        if sum(value is not None for value in (self.equals, self.startswith, self.not_startswith)) != 1:
-            raise ValueError("expected exactly one of equals, startswith and not_startswith")
-        return self
-
-    def keeps(self, text: str) -> bool:
-        """Return whether a row whose column holds `text` stays."""
-        if self.equals is not None:
-            return text == self.equals
-        if self.startswith is not None:
-            return text.startswith(self.startswith)
-        return not text.startswith(self.not_startswith or "")
-
-
 class TaskSpec(_Part):
     """One prompt task, as its YAML file states it."""
 
@@ -168,8 +152,8 @@ class TaskSpec(_Part):
     """Where the rows are."""
     prompt: PromptText
     """How a row becomes a prompt."""
-    where: Where | None = None
-    """Which rows to keep; all without it."""
+    where: Conditions = ()
+    """Which rows to keep: one condition, or several that all hold; all rows without it."""
     id_column: Column | None = None
     """Unique ids; without it, the row's number in the source, counted from 0 before `where`."""
     category_column: Column | None = None
@@ -184,8 +168,12 @@ class TaskSpec(_Part):
     """What the prompts may serve for."""
     max_new_tokens: int = Field(default=64, ge=1)
     """The longest answer, in tokens, unless a run says otherwise."""
+    size: int | None = Field(default=None, ge=1)
+    """How many prompts the public copy has, after `where`."""
     licence: str = Field(min_length=1)
     """The licence of the data."""
+    terms: str | None = None
+    """What the licence forbids or asks for, in one clause."""
     citation: str = Field(min_length=1)
     """Whom to cite."""
 
@@ -236,7 +224,8 @@ def find_task(name: str, include: Sequence[Path] = ()) -> TaskSpec:
     """
     files = yaml_files_by_name("tasks", include)
     if name not in files:
-        raise BadInputError(f"unknown task '{name}': {nearest(name, files)}")
+        known = [*files, *yaml_files_by_name("groups", include)]
+        raise BadInputError(f"unknown task '{name}': {nearest(name, known)}")
     task = read_task(files[name])
     if task.pairs_with is not None and task.pairs_with not in files:
         raise BadInputError(

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import BadInputError, nearest
 from harness.capability.lm_eval import check_capability_tasks
 from harness.config import RunConfig
+from harness.data.group import expand
 from harness.data.holdout import hold_out
-from harness.data.sources import load_task
+from harness.data.sources import load_tasks
 from harness.data.splits import Splits, make_splits
 from harness.data.task import ROLES, AskedTask, Kind, Role, TaskSpec, find_task
 from harness.engines.choose import choose_engine
@@ -204,7 +205,8 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     """
     variants = _variants(config)
     judge = JUDGES.get(config.judge)()
-    specs = [find_task(name, config.include) for name in _distinct(config.tasks, "tasks")]
+    named = expand(_distinct(config.tasks, "tasks"), config.include)
+    specs = [find_task(name, config.include) for name in named]
     if not specs:
         raise BadInputError("tasks: expected at least one prompt task, found none; see `harness tasks list`")
     # A judge that lacks a setting says so now, not when all answers are there.
@@ -234,7 +236,7 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     rules = followed(ref.path, config.generation.follow)
     _check_followed(rules, engine)
     rest = set_aside(ref.path, config.generation.follow)
-    sets = tuple(load_task(spec, config.data_dir) for spec in specs)
+    sets = load_tasks(specs, config.data_dir)
     splits = make_splits(sets, seed=config.seed_of_splits, limit=config.limit)
     plan = Plan(config, ref, outline, sets, splits, variants, judge, capability, engine, chat, rules, rest)
     _check_splits(plan)

@@ -5,7 +5,7 @@ import pytest
 
 from harness.base.errors import BadInputError
 from harness.data.prompts import Prompt
-from harness.data.sources import load_task
+from harness.data.sources import load_task, load_tasks
 from harness.data.task import TaskSpec, find_task, read_task
 
 
@@ -144,7 +144,11 @@ def test_package_files_are_beside_the_task_file(tmp_path):
             [{"q": "a", "w": ""}],
             "row 0 (counted from 0): the prompt's column 'w' is empty",
         ),
-        ({}, [{"q": ["a"]}], "row 0 (counted from 0): column 'q': expected text, found a list"),
+        (
+            {},
+            [{"q": ["a"]}],
+            "row 0 (counted from 0): column 'q': expected text, found a list; 'q[0]' is its first item",
+        ),
         (
             {"split_column": "split"},
             [{"q": "a", "split": "tests"}],
@@ -236,3 +240,56 @@ def test_public_prompt_sets_are_served_from_a_data_folder(shared_data, name, pro
     assert len(loaded.prompts) == prompts
     assert len({prompt.category for prompt in loaded.prompts} - {None}) == categories
     assert loaded.resolved.kind == "files"
+
+
+def test_an_item_of_a_list_column_can_be_the_prompt(tmp_path):
+    folder = data(tmp_path, [{"turns": ["a", "b"]}, {"turns": ["c"]}])
+    first = load_task(task(prompt={"column": "turns[0]"}), [folder])
+    assert [prompt.text for prompt in first.prompts] == ["a", "c"]
+    assert (
+        refusal(task(prompt={"column": "turns[1]"}), folder)
+        == "task mine: row 1 (counted from 0): the prompt is empty"
+    )
+
+
+def test_a_column_whose_own_name_ends_in_brackets_wins(tmp_path):
+    folder = data(tmp_path, [{"turns": ["a"], "turns[0]": "own"}])
+    assert load_task(task(prompt={"column": "turns[0]"}), [folder]).prompts[0].text == "own"
+
+
+def test_an_optional_column_may_be_empty_and_others_may_not(tmp_path):
+    spec = task(prompt={"template": "{context}\n{q}", "optional": ["context"]})
+    folder = data(tmp_path, [{"q": "Why?", "context": "A text."}, {"q": "How?"}])
+    assert [prompt.text for prompt in load_task(spec, [folder]).prompts] == ["A text.\nWhy?", "How?"]
+    assert "the prompt's column 'q' is empty" in refusal(spec, data(tmp_path, [{"context": "x", "q": ""}]))
+
+
+def test_rows_meet_every_condition(tmp_path):
+    rows = [{"q": "a", "kind": "x", "n": 1}, {"q": "b", "kind": "x", "n": 5}, {"q": "c", "kind": "y", "n": 5}]
+    folder = data(tmp_path, rows)
+    spec = task(where=[{"column": "kind", "in": ["x", "z"]}, {"column": "n", "at_least": 2}])
+    assert [prompt.id for prompt in load_task(spec, [folder]).prompts] == ["1"]
+    spec = task(where={"column": "kind", "at_least": 2})
+    assert refusal(spec, folder).endswith("column 'kind': expected a number, found 'x'")
+
+
+def test_what_is_missing_is_said_of_all_tasks_at_once(tmp_path):
+    specs = [task(), task(name="other", source={"files": ["other.csv"]})]
+    with pytest.raises(BadInputError) as caught:
+        load_tasks(specs, [tmp_path])
+    message = str(caught.value)
+    assert "sub/mine.jsonl" in message
+    assert "other.csv" in message
+    assert "the data of 2 tasks" in message
+
+
+def test_the_hub_is_asked_once_where_it_does_not_answer(tmp_path):
+    hub = {"path": "nobody/nothing", "split": "test", "gated": True, "confirmed": False}
+    specs = [task(name=name, source={"files": ["a.csv"], "hub": hub}) for name in ("one", "two")]
+    with pytest.raises(BadInputError) as caught:
+        load_tasks(specs, [tmp_path])
+    assert "task two: source.hub: nobody/nothing can't be had (the hub cannot be reached)" in str(
+        caught.value
+    )
+    assert str(caught.value).count("accept its terms at https://huggingface.co/datasets/nobody/nothing") == 2
+    assert "its id is not confirmed" in str(caught.value)

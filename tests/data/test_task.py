@@ -71,7 +71,7 @@ def test_roles_come_in_the_order_of_use(tmp_path):
         ),
         (
             {"where": {"column": "a", "equals": "x", "startswith": "y"}},
-            "where: expected exactly one of equals, startswith and not_startswith",
+            "where: expected exactly one of equals, in, not, startswith, not_startswith, and at_least with at_most",
         ),
         ({"roles": []}, "roles: Tuple should have at least 1 item after validation, not 0, found []"),
         ({"roles": ["test", "test"]}, "roles: a role is named twice, found ['test', 'test']"),
