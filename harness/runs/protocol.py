@@ -55,7 +55,10 @@ def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
         asked = AskedTask.read(task)
         split = run.splits.tasks[asked.name]
         longest = summary.decoding.get("max_new_tokens")
-        given = [("opening", asked.forced), ("followed", "followed" in summary.decoding)]
+        given = [
+            ("opening", asked.forced),
+            *((name, name in summary.decoding) for name in ("followed", "thinking")),
+        ]
         names = ["strategy", "chat_template_kwargs", *(name for name, is_given in given if is_given)]
         decoding = {name: summary.decoding.get(name) for name in names}
         decoding["max_new_tokens"] = longest.get(task) if isinstance(longest, dict) else longest
