@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ def scripted(
         ids = [*tokenizer(before, add_special_tokens=False)["input_ids"][-1:]]
         ids += tokenizer(after.removesuffix("..."), add_special_tokens=False)["input_ids"]
         ids.append(ids[-2] if after.endswith("...") else end)
-        for token, following in zip(ids, ids[1:], strict=False):
+        for token, following in itertools.pairwise(ids):
             if followers.setdefault(token, following) != following:
                 raise ValueError(f"{tokenizer.decode([token])!r} is followed by two tokens")
     for token, following in followers.items():

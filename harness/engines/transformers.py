@@ -61,7 +61,7 @@ class TransformersEngine(Engine):
         """Return lm-eval's model around the model in memory, in the state it is in."""
         from harness.engines.lm_eval import language_model
 
-        return language_model(self.loaded.moe.model, self.chat, batch_size, description)
+        return language_model(self.loaded.moe.model, self.chat, self.loaded.ends, batch_size, description)
 
     def answer(self, batch: Sequence[Prompt], tokens: list[list[int]], how: Decoding) -> BatchResult:
         """Answer one batch, whose rendered prompts are these tokens."""

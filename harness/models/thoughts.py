@@ -97,8 +97,8 @@ class Reader:
             return raw, split(raw, self.opened, so_far=so_far)
         thoughts = [str(value).strip() for name, value in message.items() if is_reasoning(name)]
         content = message.get("content")
-        if content is None and not thoughts:
-            return raw, Split("", raw.strip())
+        if content is None and not thoughts:  # fields that are empty are left out
+            return raw, split(raw, self.opened, so_far=so_far)
         return raw, Split("\n\n".join(thoughts), None if content is None else str(content).strip())
 
     def _decode(self, tokens: Sequence[int]) -> str:

@@ -77,6 +77,7 @@ def _of_capability_tasks(run: Run) -> dict[str, Protocol]:
         return {}
     settings, version = run.record.config["capability"], run.record.versions["lm-eval"]
     decoding = {"chat_template": settings["chat_template"], "num_fewshot": settings.get("num_fewshot")}
+    decoding |= {name: run.summary.decoding[name] for name in ("thinking",) if name in run.summary.decoding}
     return {
         task: Protocol(
             task_version=f"lm-eval {version}",

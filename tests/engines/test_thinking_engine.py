@@ -28,7 +28,9 @@ def thinker(demo):
 
 
 def engine_of(loaded, reasoning_tokens=12, batch_size=4):
-    return TransformersEngine(loaded, batch_size, ChatTemplate.of_run(loaded.tokenizer, {}, "auto", reasoning_tokens))
+    return TransformersEngine(
+        loaded, batch_size, ChatTemplate.of_run(loaded.tokenizer, {}, "auto", reasoning_tokens)
+    )
 
 
 def answers_of(loaded, max_new_tokens, **how):
@@ -84,7 +86,10 @@ def test_sampled_answers_have_the_same_limits(thinker):
 def test_phases_meet_at_the_first_token_of_the_answer(thinker):
     answered = ask(engine_of(thinker), PROMPTS, 8)
     counts, rows = answered.counts, answered.responses
-    tokens = {phase: counts.of(phase)[1].tolist() for phase in ("prompt", "generation", "reasoning", "answer", "all")}
+    tokens = {
+        phase: counts.of(phase)[1].tolist()
+        for phase in ("prompt", "generation", "reasoning", "answer", "all")
+    }
     ids = [row.id for row in rows]
     assert ids == ["cat", "dog", "door", "tree"]
     # Reasoning with its markers; the last token of a generation is never routed.

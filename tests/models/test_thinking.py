@@ -16,7 +16,16 @@ TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_en
 BEGIN = "{% if add_generation_prompt %}<|im_start|>assistant\n"
 CHATML = TURNS + BEGIN + "{% endif %}"
 ADDED = [
-    *("<think>", "</think>", "<seed:think>", "</seed:think>", "[THINK]", "[/THINK]", "<|channel>", "<channel|>"),
+    *(
+        "<think>",
+        "</think>",
+        "<seed:think>",
+        "</seed:think>",
+        "[THINK]",
+        "[/THINK]",
+        "<|channel>",
+        "<channel|>",
+    ),
     *("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<thinking>", "</thinking>"),
 ]
 SPECIAL = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"]
@@ -44,7 +53,7 @@ THINK = (
     ("<think>\n\n</think>\n\nParis.", "", "Paris."),
     ("<think>\nEasy, bec", "Easy, bec", None),
     ("<think>\nEasy.\n</think>\n\n", "Easy.", None),
-    ("<think>\nThe tag `</think>` ends it.\n</think>\n\nUse `<think>`.", "The tag `</think>` ends it.", "Use `<think>`."),
+    ("<think>\nI close `</think>`.\n</think>\n\nUse `<think>`.", "I close `</think>`.", "Use `<think>`."),
     ("Paris.", None, "Paris."),
 )
 OPENED = (
@@ -101,7 +110,9 @@ FORMS = {
     ),
     "always opened": Form(TURNS + BEGIN + "<think>\n{% endif %}", state="always", texts=OPENED),
     "always, opened by the model": Form(
-        CHATML.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}"), state="always", texts=THINK
+        CHATML.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}"),
+        state="always",
+        texts=THINK,
     ),
     "bracketed": Form(
         "{% for m in messages %}[INST]{{ m.content }}[/INST]{% endfor %}{# [THINK] #}",
@@ -109,7 +120,9 @@ FORMS = {
         texts=(("[THINK]Easy.[/THINK]Paris.", "Easy.", "Paris."), ("[THINK]Easy.[/THI", "Easy.", None)),
     ),
     "thinking tags": Form(
-        CHATML + "{# <thinking> #}", state="always", texts=(("<thinking>Easy.</thinking>Paris.", "Easy.", "Paris."),)
+        CHATML + "{# <thinking> #}",
+        state="always",
+        texts=(("<thinking>Easy.</thinking>Paris.", "Easy.", "Paris."),),
     ),
     "channels": Form(
         HARMONY,
@@ -134,7 +147,9 @@ FORMS = {
         ),
     ),
     "effort none": Form(
-        TURNS + BEGIN + "{% if reasoning_effort == 'none' %}<think></think>{% else %}<think>{% endif %}{% endif %}",
+        TURNS
+        + BEGIN
+        + "{% if reasoning_effort == 'none' %}<think></think>{% else %}<think>{% endif %}{% endif %}",
         "reasoning_effort",
         "off",
         texts=(("Paris.", None, "Paris."),),
@@ -197,10 +212,11 @@ def test_a_limit_finds_the_beginning_that_the_whole_text_has(demo, name, text):
     chat = chat_of(demo, FORMS[name])
     reader, tokens = Reader(chat, ends_of(chat)), tokens_of(chat, written)
     at = reader.read(tokens).at
-    kept = shortened(tokens, Limit(reader, 100, 1))
-    assert kept == (tokens if answer is None else tokens[: at + 1])
+    kept = shortened(tokens, Limit(reader, 100, 2))
+    assert kept == (tokens if answer is None else tokens[: at + 2])
     # An answer that has not begun within the budget is none.
-    assert len(shortened(tokens, Limit(reader, 1, 100))) == (len(tokens) if at == 0 else 1)
+    in_time = at is not None and at < 2
+    assert len(shortened(tokens, Limit(reader, 2, 100))) == (len(tokens) if in_time else 2)
 
 
 def test_what_a_prompt_says_of_markers_does_not_matter(demo):
@@ -240,7 +256,13 @@ def test_arguments_in_the_settings_decide(demo):
         ("always opened", {}, "off", 100, "thinking = off: the chat template has no switch for it"),
         ("always opened", {}, "auto", 0, r"reasoning_tokens = 0: thinking cannot be switched off"),
         ("a mode", {}, "on", 0, r"reasoning_tokens = 0: thinking is on; expected at least 1 token"),
-        ("a mode", {"thinking_mode": "chat"}, "on", 9, "chat_template_kwargs has thinking_mode = chat; name one"),
+        (
+            "a mode",
+            {"thinking_mode": "chat"},
+            "on",
+            9,
+            "chat_template_kwargs has thinking_mode = chat; name one",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(demo, name, arguments, mode, tokens, expected):

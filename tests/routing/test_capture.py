@@ -272,7 +272,9 @@ def test_phases_share_out_the_routed_positions(prompts, data):
 
 def test_without_starts_answers_begin_at_once():
     mask, generated = torch.tensor([[0, 1, 1], [1, 1, 1]]), torch.tensor([4, 2])
-    assert torch.equal(phase_masks(mask, generated), phase_masks(mask, generated, torch.zeros(2, dtype=torch.long)))
+    assert torch.equal(
+        phase_masks(mask, generated), phase_masks(mask, generated, torch.zeros(2, dtype=torch.long))
+    )
 
 
 def one_layer(experts: int = 4) -> MoEModel:
