@@ -40,7 +40,8 @@ class RoutingCounts:
         ids: the prompts, N of them.
         layers: true indices of the L MoE layers.
         experts_per_token: k.
-        counts: int32 [N, stored phases, L, E], routed tokens of the phase that went to the expert.
+        counts: int32 [N, stored phases, L, E], routed tokens of the phase that went to the expert; the last phase may
+            be left out where no answer had reasoning.
         tokens: int32 [N, stored phases], routed tokens of the phase.
         mass: float32 like `counts`, the gate weights that the expert got from those tokens, summed; None where the
             counts come from elsewhere than capture.
@@ -93,23 +94,33 @@ def _total(values: npt.NDArray[Any], phase: Phase, kind: type[Any]) -> npt.NDArr
     parts = _PARTS.get(phase, {phase: 1})
     total = np.zeros((len(values), *values.shape[2:]), dtype=kind)
     for part, sign in parts.items():
-        total += sign * values[:, STORED_PHASES.index(part)].astype(kind)
+        place = STORED_PHASES.index(part)
+        if place < values.shape[1]:
+            total += sign * values[:, place].astype(kind)
     return total
 
 
 def join(parts: Sequence[RoutingCounts]) -> RoutingCounts:
     """Put the counts of several batches or tasks one after another."""
     first = parts[0]
-    if len({(part.layers, part.experts_per_token, part.counts.shape[1:]) for part in parts}) > 1:
+    if len({(part.layers, part.experts_per_token, part.counts.shape[2:]) for part in parts}) > 1:
         raise BadInputError("routing counts of different models cannot be joined")
     masses = [part.mass for part in parts if part.mass is not None]
     return RoutingCounts(
         ids=tuple(name for part in parts for name in part.ids),
         layers=first.layers,
         experts_per_token=first.experts_per_token,
-        counts=np.concatenate([part.counts for part in parts]),
-        tokens=np.concatenate([part.tokens for part in parts]),
-        mass=np.concatenate(masses) if len(masses) == len(parts) else None,
+        counts=_stacked([part.counts for part in parts]),
+        tokens=_stacked([part.tokens for part in parts]),
+        mass=_stacked(masses) if len(masses) == len(parts) else None,
+    )
+
+
+def _stacked(values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Put arrays [N, stored phases, ...] one after another; a phase that was left out has no tokens."""
+    phases = max(each.shape[1] for each in values)
+    return np.concatenate(
+        [np.pad(each, [(0, 0), (0, phases - each.shape[1]), *[(0, 0)] * (each.ndim - 2)]) for each in values]
     )
 
 

@@ -122,17 +122,11 @@ def _counts(path: Path, file: Any, header: dict[str, Any]) -> RoutingCounts:
     phases = tuple(header["phases"])
     if phases not in (STORED_PHASES, STORED_PHASES[:-1]):
         raise BadInputError(f"{path} has phases {header['phases']}, expected {list(STORED_PHASES)}")
-    missing = len(STORED_PHASES) - len(phases)
-
-    def whole(name: str) -> Any:
-        values = file.get_tensor(name)
-        return np.pad(values, [(0, 0), (0, missing), *[(0, 0)] * (values.ndim - 2)])
-
     return RoutingCounts(
         ids=tuple(header["ids"]),
         layers=tuple(header["layers"]),
         experts_per_token=header["experts_per_token"],
-        counts=whole("counts"),
-        tokens=whole("tokens"),
-        mass=whole("mass") if "mass" in file.keys() else None,  # noqa: SIM118 (not a mapping)
+        counts=file.get_tensor("counts"),
+        tokens=file.get_tensor("tokens"),
+        mass=file.get_tensor("mass") if "mass" in file.keys() else None,  # noqa: SIM118 (not a mapping)
     )
