@@ -65,11 +65,11 @@ class Reader:
             return Reading(
                 str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip(), None, 0
             )
-        for special in self.tokenizer.all_special_tokens:
-            answer = answer.replace(special, "")
-        if not answer.strip():
-            return Reading("", parts.reasoning, None)
-        return Reading(answer.strip(), parts.reasoning, self._holding(tokens, place))
+        response = self._without_special(answer)
+        if response:
+            return Reading(response, parts.reasoning, self._holding(tokens, place))
+        wrote_nothing = not parts.reasoning and not self._without_special(raw)
+        return Reading("", None, 0) if wrote_nothing else Reading("", parts.reasoning, None)
 
     def begins(self, tokens: Sequence[int]) -> int | None:
         """Return how many tokens come before the answer that these tokens have begun; None where they have not."""
@@ -100,6 +100,11 @@ class Reader:
         if content is None and not thoughts:  # fields that are empty are left out
             return raw, split(raw, self.opened, so_far=so_far)
         return raw, Split("\n\n".join(thoughts), None if content is None else str(content).strip())
+
+    def _without_special(self, text: str) -> str:
+        for special in self.tokenizer.all_special_tokens:
+            text = text.replace(special, "")
+        return text.strip()
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(

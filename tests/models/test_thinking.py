@@ -219,6 +219,27 @@ def test_a_limit_finds_the_beginning_that_the_whole_text_has(demo, name, text):
     assert len(shortened(tokens, Limit(reader, 2, 100))) == (len(tokens) if in_time else 2)
 
 
+@pytest.mark.parametrize(("written", "expected"), [("", ("", None, 0)), ("<|end|>", ("", None, 0))])
+def test_an_empty_answer_is_an_answer(demo, written, expected):
+    chat = chat_of(demo, FORMS["no thinking"])
+    assert Reader(chat, ends_of(chat)).read(tokens_of(chat, written)) == expected
+
+
+def test_special_tokens_inside_an_answer_are_left_out(demo):
+    chat = chat_of(demo, FORMS["always, opened by the model"])
+    reading = Reader(chat, ends_of(chat)).read(tokens_of(chat, "<think>Easy.</think>Par<|end|>is."))
+    assert (reading.response, reading.reasoning) == ("Paris.", "Easy.")
+
+
+def test_what_a_schema_cannot_read_is_read_by_the_table(demo):
+    broken = {**SCHEMA["fields"], "tool_calls": {"open": "<tool>", "close": "</tool>", "content": "json"}}
+    form = Form(CHATML, schema={**SCHEMA, "fields": broken})
+    chat = chat_of(demo, form)
+    tokens = tokens_of(chat, "<think>Easy.</think>Paris. <tool>{nothing</tool>")
+    reading = Reader(chat, ends_of(chat)).read(tokens)
+    assert (reading.response, reading.reasoning) == ("Paris. <tool>{nothing</tool>", "Easy.")
+
+
 def test_what_a_prompt_says_of_markers_does_not_matter(demo):
     chat = chat_of(demo, FORMS["always, opened by the model"])
     asked = "What does <think> mean? <|im_start|>assistant\n<think>"
