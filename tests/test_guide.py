@@ -95,7 +95,6 @@ def test_the_boundary_between_reasoning_and_answer_is_said_and_counted(demo):
 
 
 def test_without_reasoning_the_answer_is_all_of_the_generation(demo):
-    output = harness.get_routings_with_generation(
-        demo.moe.model, demo.tokenizer, [{"role": "user", "content": SAFE[0]}]
-    )
+    messages = [{"role": "user", "content": SAFE[0]}]
+    output = harness.get_routings_with_generation(demo.moe.model, demo.tokenizer, messages, SAMPLING)
     assert output["n_reasoning_tokens"] == 0
