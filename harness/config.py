@@ -50,6 +50,10 @@ class GenerationConfig(Settings):
     """Prompts generated together."""
     chat_template_kwargs: dict[str, Any] = setting({}, decides="answers", whole=True)
     """Passed on to the chat template, such as enable_thinking: false."""
+    thinking: Literal["auto", "off", "on"] = setting("auto", decides="answers", flag="--thinking")
+    """Whether a model thinks before it answers; auto switches that off where the chat template can."""
+    reasoning_tokens: NonNegativeInt = setting(1024, decides="answers", flag="--reasoning-tokens")
+    """Tokens within which an answer must begin where a model thinks, beside the answer's own."""
     follow: list[str] = setting([], decides="answers")
     """Generation settings of the checkpoint to follow, such as repetition_penalty; by default none."""
 
@@ -62,7 +66,7 @@ class SelectionConfig(Settings):
     method: str = setting("risk_diff", decides="experts", flag="--method")
     """How to score experts; see docs/selection.md."""
     phase: Phase = setting("all", decides="experts", flag="--phase")
-    """Tokens to score; `decision` is the last 4 prompt and first 4 answer tokens."""
+    """Tokens to score; `decision` is the last 4 before the answer and its first 4."""
     top_k: PositiveInt | None = setting(None, decides=("table", "experts"), flag="--top-k")
     """Select at most this many experts (50 when no other limit is given either)."""
     threshold: float | None = setting(None, decides="experts", flag="--threshold")

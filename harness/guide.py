@@ -39,7 +39,9 @@ def get_routings_with_generation(
         - router_logits: float32 [MoE layers, routed tokens, experts]
         - layers: true indices of the MoE layers
         - prompt_token_ids, generated_token_ids, all_token_ids (prompt and generated)
-        - generated_text
+        - generated_text: reasoning and answer
+        - n_reasoning_tokens: generated tokens before the answer's first; 0 where the model did not think, all of
+          them where the answer never began
         - n_routed_tokens: prompt tokens + generated tokens - 1; the rows of router_logits
 
     Raises:
@@ -51,12 +53,14 @@ def get_routings_with_generation(
     from harness.models.chat import ChatTemplate
     from harness.models.decoding import decoding_by, greedy
     from harness.models.moe import find_moe
+    from harness.models.thoughts import Reader
     from harness.routing.logits import RouterLogits
 
     moe = find_moe(model)
     rules = greedy(model.generation_config.eos_token_id, tokenizer.pad_token_id, 64)
     more = rules.update(**dict(sampling_params or {}))
-    prompt_ids = ChatTemplate(tokenizer).conversation(messages)
+    chat = ChatTemplate(tokenizer)
+    prompt_ids = chat.conversation(messages)
     tokens = torch.tensor([prompt_ids], device=model.device)
     with torch.inference_mode(), RouterLogits(moe).recorded() as recorder, decoding_by(model, rules):
         generate: Any = model.generate
@@ -69,6 +73,9 @@ def get_routings_with_generation(
             f"{logits.shape[1]} tokens were routed, expected {expected} (prompt + answer - 1): "
             "sampling_params asks for other decoding than one token after another"
         )
+    ends = rules.eos_token_id
+    reader = Reader(chat, ends if isinstance(ends, list) else [] if ends is None else [ends])
+    answer_at = reader.read(generated_ids).at
     return {
         "router_logits": logits,
         "layers": moe.layer_indices,
@@ -77,6 +84,7 @@ def get_routings_with_generation(
         "generated_text": tokenizer.decode(generated_ids, skip_special_tokens=True),
         "all_token_ids": prompt_ids + generated_ids,
         "n_routed_tokens": logits.shape[1],
+        "n_reasoning_tokens": len(generated_ids) if answer_at is None else answer_at,
         "experts_per_token": moe.experts_per_token,
     }
 
@@ -88,6 +96,7 @@ def separate_prompt_and_generation_routings(output: Mapping[str, Any]) -> dict[s
         - prompt_routings: float32 [MoE layers, prompt tokens, experts]
         - generation_routings: float32 [MoE layers, generated tokens - 1, experts]
         - prompt_tokens, generated_tokens: the token ids of the rows
+        - n_reasoning_tokens: generated tokens before the answer's first, as in the input
         - layers, experts_per_token: as in the input
     """
     width = len(output["prompt_token_ids"])
@@ -97,6 +106,7 @@ def separate_prompt_and_generation_routings(output: Mapping[str, Any]) -> dict[s
         "generation_routings": logits[:, width:],
         "prompt_tokens": list(output["prompt_token_ids"]),
         "generated_tokens": list(output["generated_token_ids"][: logits.shape[1] - width]),
+        "n_reasoning_tokens": output["n_reasoning_tokens"],
         "layers": output["layers"],
         "experts_per_token": output["experts_per_token"],
     }
@@ -129,7 +139,7 @@ def calculate_risk_diff(
     Args:
         safe_routings: from `process_prompt_batch`.
         unsafe_routings: likewise.
-        phase: prompt, generation or all.
+        phase: prompt, generation or all; of a model that thinks also reasoning or answer, the parts of a generation.
 
     Returns:
         The expert table, the highest risk difference first: layer, expert, a_safe, a_unsafe, a_safe_n,
@@ -186,8 +196,14 @@ def _counts(routings: Sequence[Mapping[str, Any]]) -> Any:
     tokens = np.zeros((len(routings), len(STORED_PHASES)), dtype=np.int32)
     k = int(routings[0]["experts_per_token"])
     for sample, routing in enumerate(routings):
-        for place, name in enumerate(("prompt_routings", "generation_routings")):
-            logits = np.asarray(routing[name])
+        generation = routing["generation_routings"]
+        parts = {
+            "prompt": routing["prompt_routings"],
+            "generation": generation,
+            "reasoning": generation[:, : routing.get("n_reasoning_tokens", 0)],
+        }
+        for name, part in parts.items():
+            logits, place = np.asarray(part), STORED_PHASES.index(name)
             chosen = np.argpartition(-logits, k - 1, axis=-1)[..., :k]
             used = np.zeros(logits.shape, dtype=np.int32)
             np.put_along_axis(used, chosen, 1, axis=-1)

@@ -20,7 +20,8 @@
   const samples = data.tasks.flatMap((task) =>
     task.samples.map(([id, prompt, category, answers]) => ({
       task, id, prompt, category,
-      answers: answers.map(([variant, text, label, reason, cut]) => ({ variant, text, label, reason, cut })),
+      answers: answers.map(([variant, text, label, reason, cut, thoughts]) =>
+        ({ variant, text, label, reason, cut, thoughts })),
       differs: new Set(answers.map((answer) => answer[2])).size > 1,
     })));
   const lowered = [];
@@ -68,7 +69,15 @@
       const text = make("pre", "", data.texts[answer.text]);
       text.dir = "auto";
       text.tabIndex = 0;
-      article.append(head, text);
+      article.append(head);
+      if (answer.thoughts !== undefined) {
+        const folded = make("details", "quiet");
+        const thoughts = make("pre", "", data.texts[answer.thoughts]);
+        thoughts.dir = "auto";
+        folded.append(make("summary", "", "Reasoning"), thoughts);
+        article.append(folded);
+      }
+      article.append(text);
       if (answer.cut) article.append(make("p", "quiet", "Cut by the token limit."));
       answers.append(article);
     }

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scripted import scripted
 
 import harness
 from harness.base.errors import BadInputError
@@ -76,3 +77,24 @@ def test_freezing_leaves_only_the_chosen_experts_trainable(demo, routings):
         demo.moe.model(ids).logits.sum().backward()
     assert all(parameter.grad is None for parameter in demo.moe.model.parameters())
     assert any(parameter.grad is not None for parameter in bank.parameters())
+
+
+def test_the_boundary_between_reasoning_and_answer_is_said_and_counted(demo):
+    thinker = scripted(demo, {" tree": "<think> red blue</think> bread milk book"})
+    model, tokenizer = thinker.moe.model, thinker.tokenizer
+    output = harness.get_routings_with_generation(model, tokenizer, [{"role": "user", "content": "Say tree"}])
+    assert (output["n_reasoning_tokens"], len(output["generated_token_ids"])) == (4, 8)
+    parts = harness.separate_prompt_and_generation_routings(output)
+    assert parts["n_reasoning_tokens"] == 4
+    used = {
+        phase: harness.calculate_risk_diff([parts], [parts], phase)["a_safe"].sum()
+        for phase in ("generation", "reasoning", "answer")
+    }
+    # Two experts in each of two layers: seven routed tokens, four of them reasoning.
+    assert used == {"generation": 7 * 4, "reasoning": 4 * 4, "answer": 3 * 4}
+
+
+def test_without_reasoning_the_answer_is_all_of_the_generation(demo):
+    messages = [{"role": "user", "content": SAFE[0]}]
+    output = harness.get_routings_with_generation(demo.moe.model, demo.tokenizer, messages, SAMPLING)
+    assert output["n_reasoning_tokens"] == 0

@@ -62,6 +62,8 @@ AFTER: dict[str, Any] = {
     "generation.max_new_tokens": 5,
     "generation.batch_size": 8,
     "generation.chat_template_kwargs": {"enable_thinking": False},
+    "generation.thinking": "off",
+    "generation.reasoning_tokens": 64,
     "generation.follow": ["repetition_penalty"],
     "dtype": "bfloat16",
     "device": "cpu",
@@ -196,7 +198,7 @@ def test_what_a_setting_was_left_to_decides_in_its_place():
 def test_groups_are_nested_and_empty_ones_left_out():
     found = config().deciding("answers")
     generation = {"max_new_tokens": None, "batch_size": 32, "chat_template_kwargs": {}, "follow": []}
-    assert found["generation"] == generation
+    assert found["generation"] == generation | {"thinking": "auto", "reasoning_tokens": 1024}
     assert "check_weights" not in found["vllm"]
     assert "selection" not in found
     assert json.loads(json.dumps(found)) == found

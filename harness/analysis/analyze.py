@@ -19,6 +19,7 @@ from harness.analysis.layers import layer_profile
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import write_text, write_whole
 from harness.report.words import visible
+from harness.routing.phases import phase_among
 from harness.runs.captured import (
     KINDS,
     counts_of,
@@ -106,7 +107,7 @@ def analyze(run: Path, samples: Sequence[str], phase: str | None, load_tokenizer
     source = read_run(run)
     table = source.experts()
     source.verify()
-    chosen = phase_of(source, phase)
+    chosen = phase_among(phase_of(source, phase), set(table["phase"]))
     rows = table[table["phase"] == chosen]
     if rows.empty:
         raise BadInputError(f"{source.layout.experts} has no phase '{chosen}'")

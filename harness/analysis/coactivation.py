@@ -39,15 +39,16 @@ class PairCounts(NamedTuple):
 
 def in_phase(tokens: RoutedTokens, phase: Phase) -> npt.NDArray[np.bool_]:
     """Return which tokens belong to a phase, [T]."""
-    places = tokens.places
-    if phase == "prompt":
-        return places < 0
-    if phase == "generation":
-        return places >= 0
-    if phase == "decision":
-        inside: npt.NDArray[np.bool_] = (places >= -DECISION_WINDOW) & (places < DECISION_WINDOW)
-        return inside
-    return np.ones(len(places), dtype=np.bool_)
+    places, from_answer = tokens.places, tokens.answer_places
+    inside: dict[Phase, npt.NDArray[np.bool_]] = {
+        "prompt": places < 0,
+        "generation": places >= 0,
+        "all": np.ones(len(places), dtype=np.bool_),
+        "decision": (from_answer >= -DECISION_WINDOW) & (from_answer < DECISION_WINDOW),
+        "reasoning": (places >= 0) & (from_answer < 0),
+        "answer": from_answer >= 0,
+    }
+    return inside[phase]
 
 
 def count_pairs(experts: npt.NDArray[np.unsignedinteger[Any]], n_experts: int) -> PairCounts:

@@ -13,6 +13,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,7 @@ def run_capability(
     seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
     how = {"limit": limit, "num_fewshot": num_fewshot, "system_instruction": system_prompt}
     measured: dict[str, CapabilityResult] = {}
+    thinking = engine.chat.thinking.in_words()
     with tempfile.TemporaryDirectory(prefix="harness-capability-") as folder, _quiet():
         prepare_tasks({task.name: task for task in needed}.values(), data_dirs, Path(folder))
         lm = engine.lm_eval_model(batch_size, description)
@@ -121,6 +123,7 @@ def run_capability(
             }
             if not together:
                 continue
+            lm.as_chat = as_chat
             results, loaded = _evaluate(
                 lm,
                 list(together),
@@ -131,7 +134,8 @@ def run_capability(
             )
             for name, task in together.items():
                 asked = task.notes.metric if task else None
-                measured[name] = capability_result(name, results, scoring_of(name, loaded), asked)
+                result = capability_result(name, results, scoring_of(name, loaded), asked)
+                measured[name] = replace(result, thinking=thinking if as_chat else None)
     return {name: measured[name] for name in resolved}
 
 

@@ -40,6 +40,7 @@ class CapabilityResult:
         higher_is_better: which way is better, as lm-eval has it; None where it has no direction.
         is_mean: whether `value` is the mean of `items`, by lm-eval's configuration and by arithmetic; only then does a
             test of items say something about the figure.
+        thinking: what was asked of a model that may think, of tasks sent as chats; None where there is nothing to say.
     """
 
     task: str
@@ -55,6 +56,7 @@ class CapabilityResult:
     others: dict[str, float | None]
     higher_is_better: bool | None
     is_mean: bool
+    thinking: str | None = None
 
     @property
     def unit(self) -> Literal["share", "number"]:
@@ -63,7 +65,10 @@ class CapabilityResult:
 
     def row(self) -> dict[str, Any]:
         """Return the task's entry in capability.json."""
-        return asdict(self)
+        row = asdict(self)
+        if self.thinking is None:
+            del row["thinking"]
+        return row
 
 
 def capability_result(

@@ -22,7 +22,7 @@ def analyze(
         run: The folder of a run that has selected experts.
         output: Folder for the figures. [RUN/figures]
         sample: TASK/ID of a captured prompt to colour token by token; may be repeated.
-        phase: prompt, generation, all or decision. [the selection's]
+        phase: prompt, generation, all, decision, reasoning or answer. [the selection's]
         as_json: Print the result as JSON.
     """
     from harness.analysis.figures.page import require_matplotlib

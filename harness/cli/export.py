@@ -24,7 +24,7 @@ def export(
         run: The folder of a run that has selected experts.
         folder: Where the files go.
         form: parquet: Parquet and JSONL. guide: the original guide's pickles.
-        phase: Tokens of the risk difference: prompt, generation, all or decision.
+        phase: Tokens of the risk difference: prompt, generation, all, decision, reasoning or answer.
         force: Overwrite files of the same names.
         as_json: Print the result as JSON.
     """

@@ -85,7 +85,7 @@ def inspect_model(
     from harness.base.errors import BadInputError
     from harness.models.auto import check_weights, outline
     from harness.models.decoding import set_aside
-    from harness.models.facts import inspect
+    from harness.models.facts import inspect, thinking_of
     from harness.models.load import quiet_transformers, resolve_model
     from harness.models.moe import find_moe
 
@@ -98,7 +98,7 @@ def inspect_model(
     moe = find_moe(outline(ref.path, trust_remote_code))
     if not meta:
         check_weights(moe.model, ref.path)
-    facts = inspect(moe) | {"set_aside": set_aside(ref.path)}
+    facts = inspect(moe) | {"set_aside": set_aside(ref.path), "thinking": thinking_of(ref)}
     if as_json:
         print_json(facts)
     else:
@@ -127,6 +127,7 @@ def _print_facts(facts: dict[str, Any], source: str) -> None:
         "norm behind each expert": "yes" if layout["normed"] else "no",
         **{f"  {name}": " x ".join(map(str, shape)) for name, shape in layout["tensors"].items()},
         **_quantization_rows(facts),
+        "thinking": facts["thinking"],
         "settings set aside": in_words(facts["set_aside"]) or "none",
         "parameters": f"{facts['parameters']:,}",
         "one expert": f"{one:,}{share}" if isinstance(one, int) else str(one),

@@ -13,11 +13,13 @@ class Answer:
     Attributes:
         id: of the prompt.
         prompt: its text.
-        response: the answer's text.
+        response: the answer's text; "" where it never began.
         finish_reason: "length" where the token limit ended it.
         prompt_tokens: length of the prompt as the model saw it; None where it was not recorded.
-        generated_tokens: length of the answer; None where it was not recorded.
+        generated_tokens: length of reasoning and answer; None where it was not recorded.
         tokens: the answer's token ids, its end token included; None where they were not kept.
+        reasoning: what the model wrote before the answer; None where there was none.
+        reasoning_tokens: how many generated tokens come before the answer's first; None where there was none.
     """
 
     id: str
@@ -27,6 +29,13 @@ class Answer:
     prompt_tokens: int | None = None
     generated_tokens: int | None = None
     tokens: tuple[int, ...] | None = None
+    reasoning: str | None = None
+    reasoning_tokens: int | None = None
+
+    @property
+    def never_began(self) -> bool:
+        """Whether it ended within its reasoning."""
+        return bool(self.reasoning) and not self.response
 
     @property
     def is_truncated(self) -> bool:
@@ -34,7 +43,9 @@ class Answer:
         return self.finish_reason == "length"
 
     def row(self, with_tokens: bool = False) -> dict[str, Any]:
-        """Return it as a JSON object, its token ids only if asked for."""
+        """Return it as a JSON object, its token ids only if asked for, its reasoning where there was one."""
         row = asdict(self)
+        if self.reasoning is None:
+            del row["reasoning"], row["reasoning_tokens"]
         tokens = row.pop("tokens")
         return row | {"tokens": list(tokens or ())} if with_tokens else row

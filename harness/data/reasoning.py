@@ -64,17 +64,19 @@ _HEADER = (
 )
 _MARK = re.compile(rf"{_HEADER}|<\|(?:end|call|return)\|>(?=\s*(?:<\|start\|>|<\|channel\|>|\Z))")
 _BEGUN_HEADER = re.compile(r"(?:<\|start\|>[^<]{0,80})?(?:<\|channel\|>[^<]{0,80})?(?:<\|?\w*\|?)?")
+_ANALYSIS_OPEN = re.compile(r"<\|channel\|>analysis<\|message\|>[^<]*\Z")
 # Harmony decoded without its special tokens.
 _BARE_ANALYSIS = re.compile(r"analysis(?=[A-Z0-9\"'(<])")
 _BARE_FINAL = re.compile(r"assistant(?:commentary\w*)?final(?:json)?(?=\S|\s|\Z)")
 
 
-def split(response: str, opened: str = "") -> Split:
+def split(response: str, opened: str = "", *, so_far: bool = False) -> Split:
     r"""Split a response into reasoning and answer.
 
     Args:
         response: what the model wrote, special tokens kept where they mark reasoning.
         opened: what the chat template had already put before it, such as "<think>\n" or the whole generation prompt.
+        so_far: more may follow, so that a marker which is only mentioned closes nothing yet.
 
     Returns:
         Both parts without the markers. Markers that reasoning or answer only mention are text.
@@ -87,7 +89,24 @@ def split(response: str, opened: str = "") -> Split:
         if final is None:
             return Split(response[bare.end() :].strip(), None)
         return Split(response[bare.end() : final.start()].strip(), response[final.end() :].strip())
-    return _tagged(response, opened)
+    return _tagged(response, opened, so_far)
+
+
+def is_left_open(opened: str) -> bool:
+    """Say whether what a chat template puts before an answer leaves reasoning open."""
+    return _left_open(opened) is not None or _ANALYSIS_OPEN.search(opened) is not None
+
+
+def mentions_reasoning(template: str) -> bool:
+    """Say whether a chat template writes, or looks for, a marker of reasoning."""
+    return "<|channel|>" in template or any(
+        marker in template for form in _FORMS for marker in (form.opens, form.closes)
+    )
+
+
+def may_be_an_opening(text: str) -> bool:
+    """Say whether a text begins as reasoning does, or is too short to tell."""
+    return any(form.opens.startswith(text) or text.startswith(form.opens) for form in _FORMS)
 
 
 def _trailing_ends(response: str) -> str:
@@ -97,7 +116,7 @@ def _trailing_ends(response: str) -> str:
     return found[0] if found else ""
 
 
-def _tagged(response: str, opened: str) -> Split:
+def _tagged(response: str, opened: str, so_far: bool) -> Split:
     thoughts: list[str] = []
     at = _start(response, 0)
     form = _left_open(opened)
@@ -114,7 +133,7 @@ def _tagged(response: str, opened: str) -> Split:
     elif (orphan := _orphan(response)) is not None:
         form, at = orphan, 0
     while form is not None:
-        close = _close(response, at, form)
+        close = _close(response, at, form, so_far)
         if close is None:
             if thoughts:
                 break
@@ -172,7 +191,7 @@ def _orphan(text: str) -> _Form | None:
     return None
 
 
-def _close(text: str, start: int, form: _Form) -> int | None:
+def _close(text: str, start: int, form: _Form, so_far: bool) -> int | None:
     """Return where reasoning that begins at `start` is closed; None where it is not.
 
     A marker that is quoted, named as a tag or the second of a pair on one line is only mentioned, unless no other
@@ -192,7 +211,9 @@ def _close(text: str, start: int, form: _Form) -> int | None:
             if alone is None or form.opens in between or not _goes_on(text, at, form):
                 return at
         at = text.find(form.closes, at + len(form.closes))
-    return first if alone is None else text.find(form.closes, alone.start())
+    if alone is None:
+        return None if so_far else first
+    return text.find(form.closes, alone.start())
 
 
 def _is_mentioned(text: str, start: int, at: int, form: _Form) -> bool:

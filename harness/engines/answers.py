@@ -11,10 +11,10 @@ from harness.routing.capture import Captured, count, routed_tokens
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
 
     from harness.data.prompts import Prompt
     from harness.models.moe import MoEModel
+    from harness.models.thoughts import Reader
     from harness.routing.counts import Record
 
 
@@ -24,8 +24,8 @@ def make_answers(
     prompt_tokens: Sequence[int],
     generated: Sequence[Sequence[int]],
     ends: Collection[int],
-    tokenizer: PreTrainedTokenizerBase,
-) -> list[Answer]:
+    reader: Reader,
+) -> tuple[list[Answer], list[int]]:
     """Turn the tokens of a batch's answers into answers.
 
     Args:
@@ -34,25 +34,33 @@ def make_answers(
         prompt_tokens: the length of each answer's rendered prompt.
         generated: the tokens of each answer, its end token included.
         ends: tokens that end an answer.
-        tokenizer: the model's.
+        reader: tells reasoning from answer.
+
+    Returns:
+        The answers, and how many generated tokens come before each one's first: all of them where it never began.
     """
     if sampling is None:
         asked = [(prompt, prompt.id) for prompt in batch]
     else:
         asked = [(prompt, f"{prompt.id}#{i + 1}") for prompt in batch for i in range(sampling.answers)]
-    texts = tokenizer.batch_decode([list(row) for row in generated], skip_special_tokens=True)
-    return [
-        Answer(
+    answers, starts = [], []
+    for (prompt, name), row, n in zip(asked, generated, prompt_tokens, strict=True):
+        reading = reader.read(row)
+        at = len(row) if reading.at is None else reading.at
+        answer = Answer(
             id=name,
             prompt=prompt.text,
-            response=text.strip(),
+            response=reading.response,
             finish_reason="stop" if row[-1] in ends else "length",
             prompt_tokens=int(n),
             generated_tokens=len(row),
-            tokens=tuple(row),
+            tokens=tuple(row[at:]),
+            reasoning=reading.reasoning,
+            reasoning_tokens=None if reading.reasoning is None else at,
         )
-        for (prompt, name), text, row, n in zip(asked, texts, generated, prompt_tokens, strict=True)
-    ]
+        answers.append(answer)
+        starts.append(at)
+    return answers, starts
 
 
 def with_routing(

@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from harness.base.fingerprint import fingerprint
 from harness.base.registry import Registry
+from harness.models.chat import ChatTemplate
+from harness.models.thoughts import Limit
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from harness.config import RunConfig
     from harness.data.answer import Answer
     from harness.data.prompts import Prompt
     from harness.engines.in_memory import ModelInMemory
     from harness.interventions.base import Prepared
-    from harness.models.chat import ChatTemplate
     from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
+    from harness.models.thoughts import Reader
     from harness.routing.counts import Record, RoutingCounts
     from harness.routing.tokens import RoutedTokens
 
@@ -58,11 +62,27 @@ class Decoding(NamedTuple):
         max_new_tokens: the longest answer.
         capture: how much of the routing to keep: counts, also single tokens, also router logits; None for nothing.
         sampling: draw several answers per prompt; None for greedy decoding.
+        reasoning_tokens: within how many tokens an answer must begin, beside its own; None where `max_new_tokens` is
+            for all that is generated.
+        opening: the given beginning of the answers, which the rendered prompts end with.
     """
 
     max_new_tokens: int
     capture: Record | None = None
     sampling: Sampling | None = None
+    reasoning_tokens: int | None = None
+    opening: str = ""
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that may be generated, reasoning and answer."""
+        return self.max_new_tokens + (self.reasoning_tokens or 0)
+
+    def limit(self, reader: Reader) -> Limit | None:
+        """Return what ends an answer that is being generated, where the number of its tokens is not enough."""
+        if self.reasoning_tokens is None:
+            return None
+        return Limit(reader, self.reasoning_tokens, self.max_new_tokens)
 
 
 class Engine(Protocol):
@@ -104,7 +124,7 @@ class Engine(Protocol):
 
         Args:
             batches: from `batches`.
-            max_new_tokens: the longest answer.
+            max_new_tokens: the longest answer; reasoning before it has a budget of its own (`chat.thinking`).
             system_prompt: given to the model first.
             capture: how much of the routing to keep: counts, also single tokens, also router logits.
             sampling: draw several answers per prompt.
@@ -113,7 +133,7 @@ class Engine(Protocol):
         Raises:
             HarnessError: out of memory (names the setting to lower), or routing that cannot be trusted.
         """
-        how = Decoding(max_new_tokens, capture, sampling)
+        how = Decoding(max_new_tokens, capture, sampling, self.chat.thinking.tokens, opening)
         for batch in batches:
             tokens = self.chat.tokens([prompt.text for prompt in batch], system_prompt, opening)
             yield self.answer(batch, tokens, how)
@@ -150,6 +170,16 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free what the engine holds; the next question takes it again."""
         return None
+
+
+def chat_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    """Return the chat template as a run asks it.
+
+    Raises:
+        BadInputError: the template cannot think, or leave it, as the settings say.
+    """
+    how = config.generation
+    return ChatTemplate.of_run(tokenizer, how.chat_template_kwargs, how.thinking, how.reasoning_tokens)
 
 
 class EngineKind(Protocol):

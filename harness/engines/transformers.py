@@ -6,16 +6,17 @@ answer depends on what it is padded with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError
 from harness.engines.answers import make_answers, with_routing
-from harness.engines.base import BatchResult, Decoding, Engine, EngineKind
+from harness.engines.base import BatchResult, Decoding, Engine, EngineKind, chat_of
 from harness.models.chat import ChatTemplate
 from harness.models.decoding import decoding_by, followed, greedy
+from harness.models.thoughts import Limit, Reader, shortened
 from harness.routing.capture import RoutingCapture, phase_masks
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class TransformersEngine(Engine):
     Args:
         loaded: the model; a variant is whatever state its experts are in at the moment.
         batch_size: prompts generated together.
-        chat_template_kwargs: passed on to the chat template.
+        chat: renders prompts; by default by the tokenizer's own template.
         followed: generation settings of the checkpoint that are followed.
     """
 
@@ -44,12 +45,12 @@ class TransformersEngine(Engine):
         self,
         loaded: LoadedModel,
         batch_size: int,
-        chat_template_kwargs: dict[str, Any] | None = None,
+        chat: ChatTemplate | None = None,
         followed: Mapping[str, Any] | None = None,
     ) -> None:
         self.loaded = loaded
         self.batch_size = batch_size
-        self.chat = ChatTemplate(loaded.tokenizer, chat_template_kwargs)
+        self.chat = chat or ChatTemplate(loaded.tokenizer)
         self.followed = dict(followed or {})
 
     def serving(self, made: Prepared, scratch: Path) -> AbstractContextManager[None]:
@@ -60,7 +61,7 @@ class TransformersEngine(Engine):
         """Return lm-eval's model around the model in memory, in the state it is in."""
         from harness.engines.lm_eval import language_model
 
-        return language_model(self.loaded.moe.model, self.chat, batch_size, description)
+        return language_model(self.loaded.moe.model, self.chat, self.loaded.ends, batch_size, description)
 
     def answer(self, batch: Sequence[Prompt], tokens: list[list[int]], how: Decoding) -> BatchResult:
         """Answer one batch, whose rendered prompts are these tokens."""
@@ -70,21 +71,22 @@ class TransformersEngine(Engine):
         encoded = tokenizer.pad({"input_ids": tokens}, padding_side="left", return_tensors="pt")
         encoded = encoded.to(self.loaded.device)
         recorder = RoutingCapture(moe, logits=how.capture == "logits") if how.capture else None
+        reader = Reader(self.chat, self.loaded.ends, how.opening)
         try:
             with torch.inference_mode(), recorder.installed() if recorder else nullcontext():
-                whole = self._generate(encoded, how, [prompt.id for prompt in batch])
+                whole = self._generate(encoded, how, reader, [prompt.id for prompt in batch])
                 # Row b * answers + j is answer j to prompt b, from the first forward pass on.
                 mask = encoded["attention_mask"].repeat_interleave(len(whole) // len(batch), dim=0)
                 new = whole[:, mask.shape[1] :]
-                lengths = self._lengths(new)
-                generated = [row[:n] for row, n in zip(new.tolist(), lengths.tolist(), strict=True)]
+                generated = self._generated(new, how, reader)
                 prompt_tokens = mask.sum(dim=1).tolist()
-                answers = make_answers(
-                    batch, how.sampling, prompt_tokens, generated, self.loaded.ends, tokenizer
+                answers, starts = make_answers(
+                    batch, how.sampling, prompt_tokens, generated, self.loaded.ends, reader
                 )
                 if recorder is None or how.capture is None:
                     return BatchResult(answers)
-                masks = phase_masks(mask, lengths)
+                lengths = torch.tensor(list(map(len, generated)), device=mask.device)
+                masks = phase_masks(mask, lengths, torch.tensor(starts, device=mask.device))
                 captured, token_ids = recorder.take(len(answers)), whole[:, : masks.shape[2]]
                 return with_routing(answers, captured, masks, token_ids, moe, how.capture)
         except torch.OutOfMemoryError as error:
@@ -92,14 +94,15 @@ class TransformersEngine(Engine):
                 f"out of memory while {len(batch)} prompts were answered: lower generation.batch_size"
             ) from error
 
-    def _generate(self, encoded: Any, how: Decoding, ids: Sequence[str]) -> torch.Tensor:
+    def _generate(self, encoded: Any, how: Decoding, reader: Reader, ids: Sequence[str]) -> torch.Tensor:
         """Return prompts with their answers, [B * answers, P + G]."""
         import torch
+        from transformers import StoppingCriteriaList
 
         model: Any = self.loaded.moe.model
         sampling = how.sampling
         pad = self.loaded.tokenizer.pad_token_id
-        rules = greedy(self.loaded.ends, pad, how.max_new_tokens, self.followed)
+        rules = greedy(self.loaded.ends, pad, how.longest, self.followed)
         if sampling is not None:
             rules.update(
                 do_sample=True,
@@ -108,6 +111,9 @@ class TransformersEngine(Engine):
                 top_k=0,
                 num_return_sequences=sampling.answers,
             )
+        more = {}
+        if how.reasoning_tokens is not None:
+            more["stopping_criteria"] = StoppingCriteriaList([_RowLimits(how, reader, self.loaded.ends)])
         devices = [self.loaded.device] if self.loaded.device.type == "cuda" else []
         with (
             torch.random.fork_rng(devices=devices, enabled=sampling is not None),
@@ -116,8 +122,17 @@ class TransformersEngine(Engine):
             if sampling is not None:
                 # By the batch, so that a resumed run draws what an uninterrupted one would.
                 torch.manual_seed(sampling.seed_for(ids))
-            output: torch.Tensor = model.generate(**encoded, generation_config=rules)
+            output: torch.Tensor = model.generate(**encoded, generation_config=rules, **more)
         return output
+
+    def _generated(self, new: torch.Tensor, how: Decoding, reader: Reader) -> list[list[int]]:
+        """Return the tokens of each answer, its end token included, without what pads it."""
+        lengths = self._lengths(new)
+        rows = [row[:n] for row, n in zip(new.tolist(), lengths.tolist(), strict=True)]
+        limits = [how.limit(reader) for _ in rows]
+        return [
+            row if limit is None else shortened(row, limit) for row, limit in zip(rows, limits, strict=True)
+        ]
 
     def _lengths(self, new: torch.Tensor) -> torch.Tensor:
         """Return the tokens of each answer, its end token included, [B]."""
@@ -128,11 +143,32 @@ class TransformersEngine(Engine):
         return (before_end + 1).clamp(max=new.shape[1])
 
 
+class _RowLimits:
+    """Ends each row of a batch by a limit of its own; `generate` asks it after every token."""
+
+    def __init__(self, how: Decoding, reader: Reader, ends: Collection[int]) -> None:
+        self.how = how
+        self.reader = reader
+        self.ends = ends
+        self._rows: list[tuple[list[int], Limit | None]] = []
+        self._over: list[bool] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        last = input_ids[:, -1].tolist()
+        if not self._rows:
+            self._rows = [([], self.how.limit(self.reader)) for _ in last]
+            self._over = [False] * len(last)
+        for i, (token, (row, limit)) in enumerate(zip(last, self._rows, strict=True)):
+            if not self._over[i]:
+                row.append(token)
+                self._over[i] = token in self.ends or (limit is not None and limit.is_reached(row))
+        return input_ids.new_tensor(self._over).bool()
+
+
 def engine_in_memory(config: RunConfig, loaded: LoadedModel) -> TransformersEngine:
     """Return the engine around a loaded model, with a run's settings."""
-    generation = config.generation
-    rules = followed(loaded.ref.path, generation.follow)
-    return TransformersEngine(loaded, generation.batch_size, generation.chat_template_kwargs, rules)
+    rules = followed(loaded.ref.path, config.generation.follow)
+    return TransformersEngine(loaded, config.generation.batch_size, chat_of(config, loaded.tokenizer), rules)
 
 
 class TransformersKind(EngineKind):

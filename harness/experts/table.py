@@ -28,7 +28,7 @@ from harness.base.errors import BadInputError
 from harness.experts import views
 from harness.experts.bootstrap import Ends, bootstrap_interval, paired_interval
 from harness.experts.controls import Pairs, pair_differences, pair_groups
-from harness.experts.permutation import paired_test, permutation_test, q_values
+from harness.experts.permutation import FEWEST_PROMPTS, paired_test, permutation_test, q_values
 from harness.experts.stability import stability
 from harness.experts.views import Usage
 from harness.routing.counts import PHASES, Phase, RoutingCounts, join
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 KEY = ["phase", "layer", "expert"]
 TOPIC_COLUMNS = ("topic_adjusted", "topic_low", "topic_high", "topic_p_value", "topic_q_value")
-_ANSWERED: tuple[Phase, ...] = ("generation", "all")
+_ANSWERED: tuple[Phase, ...] = ("generation", "all", "answer")
 
 
 class Group(NamedTuple):
@@ -81,14 +81,14 @@ class Statistics(NamedTuple):
 
 
 def expert_table(
-    unsafe: RoutingCounts, safe: RoutingCounts, phases: Sequence[Phase] = PHASES
+    unsafe: RoutingCounts, safe: RoutingCounts, phases: Sequence[Phase] | None = None
 ) -> pd.DataFrame:
     """Compare how often unsafe and safe prompts use each expert: the guide's columns.
 
     Args:
         unsafe: counts of the harmful prompts.
         safe: counts of the benign prompts.
-        phases: which phases to tabulate.
+        phases: which phases to tabulate; by default all that have tokens of their own (`phases_of`).
 
     Raises:
         BadInputError: the counts come from different models, or a phase has no routed token.
@@ -96,6 +96,7 @@ def expert_table(
     import pandas as pd
 
     _check_same_model(unsafe, safe)
+    phases = phases or phases_of(Group(unsafe), Group(safe))
     return pd.concat([_phase_table(unsafe, safe, phase) for phase in phases], ignore_index=True)
 
 
@@ -104,7 +105,7 @@ def statistical_table(
     safe: Group,
     how: Statistics,
     control: Control | None = None,
-    phases: Sequence[Phase] = PHASES,
+    phases: Sequence[Phase] | None = None,
 ) -> pd.DataFrame:
     """Compare how unsafe and safe prompts use each expert: all columns.
 
@@ -113,7 +114,7 @@ def statistical_table(
         safe: the benign prompts.
         how: seeds and sizes of the resampling.
         control: benign prompts on the harmful prompts' topics.
-        phases: which phases to tabulate.
+        phases: which phases to tabulate; by default all that have tokens of their own (`phases_of`).
 
     Raises:
         BadInputError: the counts come from different models, a phase has no routed token, or there are too few
@@ -122,8 +123,9 @@ def statistical_table(
     import pandas as pd
 
     _check_same_model(unsafe.counts, safe.counts)
+    groups = (unsafe, safe) if control is None else (unsafe, safe, control.group)
     parts = []
-    for phase in phases:
+    for phase in phases or phases_of(*groups, fewest=FEWEST_PROMPTS):
         table = _phase_table(unsafe.counts, safe.counts, phase)
         # A seed of its own for each phase, the same whichever others are asked for.
         own = how._replace(seed=how.seed + PHASES.index(phase))
@@ -132,6 +134,24 @@ def statistical_table(
         columns |= _topic(unsafe, control, phase, own)
         parts.append(table.assign(**{name: values.ravel() for name, values in columns.items()}))
     return pd.concat(parts, ignore_index=True)
+
+
+def phases_of(*groups: Group, fewest: int = 1) -> tuple[Phase, ...]:
+    """Return the phases in which all groups of prompts have tokens of their own.
+
+    Without any reasoning, an answer is all of a generation.
+
+    Args:
+        groups: that are compared.
+        fewest: how many samples of each must have reasoning, so that it is compared.
+    """
+    reasoning = [group.samples(views.by_token(group.counts, "reasoning")).weight for group in groups]
+    thinking = [int((weight > 0).sum()) for weight in reasoning]
+    return tuple(
+        phase
+        for phase in PHASES
+        if (phase != "reasoning" or min(thinking) >= fewest) and (phase != "answer" or any(thinking))
+    )
 
 
 def _check_same_model(unsafe: RoutingCounts, safe: RoutingCounts) -> None:

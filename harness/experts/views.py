@@ -79,7 +79,7 @@ def by_presence(counts: RoutingCounts, phase: Phase) -> Usage:
 
 def by_cut_answer(tokens: RoutedTokens, n_experts: int, cut: int) -> Usage:
     """Each prompt counts once, by the first `cut` tokens of its answer alone."""
-    places = tokens.places
+    places = tokens.answer_places
     inside = (places >= 0) & (places < cut)
     weight = np.bincount(tokens.samples[inside], minlength=len(tokens.ids))
     used = usage(tokens, n_experts, inside)

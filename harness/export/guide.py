@@ -10,7 +10,11 @@ Always: task, id, prompt, generated_text, record, layers (true indices), experts
 - record "tokens": prompt_experts and generation_experts (chosen experts, [L, T, k]), prompt_gate_weights and
   generation_gate_weights (float16 [L, T, k]), prompt_tokens and generated_tokens (ids of the rows).
 - record "counts": prompt_counts, generation_counts and decision_counts (routed tokens of each expert, [L, E]), and
-  n_prompt_tokens, n_generation_tokens and n_decision_tokens.
+  n_prompt_tokens, n_generation_tokens and n_decision_tokens; of models that think also reasoning_counts and
+  n_reasoning_tokens, the part of the generation before the answer.
+
+With single tokens of models that think, n_reasoning_tokens says how many generated rows come before the answer's first;
+-1 where it never began.
 
 The last sampled token of an answer is never routed: G generated tokens give G - 1 rows.
 """
@@ -24,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.export.tables import TaskRouting, routing_of
-from harness.routing.counts import STORED_PHASES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,8 +81,10 @@ def _prompt(of_task: TaskRouting, place: int, record: str) -> dict[str, Any]:
         "experts_per_token": counts.experts_per_token,
     }
     if of_task.tokens is not None:
+        if "reasoning" in counts.stored and of_task.tokens.answer_at is not None:
+            known["n_reasoning_tokens"] = int(of_task.tokens.answer_at[of_task.tokens.ids.index(answer.id)])
         return known | _token_arrays(of_task.tokens.of(answer.id), with_logits=record == "logits")
-    for at, phase in enumerate(STORED_PHASES):
+    for at, phase in enumerate(counts.stored):
         known[f"{phase}_counts"] = counts.counts[place, at].copy()
         known[f"n_{phase}_tokens"] = int(counts.tokens[place, at])
     return known

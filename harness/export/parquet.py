@@ -1,9 +1,10 @@
 """The same tables as Parquet and JSON lines, which every data tool reads and which cannot hold code.
 
 routing_outputs_MODEL.parquet has one row for each prompt, token and layer: kind, task, id, phase (prompt or
-generation), place (0 is the first answer token, prompt tokens are negative), token_id, layer, experts and gate_weights
-(lists of k), and logits (a list of E) where they were recorded. With counts alone it has one row for each prompt,
-phase and layer: kind, task, id, phase, tokens, layer, counts (a list of E).
+generation; of models that think reasoning and answer in its place), place (0 is the first generated token, prompt
+tokens are negative), token_id, layer, experts and gate_weights (lists of k), and logits (a list of E) where they were
+recorded. With counts alone it has one row for each prompt, phase and layer: kind, task, id, phase, tokens, layer,
+counts (a list of E).
 
 answers_MODEL.jsonl has what was asked and answered: kind, task, id, prompt, generated_text.
 """
@@ -75,15 +76,16 @@ def _write_answers(what: Export, path: Path) -> None:
 
 def _counted(of_task: TaskRouting) -> pa.Table:
     counts = of_task.counts
-    n, phases, layers, _ = counts.counts.shape
+    phases, layers = len(counts.stored), len(counts.layers)
+    n = len(counts.ids)
     return _table(
         of_task,
         np.repeat(np.arange(n), phases * layers),
         {
-            "phase": _names(STORED_PHASES, np.tile(np.repeat(np.arange(phases), layers), n)),
-            "tokens": np.repeat(counts.tokens.ravel(), layers),
+            "phase": _names(counts.stored, np.tile(np.repeat(np.arange(phases), layers), n)),
+            "tokens": np.repeat(counts.tokens[:, :phases].ravel(), layers),
             "layer": np.tile(np.asarray(counts.layers, dtype=np.int32), n * phases),
-            "counts": _lists(counts.counts),
+            "counts": _lists(counts.counts[:, :phases]),
         },
     )
 
@@ -91,8 +93,13 @@ def _counted(of_task: TaskRouting) -> pa.Table:
 def _single(of_task: TaskRouting, tokens: RoutedTokens, with_logits: bool) -> pa.Table:
     counts = of_task.counts
     layers = len(counts.layers)
+    names: tuple[str, ...] = ("prompt", "generation")
+    phases = (tokens.places >= 0).astype(np.int64)
+    if counts.stored == STORED_PHASES:
+        names = ("prompt", "reasoning", "answer")
+        phases += tokens.answer_places >= 0
     columns = {
-        "phase": _names(("prompt", "generation"), np.repeat(tokens.places >= 0, layers).astype(np.int64)),
+        "phase": _names(names, np.repeat(phases, layers).astype(np.int64)),
         "place": np.repeat(tokens.places.astype(np.int32), layers),
         "token_id": np.repeat(tokens.token_ids, layers),
         "layer": np.tile(np.asarray(counts.layers, dtype=np.int32), len(tokens.token_ids)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.base.errors import BadInputError
 from harness.routing.files import recorded
+from harness.routing.phases import phase_among
 from harness.runs.captured import KINDS, Kind, tasks_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def risk_diff(run: Run, phase: Phase) -> pd.DataFrame:
     absent = [column for column in RISK_COLUMNS if column not in table.columns]
     if absent:
         raise BadInputError(f"{run.layout.experts}: no column {absent[0]}")
-    rows = table[table["phase"] == phase]
+    rows = table[table["phase"] == phase_among(phase, set(table["phase"]))]
     if rows.empty:
         raise BadInputError(f"{run.layout.experts} has no phase '{phase}'")
     ordered = rows.sort_values(["risk_diff", "layer", "expert"], ascending=[False, True, True])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, first_line, nearest
 from harness.models.markers import BREAK, Markers
+from harness.models.thinking import Abilities, Mode, Thinking, abilities, decide
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,6 +32,7 @@ class ChatTemplate:
 
     Attributes:
         source: the template itself.
+        thinking: what is asked of a model that may think.
 
     Raises:
         BadInputError: the tokenizer has several templates, and it is not clear which one is meant.
@@ -42,8 +44,41 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.arguments = {name: value for name, value in (arguments or {}).items() if name != _NAMED}
         self.source = _chosen(tokenizer.chat_template, (arguments or {}).get(_NAMED))
+        self.thinking = Thinking()
         # Every variant is asked the same prompts.
         self._known: dict[tuple[str, str | None, str], list[int]] = {}
+
+    @classmethod
+    def of_run(
+        cls, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any], mode: Mode, tokens: int
+    ) -> ChatTemplate:
+        """Return the template as a run asks it, with thinking decided.
+
+        Args:
+            tokenizer: has a chat template.
+            arguments: passed on to the template.
+            mode: whether the model is to think.
+            tokens: within how many tokens an answer must begin, where it does.
+
+        Raises:
+            BadInputError: the template cannot do what is asked.
+        """
+        chat = cls(tokenizer, arguments)
+        chat.thinking = decide(chat.abilities, chat.arguments, mode, tokens)
+        chat.arguments |= chat.thinking.arguments
+        return chat
+
+    @cached_property
+    def abilities(self) -> Abilities:
+        """What the template can make of a model's thinking."""
+        return abilities(self._probed, self.tokenizer, self.source, dict(self.arguments))
+
+    def _probed(self, arguments: Mapping[str, Any]) -> str | None:
+        try:
+            return self._apply([self._message("user", _ASKED)], arguments=arguments)
+        except BadInputError:
+            # Arguments that the template refuses are none of its switches.
+            return None
 
     @cached_property
     def markers(self) -> Markers:
@@ -61,6 +96,10 @@ class ChatTemplate:
         A template without a system role gets the system prompt before the user's message.
         """
         return self._rendered(prompt, system_prompt).replace(BREAK, "") + opening
+
+    def opened(self, opening: str = "") -> str:
+        """Return what stands between a user's message and the first token that the model writes."""
+        return self.render(_ASKED, opening=opening).rpartition(_ASKED)[2]
 
     def has_system_role(self) -> bool:
         """Say whether the template shows a system message; some raise an error, some drop it silently."""
@@ -162,14 +201,19 @@ class ChatTemplate:
     def _message(self, role: str, text: str) -> Message:
         return {"role": role, "content": _part(text) if self._takes_parts else text}
 
-    def _apply(self, messages: list[Message], begins_answer: bool = True) -> str:
+    def _apply(
+        self,
+        messages: list[Message],
+        begins_answer: bool = True,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
                 messages,
                 tokenize=False,
                 add_generation_prompt=begins_answer,
                 chat_template=self.source,
-                **self.arguments,
+                **(self.arguments if arguments is None else arguments),
             )
         except Exception as error:
             # A template is a program: whatever it raises, it cannot be used.

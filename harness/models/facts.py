@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from harness.base.errors import BadInputError
+from harness.models.chat import ChatTemplate
+from harness.models.load import ModelRef, load_tokenizer
 from harness.models.moe import MoEModel
 from harness.models.quantized import quantization_in
 
@@ -37,6 +40,15 @@ def inspect(moe: MoEModel) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in moe.model.parameters()),
         "trainable_if_selected": _one({layer.parameters_per_expert for layer in moe.layers}),
     }
+
+
+def thinking_of(ref: ModelRef) -> str:
+    """Say in one line what a model's chat template can make of its thinking, or why that is not known."""
+    try:
+        return ChatTemplate(load_tokenizer(ref)).abilities.in_words()
+    except BadInputError as error:
+        # The model can be looked at without a tokenizer.
+        return f"not known: {error}"
 
 
 def _one(values: set[int]) -> int | Sequence[int]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.base.errors import HarnessError
 from harness.base.files import read_jsonl, write_jsonl
 from harness.base.progress import progress
+from harness.data.reasoning import NO_ANSWER
 from harness.routing.counts import join, reorder
 from harness.routing.files import load_counts, load_tokens, save_routing
 from harness.routing.tokens import join_tokens, reorder_tokens
@@ -17,12 +19,16 @@ from harness.runs.rows import BASE
 from harness.runs.stages import Stage, stage
 
 if TYPE_CHECKING:
+    from harness.data.answer import Answer
     from harness.data.prompts import Prompt
     from harness.data.task import Kind
     from harness.interventions.base import Prepared
+    from harness.pipeline.plan import Plan
     from harness.pipeline.session import Session
     from harness.routing.counts import Record
 
+# So many answers that never began are no accident.
+_ENOUGH = 8
 _RESPONSES = PATHS.variant("{made.name}").responses("{task}")
 
 
@@ -45,6 +51,7 @@ def answer_in_batches(
     routing: Path | None = None,
     record: Record = "counts",
     with_tokens: bool = False,
+    must_begin: bool = False,
 ) -> None:
     """Answer prompts and keep the answers in their order, batch by batch in a journal beside the target.
 
@@ -59,6 +66,10 @@ def answer_in_batches(
         routing: where to keep routing counts, if they are wanted.
         record: how much of the routing to keep there.
         with_tokens: keep each answer's token ids too.
+        must_begin: base answers, of which some must begin.
+
+    Raises:
+        HarnessError: none of the first answers began, so that nothing could be judged.
     """
     plan, engine = session.plan, session.engine
     opening = plan.opening(task)
@@ -70,9 +81,13 @@ def answer_in_batches(
     results = engine.generate(
         remaining, plan.max_new_tokens(task), system_prompt, capture=capture, opening=opening
     )
+    answers: list[Answer] = []
     with progress(name, len(prompts), "answers") as advance:
         advance(len(prompts) - sum(map(len, remaining)))
         for i, result in zip(missing, results, strict=True):
+            answers += result.responses
+            if must_begin:
+                _require_beginnings(answers, len(prompts), task, plan)
             if result.routing is not None:
                 save_routing(result.routing, journal.path(i, ".safetensors"), result.tokens)
             journal.finish(i, [response.row(with_tokens) for response in result.responses])
@@ -85,6 +100,23 @@ def answer_in_batches(
         tokens = reorder_tokens(join_tokens([load_tokens(path) for path in paths]), ids) if kept else None
         save_routing(counts, routing, tokens)
     _collect(journal, len(batches), ids, target)
+
+
+def _require_beginnings(answers: Sequence[Answer], asked: int, task: str, plan: Plan) -> None:
+    """Stop where a model does nothing but think: what is measured on its answers would be nothing."""
+    if len(answers) < min(asked, _ENOUGH) or not all(answer.never_began for answer in answers):
+        return
+    tokens = plan.chat.thinking.tokens
+    within = (
+        f"within {tokens} tokens"
+        if tokens
+        else f"within {plan.max_new_tokens(task)} tokens, reasoning included"
+    )
+    remedy = "--reasoning-tokens" if tokens else "--max-new-tokens"
+    raise HarnessError(
+        f"{task}: none of the first {len(answers)} answers of the base model began {within} ({NO_ANSWER}): "
+        f"raise {remedy}"
+    )
 
 
 def _collect(journal: BatchJournal, batches: int, ids: list[str], target: Path) -> None:
@@ -107,7 +139,7 @@ def _own_answers(session: Session, task: str) -> None:
     path, prompts = session.folder.layout.own_answers(task), session.plan.prompts("train")[task]
     name, key = f"own answers {task}", _own_key(session, task)
     # Trained on as they are: an answer's text, tokenised again, may be other tokens.
-    answer_in_batches(session, name, key, prompts, task, path, with_tokens=True)
+    answer_in_batches(session, name, key, prompts, task, path, with_tokens=True, must_begin=True)
 
 
 def own_answers(session: Session, kind: Kind) -> dict[str, list[dict[str, Any]]]:
@@ -132,7 +164,8 @@ def _answer(session: Session, made: Prepared, task: str) -> None:
         layout.test_routing(task).unlink(missing_ok=True)
     path = layout.variant(made.name).responses(task)
     prompts = session.plan.test_prompts(made.variant)[task]
-    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt)
+    is_base = made.name == BASE
+    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt, must_begin=is_base)
 
 
 def _routed_key(session: Session, made: Prepared, task: str) -> str:
@@ -152,7 +185,7 @@ def _answer_and_capture(session: Session, made: Prepared, task: str) -> None:
     name, key, layout = f"answer {made.name}/{task}", _routed_key(session, made, task), session.folder.layout
     path, routing = layout.variant(made.name).responses(task), layout.test_routing(task)
     prompts = session.plan.test_prompts(made.variant)[task]
-    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt, routing)
+    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt, routing, must_begin=True)
 
 
 def answer(session: Session, made: Prepared, task: str) -> None:

@@ -22,7 +22,7 @@ class _Question(NamedTuple):
     prompts: Sequence[Prompt]
     system_prompt: str | None
     opening: str
-    max_new_tokens: int
+    longest: int
 
 
 def check_askable(plan: Plan, chat: ChatTemplate, roles: Sequence[Role] = ()) -> None:
@@ -50,9 +50,9 @@ def check_askable(plan: Plan, chat: ChatTemplate, roles: Sequence[Role] = ()) ->
                 prompt.id for prompt in question.prompts if chat.drops(prompt.text, system_prompt)
             )
         if longest is not None:
-            lengths = _lengths_beyond(longest - question.max_new_tokens, question, chat)
+            lengths = _lengths_beyond(longest - question.longest, question, chat)
             too_long.setdefault(question.task, set()).update(lengths)
-            most = max([most, *((length, question.max_new_tokens) for length in lengths.values())])
+            most = max([most, *((length, question.longest) for length in lengths.values())])
     asked = {question.task: {prompt.id for prompt in question.prompts} for question in questions}
     if any(dropped.values()):
         raise BadInputError(
@@ -62,7 +62,7 @@ def check_askable(plan: Plan, chat: ChatTemplate, roles: Sequence[Role] = ()) ->
         raise BadInputError(
             f"prompts do not fit the context of '{plan.ref.name}' under engine {plan.engine.name}, {longest} tokens: "
             f"{_counted(too_long, asked)}; the longest has {most[0]} tokens and its answer up to {most[1]}: lower "
-            "--max-new-tokens or name other tasks"
+            f"--max-new-tokens{' or --reasoning-tokens' if chat.thinking.tokens else ''} or name other tasks"
         )
 
 
@@ -90,7 +90,7 @@ def _questions(plan: Plan, roles: Sequence[Role]) -> Iterator[_Question]:
     for role in roles:
         for task, prompts in plan.prompts(role).items():
             for system in systems if role == "test" else [None]:
-                yield _Question(task, prompts, system, plan.opening(task), plan.max_new_tokens(task))
+                yield _Question(task, prompts, system, plan.opening(task), plan.longest_generation(task))
 
 
 def _lengths_beyond(room: int, question: _Question, chat: ChatTemplate) -> dict[str, int]:

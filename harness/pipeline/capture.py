@@ -46,4 +46,5 @@ def capture(session: Session, task: str) -> None:
         layout.captured_answers(task),
         routing=layout.routing(task),
         record=session.config.record,
+        must_begin=True,
     )

@@ -10,6 +10,7 @@ from harness.data.task import ROLES
 from harness.models.decoding import in_words
 from harness.models.load import pick_device
 from harness.models.quantized import why_not_trained
+from harness.models.thinking import Thinking
 from harness.pipeline.askable import in_words as counted
 from harness.pipeline.memory import (
     BYTES_PER_TRAINED,
@@ -58,6 +59,7 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "spelling_control_tokens": plan.spelling_control_tokens,
         "set_aside": dict(plan.set_aside),
         "followed": dict(plan.followed),
+        "thinking": plan.chat.thinking.record() | {"cost": _cost_of_thinking(plan)},
         "capability": plan.config.capability.tasks,
         "variants": variants,
         "training_examples": (examples := _examples(plan)),
@@ -68,6 +70,16 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "disk_bytes": _disk(plan, [row["trained_parameters"] for row in possible]),
         "disk_free_bytes": shutil.disk_usage(_existing(output)).free,
     }
+
+
+def _cost_of_thinking(plan: Plan) -> float | None:
+    """Return how many times the tokens of its answers a run may generate; None where no model thinks."""
+    if plan.chat.thinking.tokens is None:
+        return None
+    asked = plan.prompts("test")
+    answers = sum(len(prompts) * plan.max_new_tokens(task) for task, prompts in asked.items())
+    whole = sum(len(prompts) * plan.longest_generation(task) for task, prompts in asked.items())
+    return round(whole / answers, 1) if answers else None
 
 
 def _examples(plan: Plan) -> dict[str, int]:
@@ -101,7 +113,7 @@ def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict
 def _tokens(plan: Plan, possible: set[str]) -> int:
     def of(role: Role, kind: Kind | None = None) -> int:
         prompts = plan.prompts(role, kind)
-        return sum(len(prompts[task]) * plan.max_new_tokens(task) for task in prompts)
+        return sum(len(prompts[task]) * plan.longest_generation(task) for task in prompts)
 
     aims = _aims(plan)
     once = of("identify") if plan.selects else 0
@@ -152,6 +164,7 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         "generation settings set aside": in_words(estimates["set_aside"]),
         "generation settings followed": in_words(estimates["followed"]),
         "prompts that spell a control token, read as text": counted(estimates["spelling_control_tokens"]),
+        "thinking": _thinking(estimates["thinking"]),
     }
     sizes = {name: _size(value) for name, value in estimates.items() if name.endswith("_bytes")}
     console.print(
@@ -165,6 +178,14 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         f"output: {escape(estimates['output'])}",
         sep="\n",
     )
+
+
+def _thinking(record: dict[str, Any]) -> str:
+    """Return what is asked of a model that may think, with a warning of what that costs."""
+    said = Thinking(record["state"], record["arguments"], record["reasoning_tokens"]).in_words()
+    if said is None or record["cost"] is None:
+        return said or ""
+    return f"{said}; warning: up to {record['cost']:g} times the tokens of the answers alone"
 
 
 def _size(n: int) -> str:

@@ -132,6 +132,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             "device": session.device_type,
             "engine": plan.engine.name,
             "asked": plan.asked(),
+            "thinking": plan.chat.thinking.record(),
             "spelling_control_tokens": plan.spelling_control_tokens,
             "clock": session.clock.isoformat(),
             "control_tasks": plan.control_tasks(),
@@ -161,6 +162,8 @@ def _refuse_changed(folder: RunFolder, path: Path, remedy: str) -> None:
 
 
 def _say_how_prompts_are_asked(plan: Plan) -> None:
+    if (thinking := plan.chat.thinking.in_words()) is not None:
+        say(f"thinking: {thinking}")
     if plan.set_aside:
         say(f"generation settings of the checkpoint that are set aside: {in_words(plan.set_aside)}")
     if plan.followed:
@@ -198,6 +201,9 @@ def _run(session: Session, until: str) -> Summary | None:
         to_train = [
             made for made in variants if made.intervention.needs == "training" and skipped[made.name] is None
         ]
+        if to_train and until == "evaluate" and plan.chat.thinking.tokens is not None:
+            # A model whose answers never begin is not worth training.
+            _evaluate(session, variants[0], [], skipped[variants[0].name])
         conversations = training_conversations(session) if to_train else []
         for made in to_train:
             train(session, made, conversations)

@@ -18,6 +18,7 @@ from harness.data.holdout import hold_out
 from harness.data.sources import load_tasks
 from harness.data.splits import Splits, make_splits
 from harness.data.task import ROLES, AskedTask, Kind, Role, TaskSpec, find_task
+from harness.engines.base import chat_of
 from harness.engines.choose import choose_engine
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.base import Prepared, Variant
@@ -25,7 +26,6 @@ from harness.interventions.spec import BASE, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.judges.card import read_card_of
 from harness.models.auto import check_weights, stored_dtype
-from harness.models.chat import ChatTemplate
 from harness.models.decoding import end_tokens, followed, set_aside
 from harness.models.load import (
     ModelRef,
@@ -42,6 +42,7 @@ from harness.pipeline.declared import check_declared
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt, PromptSet
     from harness.engines.base import EngineKind
+    from harness.models.chat import ChatTemplate
     from harness.models.moe import MoEModel
 
 # Fewer than this many prompts of a kind say nothing; `--limit` may ask for less, for a try-out.
@@ -161,8 +162,12 @@ class Plan:
         return self._by_name[task].kind
 
     def max_new_tokens(self, task: str) -> int:
-        """Return how long an answer to a task may get."""
+        """Return how long an answer to a task may get, reasoning apart."""
         return self.config.generation.max_new_tokens or self._by_name[task].max_new_tokens
+
+    def longest_generation(self, task: str) -> int:
+        """Return how many tokens may be generated for a prompt of a task, reasoning and answer."""
+        return self.max_new_tokens(task) + (self.chat.thinking.tokens or 0)
 
     @cached_property
     def spelling_control_tokens(self) -> dict[str, int]:
@@ -232,7 +237,7 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     stored_dtype(ref.path)
     check_weights(outline.model, ref.path)
     engine.check_model(ref, outline)
-    chat = ChatTemplate(tokenizer, config.generation.chat_template_kwargs)
+    chat = chat_of(config, tokenizer)
     rules = followed(ref.path, config.generation.follow)
     _check_followed(rules, engine)
     rest = set_aside(ref.path, config.generation.follow)

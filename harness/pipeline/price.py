@@ -20,7 +20,7 @@ _BY_PROMPT = ("answer", "judge")
 def tokens_of(plan: Plan, variant: Variant) -> int:
     """Return the most tokens that a variant's test answers may have."""
     return sum(
-        len(prompts) * plan.max_new_tokens(task) for task, prompts in plan.test_prompts(variant).items()
+        len(prompts) * plan.longest_generation(task) for task, prompts in plan.test_prompts(variant).items()
     )
 
 

@@ -22,8 +22,8 @@ from harness.interventions.base import Prepared
 from harness.pipeline.capture import capture, captured_tasks
 from harness.pipeline.conversations import refusals, to_examples
 from harness.pipeline.session import random_draw_seed
-from harness.routing.counts import PHASES
 from harness.routing.files import load_counts, load_tokens
+from harness.routing.phases import phase_among
 from harness.runs.layout import PATHS
 from harness.runs.stages import stage
 
@@ -80,16 +80,17 @@ def _selected(session: Session) -> Selected:
     _expert_table(session)
     settings = session.config.selection
     table = pd.read_parquet(session.folder.layout.experts)
+    phase = phase_among(settings.phase, set(table["phase"]))
     selection = select_experts(
         table,
-        phase=settings.phase,
+        phase=phase,
         limits=Limits(
             settings.at_most, settings.threshold, settings.per_layer, settings.top_p, settings.max_q
         ),
         method=settings.method,
         direction=settings.direction,
     )
-    return Selected(selection, use_of(table, settings.phase), random_draw_seed(session.config.seed, -1))
+    return Selected(selection, use_of(table, phase), random_draw_seed(session.config.seed, -1))
 
 
 def _record_key(session: Session, made: Prepared, record: dict[str, Any]) -> str:
@@ -131,11 +132,12 @@ def _expert_table(session: Session) -> None:
         cut_tokens=settings.cut_tokens,
     )
     table = statistical_table(harmful, benign, statistics, _control(session, groups))
-    drawn = np.random.default_rng(random_draw_seed(seed, 0)).random(len(table) // len(PHASES))
-    table = table.assign(random=np.tile(drawn, len(PHASES)))
+    phases = table["phase"].nunique()
+    drawn = np.random.default_rng(random_draw_seed(seed, 0)).random(len(table) // phases)
+    table = table.assign(random=np.tile(drawn, phases))
     if settings.method == "gradient":
         # It has no phase, so it is the same in each.
-        table = table.assign(gradient=np.tile(_gradients(session), len(PHASES)))
+        table = table.assign(gradient=np.tile(_gradients(session), phases))
     path = session.folder.layout.experts
     write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
 

@@ -31,6 +31,7 @@ class JudgedAnswer:
     label: str
     because: str
     is_truncated: bool
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
             label, because = "unscored", "no verdict in the run folder"
             if (verdict := verdicts.get(given.id)) is not None:
                 label, because = verdict.label or "unscored", verdict.reason or verdict.rule or ""
-            answer = JudgedAnswer(variant, given.response, label, because, given.is_truncated)
+            answer = JudgedAnswer(
+                variant, given.response, label, because, given.is_truncated, given.reasoning or ""
+            )
             answers.setdefault(given.id, []).append(answer)
     split = run.splits.tasks.get(task) if run.layout.splits.exists() else None
     categories = split.categories if split else {}
@@ -130,6 +133,12 @@ def browser_data(tasks: Sequence[TaskSamples], variants: Sequence[str], redact: 
                     labels.place(answer.label),
                     reasons.place(_shown(answer.because)),
                     int(answer.is_truncated),
+                    # Most models do not think, and most reports hold thousands of answers.
+                    *(
+                        [texts.place(_LEFT_OUT if hidden else _shown(answer.reasoning))]
+                        if answer.reasoning
+                        else []
+                    ),
                 ]
                 for answer in sample.answers
             ]
@@ -147,7 +156,10 @@ def _limit(tasks: Sequence[TaskSamples]) -> int:
         text
         for task in tasks
         for sample in task.samples
-        for text in (sample.prompt, *(answer.text for answer in sample.answers))
+        for text in (
+            sample.prompt,
+            *(text for answer in sample.answers for text in (answer.text, answer.reasoning)),
+        )
     }
     sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
     return next(

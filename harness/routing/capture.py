@@ -17,7 +17,7 @@ import numpy as np
 from harness.base.errors import HarnessError
 from harness.routing.counts import DECISION_WINDOW, STORED_PHASES, RoutingCounts
 from harness.routing.logits import RouterLogits, stacked
-from harness.routing.tokens import RoutedTokens
+from harness.routing.tokens import RoutedTokens, answer_at
 
 if TYPE_CHECKING:
     import torch
@@ -87,12 +87,15 @@ class RoutingCapture:
         return Captured(experts, weights, logits)
 
 
-def phase_masks(prompt_mask: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
+def phase_masks(
+    prompt_mask: torch.Tensor, generated: torch.Tensor, starts: torch.Tensor | None = None
+) -> torch.Tensor:
     """Say which routed positions belong to which phase.
 
     Args:
         prompt_mask: attention mask of the left-padded prompts, [B, P].
         generated: tokens of each answer, its end token included, [B].
+        starts: how many of them come before the answer's first, [B]; all of them where it never began. By default none.
 
     Returns:
         bool [stored phases, B, columns]; the columns are P + the longest answer - 1.
@@ -105,9 +108,16 @@ def phase_masks(prompt_mask: torch.Tensor, generated: torch.Tensor) -> torch.Ten
     prompt = torch.zeros(batch, columns, dtype=torch.bool, device=prompt_mask.device)
     prompt[:, :width] = prompt_mask.bool()
     # Column width + i holds answer token i; the last token of an answer was sampled, never routed.
-    answer = (step >= width) & (step - width < generated[:, None] - 1)
-    window = (step >= width - DECISION_WINDOW) & (step < width + DECISION_WINDOW)
-    phases = {"prompt": prompt, "generation": answer, "decision": (prompt | answer) & window}
+    generation = (step >= width) & (step - width < generated[:, None] - 1)
+    first = width + (torch.zeros_like(generated) if starts is None else starts)[:, None]
+    window = (step >= first - DECISION_WINDOW) & (step < first + DECISION_WINDOW)
+    has_begun = first < width + generated[:, None]
+    phases = {
+        "prompt": prompt,
+        "generation": generation,
+        "decision": (prompt | generation) & window & has_begun,
+        "reasoning": generation & (step < first),
+    }
     return torch.stack([phases[phase] for phase in STORED_PHASES])
 
 
@@ -182,8 +192,8 @@ def routed_tokens(
     import torch
 
     _check_columns(captured, masks)
-    prompt, answer = masks[STORED_PHASES.index("prompt")], masks[STORED_PHASES.index("generation")]
-    routed = prompt | answer
+    prompt, generation, decision, reasoning = masks
+    routed = prompt | generation
     lengths = routed.sum(dim=1).cpu().numpy()
 
     def rows(values: torch.Tensor) -> torch.Tensor:  # [L, B, T, X] to [routed tokens, L, X]
@@ -198,6 +208,7 @@ def routed_tokens(
         experts=experts if experts.dtype == np.uint8 else experts.astype(np.uint16),
         weights=rows(captured.weights).to(torch.float16).numpy(),
         logits=None if captured.logits is None else rows(captured.logits).float().numpy(),
+        answer_at=answer_at(reasoning.sum(dim=1).cpu().numpy(), decision.sum(dim=1).cpu().numpy()),
     )
 
 

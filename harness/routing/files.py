@@ -13,7 +13,7 @@ import numpy as np
 from harness.base.errors import BadInputError
 from harness.base.files import write_whole
 from harness.routing.counts import STORED_PHASES, Record, RoutingCounts
-from harness.routing.tokens import RoutedTokens
+from harness.routing.tokens import RoutedTokens, answer_at
 
 _TOKENS = ("offsets", "token_ids", "experts", "weights")
 
@@ -22,6 +22,8 @@ def save_routing(counts: RoutingCounts, path: Path, tokens: RoutedTokens | None 
     """Write counts as safetensors, with ids and layers in the file's metadata, and single tokens if given."""
     from safetensors.numpy import save_file
 
+    # Without reasoning a file is what earlier versions write and read.
+    kept = counts.stored
     # One entry: safetensors writes several in a random order, and equal counts should be equal files.
     header = {
         "harness": json.dumps(
@@ -29,13 +31,16 @@ def save_routing(counts: RoutingCounts, path: Path, tokens: RoutedTokens | None 
                 "ids": counts.ids,
                 "layers": counts.layers,
                 "experts_per_token": counts.experts_per_token,
-                "phases": STORED_PHASES,
+                "phases": kept,
             }
         )
     }
-    arrays: dict[str, np.ndarray[Any, Any]] = {"counts": counts.counts, "tokens": counts.tokens}
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "counts": counts.counts[:, : len(kept)],
+        "tokens": counts.tokens[:, : len(kept)],
+    }
     if counts.mass is not None:
-        arrays["mass"] = counts.mass
+        arrays["mass"] = counts.mass[:, : len(kept)]
     if tokens is not None:
         arrays |= {f"token.{name}": getattr(tokens, name) for name in _TOKENS}
         if tokens.logits is not None:
@@ -78,7 +83,11 @@ def load_tokens(path: Path, with_logits: bool = True) -> RoutedTokens:
         arrays = {name: file.get_tensor(f"token.{name}") for name in _TOKENS}
         logits = file.get_tensor("token.logits") if with_logits and "token.logits" in names else None
     tokens = RoutedTokens(
-        ids=counts.ids, prompt_tokens=counts.of("prompt")[1].astype(np.int32), logits=logits, **arrays
+        ids=counts.ids,
+        prompt_tokens=counts.of("prompt")[1].astype(np.int32),
+        logits=logits,
+        answer_at=answer_at(counts.of("reasoning")[1], counts.of("decision")[1]),
+        **arrays,
     )
     tokens.check(counts, str(path))
     return tokens
@@ -110,7 +119,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def _counts(path: Path, file: Any, header: dict[str, Any]) -> RoutingCounts:
-    if tuple(header["phases"]) != STORED_PHASES:
+    phases = tuple(header["phases"])
+    if phases not in (STORED_PHASES, STORED_PHASES[:-1]):
         raise BadInputError(f"{path} has phases {header['phases']}, expected {list(STORED_PHASES)}")
     return RoutingCounts(
         ids=tuple(header["ids"]),

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from harness.routing.counts import RoutingCounts
 
 
+# Farther from an answer than any window reaches.
+_FAR = 10**6
+
+
 class TokenRouting(NamedTuple):
     """One prompt's tokens: ids [T], experts and gate weights [T, L, k], router logits [L, T, E] if recorded."""
 
@@ -44,6 +48,8 @@ class RoutedTokens:
         experts: uint8 or uint16 [T, L, k].
         weights: float16 [T, L, k], the gate weights.
         logits: float32 [T, L, E], the router logits, or None where they were not recorded.
+        answer_at: int32 [N], how many rows behind the prompt's are reasoning; -1 where the answer never began. None
+            where no answer had any.
     """
 
     ids: tuple[str, ...]
@@ -53,6 +59,7 @@ class RoutedTokens:
     experts: npt.NDArray[np.unsignedinteger[Any]]
     weights: npt.NDArray[np.float16]
     logits: npt.NDArray[np.float32] | None = None
+    answer_at: npt.NDArray[np.int32] | None = None
 
     def of(self, name: str) -> TokenRouting:
         """Return one prompt's tokens.
@@ -79,8 +86,17 @@ class RoutedTokens:
 
     @property
     def places(self) -> npt.NDArray[np.int64]:
-        """Each row's place in its answer, [T]: 0 is the first answer token, prompt tokens are negative."""
+        """Each row's place in what was generated, [T]: 0 is the first token, prompt tokens are negative."""
         return np.arange(len(self.token_ids)) - (self.offsets[:-1] + self.prompt_tokens)[self.samples]
+
+    @property
+    def answer_places(self) -> npt.NDArray[np.int64]:
+        """Each row's place in its answer, [T]: 0 is its first token; negative before it, and where none began."""
+        if self.answer_at is None:
+            return self.places
+        starts = self.answer_at.astype(np.int64)
+        starts[starts < 0] = len(self.token_ids) + _FAR
+        return self.places - starts[self.samples]
 
     def check(self, counts: RoutingCounts, where: str) -> None:
         """Prove that the rows are those that were counted.
@@ -97,6 +113,11 @@ class RoutedTokens:
             raise HarnessError(f"{where}: the recorded tokens are not those that were counted")
         if (usage(self, counts.counts.shape[-1]) != both[0]).any():
             raise HarnessError(f"{where}: the recorded experts do not add up to the counts")
+
+
+def answer_at(reasoning: npt.NDArray[np.integer], decision: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+    """Return where answers begin, [N], from the routed tokens of two phases; -1 where none began."""
+    return np.where(decision > 0, reasoning, -1).astype(np.int32)
 
 
 def usage(
@@ -132,6 +153,12 @@ def join_tokens(parts: Sequence[RoutedTokens]) -> RoutedTokens:
         experts=np.concatenate([part.experts for part in parts]),
         weights=np.concatenate([part.weights for part in parts]),
         logits=np.concatenate(logits) if len(logits) == len(parts) else None,
+        answer_at=np.concatenate(
+            [
+                np.zeros(len(part.ids), np.int32) if part.answer_at is None else part.answer_at
+                for part in parts
+            ]
+        ),
     )
 
 
@@ -151,4 +178,5 @@ def reorder_tokens(tokens: RoutedTokens, ids: Sequence[str]) -> RoutedTokens:
         tokens.experts[rows],
         tokens.weights[rows],
         None if tokens.logits is None else tokens.logits[rows],
+        None if tokens.answer_at is None else tokens.answer_at[order],
     )

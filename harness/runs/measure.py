@@ -97,6 +97,7 @@ def _decoding(run: Evidence) -> dict[str, Any]:
         "engine": run.record.engine,
         "dtype": config["dtype"],
         **({"opening": evaluation["opening"]} if evaluation["forced_start"] else {}),
+        **({} if run.record.thinking.state == "none" else {"thinking": run.record.thinking.model_dump()}),
         **_of_the_checkpoint(run.record),
     }
 

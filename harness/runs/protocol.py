@@ -55,7 +55,10 @@ def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
         asked = AskedTask.read(task)
         split = run.splits.tasks[asked.name]
         longest = summary.decoding.get("max_new_tokens")
-        given = [("opening", asked.forced), ("followed", "followed" in summary.decoding)]
+        given = [
+            ("opening", asked.forced),
+            *((name, name in summary.decoding) for name in ("followed", "thinking")),
+        ]
         names = ["strategy", "chat_template_kwargs", *(name for name, is_given in given if is_given)]
         decoding = {name: summary.decoding.get(name) for name in names}
         decoding["max_new_tokens"] = longest.get(task) if isinstance(longest, dict) else longest
@@ -74,6 +77,7 @@ def _of_capability_tasks(run: Run) -> dict[str, Protocol]:
         return {}
     settings, version = run.record.config["capability"], run.record.versions["lm-eval"]
     decoding = {"chat_template": settings["chat_template"], "num_fewshot": settings.get("num_fewshot")}
+    decoding |= {name: run.summary.decoding[name] for name in ("thinking",) if name in run.summary.decoding}
     return {
         task: Protocol(
             task_version=f"lm-eval {version}",

@@ -50,6 +50,17 @@ class AskedRecord(_Record):
     """The given beginning of the answer; empty unless the start is forced."""
 
 
+class ThinkingRecord(_Record):
+    """What was asked of a model that may think."""
+
+    state: str = "none"
+    """off, on, always (it cannot be switched off), or none where the chat template knows of no thinking."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """What the chat template was given for it."""
+    reasoning_tokens: int | None = None
+    """Within how many tokens an answer had to begin, apart from its own; None where the model did not think."""
+
+
 class JudgeRecord(_Record):
     """A judge that gave verdicts on the run's answers."""
 
@@ -129,6 +140,8 @@ class RunRecord(_Record):
     """Each variant's whole specification by its name; empty in runs that recorded none."""
     asked: dict[str, AskedRecord] = Field(default_factory=dict)
     """How each task was asked, forced starts apart from free ones; empty in runs that recorded none, as all below."""
+    thinking: ThinkingRecord = ThinkingRecord()
+    """What was asked of a model that may think."""
     spelling_control_tokens: dict[str, int] = Field(default_factory=dict)
     """How many prompts of a task spell a control token; they were read as text."""
     clock: str | None = None

@@ -104,7 +104,7 @@ class SelectionSummary(Part):
     method: str
     """The score that ranked the experts, such as risk_diff or topic_adjusted."""
     phase: str
-    """The tokens the score was taken on: prompt, generation, all (both together) or decision."""
+    """The tokens the score was taken on: prompt, generation, all (both together), decision, reasoning or answer."""
     direction: Literal["unsafe", "safe"] = "unsafe"
     """Whether experts were wanted that harmful prompts use more (unsafe) or less (safe)."""
     experts: list[SelectedExpert]

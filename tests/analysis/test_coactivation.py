@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -122,9 +124,13 @@ def test_the_strongest_pairs_come_first():
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_phases_tokens_are_those_that_capture_counts(phase):
     tokens = tokens_of([(6, 5), (2, 1), (3, 0)])
-    chosen = in_phase(tokens, phase)
-    expected = {"prompt": [6, 2, 3], "generation": [5, 1, 0], "all": [11, 3, 3], "decision": [8, 3, 3]}[phase]
-    assert (usage(tokens, 8, chosen).sum(axis=-1)[:, 0] / 2).tolist() == expected
+    expected = {"prompt": [6, 2, 3], "generation": [5, 1, 0], "all": [11, 3, 3], "decision": [8, 3, 3]}
+    expected |= {"reasoning": [0, 0, 0], "answer": expected["generation"]}
+    assert (usage(tokens, 8, in_phase(tokens, phase)).sum(axis=-1)[:, 0] / 2).tolist() == expected[phase]
+    # Three tokens of reasoning before the first answer, one before the second, and no third answer.
+    thought = replace(tokens, answer_at=np.array([3, 1, -1], dtype=np.int32))
+    expected |= {"reasoning": [3, 1, 0], "answer": [2, 0, 0], "decision": [6, 3, 0]}
+    assert (usage(thought, 8, in_phase(thought, phase)).sum(axis=-1)[:, 0] / 2).tolist() == expected[phase]
 
 
 def test_a_group_without_tokens_is_refused():

@@ -65,8 +65,14 @@ def refused(tmp_path, monkeypatch, capsys):
         (["--capability", "demo_fact"], "did you mean 'demo_facts'?"),
         (["--set", "selection.method=risk_dif"], "did you mean 'risk_diff'?"),
         (
-            ["--phase", "answer"],
-            "selection.phase: expected 'prompt', 'generation', 'all' or 'decision', found 'answer'",
+            ["--phase", "answers"],
+            "'prompt', 'generation', 'all', 'decision', 'reasoning' or 'answer', found 'answers'",
+        ),
+        (["--thinking", "on"], "thinking = on: the chat template knows of no thinking; expected auto or off"),
+        (["--thinking", "of"], "generation.thinking: expected 'auto', 'off' or 'on', found 'of'"),
+        (
+            ["--reasoning-tokens", "-1"],
+            "generation.reasoning_tokens: expected at least 0, found -1",
         ),
         (["--dtype", "float8"], "dtype: expected 'auto', 'float32', 'bfloat16' or 'float16', found 'float8'"),
         (["--engine", "vlm"], "unknown engine 'vlm': did you mean 'vllm'?"),

@@ -82,14 +82,26 @@ def test_answers_are_laid_out_as_a_left_padded_batch():
     assert captured.experts[0, :, :, 0].tolist() == [[0, 0, 1, 2, 3], [4, 5, 6, 7, 0]]
 
 
+def test_what_is_beyond_an_answers_limit_is_dropped_with_its_routing():
+    steps = [step(("a", 0, [1, 2, 3, 4]), ("b", 0, [5, 6, 7, 1]))]
+    whole = [[22, 23, 24, 25], [34, 35]]
+    captured, masks, token_ids = captured_batch(
+        steps, ["a", "b"], [[21], [31, 32, 33]], whole, [[22, 23], [34, 35]], [1, 2]
+    )
+    assert captured.experts[0, :, :, 0].tolist() == [[0, 0, 1, 2], [5, 6, 7, 1]]
+    assert token_ids.tolist() == [[0, 0, 21, 22], [31, 32, 33, 34]]
+    _, generation, decision, reasoning = masks.sum(dim=2).tolist()
+    assert (generation, decision, reasoning) == ([1, 1], [2, 0], [1, 1])
+
+
 def test_a_batch_has_the_phases_and_tokens_of_its_positions():
     steps = [step(("a", 0, [1, 2, 3]), ("b", 0, [4, 5, 6, 7]))]
     captured, masks, token_ids = captured_batch(
-        steps, ["a", "b"], [[21], [31, 32, 33]], [[22, 23, 24], [34, 35]]
+        steps, ["a", "b"], [[21], [31, 32, 33]], *[[[22, 23, 24], [34, 35]]] * 2, [0, 0]
     )
     assert captured.experts[0, :, :, 0].tolist() == [[0, 0, 1, 2, 3], [4, 5, 6, 7, 0]]
     assert token_ids.tolist() == [[0, 0, 21, 22, 23], [31, 32, 33, 34, 0]]
-    prompt, generation, _ = masks.int().tolist()
+    prompt, generation, *_ = masks.int().tolist()
     assert prompt == [[0, 0, 1, 0, 0], [1, 1, 1, 0, 0]]
     assert generation == [[0, 0, 0, 1, 1], [0, 0, 0, 1, 0]]
 

@@ -115,6 +115,7 @@ def test_the_demo(inspected):
         "parameters": 3_552_128,
         "trainable_if_selected": 3 * 128 * 64,
         "set_aside": {},
+        "thinking": "none that the chat template knows of",
     }
     assert facts == json.loads(inspected("demo", "--json", "--meta"))
 

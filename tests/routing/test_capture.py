@@ -249,19 +249,32 @@ def test_a_layer_that_saw_fewer_tokens_is_named(demo):
 def test_phases_share_out_the_routed_positions(prompts, data):
     width = max(prompts)
     generated = data.draw(st.lists(st.integers(1, 9), min_size=len(prompts), max_size=len(prompts)))
+    starts = [data.draw(st.integers(0, g)) for g in generated]
     mask = torch.tensor([[0] * (width - n) + [1] * n for n in prompts])
     columns = width + max(generated) - 1
-    phases = phase_masks(mask, torch.tensor(generated))
-    assert phases.shape[2] == columns
-    assert phases.shape == (3, len(prompts), columns)
-    prompt, answer, decision = phases
-    assert not (prompt & answer).any()
+    phases = phase_masks(mask, torch.tensor(generated), torch.tensor(starts))
+    assert phases.shape == (4, len(prompts), columns)
+    prompt, generation, decision, reasoning = phases
+    assert not (prompt & generation).any()
     assert prompt.sum(1).tolist() == prompts
-    assert answer.sum(1).tolist() == [g - 1 for g in generated]
-    assert not (decision & ~(prompt | answer)).any()
-    assert decision.sum(1).tolist() == [
-        min(4, p) + min(4, g - 1) for p, g in zip(prompts, generated, strict=True)
+    assert generation.sum(1).tolist() == [g - 1 for g in generated]
+    assert not (reasoning & ~generation).any()
+    assert reasoning.sum(1).tolist() == [
+        min(start, g - 1) for start, g in zip(starts, generated, strict=True)
     ]
+    assert not (decision & ~(prompt | generation)).any()
+    # Four tokens before the answer's first and four from there, none where it never began.
+    assert decision.sum(1).tolist() == [
+        0 if start == g else min(4, p + start) + min(4, g - 1 - start)
+        for p, g, start in zip(prompts, generated, starts, strict=True)
+    ]
+
+
+def test_without_starts_answers_begin_at_once():
+    mask, generated = torch.tensor([[0, 1, 1], [1, 1, 1]]), torch.tensor([4, 2])
+    assert torch.equal(
+        phase_masks(mask, generated), phase_masks(mask, generated, torch.zeros(2, dtype=torch.long))
+    )
 
 
 def one_layer(experts: int = 4) -> MoEModel:

@@ -161,7 +161,7 @@ def test_one_prompt_at_a_time_equals_the_routers(both):
         assert {len(chosen) for chosen in rows} == {length + answer - 1}
         np.testing.assert_array_equal(both.alone.counts.counts[place], counted(rows, length), err_msg=name)
         window = min(DECISION_WINDOW, length) + min(DECISION_WINDOW, answer - 1)
-        assert both.alone.counts.tokens[place].tolist() == [length, answer - 1, window]
+        assert both.alone.counts.tokens[place].tolist() == [length, answer - 1, window, 0]
 
 
 def test_a_padded_batch_equals_the_routers(both):

@@ -93,7 +93,7 @@ def test_recorded_experts_weights_and_logits_are_the_models_own(demo, recorded):
 def test_gate_mass_sums_to_the_tokens_and_to_the_recorded_weights(recorded):
     _, counts, tokens = recorded
     np.testing.assert_allclose(
-        counts.mass.sum(-1), np.broadcast_to(counts.tokens[..., None], (3, 3, 4)), rtol=1e-5
+        counts.mass.sum(-1), np.broadcast_to(counts.tokens[..., None], (3, 4, 4)), rtol=1e-5
     )
     first = tokens.of("p0")
     expected = np.zeros(32)

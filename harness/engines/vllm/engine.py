@@ -26,6 +26,7 @@ from harness.engines.vllm.rows import captured_batch, renamed
 from harness.engines.vllm.start import FOLLOWED, arguments, longest_text, on_cpu, reason_of, why_not_servable
 from harness.engines.witness import Agreement, Witness, agreement
 from harness.models.decoding import end_tokens
+from harness.models.thoughts import Reader, shortened
 
 if TYPE_CHECKING:
     from harness.config import VllmConfig
@@ -199,7 +200,7 @@ class VllmEngine(Engine):
         """
         import torch
 
-        self._check_lengths(batch, tokens, how.max_new_tokens)
+        self._check_lengths(batch, tokens, how.longest)
         capture, sampling = how.capture, how.sampling
         llm = self.running(eager=capture is not None)
         questions = [{"prompt_token_ids": ids} for ids in tokens]
@@ -213,20 +214,28 @@ class VllmEngine(Engine):
             self._call("harness_capture", False)
         self.check_masked()
         prompts = [ids for ids, output in zip(tokens, outputs, strict=True) for _ in output.outputs]
-        generated = [list(answer.token_ids) for output in outputs for answer in output.outputs]
+        whole = [list(answer.token_ids) for output in outputs for answer in output.outputs]
         lengths = [len(ids) for ids in prompts]
-        answers = make_answers(batch, sampling, lengths, generated, self.ends, self.tokenizer)
+        reader = Reader(self.chat, self.ends, how.opening)
+        limits = [how.limit(reader) for _ in whole]
+        # vLLM knows no limit that depends on where an answer begins: what is beyond it is dropped.
+        generated = [
+            row if limit is None else shortened(row, limit) for row, limit in zip(whole, limits, strict=True)
+        ]
+        answers, starts = make_answers(batch, sampling, lengths, generated, self.ends, reader)
         if capture is None:
             return BatchResult(answers)
         requests = [f"{output.request_id}/{answer.index}" for output in outputs for answer in output.outputs]
-        captured, masks, token_ids = captured_batch(renamed(steps), requests, prompts, generated)
+        captured, masks, token_ids = captured_batch(
+            renamed(steps), requests, prompts, whole, generated, starts
+        )
         return with_routing(answers, captured, masks, token_ids, self.moe, capture)
 
     def _sampling_params(self, prompt: Prompt, how: Decoding) -> Any:
         from vllm import SamplingParams
 
         rules: dict[str, Any] = {
-            "max_tokens": how.max_new_tokens,
+            "max_tokens": how.longest,
             "stop_token_ids": list(self.ends),
             # Only these end an answer, whatever else the tokenizer calls its end.
             "ignore_eos": True,
@@ -243,11 +252,11 @@ class VllmEngine(Engine):
             n=sampling.answers, temperature=sampling.temperature, top_p=sampling.top_p, seed=seed, **rules
         )
 
-    def _check_lengths(self, batch: Sequence[Prompt], tokens: list[list[int]], max_new_tokens: int) -> None:
+    def _check_lengths(self, batch: Sequence[Prompt], tokens: list[list[int]], longest: int) -> None:
         for prompt, ids in zip(batch, tokens, strict=True):
-            if len(ids) + max_new_tokens > self.max_model_len:
+            if len(ids) + longest > self.max_model_len:
                 raise HarnessError(
-                    f"prompt '{prompt.id}' has {len(ids)} tokens and its answer up to {max_new_tokens}, together more "
+                    f"prompt '{prompt.id}' has {len(ids)} tokens and its answer up to {longest}, together more "
                     f"than vLLM was started for ({self.max_model_len}): raise vllm.max_model_len"
                 )
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
-from harness.engines.base import EngineKind
+from harness.engines.base import EngineKind, chat_of
 from harness.engines.vllm.engine import VllmEngine
 from harness.engines.vllm.install import import_vllm, installed_vllm, versions_of, why_vllm_is_unusable
 from harness.engines.vllm.start import FOLLOWED, check_trust, longest_text, why_not_servable
 from harness.engines.witness import Witnesses
 from harness.models.auto import read_config_file
-from harness.models.chat import ChatTemplate
 from harness.models.decoding import followed
 from harness.models.load import load_tokenizer
 
@@ -88,7 +87,7 @@ class VllmKind(EngineKind):
     def open(self, config: RunConfig, model: ModelInMemory, prompts: Sequence[Prompt]) -> VllmEngine:
         """Return the engine; vLLM is started by the first question."""
         tokenizer = load_tokenizer(model.ref)
-        chat = ChatTemplate(tokenizer, config.generation.chat_template_kwargs)
+        chat = chat_of(config, tokenizer)
         witnesses = None
         if config.vllm.check_weights:
             longest = longest_text(model.outline, config.vllm)

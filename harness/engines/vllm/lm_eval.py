@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.base.progress import progress
-from harness.engines.lm_eval import progressing, replaced
+from harness.engines.lm_eval import answer_alone, progressing, replaced
 from harness.engines.vllm.start import runs_code
+from harness.models.thoughts import Reader
 
 if TYPE_CHECKING:
     from harness.engines.vllm.engine import VllmEngine
@@ -31,11 +32,39 @@ def served_model(engine: VllmEngine, description: str) -> Any:
             # lm-eval leaves it out if the task's file does; vLLM would then sample.
             return {"temperature": 0.0, **settings}, *rest
 
+        def apply_chat_template(
+            self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+        ) -> str:
+            # lm-eval leaves out the argument enable_thinking.
+            return str(
+                self.tokenizer.apply_chat_template(
+                    chat_history,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                    chat_template=engine.chat.source,
+                    **engine.chat.arguments,
+                )
+            )
+
         def _model_generate(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
+            budget = engine.chat.thinking.tokens if self.as_chat and kwargs.get("generate") else None
+            limits = [params.max_tokens for params in kwargs["sampling_params"]] if budget is not None else []
+            if budget is not None:
+                # Reasoning has a budget of its own; what a task ends an answer with does not end it.
+                for params in kwargs["sampling_params"]:
+                    params.max_tokens += budget
+                    params.stop = []
+                    params.stop_token_ids = list(engine.ends)
             with engine.failures():
                 outputs = super()._model_generate(requests, *args, **kwargs)
             engine.check_masked()
             self.advance(len(requests))
+            reader = Reader(engine.chat, engine.ends)
+            for output, longest in zip(outputs, limits, strict=False):
+                answer = output.outputs[0]
+                kept = answer_alone(reader, list(answer.token_ids), longest)
+                answer.text = engine.tokenizer.decode(kept, skip_special_tokens=True)
             return outputs
 
     with replaced(module, "LLM", lambda **_: engine.running()):

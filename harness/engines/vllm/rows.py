@@ -35,6 +35,12 @@ class RequestRows(NamedTuple):
     weights: npt.NDArray[np.float32]
     logits: npt.NDArray[np.float32] | None
 
+    def first(self, n: int) -> RequestRows:
+        """Return the first n rows."""
+        return RequestRows(
+            self.experts[:n], self.weights[:n], None if self.logits is None else self.logits[:n]
+        )
+
 
 def renamed(steps: Sequence[Step]) -> list[Step]:
     """Call requests by their number and answer, as in `3/0`, instead of vLLM's own ids.
@@ -110,7 +116,9 @@ def captured_batch(
     steps: Sequence[Step],
     requests: Sequence[str],
     prompts: Sequence[list[int]],
+    whole: Sequence[list[int]],
     generated: Sequence[list[int]],
+    starts: Sequence[int],
 ) -> tuple[Captured, torch.Tensor, torch.Tensor]:
     """Return a batch's routing as the transformers engine captures it.
 
@@ -118,7 +126,9 @@ def captured_batch(
         steps: kept by the workers, in order.
         requests: the name of each answer's request.
         prompts: the tokens of each answer's prompt.
-        generated: the tokens of each answer, its end token included.
+        whole: the tokens that vLLM generated for each answer, its end token included.
+        generated: those of them that are kept.
+        starts: how many of these come before the answer's first.
 
     Returns:
         The routing, the phases of its positions (bool [phases, B, T]), and the tokens there ([B, T]).
@@ -130,9 +140,14 @@ def captured_batch(
 
     # The last token of an answer was sampled, never routed.
     routed = [prompt + answer[:-1] for prompt, answer in zip(prompts, generated, strict=True)]
-    rows = request_rows(steps, {name: len(ids) for name, ids in zip(requests, routed, strict=True)})
-    captured, mask = padded([rows[name] for name in requests], [len(prompt) for prompt in prompts])
-    masks = phase_masks(mask, torch.tensor([len(answer) for answer in generated]))
+    seen = {
+        name: len(prompt) + len(answer) - 1
+        for name, prompt, answer in zip(requests, prompts, whole, strict=True)
+    }
+    rows = request_rows(steps, seen)
+    kept = [rows[name].first(len(ids)) for name, ids in zip(requests, routed, strict=True)]
+    captured, mask = padded(kept, [len(prompt) for prompt in prompts])
+    masks = phase_masks(mask, torch.tensor([len(answer) for answer in generated]), torch.tensor(list(starts)))
     token_ids = torch.zeros(masks.shape[1:], dtype=torch.long)
     token_ids[masks.any(dim=0)] = torch.tensor([token for ids in routed for token in ids])
     return captured, masks, token_ids
