@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from harness.checkpoints.delta import ExpertDelta
     from harness.experts.draws import Selected
     from harness.experts.select import ExpertSelection
+    from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
 
 # The fields of a specification that are for people alone.
-_FOR_PEOPLE = {"name", "description", "citation"}
+FOR_PEOPLE = {"name", "description", "citation"}
 
 
 class Intervention(BaseModel, ABC):
@@ -74,9 +76,29 @@ class Intervention(BaseModel, ABC):
         """Return why the model cannot be made into this variant, or None."""
         return None
 
+    def located(self, folder: Path) -> Self:
+        """Return the specification with the files that it names looked up from the folder of its own file."""
+        return self
+
+    def check(self, ref: ModelRef, outline: MoEModel) -> None:
+        """Refuse a model, or files that the specification names, before anything is written.
+
+        Args:
+            ref: the base model on disk.
+            outline: the same without weights.
+
+        Raises:
+            BadInputError: says what is wrong, and where.
+        """
+        return None
+
+    def content(self) -> dict[str, Any]:
+        """Return what the files that it names hold, by hash; kept in run.json beside the specification."""
+        return {}
+
     def fingerprint(self) -> object:
         """Return everything that can change what the variant answers; by default the whole specification."""
-        return self.model_dump(mode="json", exclude=_FOR_PEOPLE)
+        return self.model_dump(mode="json", exclude=FOR_PEOPLE)
 
     def system_message(self) -> str | None:
         """Return the system prompt that the variant answers under; the engine puts it before each question."""
@@ -106,6 +128,7 @@ for _name, _class in (
     ("system_prompt", "SystemPrompt"),
     ("steer", "Steer"),
     ("train_experts", "TrainExperts"),
+    ("delta", "Delta"),
 ):
     INTERVENTIONS.add(_name, f"harness.interventions.{_name}:{_class}")
 
@@ -126,7 +149,8 @@ class Variant:
 
     def record(self) -> dict[str, Any]:
         """Return the whole specification, as run.json keeps it; `draw` is null where nothing is drawn."""
-        return {**self.spec.model_dump(mode="json"), "draw": self.draw if self.spec.is_drawn else None}
+        draw = self.draw if self.spec.is_drawn else None
+        return {**self.spec.model_dump(mode="json"), **self.spec.content(), "draw": draw}
 
 
 @dataclass(frozen=True)

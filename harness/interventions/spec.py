@@ -55,4 +55,4 @@ def read_variant(path: Path) -> Intervention:
         )
     spec: Intervention = validated(content, path, INTERVENTIONS.get(kind))
     require_file_name(path, spec.name)
-    return spec
+    return spec.located(path.parent)

@@ -241,6 +241,9 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     _check_selection(plan)
     _check_training(plan)
     check_askable(plan, chat)
+    # The draws of one specification share it.
+    for intervention in {variant.spec.name: variant.spec for variant in variants}.values():
+        intervention.check(ref, outline)
     return plan
 
 
