@@ -58,6 +58,15 @@ class Intervention(BaseModel, ABC):
         return False
 
     @property
+    def is_other_model(self) -> bool:
+        """Whether another model answers in place of base (`other_model`)."""
+        return False
+
+    def other_model(self, base: ModelRef) -> ModelRef:
+        """Return the model that answers in place of base, where `is_other_model`; base is freed for it."""
+        raise NotImplementedError
+
+    @property
     def is_drawn(self) -> bool:
         """Whether its experts are drawn at random, so that further draws (`--draws`) are further variants."""
         return False
@@ -129,6 +138,7 @@ for _name, _class in (
     ("steer", "Steer"),
     ("train_experts", "TrainExperts"),
     ("delta", "Delta"),
+    ("checkpoint", "Checkpoint"),
 ):
     INTERVENTIONS.add(_name, f"harness.interventions.{_name}:{_class}")
 

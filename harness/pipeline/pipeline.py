@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -273,7 +273,10 @@ def _serving(session: Session, made: Prepared) -> Iterator[None]:
         # It is reported without the model.
         yield
         return
-    with session.engine.serving(made, scratch=files.folder / "served"):
+    with ExitStack() as stack:
+        if made.intervention.is_other_model:
+            stack.enter_context(session.answering_with(made.intervention.other_model(session.plan.ref)))
+        stack.enter_context(session.engine.serving(made, scratch=files.folder / "served"))
         yield
         served = session.engine.record()
         if served is not None:

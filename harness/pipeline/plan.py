@@ -6,7 +6,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -225,7 +225,10 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     # An earlier step trains nothing, and `evaluate` leaves out what it would have to train, with the same reason.
     if command in ("run", "train"):
         _check_trainable(variants, ref)
-    outline = outline_model(ref)
+    is_routed = command in ("capture", "select") or any(
+        variant.spec.needs != "nothing" for variant in variants
+    )
+    outline = outline_model(ref, may_be_dense=not is_routed)
     end_tokens(ref.path, outline.model.config, tokenizer)
     stored_dtype(ref.path)
     check_weights(outline.model, ref.path)
@@ -242,8 +245,10 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     _check_training(plan)
     check_askable(plan, chat)
     # The draws of one specification share it.
-    for intervention in {variant.spec.name: variant.spec for variant in variants}.values():
-        intervention.check(ref, outline)
+    for variant in {variant.spec.name: variant for variant in variants}.values():
+        variant.spec.check(ref, outline)
+        if variant.spec.is_other_model:
+            _check_other_model(plan, variant)
     return plan
 
 
@@ -278,6 +283,17 @@ def _check_trainable(variants: Sequence[Variant], ref: ModelRef) -> None:
         raise BadInputError(
             f"cannot train {', '.join(names)}: {reason}; or name --intervention and --baselines that train nothing"
         )
+
+
+def _check_other_model(plan: Plan, variant: Variant) -> None:
+    """Refuse a model that answers in place of base and that the run's engine or prompts do not fit."""
+    config, ref = plan.config, variant.spec.other_model(plan.ref)
+    check_dtype(ref.path, config.dtype)
+    outline = outline_model(ref, may_be_dense=True)
+    plan.engine.check_model(ref, outline)
+    _check_followed(followed(ref.path, config.generation.follow), plan.engine)
+    chat = ChatTemplate(load_tokenizer(ref), config.generation.chat_template_kwargs)
+    check_askable(replace(plan, ref=ref, outline=outline, chat=chat, variants=(variant,)), chat)
 
 
 def _check_followed(rules: Mapping[str, Any], engine: EngineKind) -> None:
