@@ -42,6 +42,8 @@ class Intervention(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     needs: ClassVar[Literal["nothing", "experts", "training"]] = "nothing"
+    known_by: ClassVar[str | None] = None
+    """The file by which a folder on the command line is known to hold an intervention of this kind."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
     """The variant's name; the file is called like it."""

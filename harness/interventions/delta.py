@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.interventions.base import Prepared, Served
 from harness.interventions.files import FileIntervention
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 class Delta(FileIntervention):
     """The experts of a delta folder, or of a run's variant folder, in place of base's."""
+
+    known_by: ClassVar[str | None] = "delta.json"
 
     @cached_property
     def _read(self) -> tuple[DeltaCard, ExpertDelta]:

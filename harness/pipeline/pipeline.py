@@ -49,7 +49,8 @@ def default_output(config: RunConfig) -> Path:
     """Return where a run is kept when `--output` names no folder."""
     is_path = "/" in config.model or config.model in (".", "..")
     model = Path(config.model).resolve().name if is_path else config.model
-    return Path("runs") / f"{model}-{config.intervention}-seed{config.seed}"
+    versus = "vs-" if config.variant is not None else ""
+    return Path("runs") / f"{model}-{versus}{config.intervention}-seed{config.seed}"
 
 
 def kept_config(output: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from harness.data.task import ROLES, AskedTask, Kind, Role, TaskSpec, find_task
 from harness.engines.choose import choose_engine
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.base import Prepared, Variant
-from harness.interventions.spec import BASE, find_variant
+from harness.interventions.spec import BASE, compared, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.judges.card import read_card_of
 from harness.models.auto import check_weights, stored_dtype
@@ -253,6 +253,9 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
 
 
 def _variants(config: RunConfig) -> tuple[Variant, ...]:
+    if config.variant is not None:
+        spec = compared(config.variant, config.trust_remote_code, config.trust_remote_tokenizer)
+        return Variant(BASE, find_variant(BASE, config.include)), Variant(spec.name, spec)
     variants: list[Variant] = []
     for name in dict.fromkeys([BASE, config.intervention, *config.baselines]):
         kind = "intervention" if name == config.intervention else "baseline"

@@ -110,6 +110,11 @@ class Run:
             raise BadInputError(f"{self.layout.run}: model: missing")
         return self.record.model
 
+    @property
+    def compares_models(self) -> bool:
+        """Whether it compares two models (`harness compare`), and no intervention was made in it."""
+        return self.record.config.get("variant") is not None
+
     @cached_property
     def splits(self) -> records.SplitsRecord:
         """The ids of the prompts of each task and role."""
