@@ -141,6 +141,8 @@ for _name, _class in (
     ("train_experts", "TrainExperts"),
     ("delta", "Delta"),
     ("checkpoint", "Checkpoint"),
+    ("mask", "Mask"),
+    ("prune", "Prune"),
 ):
     INTERVENTIONS.add(_name, f"harness.interventions.{_name}:{_class}")
 

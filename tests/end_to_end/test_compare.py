@@ -48,7 +48,9 @@ def test_a_model_compared_with_itself_shows_no_difference_and_claims_none(of_its
     assert not {row.verdict for row in summary.comparisons} & {"better", "worse"}
     report = (of_itself / "report.md").read_text()
     assert "demo is not distinguishable from base on demo_harmful" in report
-    assert not any(word in report for word in ("refuses more", "refuses LESS", "was trained", "selected experts"))
+    assert not any(
+        word in report for word in ("refuses more", "refuses LESS", "was trained", "selected experts")
+    )
 
 
 def test_it_is_a_run_that_every_reader_reads_and_the_same_command_resumes(of_itself, tmp_path, capsys):
