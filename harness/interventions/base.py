@@ -141,6 +141,7 @@ for _name, _class in (
     ("train_experts", "TrainExperts"),
     ("delta", "Delta"),
     ("checkpoint", "Checkpoint"),
+    ("adapter", "Adapter"),
     ("mask", "Mask"),
     ("prune", "Prune"),
 ):
