@@ -36,12 +36,13 @@ class Intervention(BaseModel, ABC):
     A kind adds its own fields as pydantic fields and says what the pipeline has to make for it.
 
     Attributes:
-        needs: the work before the variant can answer: nothing, a choice of experts, or their training too.
+        needs: the work before the variant can answer: nothing, the tokens of the identify prompts, a choice of
+            experts, or their training too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    needs: ClassVar[Literal["nothing", "experts", "training"]] = "nothing"
+    needs: ClassVar[Literal["nothing", "prompts", "experts", "training"]] = "nothing"
     known_by: ClassVar[str | None] = None
     """The file by which a folder on the command line is known to hold an intervention of this kind."""
 
@@ -144,6 +145,7 @@ for _name, _class in (
     ("adapter", "Adapter"),
     ("mask", "Mask"),
     ("prune", "Prune"),
+    ("steer_residual", "SteerResidual"),
 ):
     INTERVENTIONS.add(_name, f"harness.interventions.{_name}:{_class}")
 
@@ -177,12 +179,14 @@ class Prepared:
         selection: the experts that it acts on.
         delta: the trained experts.
         training: fingerprint of their training.
+        identify: the tokens of the identify prompts by kind, harmful and benign, where the kind needs them.
     """
 
     variant: Variant
     selection: ExpertSelection | None = None
     delta: ExpertDelta | None = None
     training: str | None = None
+    identify: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -203,7 +207,8 @@ class Prepared:
     def fingerprint(self) -> str:
         """Changes with everything that the variant does to the model or to its prompts."""
         experts = None if self.selection is None else sorted(self.selection.experts)
-        return fingerprint([self.intervention.fingerprint(), self.variant.draw, experts, self.training])
+        made = [self.intervention.fingerprint(), self.variant.draw, experts, self.training]
+        return fingerprint([*made, self.identify] if self.identify else made)
 
 
 @dataclass(frozen=True)

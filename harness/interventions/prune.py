@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Prune(Intervention):
     """A share of each layer's experts is masked in the router."""
 
-    needs: ClassVar[Literal["nothing", "experts", "training"]] = "experts"
+    needs: ClassVar[Literal["nothing", "prompts", "experts", "training"]] = "experts"
 
     share: float = Field(gt=0, lt=1)
     """The share of each layer's experts that goes, rounded down."""

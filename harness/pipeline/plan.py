@@ -90,6 +90,11 @@ class Plan:
         return any(variant.spec.uses_selection for variant in self.variants)
 
     @property
+    def identifies(self) -> bool:
+        """Whether some variant depends on the identify prompts."""
+        return self.selects or any(variant.spec.needs == "prompts" for variant in self.variants)
+
+    @property
     def trains(self) -> bool:
         """Whether some variant is trained."""
         return any(variant.spec.needs == "training" for variant in self.variants)
@@ -226,7 +231,7 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     if command in ("run", "train"):
         _check_trainable(variants, ref)
     is_routed = command in ("capture", "select") or any(
-        variant.spec.needs != "nothing" for variant in variants
+        variant.spec.needs in ("experts", "training") for variant in variants
     )
     outline = outline_model(ref, may_be_dense=not is_routed)
     end_tokens(ref.path, outline.model.config, tokenizer)
@@ -322,7 +327,7 @@ def _check_splits(plan: Plan) -> None:
         if "test" in spec.roles:
             plan.splits.require(spec.name, "test", fewest["test"])
     needed: list[tuple[Role, Kind]] = []
-    if plan.selects:
+    if plan.identifies:
         needed += [("identify", "harmful"), ("identify", "benign")]
     if plan.trains:
         needed += [("train", "harmful")]

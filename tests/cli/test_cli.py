@@ -95,8 +95,10 @@ def test_baselines_are_those_of_the_documentation(capsys):
         "all_experts": "train_experts",
         "base": "none",
         "popular_experts": "train_experts",
+        "prune": "prune",
         "random_experts": "train_experts",
         "steer": "steer",
+        "steer_residual": "steer_residual",
         "system_prompt": "system_prompt",
         "unsafe_experts": "train_experts",
     }

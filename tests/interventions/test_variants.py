@@ -60,6 +60,7 @@ def test_our_files_say_what_is_trained_and_what_depends_on_the_selection():
         "unsafe_experts",
         "random_experts",
         "popular_experts",
+        "prune",
         "steer",
     }
 
