@@ -95,9 +95,29 @@ def adapted(model: PreTrainedModel, folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        wrapped.unload()
-        for name in ("peft_config", "peft_type"):
-            model.__dict__.pop(name, None)
+        take_out(wrapped, model)
+
+
+def take_out(wrapped: Any, model: PreTrainedModel) -> None:
+    """Let PEFT take an adapter out of a model, whose own modules come back."""
+    wrapped.unload()
+    for name in ("peft_config", "peft_type"):
+        model.__dict__.pop(name, None)
+
+
+def require_peft() -> None:
+    """Refuse a machine without PEFT.
+
+    Raises:
+        BadInputError: with the remedy.
+    """
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise BadInputError(
+            f"an adapter needs PEFT, which cannot be imported ({first_line(error)}): pip install "
+            "'moe-safety-harness[peft]'"
+        ) from error
 
 
 def _put_in(model: PreTrainedModel, folder: Path, device: str, mismatch: str) -> Any:
@@ -108,13 +128,8 @@ def _put_in(model: PreTrainedModel, folder: Path, device: str, mismatch: str) ->
     """
     from safetensors import SafetensorError
 
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError as error:
-        raise BadInputError(
-            f"an adapter needs PEFT, which cannot be imported ({first_line(error)}): pip install "
-            "'moe-safety-harness[peft]'"
-        ) from error
+    require_peft()
+    from peft import PeftConfig, PeftModel
 
     try:
         with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 # The fields of a specification that are for people alone.
 FOR_PEOPLE = {"name", "description", "citation"}
+
+
+class Lora(NamedTuple):
+    """The size of an adapter that is trained on the whole model."""
+
+    rank: int
+    alpha: float
 
 
 class Intervention(BaseModel, ABC):
@@ -59,6 +66,11 @@ class Intervention(BaseModel, ABC):
     def uses_selection(self) -> bool:
         """Whether it depends on which experts the run selects."""
         return False
+
+    @property
+    def adapter(self) -> Lora | None:
+        """The adapter that is trained on the whole model in place of chosen experts; None where none is."""
+        return None
 
     @property
     def is_other_model(self) -> bool:
@@ -145,6 +157,7 @@ for _name, _class in (
     ("adapter", "Adapter"),
     ("mask", "Mask"),
     ("prune", "Prune"),
+    ("train_lora", "TrainLora"),
     ("steer_residual", "SteerResidual"),
 ):
     INTERVENTIONS.add(_name, f"harness.interventions.{_name}:{_class}")
@@ -179,6 +192,7 @@ class Prepared:
         selection: the experts that it acts on.
         delta: the trained experts.
         training: fingerprint of their training.
+        trained_in: folder of the trained adapter.
         identify: the tokens of the identify prompts by kind, harmful and benign, where the kind needs them.
     """
 
@@ -186,6 +200,7 @@ class Prepared:
     selection: ExpertSelection | None = None
     delta: ExpertDelta | None = None
     training: str | None = None
+    trained_in: Path | None = None
     identify: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
 
     @property

@@ -34,6 +34,7 @@ from harness.pipeline.select import select
 from harness.pipeline.session import Session, package_versions
 from harness.pipeline.token_shares import write_token_shares
 from harness.pipeline.train import prove_frozen, train, trained
+from harness.pipeline.train_adapter import train_adapter, trained_adapter
 from harness.report.write import write_measured
 from harness.runs.labels import LABELS
 from harness.runs.run_folder import RunFolder
@@ -201,7 +202,8 @@ def _run(session: Session, until: str) -> Summary | None:
         ]
         conversations = training_conversations(session) if to_train else []
         for made in to_train:
-            train(session, made, conversations)
+            work = train if made.intervention.adapter is None else train_adapter
+            work(session, made, conversations)
     if until != "evaluate":
         for name, reason in skipped.items():
             if reason is not None:
@@ -238,7 +240,8 @@ def _evaluate(
     """Let a variant answer, judge its answers and measure it, unless it has to be skipped."""
     if skipped is None:
         if made.intervention.needs == "training":
-            made = trained(session, made, conversations)
+            done = trained if made.intervention.adapter is None else trained_adapter
+            made = done(session, made, conversations)
         try:
             with _serving(session, made):
                 for task in session.plan.test_prompts(made.variant):
@@ -255,7 +258,7 @@ def _evaluate(
         say(f"skipping {made.name}: {skipped}")
     is_limited = session.plan.is_limited(made.variant)
     tasks = list(session.plan.test_prompts(made.variant)) if is_limited else None
-    session.folder.note_evaluated(made.name, trained=made.delta is not None, skipped=skipped, tasks=tasks)
+    session.folder.note_evaluated(made.name, trained=made.training is not None, skipped=skipped, tasks=tasks)
 
 
 def _is_damaged(folder: RunFolder, path: Path) -> bool:

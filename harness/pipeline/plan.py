@@ -373,6 +373,12 @@ def _check_training(plan: Plan) -> None:
     from harness.training.objectives import aims_of
 
     training, stopping = plan.config.training, plan.config.training.early_stopping
+    adapted = [variant.name for variant in plan.variants if variant.spec.adapter is not None]
+    if adapted and (training.world_size > 1 or stopping.every is not None):
+        raise BadInputError(
+            f"{adapted[0]} is trained in one process and to its last step: expected training.processes = 1 and no "
+            "training.early_stopping.every"
+        )
     if quantization_of(plan.ref.path) is None:
         check_holds_experts(plan.ref, plan.config.dtype)
     aims_of(training.objectives)

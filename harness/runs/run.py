@@ -249,7 +249,9 @@ class Run:
         Raises:
             BadInputError: nothing was.
         """
-        return self._required(self.layout.variant(variant).delta_card, records.DeltaRecord)
+        files = self.layout.variant(variant)
+        card = files.adapter_card if files.adapter_card.is_file() else files.delta_card
+        return self._required(card, records.DeltaRecord)
 
     def phrasings(self) -> records.PhrasingsRecord:
         """Return the phrasings of refusal that trained variants saw, and those that were held out.
