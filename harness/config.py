@@ -272,6 +272,8 @@ class RunConfig(Settings):
     """What to evaluate; see `harness baselines list`."""
     tasks: list[str] = setting(["advbench", "alpaca"], decides="prompts", flag="--tasks")
     """Prompt tasks; see `harness tasks list`."""
+    variant: str | None = setting(None, decides="variants")
+    """What `harness compare` compares with the model, in place of an intervention: a model, or a delta or adapter."""
     baselines: list[str] = setting(
         ["system_prompt", "steer", "random_experts", "all_experts"], decides="variants", flag="--baselines"
     )

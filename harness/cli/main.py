@@ -37,6 +37,10 @@ class _Commands(LazyGroup):
             _STEP,
             "Answer the test prompts, judge, run lm-eval, summarise and report (does what is missing first).",
         ),
+        "compare": Listed(
+            "harness.cli.compare:command",
+            "Compare two models on the same prompts, or two finished runs' variants: no selection, no training.",
+        ),
         "report": Listed(
             "harness.cli.report:report",
             "Print one run's leaderboard and write its report anew, or one leaderboard of several runs.",

@@ -16,12 +16,20 @@ from harness.base.settings import Setting
 from harness.config import RunConfig
 
 
-def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
+def takes_settings(command: Callable[..., int], but: Iterable[str] = ()) -> Callable[..., int]:
     """Give a command an option for each setting with a flag; its `flags` are those that were given, by dotted name.
 
     The command has no text of its own, since several are made of it.
+
+    Args:
+        command: the function.
+        but: settings, and panels of settings, that it does not take.
     """
-    settings = {_parameter_name(each): each for each in RunConfig.declared() if each.flags}
+    settings = {
+        _parameter_name(each): each
+        for each in RunConfig.declared()
+        if each.flags and not {each.name, each.panel} & {*but}
+    }
 
     @wraps(command)
     def called(**values: Any) -> int:

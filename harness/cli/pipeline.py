@@ -86,12 +86,12 @@ def command(
         from harness.pipeline.judge import judge_again
 
         card = flags.get("card")
-        _show_summary(judge_again(output, judge, None if card is None else Path(card)), output, as_json)
+        show_summary(judge_again(output, judge, None if card is None else Path(card)), output, as_json)
         return 0
-    return _go(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json)
+    return run_with(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json)
 
 
-def _go(
+def run_with(
     command: str,
     flags: dict[str, Any],
     config_file: Path | None,
@@ -100,6 +100,17 @@ def _go(
     dry_run: bool,
     as_json: bool,
 ) -> int:
+    """Do a command of the main path with these settings.
+
+    Args:
+        command: run, or a step of it.
+        flags: settings by dotted name.
+        config_file: a file with settings.
+        assignments: of settings.
+        output: the run folder; by default one under runs/.
+        dry_run: print an estimate only.
+        as_json: print JSON.
+    """
     from harness.config import make_config
     from harness.models.load import quiet_transformers
     from harness.pipeline import pipeline
@@ -122,7 +133,7 @@ def _go(
     session = pipeline.start(plan, target, resume=command not in ("run", "capture"))
     summary = pipeline.run(session, until="evaluate" if command == "run" else command)
     if summary is not None:
-        _show_summary(summary, target, as_json)
+        show_summary(summary, target, as_json)
     elif as_json:
         print_json({"run": str(target)})
     else:
@@ -130,7 +141,8 @@ def _go(
     return 0
 
 
-def _show_summary(summary: Summary, target: Path, as_json: bool) -> None:
+def show_summary(summary: Summary, target: Path, as_json: bool) -> None:
+    """Print what a run came to, for people or as JSON."""
     if as_json:
         print_json(summary.to_json())
         return

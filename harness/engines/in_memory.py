@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.base.progress import say
 from harness.checkpoints.proof import model_fingerprint
@@ -14,6 +14,8 @@ from harness.models.quantized import quantization_of
 if TYPE_CHECKING:
     from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
+
+T = TypeVar("T")
 
 
 class ModelInMemory:
@@ -35,6 +37,7 @@ class ModelInMemory:
         self.dtype = dtype
         self.device = device
         self.make_room: Callable[[], None] = lambda: None
+        self._kept: dict[Hashable, Any] = {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -48,7 +51,14 @@ class ModelInMemory:
         self.make_room()
         quantization = quantization_of(self.ref.path)
         say(f"loading {self.ref.name}" + (f", decoding {quantization.method}" if quantization else ""))
-        return load_model(self.ref, self.dtype, self.device)
+        return load_model(self.ref, self.dtype, self.device, may_be_dense=not self.outline.layers)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returned when this key was first asked for since the model was loaded."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: T = self._kept[key]
+        return kept
 
     def unload(self) -> None:
         """Free the model's memory; whoever needs it next loads it again."""
@@ -56,6 +66,8 @@ class ModelInMemory:
 
         import torch
 
+        # What was made with the model may hold it.
+        self._kept.clear()
         if self.__dict__.pop("loaded", None) is not None:
             gc.collect()
             torch.cuda.empty_cache()

@@ -89,6 +89,14 @@ class Selected:
         ]
         return self._named("most used", popular)
 
+    def least_used(self, share: float) -> ExpertSelection:
+        """Return, per layer, this share of all experts (rounded down), those that are used least."""
+        by_layer: dict[int, list[Expert]] = {}
+        for expert in sorted(self.use, key=lambda expert: (self.use[expert], expert)):
+            by_layer.setdefault(expert.layer, []).append(expert)
+        rare = [expert for experts in by_layer.values() for expert in experts[: int(share * len(experts))]]
+        return self._named("least used", rare)
+
     def beside(self, chosen: ExpertSelection) -> dict[str, Any]:
         """Return how other experts compare with the selection, as selection.json keeps it."""
         sets = self.sets(chosen.match) if chosen.match else None

@@ -72,7 +72,9 @@ def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float)
     samples = _given(gate, samples)
     if gate.against == REFERENCE and reference is not None:
         return _difference(gate, samples, reference.pinned(gate, samples, run), level)
-    return _difference(gate, samples, _given(gate, run.samples(run.figure(gate, against))), level)
+    decision = _difference(gate, samples, _given(gate, run.samples(run.figure(gate, against))), level)
+    # An intervention is to change answers; of two models that are compared, each change is news.
+    return decision if run.compares_models else decision._replace(flips=())
 
 
 def _given(gate: Gate, samples: Samples | None) -> Samples:
@@ -187,9 +189,11 @@ def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> D
     value = (scored.count((True, False)) - scored.count((False, True))) / len(scored) if scored else None
     ends = bounded(bound, gate, rests_on, level)
     seen = f"{share(samples)} against {compared(other)}; {grouped(samples)}{ends}"
-    labels = other.labels if gate.against == REFERENCE else samples.labels
+    labels = other.labels
     flips = tuple(
-        Flip(id, labels[id], label) for id, label in sorted(samples.labels.items()) if label != labels[id]
+        Flip(id, labels[id], label)
+        for id, label in sorted(samples.labels.items())
+        if label != labels.get(id, label)
     )
     return Decision(gate, samples.variant, outcome, seen, value, bound, n, len(both) - len(scored), flips)
 

@@ -12,7 +12,7 @@ EXIT_CODES: dict[Outcome, int] = {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 4}
 
 
 class Flip(NamedTuple):
-    """A sample whose label differs from the one in the reference."""
+    """A sample whose label differs from the one in the reference, or from that of the model it is compared with."""
 
     id: str
     before: str
@@ -31,7 +31,7 @@ class Decision(NamedTuple):
         bound: the one-sided confidence bound that was held against the limit; None where nothing is uncertain.
         n: samples.
         unscored: samples without a verdict, on either side of a comparison.
-        flips: samples whose label differs from the one in the reference.
+        flips: samples whose label differs from the one in the reference, or from that of the model it is compared with.
     """
 
     gate: Gate

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.gate.check import Checked
 from harness.gate.decision import Decision, Outcome
+from harness.gate.schema import REFERENCE
 from harness.report.markdown import code, escape, table
 from harness.report.words import listing, visible
 
@@ -100,5 +101,6 @@ def _flipped(checked: Checked) -> list[Decision]:
 
 
 def _flips_heading(decision: Decision) -> str:
-    n = len(decision.flips)
-    return f"{n} sample{'' if n == 1 else 's'} flipped against the reference in {decision.gate.name}"
+    n, against = len(decision.flips), decision.gate.against
+    whom = "the reference" if against == REFERENCE else against
+    return f"{n} sample{'' if n == 1 else 's'} flipped against {whom} in {decision.gate.name}"

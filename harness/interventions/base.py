@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,10 +23,18 @@ if TYPE_CHECKING:
     from harness.checkpoints.delta import ExpertDelta
     from harness.experts.draws import Selected
     from harness.experts.select import ExpertSelection
+    from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
 
 # The fields of a specification that are for people alone.
-_FOR_PEOPLE = {"name", "description", "citation"}
+FOR_PEOPLE = {"name", "description", "citation"}
+
+
+class Lora(NamedTuple):
+    """The size of an adapter that is trained on the whole model."""
+
+    rank: int
+    alpha: float
 
 
 class Intervention(BaseModel, ABC):
@@ -34,12 +43,15 @@ class Intervention(BaseModel, ABC):
     A kind adds its own fields as pydantic fields and says what the pipeline has to make for it.
 
     Attributes:
-        needs: the work before the variant can answer: nothing, a choice of experts, or their training too.
+        needs: the work before the variant can answer: nothing, the tokens of the identify prompts, a choice of
+            experts, or their training too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    needs: ClassVar[Literal["nothing", "experts", "training"]] = "nothing"
+    needs: ClassVar[Literal["nothing", "prompts", "experts", "training"]] = "nothing"
+    known_by: ClassVar[str | None] = None
+    """The file by which a folder on the command line is known to hold an intervention of this kind."""
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
     """The variant's name; the file is called like it."""
@@ -54,6 +66,20 @@ class Intervention(BaseModel, ABC):
     def uses_selection(self) -> bool:
         """Whether it depends on which experts the run selects."""
         return False
+
+    @property
+    def adapter(self) -> Lora | None:
+        """The adapter that is trained on the whole model in place of chosen experts; None where none is."""
+        return None
+
+    @property
+    def is_other_model(self) -> bool:
+        """Whether another model answers in place of base (`other_model`)."""
+        return False
+
+    def other_model(self, base: ModelRef) -> ModelRef:
+        """Return the model that answers in place of base, where `is_other_model`; base is freed for it."""
+        raise NotImplementedError
 
     @property
     def is_drawn(self) -> bool:
@@ -74,9 +100,29 @@ class Intervention(BaseModel, ABC):
         """Return why the model cannot be made into this variant, or None."""
         return None
 
+    def located(self, folder: Path) -> Self:
+        """Return the specification with the files that it names looked up from the folder of its own file."""
+        return self
+
+    def check(self, ref: ModelRef, outline: MoEModel) -> None:
+        """Refuse a model, or files that the specification names, before anything is written.
+
+        Args:
+            ref: the base model on disk.
+            outline: the same without weights.
+
+        Raises:
+            BadInputError: says what is wrong, and where.
+        """
+        return None
+
+    def content(self) -> dict[str, Any]:
+        """Return what the files that it names hold, by hash; kept in run.json beside the specification."""
+        return {}
+
     def fingerprint(self) -> object:
         """Return everything that can change what the variant answers; by default the whole specification."""
-        return self.model_dump(mode="json", exclude=_FOR_PEOPLE)
+        return self.model_dump(mode="json", exclude=FOR_PEOPLE)
 
     def system_message(self) -> str | None:
         """Return the system prompt that the variant answers under; the engine puts it before each question."""
@@ -106,6 +152,13 @@ for _name, _class in (
     ("system_prompt", "SystemPrompt"),
     ("steer", "Steer"),
     ("train_experts", "TrainExperts"),
+    ("delta", "Delta"),
+    ("checkpoint", "Checkpoint"),
+    ("adapter", "Adapter"),
+    ("mask", "Mask"),
+    ("prune", "Prune"),
+    ("train_lora", "TrainLora"),
+    ("steer_residual", "SteerResidual"),
 ):
     INTERVENTIONS.add(_name, f"harness.interventions.{_name}:{_class}")
 
@@ -126,7 +179,8 @@ class Variant:
 
     def record(self) -> dict[str, Any]:
         """Return the whole specification, as run.json keeps it; `draw` is null where nothing is drawn."""
-        return {**self.spec.model_dump(mode="json"), "draw": self.draw if self.spec.is_drawn else None}
+        draw = self.draw if self.spec.is_drawn else None
+        return {**self.spec.model_dump(mode="json"), **self.spec.content(), "draw": draw}
 
 
 @dataclass(frozen=True)
@@ -138,12 +192,16 @@ class Prepared:
         selection: the experts that it acts on.
         delta: the trained experts.
         training: fingerprint of their training.
+        trained_in: folder of the trained adapter.
+        identify: the tokens of the identify prompts by kind, harmful and benign, where the kind needs them.
     """
 
     variant: Variant
     selection: ExpertSelection | None = None
     delta: ExpertDelta | None = None
     training: str | None = None
+    trained_in: Path | None = None
+    identify: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -164,7 +222,8 @@ class Prepared:
     def fingerprint(self) -> str:
         """Changes with everything that the variant does to the model or to its prompts."""
         experts = None if self.selection is None else sorted(self.selection.experts)
-        return fingerprint([self.intervention.fingerprint(), self.variant.draw, experts, self.training])
+        made = [self.intervention.fingerprint(), self.variant.draw, experts, self.training]
+        return fingerprint([*made, self.identify] if self.identify else made)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ExpertIntervention(Intervention):
     """An intervention on some experts."""
 
-    needs: ClassVar[Literal["nothing", "experts", "training"]] = "experts"
+    needs: ClassVar[Literal["nothing", "prompts", "experts", "training"]] = "experts"
 
     experts: Literal["selected", "random", "most_used", "all"]
     """Which experts it acts on; random ones and the most used are as many per layer as are selected."""

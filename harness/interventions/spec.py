@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,39 @@ def find_variant(name: str, include: Sequence[Path] = (), kind: str = "baseline"
     return read_variant(files[name])
 
 
+def compared(
+    given: str, trust_remote_code: bool = False, trust_remote_tokenizer: bool = False
+) -> Intervention:
+    """Return the specification of what `harness compare` is given beside its base.
+
+    Args:
+        given: a folder with the file that a kind is known by (`Intervention.known_by`), or a model: a checkpoint folder
+            or a hub id.
+        trust_remote_code: let a model's own code run.
+        trust_remote_tokenizer: let that of its tokenizer run.
+    """
+    path = Path(given).expanduser()
+    common = {"name": name_of(path.name), "citation": None}
+    for name in INTERVENTIONS.in_order():
+        kind = INTERVENTIONS.get(name)
+        if kind.known_by is not None and (path / kind.known_by).is_file():
+            about = {"intervention": name, "description": f"The {name} in {given}, put into base."}
+            return validated(common | about | {"path": path.absolute()}, given, kind)
+    about = {"intervention": "checkpoint", "description": f"Another model: {given}."}
+    trust = {
+        "trust_remote_code": trust_remote_code,
+        "trust_remote_tokenizer": trust_remote_tokenizer,
+    }
+    spec = validated(common | about | trust | {"model": given}, given, INTERVENTIONS.get("checkpoint"))
+    return spec.located(Path()) if path.is_dir() else spec
+
+
+def name_of(text: str) -> str:
+    """Return a variant's name made of the name of a folder or model; base is another's."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
+    return name if re.match("[A-Za-z]", name) and name != BASE else f"variant-{name}".rstrip("-")
+
+
 def read_variant(path: Path) -> Intervention:
     """Read one specification.
 
@@ -55,4 +89,4 @@ def read_variant(path: Path) -> Intervention:
         )
     spec: Intervention = validated(content, path, INTERVENTIONS.get(kind))
     require_file_name(path, spec.name)
-    return spec
+    return spec.located(path.parent)

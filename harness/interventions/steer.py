@@ -24,7 +24,7 @@ class Steer(ExpertIntervention):
         """Return why these experts cannot all be kept from being routed to, or None."""
         from harness.interventions.masking import why_not_steerable
 
-        return None if experts is None else why_not_steerable(outline, experts)
+        return None if experts is None else why_not_steerable(outline, experts.by_layer())
 
     def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
         """Mask the experts inside the block."""
@@ -32,7 +32,7 @@ class Steer(ExpertIntervention):
 
         if made.selection is None:
             raise HarnessError(f"variant '{made.name}' has no selection to steer by")
-        return steered(moe, made.selection)
+        return steered(moe, made.selection.by_layer())
 
     def served(self, made: Prepared) -> Served:
         """Serve the base model with the experts masked."""

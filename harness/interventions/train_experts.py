@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TrainExperts(ExpertIntervention):
     """The experts have the values that training gave them."""
 
-    needs: ClassVar[Literal["nothing", "experts", "training"]] = "training"
+    needs: ClassVar[Literal["nothing", "prompts", "experts", "training"]] = "training"
 
     def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
         """Put the trained values into the model inside the block."""

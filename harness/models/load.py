@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,14 @@ class ModelRef:
         path: of its folder.
         trust_remote_code: its code may run where transformers has no class for the model or the tokenizer.
         trust_remote_tokenizer: the tokenizer's code alone may.
+        tokenizer: the folder of its tokenizer; None where that is its own.
     """
 
     name: str
     path: Path
     trust_remote_code: bool = False
     trust_remote_tokenizer: bool = False
+    tokenizer: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
+    if ref.tokenizer is not None:
+        return load_tokenizer(replace(ref, path=ref.tokenizer, tokenizer=None))
     config, runs_code = config_of(ref.path, ref.trust_remote_code), runs_own_code(ref)
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.path, config=config, trust_remote_code=runs_code)
@@ -160,13 +164,16 @@ def pick_device(device: str) -> torch.device:
         raise BadInputError(f"device '{device}': expected auto, cpu, cuda or cuda:N") from error
 
 
-def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+def load_model(
+    ref: ModelRef, dtype: str = "auto", device: str = "auto", may_be_dense: bool = False
+) -> LoadedModel:
     """Load a model for evaluation.
 
     Args:
         ref: from `resolve_model`.
         dtype: "auto" for the checkpoint's own, or float32, bfloat16, float16.
         device: "auto", "cpu", "cuda", "cuda:1".
+        may_be_dense: a model without experts will do.
 
     Raises:
         BadInputError: a dense model, no chat template, or not a causal language model.
@@ -196,7 +203,7 @@ def load_model(ref: ModelRef, dtype: str = "auto", device: str = "auto") -> Load
     model.eval().requires_grad_(False)
     stored = None if quantization_of(ref.path) else dtype_of_experts(places(ref.path))
     checkpoint_dtype = stored or next(model.parameters()).dtype
-    return LoadedModel(ref, find_moe(model), tokenizer, target, checkpoint_dtype)
+    return LoadedModel(ref, find_moe(model, may_be_dense), tokenizer, target, checkpoint_dtype)
 
 
 def check_holds_experts(ref: ModelRef, dtype: str) -> None:
@@ -229,13 +236,17 @@ def check_holds_experts(ref: ModelRef, dtype: str) -> None:
         )
 
 
-def outline_model(ref: ModelRef) -> MoEModel:
+def outline_model(ref: ModelRef, may_be_dense: bool = False) -> MoEModel:
     """Build a model without weights (on the meta device), to see its MoE layers and sizes.
+
+    Args:
+        ref: from `resolve_model`.
+        may_be_dense: a model without experts will do.
 
     Raises:
         BadInputError: a dense model, or one that transformers does not know.
     """
-    return find_moe(outline(ref.path, ref.trust_remote_code))
+    return find_moe(outline(ref.path, ref.trust_remote_code), may_be_dense)
 
 
 def quiet_transformers() -> None:

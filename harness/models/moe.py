@@ -96,8 +96,8 @@ class MoEModel:
 
     @property
     def n_experts(self) -> int:
-        """Experts of a layer (all layers have the same number)."""
-        return self.layers[0].n_experts
+        """Experts of a layer (all layers have the same number); 0 of a dense model."""
+        return self.layers[0].n_experts if self.layers else 0
 
     def layer(self, index: int) -> MoELayer:
         """Return the MoE layer with this true index.
@@ -126,8 +126,12 @@ class MoEModel:
                 raise BadInputError(f"layer {layer} has no expert {expert}: it has experts 0 to {n - 1}")
 
 
-def find_moe(model: PreTrainedModel) -> MoEModel:
+def find_moe(model: PreTrainedModel, may_be_dense: bool = False) -> MoEModel:
     """Find the MoE layers of a model.
+
+    Args:
+        model: with or without weights.
+        may_be_dense: a model without experts is one without MoE layers, where nothing has to be routed.
 
     Raises:
         BadInputError: the model is dense, or keeps its experts in a way that is not served.
@@ -141,6 +145,8 @@ def find_moe(model: PreTrainedModel) -> MoEModel:
         for name, module in model.named_modules()
         if is_experts(module) and not _OTHER_INPUT.search(name)
     )
+    if not layers and may_be_dense and not _declares_experts(model):
+        return MoEModel(model, (), 0)
     if not layers:
         raise BadInputError(f"{kind} {_why_not(model)}")
     indices = [layer.index for layer in layers]
@@ -254,12 +260,14 @@ def _shared_experts(model: PreTrainedModel, name: str) -> int:
     return 0
 
 
-def _why_not(model: PreTrainedModel) -> str:
+def _declares_experts(model: PreTrainedModel) -> bool:
     config = model.config.get_text_config()
-    if any(
-        getattr(config, name, None)
-        for name in ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-    ):
+    names = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    return any(getattr(config, name, None) for name in names)
+
+
+def _why_not(model: PreTrainedModel) -> str:
+    if _declares_experts(model):
         return "keeps its experts outside transformers' fused experts modules, which is not supported"
     return "is dense: no MoE layers were found, and there are no experts to select"
 

@@ -25,6 +25,11 @@ _VOCABULARIES = (
 )
 
 
+def holds_tokenizer(folder: Path) -> bool:
+    """Say whether a checkpoint's folder holds a tokenizer."""
+    return any((folder / name).is_file() for name in (*_VOCABULARIES, _TEKKEN, _SETTINGS))
+
+
 def runs_own_code(ref: ModelRef) -> bool:
     """Say whether a tokenizer is loaded by its own code: where transformers has no class for it, if that may run.
 

@@ -82,7 +82,7 @@ def in_words(spelling: Mapping[str, int]) -> str:
 
 def _needed(plan: Plan) -> list[Role]:
     roles: list[Role] = ["test"]
-    return roles + (["identify"] if plan.selects else []) + (["train"] if plan.trains else [])
+    return roles + (["identify"] if plan.identifies else []) + (["train"] if plan.trains else [])
 
 
 def _questions(plan: Plan, roles: Sequence[Role]) -> Iterator[_Question]:

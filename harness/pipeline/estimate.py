@@ -99,7 +99,8 @@ def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict
     experts = plan.outline.all_experts()
     if variant.spec.uses_selection:
         experts = experts[: plan.config.selection.at_most or len(experts)]
-    rank = plan.config.training.lora_rank
+    adapter = variant.spec.adapter
+    rank = plan.config.training.lora_rank if adapter is None else adapter.rank
     trained = parameters_of(plan.outline, experts, rank) if variant.spec.needs == "training" else 0
     return {
         "intervention": variant.spec.intervention,

@@ -82,7 +82,7 @@ def _capability(session: Session, made: Prepared) -> None:
 def measure_drift(session: Session, made: Prepared) -> None:
     """Compare a variant with base on base's own answers to benign test prompts; kept as drift.json.
 
-    Not a variant that only answers the prompts of the claim.
+    Not a variant that only answers the prompts of the claim, and no other model, which may read other tokens.
 
     Args:
         session: the run; its model in memory is base.
@@ -91,7 +91,8 @@ def measure_drift(session: Session, made: Prepared) -> None:
     Raises:
         HarnessError: a log-probability is no number.
     """
-    rows = [] if session.plan.is_limited(made.variant) else _base_answers(session)
+    is_left_out = session.plan.is_limited(made.variant) or made.intervention.is_other_model
+    rows = [] if is_left_out else _base_answers(session)
     if rows:
         _drift(session, made, rows)
     else:
@@ -141,7 +142,7 @@ def _shares(session: Session, made: Prepared, rows: list[dict[str, Any]]) -> lis
     shares: list[Share] = []
     with torch.inference_mode(), progress(f"drift {made.name}", len(rows), "answers") as advance:
         # Only hidden states of base are kept; the head, which no variant trains, makes logits of them again.
-        base = session.once(
+        base = session.model.once(
             ("base's answers", fingerprint([[e.prompt, e.answer] for e in before])),
             lambda: [answers_of(model, collate([before[i] for i in b], pad, loaded.device)) for b in batches],
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from harness.pipeline.select import select
 from harness.pipeline.session import Session, package_versions
 from harness.pipeline.token_shares import write_token_shares
 from harness.pipeline.train import prove_frozen, train, trained
+from harness.pipeline.train_adapter import train_adapter, trained_adapter
 from harness.report.write import write_measured
 from harness.runs.labels import LABELS
 from harness.runs.run_folder import RunFolder
@@ -49,7 +50,8 @@ def default_output(config: RunConfig) -> Path:
     """Return where a run is kept when `--output` names no folder."""
     is_path = "/" in config.model or config.model in (".", "..")
     model = Path(config.model).resolve().name if is_path else config.model
-    return Path("runs") / f"{model}-{config.intervention}-seed{config.seed}"
+    versus = "vs-" if config.variant is not None else ""
+    return Path("runs") / f"{model}-{versus}{config.intervention}-seed{config.seed}"
 
 
 def kept_config(output: Path) -> dict[str, Any] | None:
@@ -206,7 +208,8 @@ def _run(session: Session, until: str) -> Summary | None:
             _evaluate(session, variants[0], [], skipped[variants[0].name])
         conversations = training_conversations(session) if to_train else []
         for made in to_train:
-            train(session, made, conversations)
+            work = train if made.intervention.adapter is None else train_adapter
+            work(session, made, conversations)
     if until != "evaluate":
         for name, reason in skipped.items():
             if reason is not None:
@@ -243,7 +246,8 @@ def _evaluate(
     """Let a variant answer, judge its answers and measure it, unless it has to be skipped."""
     if skipped is None:
         if made.intervention.needs == "training":
-            made = trained(session, made, conversations)
+            done = trained if made.intervention.adapter is None else trained_adapter
+            made = done(session, made, conversations)
         try:
             with _serving(session, made):
                 for task in session.plan.test_prompts(made.variant):
@@ -260,7 +264,7 @@ def _evaluate(
         say(f"skipping {made.name}: {skipped}")
     is_limited = session.plan.is_limited(made.variant)
     tasks = list(session.plan.test_prompts(made.variant)) if is_limited else None
-    session.folder.note_evaluated(made.name, trained=made.delta is not None, skipped=skipped, tasks=tasks)
+    session.folder.note_evaluated(made.name, trained=made.training is not None, skipped=skipped, tasks=tasks)
 
 
 def _is_damaged(folder: RunFolder, path: Path) -> bool:
@@ -279,7 +283,10 @@ def _serving(session: Session, made: Prepared) -> Iterator[None]:
         # It is reported without the model.
         yield
         return
-    with session.engine.serving(made, scratch=files.folder / "served"):
+    with ExitStack() as stack:
+        if made.intervention.is_other_model:
+            stack.enter_context(session.answering_with(made.intervention.other_model(session.plan.ref)))
+        stack.enter_context(session.engine.serving(made, scratch=files.folder / "served"))
         yield
         served = session.engine.record()
         if served is not None:

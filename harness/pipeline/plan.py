@@ -6,7 +6,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from harness.engines.base import chat_of
 from harness.engines.choose import choose_engine
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.base import Prepared, Variant
-from harness.interventions.spec import BASE, find_variant
+from harness.interventions.spec import BASE, compared, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.judges.card import read_card_of
 from harness.models.auto import check_weights, stored_dtype
@@ -90,6 +90,11 @@ class Plan:
     def selects(self) -> bool:
         """Whether some variant depends on a selection of experts."""
         return any(variant.spec.uses_selection for variant in self.variants)
+
+    @property
+    def identifies(self) -> bool:
+        """Whether some variant depends on the identify prompts."""
+        return self.selects or any(variant.spec.needs == "prompts" for variant in self.variants)
 
     @property
     def trains(self) -> bool:
@@ -232,7 +237,10 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     # An earlier step trains nothing, and `evaluate` leaves out what it would have to train, with the same reason.
     if command in ("run", "train"):
         _check_trainable(variants, ref)
-    outline = outline_model(ref)
+    is_routed = command in ("capture", "select") or any(
+        variant.spec.needs in ("experts", "training") for variant in variants
+    )
+    outline = outline_model(ref, may_be_dense=not is_routed)
     end_tokens(ref.path, outline.model.config, tokenizer)
     stored_dtype(ref.path)
     check_weights(outline.model, ref.path)
@@ -248,10 +256,18 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     _check_selection(plan)
     _check_training(plan)
     check_askable(plan, chat)
+    # The draws of one specification share it.
+    for variant in {variant.spec.name: variant for variant in variants}.values():
+        variant.spec.check(ref, outline)
+        if variant.spec.is_other_model:
+            _check_other_model(plan, variant)
     return plan
 
 
 def _variants(config: RunConfig) -> tuple[Variant, ...]:
+    if config.variant is not None:
+        spec = compared(config.variant, config.trust_remote_code, config.trust_remote_tokenizer)
+        return Variant(BASE, find_variant(BASE, config.include)), Variant(spec.name, spec)
     variants: list[Variant] = []
     for name in dict.fromkeys([BASE, config.intervention, *config.baselines]):
         kind = "intervention" if name == config.intervention else "baseline"
@@ -284,6 +300,17 @@ def _check_trainable(variants: Sequence[Variant], ref: ModelRef) -> None:
         )
 
 
+def _check_other_model(plan: Plan, variant: Variant) -> None:
+    """Refuse a model that answers in place of base and that the run's engine or prompts do not fit."""
+    config, ref = plan.config, variant.spec.other_model(plan.ref)
+    check_dtype(ref.path, config.dtype)
+    outline = outline_model(ref, may_be_dense=True)
+    plan.engine.check_model(ref, outline)
+    _check_followed(followed(ref.path, config.generation.follow), plan.engine)
+    chat = ChatTemplate(load_tokenizer(ref), config.generation.chat_template_kwargs)
+    check_askable(replace(plan, ref=ref, outline=outline, chat=chat, variants=(variant,)), chat)
+
+
 def _check_followed(rules: Mapping[str, Any], engine: EngineKind) -> None:
     for name in rules:
         reason = engine.why_not_followed(name)
@@ -307,7 +334,7 @@ def _check_splits(plan: Plan) -> None:
         if "test" in spec.roles:
             plan.splits.require(spec.name, "test", fewest["test"])
     needed: list[tuple[Role, Kind]] = []
-    if plan.selects:
+    if plan.identifies:
         needed += [("identify", "harmful"), ("identify", "benign")]
     if plan.trains:
         needed += [("train", "harmful")]
@@ -353,6 +380,12 @@ def _check_training(plan: Plan) -> None:
     from harness.training.objectives import aims_of
 
     training, stopping = plan.config.training, plan.config.training.early_stopping
+    adapted = [variant.name for variant in plan.variants if variant.spec.adapter is not None]
+    if adapted and (training.world_size > 1 or stopping.every is not None):
+        raise BadInputError(
+            f"{adapted[0]} is trained in one process and to its last step: expected training.processes = 1 and no "
+            "training.early_stopping.every"
+        )
     if quantization_of(plan.ref.path) is None:
         check_holds_experts(plan.ref, plan.config.dtype)
     aims_of(training.objectives)

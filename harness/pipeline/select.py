@@ -42,7 +42,8 @@ def select(session: Session) -> list[Prepared]:
     variants = []
     for variant in plan.variants:
         chosen = variant.spec.choose(selected, plan.outline, random_draw_seed(seed, variant.draw))
-        variants.append(Prepared(variant, chosen))
+        identify = _identify_tokens(session) if variant.spec.needs == "prompts" else {}
+        variants.append(Prepared(variant, chosen, identify=identify))
         if chosen is not None:
             record = {
                 "method": chosen.method,
@@ -54,6 +55,14 @@ def select(session: Session) -> list[Prepared]:
     if selected is not None:
         _say_how_few(variants, selected)
     return variants
+
+
+def _identify_tokens(session: Session) -> dict[str, list[list[int]]]:
+    """Return the tokens of the identify prompts, by kind."""
+    plan, kinds = session.plan, ("harmful", "benign")
+    by_kind = {kind: plan.prompts("identify", kind).values() for kind in kinds}
+    texts = {kind: [prompt.text for prompts in by_kind[kind] for prompt in prompts] for kind in kinds}
+    return {kind: plan.chat.tokens(texts[kind]) for kind in kinds}
 
 
 def _say_how_few(variants: Sequence[Prepared], selected: Selected) -> None:

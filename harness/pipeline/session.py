@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import itertools
 import platform
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.engines.base import Engine
 from harness.engines.in_memory import ModelInMemory
-from harness.models.load import LoadedModel, pick_device
+from harness.models.load import LoadedModel, ModelRef, outline_model, pick_device
 from harness.pipeline.plan import Plan
 from harness.runs.run_folder import RunFolder
 
@@ -47,6 +48,7 @@ class Session:
         self.config = plan.config
         self.folder = folder
         self._kept: dict[Hashable, Any] = {}
+        self._other: Engine | None = None
 
     @cached_property
     def world(self) -> dict[str, Any]:
@@ -94,14 +96,43 @@ class Session:
         """The model, loaded when first needed: a finished run is reported without it."""
         return self.model.loaded
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
         """What generates the answers."""
-        kind = self.plan.engine
-        if self.config.engine != kind.name:
-            say(f"engine {self.config.engine}: {kind.name}")
+        return self._own_engine if self._other is None else self._other
+
+    @cached_property
+    def _own_engine(self) -> Engine:
+        if self.config.engine != self.plan.engine.name:
+            say(f"engine {self.config.engine}: {self.plan.engine.name}")
+        return self._open(self.model)
+
+    def _open(self, model: ModelInMemory) -> Engine:
         prompts = list(itertools.chain(*self.plan.prompts("test").values()))
-        return kind.open(self.config, self.model, prompts)
+        return self.plan.engine.open(self.config, model, prompts)
+
+    @contextmanager
+    def answering_with(self, ref: ModelRef) -> Iterator[None]:
+        """Let another model answer inside the block; it alone is in memory, and base is loaded again when needed."""
+        self._free_base()
+        other = ModelInMemory(
+            ref, outline_model(ref, may_be_dense=True), self.config.dtype, self.model.device
+        )
+        self._other = self._open(other)
+        try:
+            yield
+        finally:
+            self._other.close()
+            self._other = None
+            other.unload()
+
+    def _free_base(self) -> None:
+        engine = self.__dict__.pop("_own_engine", None)
+        if engine is not None:
+            engine.close()
+            # The engine may hold the model as well.
+            del engine
+        self.model.unload()
 
     def key(self, **inputs: Any) -> str:
         """Return a stage's fingerprint: its own inputs and the world they are used in."""

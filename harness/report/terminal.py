@@ -58,8 +58,7 @@ def _report(summary: Summary, console: Console, *, with_rules: bool = True) -> G
     board, rules, model = leaderboard.build(summary), leaderboard.rules(), summary.model
     heading = Text.assemble(
         (visible(model.name), "bold"),
-        f"  {model.moe_layers} layers, {model.experts_per_layer} experts each, "
-        f"{model.experts_per_token} per token · judge {visible(summary.judge)}",
+        f"  {model.shape} · judge {visible(summary.judge)}",
     )
     parts: list[RenderableType] = [heading, *_tables(board, console)]
     parts.append(Text("Conclusion", style="bold"))

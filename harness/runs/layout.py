@@ -43,6 +43,10 @@ class VariantLayout:
     """The trained experts' new values."""
     delta_card = _Below("delta.json")
     """How they came about."""
+    adapter = _Below("adapter")
+    """The folder of the trained adapter, as PEFT writes it."""
+    adapter_card = _Below("adapter.json")
+    """How it came about."""
     training = _Below("train.jsonl")
     """Loss, learning rate and gradient norm of each step."""
     checkpoint = _Below("checkpoint.partial")

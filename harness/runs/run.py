@@ -110,6 +110,11 @@ class Run:
             raise BadInputError(f"{self.layout.run}: model: missing")
         return self.record.model
 
+    @property
+    def compares_models(self) -> bool:
+        """Whether it compares two models (`harness compare`), and no intervention was made in it."""
+        return self.record.config.get("variant") is not None
+
     @cached_property
     def splits(self) -> records.SplitsRecord:
         """The ids of the prompts of each task and role."""
@@ -244,7 +249,9 @@ class Run:
         Raises:
             BadInputError: nothing was.
         """
-        return self._required(self.layout.variant(variant).delta_card, records.DeltaRecord)
+        files = self.layout.variant(variant)
+        card = files.adapter_card if files.adapter_card.is_file() else files.delta_card
+        return self._required(card, records.DeltaRecord)
 
     def phrasings(self) -> records.PhrasingsRecord:
         """Return the phrasings of refusal that trained variants saw, and those that were held out.

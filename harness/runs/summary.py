@@ -44,6 +44,13 @@ class ModelSummary(Part):
     parameters: int = Field(ge=0)
     """How many parameters the model has, those of all experts included."""
 
+    @property
+    def shape(self) -> str:
+        """Its layers and experts in words."""
+        if not self.moe_layers:
+            return "dense, without experts"
+        return f"{self.moe_layers} layers, {self.experts_per_layer} experts each, {self.experts_per_token} per token"
+
 
 class SelectedExpert(Part):
     """One expert that the intervention acts on."""

@@ -12,6 +12,7 @@ import torch
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.models.moe import Expert
+from harness.training.adapter_bank import AdapterBank
 from harness.training.bank import ExpertBank
 from harness.training.batches import Part, count_steps, steps_between
 from harness.training.checkpointing import checkpointed_from
@@ -42,7 +43,7 @@ class TrainingResult:
 
 def train_bank(
     loaded: LoadedModel,
-    bank: ExpertBank,
+    bank: ExpertBank | AdapterBank,
     examples: Sequence[Example],
     config: TrainingConfig,
     seed: int,
@@ -55,7 +56,7 @@ def train_bank(
 
     Args:
         loaded: the model, whose own weights stay as they are.
-        bank: the experts to train.
+        bank: the experts to train, or the adapter.
         examples: what to learn.
         config: objectives, epochs, batch size, learning rate and so on.
         seed: fixes the order of the examples.
@@ -80,7 +81,8 @@ def train_bank(
         on_step(state.step)
     total = count_steps(len(examples), config)
     every = (config.early_stopping.every if evaluate else None) or total
-    lowest = min(bank.layers)
+    # An adapter is in all layers.
+    lowest = min(bank.layers, default=0)
     while True:
         due = state.step and (state.step % every == 0 or state.step == total)
         if evaluate is not None and due:
@@ -146,7 +148,7 @@ def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
 
 def _accumulate(
     loaded: LoadedModel,
-    bank: ExpertBank,
+    bank: ExpertBank | AdapterBank,
     parts: Sequence[Part],
     config: TrainingConfig,
     ranks: Ranks,
@@ -205,14 +207,14 @@ def _schedule(step: int, total: int, warmup: int) -> float:
     return 0.55 + 0.45 * math.cos(math.pi * done)
 
 
-def _without_gradient(bank: ExpertBank, seen: dict[int, torch.Tensor]) -> list[Expert]:
+def _without_gradient(bank: ExpertBank | AdapterBank, seen: dict[int, torch.Tensor]) -> list[Expert]:
     missing = [
         Expert(index, expert)
         for index, layer in bank.layers.items()
         for expert, total in zip(layer.experts, seen[index].tolist(), strict=True)
         if total == 0.0
     ]
-    if len(missing) == sum(len(layer.experts) for layer in bank.layers.values()):
+    if missing and len(missing) == sum(len(layer.experts) for layer in bank.layers.values()):
         raise HarnessError(
             "no selected expert received a gradient: no training token was routed to any of them"
         )

@@ -27,6 +27,7 @@ from harness.training.answers import Answers, answers_of
 from harness.training.examples import AIMS, Aim
 
 if TYPE_CHECKING:
+    from harness.training.adapter_bank import AdapterBank
     from harness.training.bank import ExpertBank
     from harness.training.examples import Batch
 
@@ -41,7 +42,9 @@ class Reading:
         beta: how far a preference may lead away from the reference.
     """
 
-    def __init__(self, model: Any, batch: Batch, bank: ExpertBank | None = None, beta: float = 0.1) -> None:
+    def __init__(
+        self, model: Any, batch: Batch, bank: ExpertBank | AdapterBank | None = None, beta: float = 0.1
+    ) -> None:
         self.batch = batch
         self.beta = beta
         self._model = model

@@ -21,6 +21,7 @@ from harness.base.files import write_whole
 from harness.base.progress import say
 
 if TYPE_CHECKING:
+    from harness.training.adapter_bank import AdapterBank
     from harness.training.bank import ExpertBank
 
 SECONDS_BETWEEN = 60.0
@@ -39,7 +40,7 @@ class TrainingState:
         best: the bank's values at the best look of early stopping.
     """
 
-    bank: ExpertBank
+    bank: ExpertBank | AdapterBank
     optimizer: torch.optim.Optimizer
     gradients: dict[int, torch.Tensor]
     log: list[dict[str, Any]] = field(default_factory=list)

@@ -94,9 +94,12 @@ def test_baselines_are_those_of_the_documentation(capsys):
     assert {row["name"]: row["intervention"] for row in rows} == {
         "all_experts": "train_experts",
         "base": "none",
+        "lora_all": "train_lora",
         "popular_experts": "train_experts",
+        "prune": "prune",
         "random_experts": "train_experts",
         "steer": "steer",
+        "steer_residual": "steer_residual",
         "system_prompt": "system_prompt",
         "unsafe_experts": "train_experts",
     }

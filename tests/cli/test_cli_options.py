@@ -85,7 +85,9 @@ def test_each_setting_with_a_flag_reaches_the_configuration_by_it(monkeypatch):
         "--gradient-checkpointing",
     )
     seen = {}
-    monkeypatch.setattr("harness.cli.pipeline._go", lambda command, flags, *rest: seen.update(flags) or 0)
+    monkeypatch.setattr(
+        "harness.cli.pipeline.run_with", lambda command, flags, *rest: seen.update(flags) or 0
+    )
     for each in RunConfig.declared():
         for flag in each.flags:
             seen.clear()

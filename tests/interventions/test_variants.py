@@ -55,11 +55,13 @@ def test_our_files_say_what_is_trained_and_what_depends_on_the_selection():
         "random_experts",
         "popular_experts",
         "all_experts",
+        "lora_all",
     }
     assert {name for name, spec in specs.items() if spec.uses_selection} == {
         "unsafe_experts",
         "random_experts",
         "popular_experts",
+        "prune",
         "steer",
     }
 
@@ -77,7 +79,7 @@ def test_our_files_say_what_is_trained_and_what_depends_on_the_selection():
         ("intervention: system_prompt\nsystem_promt: Be kind.", "did you mean 'system_prompt'"),
         ("intervention: none\nsystem_prompt: Be kind.", "system_prompt: unknown key"),
         ("intervention: steeer", "unknown intervention kind 'steeer', did you mean 'steer'"),
-        ("intervention: nothing", "known: none, steer, system_prompt, train_experts"),
+        ("intervention: nothing", "unknown intervention kind .nothing.*known: .*none, .*train_experts"),
         ("intervention: 3", "intervention: expected a valid string, found 3"),
         ("experts: all", "intervention: missing"),
         ("intervention: none\nsurplus: 1", "surplus: unknown key"),

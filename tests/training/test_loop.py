@@ -225,7 +225,7 @@ def test_a_bank_that_no_token_reaches_fails_the_run(tiny_loaded):
     loaded = tiny_loaded("qwen3_moe")
     selected = (Expert(1, 3), Expert(2, 0))
     bank = ExpertBank(loaded.moe, selected)
-    unreachable = steered(loaded.moe, ExpertSelection("test", "all", selected))
+    unreachable = steered(loaded.moe, ExpertSelection("test", "all", selected).by_layer())
     with unreachable, pytest.raises(HarnessError, match="no training token"):
         train_bank(loaded, bank, examples(), TrainingConfig(epochs=1), seed=0)
 
@@ -234,7 +234,7 @@ def test_selected_experts_that_no_token_reaches_are_reported(tiny_loaded):
     loaded = tiny_loaded("qwen3_moe")
     bank = ExpertBank(loaded.moe, [Expert(1, 3), *(Expert(2, e) for e in range(8))])
     before = bank.layers[1].weights["down_proj"].detach().clone()
-    with steered(loaded.moe, ExpertSelection("test", "all", (Expert(1, 3),))):
+    with steered(loaded.moe, ExpertSelection("test", "all", (Expert(1, 3),)).by_layer()):
         result = train_bank(loaded, bank, examples(), TrainingConfig(epochs=1), seed=0)
     assert result.without_gradient == [Expert(1, 3)]
     assert torch.equal(bank.layers[1].weights["down_proj"], before)

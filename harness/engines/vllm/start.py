@@ -39,7 +39,7 @@ def arguments(model: ModelInMemory, checkpoint: Path, settings: VllmConfig, eage
     chunk = settings.max_num_batched_tokens
     return {
         "model": str(checkpoint),
-        "tokenizer": str(model.ref.path),
+        "tokenizer": str(model.ref.tokenizer or model.ref.path),
         "dtype": _dtype(model),
         "enforce_eager": eager,
         "enable_prefix_caching": False,

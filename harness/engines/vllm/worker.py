@@ -162,7 +162,8 @@ class RoutingExtension:
         for layer in self._harness_layers:
             layer.clear()
         result = self._harness_execute(scheduler_output, *args, **kwargs)
-        if self._harness_layers[0].keep and scheduler_output.total_num_scheduled_tokens:
+        # A dense model has no layer to listen to.
+        if any(layer.keep for layer in self._harness_layers) and scheduler_output.total_num_scheduled_tokens:
             self._harness_split(scheduler_output.num_scheduled_tokens)
         return result
 

@@ -109,7 +109,7 @@ def test_a_masked_expert_is_never_chosen_and_the_rest_follows_transformers(olmoe
     engine = vllm_engine(ref)
     base = engine.log_probs(TEXTS)
     engine.serve(masked={0: [1, 5], 2: [3]})
-    with steered(loaded.moe, ExpertSelection("manual", "all", experts)):
+    with steered(loaded.moe, ExpertSelection("manual", "all", experts).by_layer()):
         expected = log_probs_of(loaded, TEXTS)
         answers = ask(TransformersEngine(loaded, 3))
     masked = engine.log_probs(TEXTS)

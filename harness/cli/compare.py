@@ -1,0 +1,79 @@
+"""`harness compare`: two models, or the variants of two finished runs, on the same prompts."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.base.errors import BadInputError
+from harness.cli.options import takes_settings
+from harness.cli.pipeline import run_with, show_summary
+from harness.config import HOW, SELECTION, TRAINING
+
+_option = partial(typer.Option, rich_help_panel=HOW)
+_LEFT_OUT = (SELECTION, TRAINING, "model", "intervention", "baselines", "draws", "save_model")
+
+
+def _compare(
+    base: Annotated[str, typer.Argument(help="A model: checkpoint folder, hub id, demo; or RUN@VARIANT.")],
+    variant: Annotated[
+        str,
+        typer.Argument(help="Another model, or the folder of a delta or adapter of BASE; or RUN@VARIANT."),
+    ],
+    output: Annotated[
+        Path | None, _option("--output", "-o", help="Run folder. [runs/BASE-vs-VARIANT-seedN]")
+    ] = None,
+    config: Annotated[Path | None, _option("--config", help="YAML file with settings.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        _option("--set", help="Any setting, such as margins.capability=0.01; may be repeated."),
+    ] = None,
+    *,
+    flags: dict[str, Any],
+    dry_run: Annotated[
+        bool, _option("--dry-run", help="Print what would run, with estimates, and stop.")
+    ] = False,
+    as_json: Annotated[bool, _option("--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Compare two models, or two variants that have answered already.
+
+    Args:
+        base: what the other is compared with.
+        variant: the other.
+        output: the run folder.
+        config: a file with settings.
+        set_: assignments of settings.
+        flags: settings that have an option, those that were given, by dotted name.
+        dry_run: print an estimate only.
+        as_json: print JSON.
+    """
+    from harness.pipeline.compare_runs import Answered, compare_runs
+
+    sides = [Answered.read(text) for text in (base, variant)]
+    finished = [side for side in sides if side is not None]
+    if len(finished) == 1:
+        raise BadInputError(
+            f"'{finished[0]}' has answered already, '{variant if sides[0] else base}' is a model: expected two models, "
+            "or RUN@VARIANT twice"
+        )
+    if finished:
+        if flags or config or set_ or dry_run:
+            raise BadInputError(
+                "two finished runs are compared as they were made: only --output and --json go with them"
+            )
+        target = output or Path("runs") / f"{finished[0].name}-vs-{finished[1].name}"
+        show_summary(compare_runs(finished[0], finished[1], target), target, as_json)
+        return 0
+    from harness.interventions.spec import compared
+
+    given = {
+        **flags,
+        **{"model": base, "variant": variant, "intervention": compared(variant).name, "baselines": []},
+    }
+    return run_with("run", given, config, set_ or [], output, dry_run, as_json)
+
+
+command = takes_settings(_compare, but=_LEFT_OUT)
