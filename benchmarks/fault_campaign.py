@@ -29,7 +29,7 @@ os.environ.update(
 )
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import fault_damages, fault_kills
+from benchmarks import fault_damages, fault_disks, fault_kills
 from benchmarks.fault_process import AtWrite, run
 
 COMMAND = (
@@ -38,7 +38,7 @@ COMMAND = (
     *("--set", "generation.batch_size=2", "--set", "generation.max_new_tokens=8"),
 )
 GATES = "gates: [{name: g, metric: refusal_rate, task: demo_benign, at_most: 0.9}]\n"
-GROUPS = ("kills", "damages")
+GROUPS = ("kills", "disks", "damages")
 SAVE_EVERY_S = 5.0
 
 Case = Callable[[], dict[str, str]]
@@ -49,7 +49,7 @@ class Results:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
-        self.content: dict[str, Any] = {"settings": dict(settings), "kills": {}, "damages": {}}
+        self.content: dict[str, Any] = {"settings": dict(settings), **{group: {} for group in GROUPS}}
         if path.is_file():
             known = json.loads(path.read_text(encoding="utf-8"))
             if known["settings"] != self.content["settings"]:
@@ -114,6 +114,20 @@ def campaign(
             "kills",
             {name: lambda name=name: fault_kills.killed(name, expected, seed, log) for name in kills},  # type: ignore[misc]
         )
+    if "disks" in groups:
+        with fault_disks.disk(work / "disk") as is_mounted:
+            if is_mounted:
+                works = fault_disks.works(work / "disk", [*COMMAND, "--save-model"], log, work / "kept")
+                rooms = taken(fault_disks.names(works), share, seed)
+                results.do(
+                    "disks",
+                    {
+                        name: lambda name=name: fault_disks.filled(name, works, work / "disk", log)  # type: ignore[misc]
+                        for name in rooms
+                    },
+                )
+            else:
+                print("disks: left out, only root may mount one", flush=True)
     if "damages" not in groups:
         return results
 

@@ -67,6 +67,18 @@ def move_folder(folder: Path, target: Path) -> None:
     _sync(target.parent)
 
 
+def at_home(path: Path) -> Path:
+    """Return a path with the home folder in place of a leading `~`.
+
+    Raises:
+        BadInputError: it names a user whom this machine does not know.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise BadInputError(f"{path}: no home folder of {path.parts[0].removeprefix('~')!r}") from None
+
+
 def _sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, would survive a loss of power."""
     opened = os.open(path, os.O_RDONLY)

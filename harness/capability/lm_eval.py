@@ -154,6 +154,7 @@ def run_capability(
             }
             if not together:
                 continue
+            lm.as_chats = as_chat
             results, loaded = _evaluate(
                 lm,
                 list(together),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.base.progress import progress
-from harness.engines.lm_eval import progressing, replaced
+from harness.engines.lm_eval import adapted, replaced
 from harness.engines.vllm.start import runs_code
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def served_model(engine: VllmEngine, description: str) -> Any:
     with replaced(importlib.metadata, "version", _version_also_on_cpu):
         module = importlib.import_module("lm_eval.models.vllm_causallms")
 
-    class WithProgress(progressing(module.VLLM, description)):  # type: ignore[misc]
+    class WithProgress(adapted(module.VLLM, description, engine.chat.markers)):  # type: ignore[misc]
         def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False) -> Any:
             with progress(description, len(requests), "rows") as self.advance:
                 return super()._loglikelihood_tokens(requests, disable_tqdm=True)
