@@ -1,4 +1,4 @@
-"""Commands on a disk that is full at some moment: one line says so, and the same command continues when there is room."""
+"""Commands on a disk that is full at some moment: one line says so, and the command continues when there is room."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, HarnessError, first_line
+from harness.base.files import full_disk_named
 from harness.base.fingerprint import fingerprint
 from harness.capability.prepare import prepare_tasks
 from harness.capability.results import CapabilityResult, capability_result
@@ -72,7 +73,8 @@ def require_data(names: Sequence[str], include: Sequence[Path] = (), data_dirs: 
         tasks = _lm_evals_tasks()
         for name in theirs:
             try:
-                tasks.load([name])
+                with full_disk_named(Path(datasets.config.HF_DATASETS_CACHE)):
+                    tasks.load([name])
             except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
                 files = stand_ins[name].files() if name in stand_ins else []
                 instead = (
@@ -200,7 +202,8 @@ def _evaluate(
 
     try:
         # The results lack the aggregation functions; loading the tasks before lm-eval sets its seeds would change them.
-        with replaced(task_manager, "load", keep):
+        cache = Path(datasets.config.HF_DATASETS_CACHE)
+        with replaced(task_manager, "load", keep), full_disk_named(cache):
             results: Mapping[str, Any] = simple_evaluate(
                 model=lm,
                 tasks=list(names),
