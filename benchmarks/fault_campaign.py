@@ -188,9 +188,9 @@ def _main() -> int:
     parser.add_argument("--times", type=int, default=60)
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=GROUPS, default=None)
+    parser.add_argument("--only", choices=GROUPS, action="append", help="may be repeated; all by default")
     given = parser.parse_args()
-    work, groups = given.work.absolute(), [given.only] if given.only else GROUPS
+    work, groups = given.work.absolute(), given.only or GROUPS
     results = campaign(
         work, given.output or work / "faults.json", given.times, given.share, given.seed, groups
     )

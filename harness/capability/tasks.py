@@ -7,6 +7,7 @@ folder), `{data_dir}/PATH` (PATH in the first --data-dir that has it) and `{prep
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -246,6 +247,7 @@ def _check_known_to_lm_eval(name: str, ours: Sequence[str]) -> None:
         raise BadInputError(f"unknown capability task '{name}': {hint}")
 
 
+@functools.cache
 def _lm_eval_names() -> set[str]:
     """Return every word in lm-eval's task files that could name a task, a group or a tag."""
     spec = importlib.util.find_spec("lm_eval")
