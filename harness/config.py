@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from harness.base.documents import parse_yaml
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import read_mapping
+from harness.base.files import at_home, read_mapping
 from harness.base.schema import explain
 from harness.base.settings import Settings, setting
 from harness.data.task import Role
@@ -328,13 +328,13 @@ class RunConfig(Settings):
     @classmethod
     def _at_home(cls, paths: list[Path] | Path | None) -> list[Path] | Path | None:
         if isinstance(paths, list):
-            return [path.expanduser() for path in paths]
-        return None if paths is None else paths.expanduser()
+            return [at_home(path) for path in paths]
+        return None if paths is None else at_home(paths)
 
     @field_validator("model")
     @classmethod
     def _model_at_home(cls, model: str) -> str:
-        return str(Path(model).expanduser()) if model.startswith("~") else model
+        return str(at_home(Path(model))) if model.startswith("~") else model
 
     @property
     def seed_of_splits(self) -> int:

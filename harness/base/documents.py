@@ -26,10 +26,12 @@ def parse_json(text: str, where: object, line: int = 1) -> Any:
         line: the line of the file on which the text begins.
 
     Raises:
-        BadInputError: it is not JSON, is nested too deeply or has a number of thousands of digits.
+        BadInputError: it is not JSON, gives a key twice, is nested too deeply or has a number of thousands of digits.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_once_each)
+    except _GivenTwiceError:
+        problem = _key_given_twice(text, line)
     except json.JSONDecodeError as error:
         problem = f"line {line + error.lineno - 1}: {error.msg}"
     except RecursionError:
@@ -44,6 +46,40 @@ def parse_json(text: str, where: object, line: int = 1) -> Any:
             return content
         problem = _TOO_DEEP
     raise BadInputError(f"{where}: not valid JSON: {problem}")
+
+
+class _GivenTwiceError(Exception):
+    """An object has a key twice, of which `json` would keep the last."""
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise _GivenTwiceError
+    return content
+
+
+_KEY_OR_BRACKET = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}]')
+
+
+def _key_given_twice(text: str, line: int) -> str:
+    """Return the first key that an object of a JSON text has twice, with both lines."""
+    objects: list[dict[str, int]] = []
+    for match in _KEY_OR_BRACKET.finditer(text):
+        if match[0] == "{":
+            objects.append({})
+        elif match[0] == "}":
+            objects.pop()
+        elif match[2]:
+            key, at = json.loads(match[1]), line + text.count("\n", 0, match.start())
+            if key in objects[-1]:
+                return _twice(key, objects[-1][key], at)
+            objects[-1][key] = at
+    raise AssertionError("no key is given twice")
+
+
+def _twice(key: str, first: int, second: int) -> str:
+    return f"'{key}' is given twice, on line {first} and on line {second}"
 
 
 _TOO_DEEP = f"nested too deeply, expected at most {_DEEPEST} levels"
@@ -163,6 +199,6 @@ def _given_twice(node: yaml.Node) -> str | None:
             continue
         line, name = key.start_mark.line + 1, (key.tag, key.value)
         if name in lines:
-            return f"'{key.value}' is given twice, on line {lines[name]} and on line {line}"
+            return _twice(key.value, lines[name], line)
         lines[name] = line
     return None

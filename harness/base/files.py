@@ -33,9 +33,9 @@ def write_whole(path: Path, write: Callable[[Path], None], size: int | None = No
     Raises:
         HarnessError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with full_disk_named(path, size):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.touch()
             mode = temporary.stat().st_mode
@@ -67,6 +67,18 @@ def move_folder(folder: Path, target: Path) -> None:
     _sync(target.parent)
 
 
+def at_home(path: Path) -> Path:
+    """Return a path with the home folder in place of a leading `~`.
+
+    Raises:
+        BadInputError: it names a user whom this machine does not know.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise BadInputError(f"{path}: no home folder of {path.parts[0].removeprefix('~')!r}") from None
+
+
 def _sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, would survive a loss of power."""
     opened = os.open(path, os.O_RDONLY)
@@ -94,24 +106,39 @@ def full_disk_named(path: Path, size: int | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # safetensors, pyarrow and torch have errors of their own for it
-        if not _is_full(error):
+    except HarnessError:
+        raise
+    except Exception as error:  # safetensors, pyarrow, torch and datasets have errors of their own for it
+        if not is_full_disk(error):
             raise
-        needed = "" if size is None else f"{_amount(size)} needed, "
-        free = _amount(shutil.disk_usage(path.parent).free)
-        raise HarnessError(
-            f"{path}: the disk is full: {needed}{free} free; the same command continues when there is room"
-        ) from error
+        raise full_disk(path, size) from error
 
 
-def _is_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return os.strerror(errno.ENOSPC) in str(error)
+def is_full_disk(error: BaseException) -> bool:
+    """Say whether an error, or what it was raised from, is that of a full disk."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if os.strerror(errno.ENOSPC) in str(error):
+        return True
+    return error.__cause__ is not None and is_full_disk(error.__cause__)
 
 
-def _amount(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+def full_disk(path: Path, size: int | None = None) -> HarnessError:
+    """Return the error for a file whose disk is full; how many bytes it has may be known."""
+    needed = "" if size is None else f"{amount(size)} needed, "
+    folder = next(place for place in (path, *path.absolute().parents) if place.is_dir())
+    free = amount(shutil.disk_usage(folder).free)
+    return HarnessError(
+        f"{path}: the disk is full: {needed}{free} free; the same command continues when there is room"
+    )
+
+
+def amount(size: int) -> str:
+    """Return a number of bytes as a line shows it."""
+    unit, name = next(
+        ((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if size >= unit), (1e3, "kB")
+    )
+    return f"{size / unit:,.1f} {name}"
 
 
 def write_text(path: Path, text: str) -> None:

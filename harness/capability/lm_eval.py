@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, HarnessError, first_line
+from harness.base.files import full_disk_named
 from harness.base.fingerprint import fingerprint
 from harness.capability.prepare import prepare_tasks
 from harness.capability.results import CapabilityResult, capability_result
@@ -54,6 +55,40 @@ def check_capability_tasks(
         else lm_eval_version
         for name, task in resolved.items()
     }
+
+
+def require_data(names: Sequence[str], include: Sequence[Path] = (), data_dirs: Sequence[Path] = ()) -> None:
+    """Refuse lm-eval's own tasks whose data neither the hub nor its cache gives; what the hub gives is kept there.
+
+    Raises:
+        BadInputError: names the task, and the files to put under --data-dir where one of ours can take its place.
+    """
+    import datasets
+
+    resolved = resolve_capability_tasks(names, include, data_dirs)
+    theirs = [name for name, task in resolved.items() if task is None]
+    if not theirs:
+        return
+    stand_ins = {task.notes.stands_in_for: task for task in list_capability_tasks(include).values()}
+    with _quiet():
+        tasks = _lm_evals_tasks()
+        for name in theirs:
+            try:
+                with full_disk_named(Path(datasets.config.HF_DATASETS_CACHE)):
+                    tasks.load([name])
+            except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+                files = stand_ins[name].files() if name in stand_ins else []
+                instead = (
+                    f"give --data-dir with a folder that holds {', '.join(files)}"
+                    if files
+                    else "`harness tasks list` has those that need no hub"
+                )
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise BadInputError(
+                    f"capability task {name}: its data can't be had ({reason}); {instead}"
+                ) from error
+            except KeyError as error:
+                raise BadInputError(f"unknown capability task: {error.args[0]}") from error
 
 
 def run_capability(
@@ -170,7 +205,8 @@ def _evaluate(
 
     try:
         # The results lack the aggregation functions; loading the tasks before lm-eval sets its seeds would change them.
-        with replaced(task_manager, "load", keep):
+        cache = Path(datasets.config.HF_DATASETS_CACHE)
+        with replaced(task_manager, "load", keep), full_disk_named(cache):
             results: Mapping[str, Any] = simple_evaluate(
                 model=lm,
                 tasks=list(names),

@@ -7,6 +7,7 @@ folder), `{data_dir}/PATH` (PATH in the first --data-dir that has it) and `{prep
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -85,15 +86,18 @@ class CapabilityTask:
         """Return the content of the file and of those that it includes."""
         return "\n".join(path.read_text(encoding="utf-8") for path in (self.path, *self.included))
 
+    def files(self) -> list[str]:
+        """Return the files that the task needs, relative to a --data-dir."""
+        return list(dict.fromkeys(_DATA_FILE.findall(self.text())))
+
     def missing_file(self, data_dirs: Sequence[Path]) -> str | None:
-        """Return the first file, relative to a --data-dir, that the task needs and no --data-dir has."""
-        files = _DATA_FILE.findall(self.text())
-        return next((file for file in files if find_data_file(file, data_dirs) is None), None)
+        """Return the first file that the task needs and no --data-dir has."""
+        return next((file for file in self.files() if find_data_file(file, data_dirs) is None), None)
 
     def fingerprint(self, data_dirs: Sequence[Path]) -> str:
         """Return a hash of the task file and of every data file that it reads."""
         text = self.text()
-        given = (find_data_file(file, data_dirs) for file in _DATA_FILE.findall(text))
+        given = (find_data_file(file, data_dirs) for file in self.files())
         beside = (self.path.parent / file for file in _OWN_FILE.findall(text))
         return fingerprint([text, *(sha256(path) for path in [*given, *beside] if path and path.is_file())])
 
@@ -243,6 +247,7 @@ def _check_known_to_lm_eval(name: str, ours: Sequence[str]) -> None:
         raise BadInputError(f"unknown capability task '{name}': {hint}")
 
 
+@functools.cache
 def _lm_eval_names() -> set[str]:
     """Return every word in lm-eval's task files that could name a task, a group or a tag."""
     spec = importlib.util.find_spec("lm_eval")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
-from harness.base.files import move_folder
+from harness.base.files import full_disk_named, move_folder
 from harness.base.progress import progress, say
 from harness.checkpoints.copying import contents
 from harness.checkpoints.delta import check_delta
@@ -130,9 +130,10 @@ def whole_folder(out: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        yield partial
-        if out.exists():
-            out.rmdir()
-        move_folder(partial, out)
+        with full_disk_named(out):
+            yield partial
+            if out.exists():
+                out.rmdir()
+            move_folder(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

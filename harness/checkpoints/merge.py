@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from harness.base.errors import BadInputError, HarnessError
-from harness.base.files import full_disk_named
+from harness.base.files import amount, full_disk_named
 from harness.base.progress import say
 from harness.checkpoints.copying import contents, copy_checkpoint
 from harness.checkpoints.delta import check_delta, write_delta_into
@@ -150,7 +150,7 @@ def check_disk(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < 1.05 * needed:
         raise HarnessError(
-            f"the new checkpoint takes {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free: "
+            f"the new checkpoint takes {amount(needed)}, {folder} has {amount(free)} free: "
             "make room or choose another place"
         )
 

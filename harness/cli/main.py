@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -124,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (HarnessError, typer.TyperException, OSError) as error:
         if debug:
             raise
-        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        text = error.format_message() if isinstance(error, typer.TyperException) else _in_words(error)
         typer.echo(f"harness: {visible(' '.join(text.split()))}", err=True)
         # A full disk, a folder without permission: nothing a traceback would explain better.
         return 1 if isinstance(error, OSError) else error.exit_code
@@ -134,6 +135,14 @@ def main(arguments: list[str] | None = None) -> int:
         typer.echo("harness: stopped; run the same command again to continue", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _in_words(error: HarnessError | OSError) -> str:
+    from harness.base.files import full_disk, is_full_disk
+
+    if isinstance(error, OSError) and error.filename is not None and is_full_disk(error):
+        return str(full_disk(Path(os.fsdecode(error.filename))))
+    return str(error)
 
 
 def _at_home(argument: str) -> str:

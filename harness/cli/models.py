@@ -83,6 +83,7 @@ def inspect_model(
         trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
     """
     from harness.base.errors import BadInputError
+    from harness.base.files import at_home
     from harness.models.auto import check_weights, outline
     from harness.models.decoding import set_aside
     from harness.models.facts import inspect, thinking_of
@@ -90,7 +91,7 @@ def inspect_model(
     from harness.models.moe import find_moe
 
     quiet_transformers()
-    if path not in _BUILT_IN and not Path(path).expanduser().is_dir():
+    if path not in _BUILT_IN and not at_home(Path(path)).is_dir():
         raise BadInputError(
             f"no folder '{path}': expected one with a config.json, or {' or '.join(_BUILT_IN)}"
         )

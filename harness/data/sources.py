@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from harness.base.errors import BadInputError, nearest
-from harness.base.files import sha256
+from harness.base.files import full_disk_named, sha256
 from harness.data.prompts import Prompt, PromptSet, Resolved
 from harness.data.tables import Row, read_table
 from harness.data.task import ROLES, Hub, Role, TaskSpec
@@ -119,7 +119,8 @@ def _hub_rows(spec: TaskSpec, hub: Hub) -> tuple[list[Row], Resolved]:
     hub_logging.set_verbosity(logging.ERROR)
     try:
         builder = datasets.load_dataset_builder(hub.path, hub.name, revision=hub.revision)
-        builder.download_and_prepare()
+        with full_disk_named(Path(datasets.config.HF_DATASETS_CACHE)):
+            builder.download_and_prepare()
         table = builder.as_dataset(split=hub.split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         kind = HubUnreachableError if isinstance(error, ConnectionError) else BadInputError

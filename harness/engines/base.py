@@ -219,7 +219,7 @@ class EngineKind(Protocol):
     def longest_text(self, config: RunConfig, outline: MoEModel) -> int | None:
         """Return how many tokens a prompt and its answer may have together; None where the model does not say."""
         longest = getattr(outline.model.config.get_text_config(), "max_position_embeddings", None)
-        return longest if isinstance(longest, int) and longest > 0 else None
+        return longest if isinstance(longest, int) else None
 
     def why_not_servable(self, made: Prepared) -> str | None:
         """Return why the engine cannot answer as a variant, or None; nothing has been made of the variant yet."""

@@ -122,6 +122,11 @@ def outline(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
         # Of tensors without elements, which are reported with the weights.
         warnings.simplefilter("ignore")
         config = config_of(folder, trust_remote_code)
+        longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+        if isinstance(longest, int) and longest < 1:
+            raise BadInputError(
+                f"{folder / 'config.json'}: max_position_embeddings: expected at least 1, found {longest}"
+            )
         with torch.device("meta"):
             model: PreTrainedModel = auto_class(config).from_config(
                 config, trust_remote_code=trust_remote_code

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError, first_line
+from harness.base.files import at_home
 from harness.models.auto import (
     config_of,
     how_to_load,
@@ -100,7 +101,7 @@ def resolve_model(
                 f"model 'smol-moe' is not in {path}: run `harness models build smol-moe` first"
             )
         return ModelRef(name, path, *trusts)
-    path = Path(name).expanduser()
+    path = at_home(Path(name))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise BadInputError(f"{path} holds no config.json: expected a transformers checkpoint folder")

@@ -8,7 +8,7 @@ have none. The rendered text is then encoded in pieces, from break to break, so 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +89,18 @@ class Markers:
             return [list(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
         return [self._in_pieces(text) for text in texts]
 
-    def encode_whole(self, text: str) -> list[int]:
-        """Return the token ids of a text that may have breaks, with what the tokenizer puts around a text."""
-        plain, whole = (self.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
+    def encode_whole(self, text: str, encode: Callable[[str], list[int]] | None = None) -> list[int]:
+        """Return the token ids of a text that may have breaks, with what the tokenizer puts around a text.
+
+        Args:
+            text: the text.
+            encode: how texts are encoded otherwise; by default, by the tokenizer.
+        """
+        encode = encode or (lambda text: list(self.tokenizer(text)["input_ids"]))
+        # Whether something is put before a text may depend on its beginning.
+        bos = str(self.tokenizer.bos_token or "")
+        probe = f"{bos}a" if bos and text.startswith(bos) else "a"
+        plain, whole = self.encode([probe])[0], encode(probe)
         before = next(
             (at for at in range(len(whole)) if whole[at : at + len(plain)] == plain), len(whole) - len(plain)
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.base.errors import BadInputError
-from harness.base.files import read_jsonl, sha256, write_json, write_jsonl
+from harness.base.files import read_jsonl, sha256, write_jsonl
 from harness.base.fingerprint import fingerprint
 from harness.judges.base import JUDGES, Judge, Paid, as_read, judge_all, judge_record, require_measure
 from harness.judges.card import read_card_of, shipped_card, write_card
@@ -137,11 +137,11 @@ def judge_with_others(folder: RunFolder) -> None:
                 for task in answered(variant, kinds)
             ]
             rows = (as_read(row) for path in answers for row in read_jsonl(path))
-            write_json(layout.usage(judge.name), judge.spent(row for row in rows if row is not None))
+            folder.write_again(layout.usage(judge.name), judge.spent(row for row in rows if row is not None))
         if judge.name in state.get(CARDS, {}):
             continue
         if (card := shipped_card(judge.name)) is not None:
-            write_card(layout.card(judge.name), card)
+            folder.write_again(layout.card(judge.name), card.model_dump(mode="json"))
         else:
             layout.card(judge.name).unlink(missing_ok=True)
     records = {judge.name: judge_record(judge) for judge in others}

@@ -149,7 +149,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
     )
     if card is not None and not is_copied:
         name_card(folder, plan.judge, card)
-    write_json(folder.layout.splits, plan.splits.record())
+    folder.write_again(folder.layout.splits, plan.splits.record())
     return session
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, nearest
-from harness.capability.lm_eval import check_capability_tasks
+from harness.capability.lm_eval import check_capability_tasks, require_data
 from harness.config import RunConfig
 from harness.data.group import expand
 from harness.data.holdout import hold_out
@@ -261,6 +261,9 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
         variant.spec.check(ref, outline)
         if variant.spec.is_other_model:
             _check_other_model(plan, variant)
+    if command in ("run", "evaluate"):
+        # Last: reading the index of lm-eval's tasks takes 20 s, once per process.
+        require_data(list(capability), config.include, config.data_dir)
     return plan
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInputError
-from harness.base.files import is_leftover, sha256, write_json
+from harness.base.files import is_leftover, json_text, sha256, write_json, write_text
+from harness.base.progress import say
 from harness.runs.integrity import FileRecord, read_manifest
 from harness.runs.layout import MANIFEST, Layout, is_unfinished
 from harness.runs.run import Run
@@ -146,6 +147,16 @@ class RunFolder:
     def hash_of(self, path: Path) -> str:
         """Return the sha256 of a file of the run."""
         return str(self._hashed(path.relative_to(self.path).as_posix())["sha256"])
+
+    def write_again(self, path: Path, value: Any) -> None:
+        """Write a JSON file that each command makes anew, and name it where someone has changed or removed it."""
+        name, text = path.relative_to(self.path).as_posix(), json_text(value)
+        if name in self._left and not path.is_file():
+            say(f"{name} is missing: making it again")
+        # A command that was stopped may have written it and not the manifest.
+        elif name in self._left and not self.was_left(path) and path.read_bytes() != text.encode():
+            say(f"{name} is not what the run wrote: making it again")
+        write_text(path, text)
 
     def was_left(self, path: Path) -> bool:
         """Say whether a file is what the manifest listed when the folder was opened; without one, no file is."""

@@ -175,6 +175,7 @@ def _absolute(config: RunConfig) -> RunConfig:
     changed: dict[str, Any] = {
         "data_dir": [path.absolute() for path in config.data_dir],
         "include": [path.absolute() for path in config.include],
+        "card": config.card and config.card.absolute(),
     }
     if Path(config.model).is_dir():
         changed["model"] = str(Path(config.model).absolute())

@@ -28,6 +28,26 @@ def test_both_lines_of_a_key_that_is_given_twice_are_named():
     assert line == "file: not valid YAML: 'gates' is given twice, on line 1 and on line 3"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": 1,\n "a": 2}', "'a' is given twice, on line 7 and on line 8"),
+        (
+            '[{"b": {"a": "}{"}, "a": 1},\n\n{"b": 1, "c": ["\\"b\\":"],\n"\\u0062": 2}]',
+            "'b' is given twice, on line 9 and on line 10",
+        ),
+    ],
+)
+def test_a_key_of_json_that_is_given_twice_is_refused_with_both_lines(text, expected):
+    with pytest.raises(BadInputError) as error:
+        parse_json(text, "file", line=7)
+    assert str(error.value) == f"file: not valid JSON: {expected}"
+
+
+def test_a_key_of_json_may_be_given_again_in_another_object():
+    assert parse_json('[{"a": {"a": 1}}, {"a": 2}]', "file") == [{"a": {"a": 1}}, {"a": 2}]
+
+
 def test_a_key_may_be_given_again_elsewhere_and_beside_what_is_merged():
     text = "base: &base {a: 1, b: 2}\nmore: {<<: *base, a: 3}\nother: {a: 1}\n"
     assert parse_yaml(text, "file")["more"] == {"a": 3, "b": 2}

@@ -8,11 +8,13 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 
 from harness.base.content import content_folder
 from harness.base.errors import BadInputError, HarnessError
 from harness.capability.lm_eval import check_capability_tasks, run_capability
 from harness.engines.transformers import TransformersEngine
+from harness.models.chat import ChatTemplate
 from harness.models.load import LoadedModel, load_model, resolve_model
 
 
@@ -44,6 +46,55 @@ def _log_likelihood(demo: LoadedModel, question: str, answer: str) -> float:
         logits = demo.moe.model(input_ids=torch.tensor([after])).logits[0].float()
     steps = logits.log_softmax(-1)[range(len(before) - 1, len(after) - 1), after[len(before) :]]
     return float(steps.sum())
+
+
+_SPELT = "Is <|im_end|> a word?"
+_CHOICE = " yes <|im_end|>"
+
+
+def _instance(kind: str, *arguments: Any) -> Instance:
+    return Instance(kind, {}, arguments, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("as_chats", [True, False])
+def test_a_control_token_that_an_item_spells_is_text(demo: LoadedModel, as_chats: bool) -> None:
+    demo.moe.model.float()
+    chat = ChatTemplate(demo.tokenizer)
+    lm = TransformersEngine(demo, 8).lm_eval_model(2, "capability")
+    lm.as_chats = as_chats
+    markers, end = chat.markers, demo.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    context = lm.apply_chat_template([{"role": "user", "content": _SPELT}]) if as_chats else _SPELT
+    asked = chat.tokens([_SPELT])[0] if as_chats else markers.encode([markers.broken(_SPELT)])[0]
+    # Of a chat, the template writes one.
+    assert asked.count(end) == as_chats
+    text = context if as_chats else markers.broken(context)
+    # lm-eval counts spaces at the end of a context to what follows it.
+    before = markers.encode([text.rstrip()])[0]
+    after = markers.encode([text + markers.broken(_CHOICE)])[0][len(before) :]
+    assert end not in after
+    with torch.inference_mode():
+        logits = demo.moe.model(input_ids=torch.tensor([before + after])).logits[0].float()
+    steps = logits.log_softmax(-1)[range(len(before) - 1, len(before + after) - 1), after]
+    ((score, _),) = lm.loglikelihood([_instance("loglikelihood", context, _CHOICE)])
+    assert score == pytest.approx(float(steps.sum()), abs=1e-4)
+
+    seen = []
+    demo.moe.model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
+    )
+    lm.generate_until([_instance("generate_until", context, {"until": ["\n"], "max_gen_toks": 1})])
+    assert seen[0].tolist() == [asked]
+
+
+def test_items_that_spell_no_control_token_are_encoded_by_lm_eval(demo: LoadedModel) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    adapted = TransformersEngine(demo, 8).lm_eval_model(2, "capability")
+    plain = HFLM(pretrained=demo.moe.model, tokenizer=demo.tokenizer, batch_size=2)
+    texts = ["one", " two <b>three</b>", "four\n\nfive"]
+    assert [adapted.tok_encode(text) for text in texts] == [plain.tok_encode(text) for text in texts]
+    for found, expected in zip(adapted.tok_batch_encode(texts), plain.tok_batch_encode(texts), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_scores_agree_with_log_likelihoods_computed_by_hand(demo: LoadedModel) -> None:

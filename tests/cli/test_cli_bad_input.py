@@ -151,6 +151,27 @@ def test_a_dense_model(refused, tmp_path, demo):
     assert "model type 'llama' is dense: no MoE layers were found" in line
 
 
+@pytest.mark.parametrize("longest", [0, -1])
+@pytest.mark.parametrize("command", [["run", "--dry-run"], ["models", "inspect", "--meta"]])
+def test_a_context_of_no_tokens(refused, model, longest, command):
+    file = model / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": longest}))
+    name = ["--model"] if command[0] == "run" else []
+    line = refused(*command, *name, model, output=None)
+    assert f"{file}: max_position_embeddings: expected at least 1, found {longest}" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_capability_data_that_cannot_be_had_is_found_before_anything_runs(refused, monkeypatch, more):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    line = refused("run", "--capability", "piqa", *more)
+    assert "capability task piqa: its data can't be had (" in line
+    assert "give --data-dir with a folder that holds piqa/valid.jsonl, piqa/valid-labels.lst" in line
+
+
 def test_a_model_without_a_chat_template(refused, model):
     (model / "chat_template.jinja").unlink()
     assert "the tokenizer of 'model' has no chat template" in refused("run", "--model", model)

@@ -226,8 +226,17 @@ def test_a_full_disk_is_one_line_with_file_needed_and_free_from_every_writer(sma
     values = np.random.default_rng(0).random(50_000)
     table = pd.DataFrame({"a": values})
     write_text(small_disk / "small", "room for this")
+
+    def wrapped(path):
+        """datasets and others raise errors of their own from it."""
+        try:
+            path.write_bytes(values.tobytes())
+        except OSError as error:
+            raise RuntimeError("while a table was written") from error
+
     for write, size in (
         (lambda path: path.write_bytes(values.tobytes()), values.nbytes),
+        (wrapped, None),
         (lambda path: save_file({"a": values}, path), values.nbytes),
         (lambda path: table.to_parquet(path), None),
     ):
@@ -235,6 +244,7 @@ def test_a_full_disk_is_one_line_with_file_needed_and_free_from_every_writer(sma
             write_whole(small_disk / "big", write, size)
         line = str(error.value)
         assert line.startswith(f"{small_disk / 'big'}: the disk is full: ")
-        assert ("0.4 MB needed, 0.2 MB free" if size else "0.2 MB free") in line
+        assert (" 400.0 kB needed, " if size else "is full: ") in line
+        assert " kB free; the same command continues when there is room" in line
         assert error.value.exit_code == 1
         assert [path.name for path in small_disk.iterdir()] == ["small"]

@@ -75,6 +75,29 @@ def test_folders_are_found_from_any_other_folder(sweep_file, tmp_path, monkeypat
     assert cell.config.data_dir == [tmp_path / "data"]
 
 
+def test_the_home_folder_is_put_in_place_of_a_tilde(sweep_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "card.json").touch()
+    file = sweep_file(
+        base={"include": ["~"], "card": "~/card.json"}, axes={"model": ["~/model"], "data_dir": [["~/data"]]}
+    )
+    (cell,) = read_sweep(file).cells
+    assert (cell.config.model, cell.config.card) == (str(tmp_path / "model"), tmp_path / "card.json")
+    assert (cell.config.include, cell.config.data_dir) == ([tmp_path], [tmp_path / "data"])
+
+
+def test_a_card_is_found_from_any_other_folder(sweep_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (cell,) = read_sweep(sweep_file(base={"card": "card.json"}, axes={"seed": [0]})).cells
+    assert cell.config.card == tmp_path / "card.json"
+
+
+@pytest.mark.parametrize("settings", [{"include": ["~nobody-here/x"]}, {"model": "~nobody-here/x"}])
+def test_a_home_folder_that_is_not_there_is_one_line(sweep_file, settings):
+    with pytest.raises(BadInputError, match="no home folder of 'nobody-here'"):
+        read_sweep(sweep_file(base=settings, axes={"seed": [0]}))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

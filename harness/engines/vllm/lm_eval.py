@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.base.progress import progress
-from harness.engines.lm_eval import answer_alone, progressing, replaced
+from harness.engines.lm_eval import adapted, answer_alone, replaced
 from harness.engines.vllm.start import runs_code
 from harness.models.thoughts import Reader
 
@@ -22,7 +22,7 @@ def served_model(engine: VllmEngine, description: str) -> Any:
     with replaced(importlib.metadata, "version", _version_also_on_cpu):
         module = importlib.import_module("lm_eval.models.vllm_causallms")
 
-    class WithProgress(progressing(module.VLLM, description)):  # type: ignore[misc]
+    class WithProgress(adapted(module.VLLM, description, engine.chat.markers)):  # type: ignore[misc]
         def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False) -> Any:
             with progress(description, len(requests), "rows") as self.advance:
                 return super()._loglikelihood_tokens(requests, disable_tqdm=True)
@@ -35,10 +35,11 @@ def served_model(engine: VllmEngine, description: str) -> Any:
         def apply_chat_template(
             self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
         ) -> str:
-            # lm-eval leaves out the argument enable_thinking.
+            # lm-eval leaves out the argument enable_thinking. What an item spells is text, as in `adapted`.
+            broken = engine.chat.markers.broken
             return str(
                 self.tokenizer.apply_chat_template(
-                    chat_history,
+                    [turn | {"content": broken(turn["content"])} for turn in chat_history],
                     tokenize=False,
                     add_generation_prompt=add_generation_prompt,
                     continue_final_message=not add_generation_prompt,
