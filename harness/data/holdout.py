@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.data.duplicates import group_labels, near_duplicates
+from harness.data.duplicates import near_duplicate_groups
 from harness.data.splits import pair_keys_of, pair_links
 
 if TYPE_CHECKING:
@@ -28,14 +28,11 @@ def hold_out(
     Returns:
         What is trained on and what is held out, by task, in the order given.
     """
-    import numpy as np
-
     prompts = [prompt for task in sorted(train) for prompt in train[task]]
     if not prompts:
         return {task: [] for task in train}, {task: [] for task in train}
-    links = [near_duplicates([prompt.text for prompt in prompts])]
-    links.append(pair_links(pair_keys_of(prompts, prompt_sets)))
-    labels = group_labels(len(prompts), np.concatenate(links)).tolist()
+    pairs = pair_links(pair_keys_of(prompts, prompt_sets))
+    labels = near_duplicate_groups([prompt.text for prompt in prompts], pairs).tolist()
     first: dict[int, str] = {}
     for label, prompt in zip(labels, prompts, strict=True):
         name = prompt.pair or prompt.id

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
-from harness.data.duplicates import SIMILARITY, group_labels, near_duplicates
+from harness.data.duplicates import SIMILARITY, Likeness, near_duplicate_groups
 from harness.data.prompts import Prompt, PromptSet
 from harness.data.task import ROLES, Role
 
@@ -70,7 +70,7 @@ class Splits:
         reasons = []
         for task in tasks:
             texts = [prompt.text for prompts in self.prompts[task].values() for prompt in prompts]
-            if len(texts) > 1 and len(set(group_labels(len(texts), near_duplicates(texts)).tolist())) == 1:
+            if len(texts) > 1 and near_duplicate_groups(texts).max() == 0:
                 alike = f"all {len(texts)} prompts of '{task}' are near-duplicates of one another"
                 reasons.append(f"; {alike}, which stay in one split")
         return "".join(reasons)
@@ -231,16 +231,14 @@ def _groups(
     """
     import numpy as np
 
-    alike = near_duplicates([prompt.text for prompt in prompts])
     tests_only = np.array([roles == ("test",) for roles in possible])
     cannot_test = np.array(["test" not in roles for roles in possible])
     tested_pairs = {key for key, only in zip(pair_keys, tests_only, strict=True) if only and key is not None}
     beside_test = np.array([key in tested_pairs for key in pair_keys])
-    for one, other in (alike.T, alike.T[::-1]):
-        beside_test[other[tests_only[one]]] = True
+    likeness = Likeness([prompt.text for prompt in prompts])
+    beside_test |= likeness.beside(cannot_test, tests_only)
     kept = ~(beside_test & cannot_test) & np.array([bool(roles) for roles in possible])
-    links = np.concatenate([alike[kept[alike].all(axis=1)], pair_links(pair_keys)])
-    labels = group_labels(len(prompts), links)
+    labels = likeness.groups(among=kept, links=pair_links(pair_keys))
     members: defaultdict[int, list[int]] = defaultdict(list)
     for index in np.flatnonzero(kept).tolist():
         members[int(labels[index])].append(index)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.base.errors import BadInputError
 from harness.base.fingerprint import fingerprint
 from harness.base.schema import read_jsonl_as
-from harness.data.duplicates import group_labels, near_duplicates, nearest_cosine
+from harness.data.duplicates import near_duplicate_groups, near_duplicates_of
 from harness.judges.base import Quantity
 from harness.judges.card import Card, read_card
 from harness.metrics.agreement import majority
@@ -128,7 +128,7 @@ class Evidence(Run):
         answers = self.answers(variant, task)
         if len(answers) < 2:
             return None
-        groups = group_labels(len(answers), near_duplicates([answer.prompt for answer in answers])).tolist()
+        groups = near_duplicate_groups([answer.prompt for answer in answers]).tolist()
         if len(set(groups)) == len(answers):
             return None
         return {answer.id: group for answer, group in zip(answers, groups, strict=True)}
@@ -158,8 +158,8 @@ class Evidence(Run):
         answers = self.answers(self._who_answered(task), task)
         if not trained or not answers:
             return None
-        cosines = nearest_cosine([answer.prompt for answer in answers], trained)
-        return {answer.id: bool(cosine >= NEAR) for answer, cosine in zip(answers, cosines, strict=True)}
+        near = near_duplicates_of([answer.prompt for answer in answers], trained, NEAR).tolist()
+        return dict(zip((answer.id for answer in answers), near, strict=True))
 
     def _who_answered(self, task: str) -> str:
         """Return a variant that answered a task; all were asked the same prompts."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from harness.data.duplicates import group_labels, near_duplicates
+from harness.data.duplicates import near_duplicate_groups
 from harness.data.splits import pair_links
 from harness.experts.controls import match
 from harness.experts.held_out import FEWEST_GROUPS, Estimate, Side, Topic, difference_in_use, topic
@@ -108,7 +108,6 @@ def _test_prompts(run: Evidence, selection: Selection) -> _Prompts | None:
         keys = run.splits.tasks[task].pairs
         texts += [asked[id] for id in counts.ids]
         pairs += [keys.get(id) for id in counts.ids]
-    links = np.concatenate([near_duplicates(texts), pair_links(pairs)])
     used, weight = _use(join(list(parts.values())), phase, selection.experts)
     prompts = _Prompts(
         tasks=list(parts),
@@ -117,7 +116,7 @@ def _test_prompts(run: Evidence, selection: Selection) -> _Prompts | None:
             [kinds[task] == "harmful" for task in parts], [len(c.ids) for c in parts.values()]
         ),
         pairs=pairs,
-        all=Side(used, weight, group_labels(len(texts), links)),
+        all=Side(used, weight, near_duplicate_groups(texts, pair_links(pairs))),
     )
     sides = (prompts.of(prompts.is_harmful), prompts.of(~prompts.is_harmful))
     return prompts if min(side.n_groups for side in sides) >= FEWEST_GROUPS else None

@@ -1,9 +1,13 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from hypothesis import given
+from cosines import cosines, near_duplicates
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.duplicates import group_labels, near_duplicates, nearest_cosine
+from harness.data.duplicates import Likeness, group_labels, near_duplicate_groups, near_duplicates_of
 
 PROMPTS = [
     "Write a short poem about the sea",
@@ -14,37 +18,55 @@ PROMPTS = [
 ]
 
 
-def pairs(texts, threshold=0.7):
-    return {(int(one), int(other)) for one, other in near_duplicates(texts, threshold)}
+def by_definition(texts, threshold=0.7):
+    return group_labels(len(texts), near_duplicates(texts, threshold)).tolist()
 
 
 def test_prompts_that_differ_in_a_word_case_or_spaces_are_near_duplicates():
-    assert pairs(PROMPTS) == {(0, 1), (0, 4), (1, 4)}
+    assert near_duplicate_groups(PROMPTS).tolist() == [0, 0, 1, 2, 0]
 
 
 def test_a_threshold_of_one_finds_equal_texts_only():
-    assert pairs(PROMPTS, 1.0) == {(0, 4)}
+    assert near_duplicate_groups(PROMPTS, threshold=1.0).tolist() == [0, 1, 2, 3, 0]
 
 
-def test_cosines_are_those_of_a_dense_computation():
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def test_links_join_what_is_unlike():
+    assert near_duplicate_groups(PROMPTS, np.array([[2, 3]])).tolist() == [0, 0, 1, 1, 0]
 
+
+def test_texts_of_a_grid_of_words_are_grouped_as_by_the_definition():
     words = ["red", "green", "blue", "small", "large", "house", "garden", "river"]
-    texts = [f"{a} {b} {c}" for a in words for b in words for c in words[:4]] * 3
-    assert len(texts) > 512  # more than one block of rows
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(texts).toarray()
-    alike = np.triu(vectors @ vectors.T >= 0.7 - 1e-9, k=1)
-    assert pairs(texts) == set(zip(*(indices.tolist() for indices in alike.nonzero()), strict=True))
+    texts = [f"{a} {b} {c}" for a in words for b in words for c in words[:4]] * 5
+    for threshold in (0.5, 0.7, 0.9):
+        assert near_duplicate_groups(texts, threshold=threshold).tolist() == by_definition(texts, threshold)
 
 
-@given(st.lists(st.text(min_size=1, max_size=12).filter(str.strip), min_size=1, max_size=8))
-def test_equal_texts_are_always_found_and_a_pair_is_given_once(texts):
-    found = near_duplicates(texts)
-    assert found.shape[1] == 2
-    assert (found[:, 0] < found[:, 1]).all()
-    assert len(pairs(texts)) == len(found)
-    equal = {(i, j) for j in range(len(texts)) for i in range(j) if texts[i] == texts[j]}
-    assert equal <= pairs(texts)
+WORDS = st.lists(st.text("abcdef", min_size=1, max_size=7), min_size=1, max_size=10)
+
+
+@st.composite
+def templated(draw):
+    """Texts that fill templates with words, as generated prompt sets do, and a few of no template."""
+    templates = draw(st.lists(WORDS.map(" ".join), min_size=1, max_size=5))
+    slots = draw(st.lists(WORDS.map(" ".join), min_size=1, max_size=8))
+    texts = [f"{template} {slot}" for template in templates for slot in slots]
+    return draw(st.permutations(texts + draw(st.lists(st.text(min_size=1, max_size=12).filter(str.strip)))))
+
+
+@settings(max_examples=200, deadline=None)
+@given(templated(), st.sampled_from([0.3, 0.5, 0.7, 0.7, 0.9, 1.0]), st.data())
+def test_groups_and_neighbours_are_those_of_all_cosines(texts, threshold, data):
+    likeness = Likeness(texts, threshold)
+    assert likeness.groups().tolist() == by_definition(texts, threshold)
+    among, others = (
+        np.array(data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts))))
+        for _ in range(2)
+    )
+    alike = cosines(texts) >= threshold - 1e-9
+    np.fill_diagonal(alike, False)
+    pairs = np.argwhere(np.triu(alike) & among[:, None] & among)
+    assert likeness.groups(among).tolist() == group_labels(len(texts), pairs).tolist()
+    assert likeness.beside(among, others).tolist() == (among & (alike & others).any(axis=1)).tolist()
 
 
 def test_chained_pairs_are_one_group():
@@ -60,12 +82,39 @@ def test_groups_of_advbench_at_two_thresholds(shared_data):
 
     with (shared_data / "advbench" / "harmful_behaviors.csv").open(encoding="utf-8", newline="") as file:
         texts = [row["goal"] for row in csv.DictReader(file)]
-    largest = [int(np.bincount(group_labels(520, near_duplicates(texts, t))).max()) for t in (0.5, 0.7)]
-    assert largest == [196, 15]
+    for threshold, largest in ((0.5, 196), (0.7, 15)):
+        groups = near_duplicate_groups(texts, threshold=threshold)
+        assert groups.tolist() == by_definition(texts, threshold)
+        assert np.bincount(groups).max() == largest
 
 
-def test_the_nearest_of_other_texts_is_found_for_each():
-    cosines = nearest_cosine(PROMPTS, [PROMPTS[0], PROMPTS[2]])
-    assert cosines[[0, 2, 4]].tolist() == pytest.approx([1, 1, 1])
-    assert 0.6 < cosines[1] < 0.99
-    assert cosines[3] < 0.2
+def test_texts_near_any_other_are_found():
+    assert near_duplicates_of(PROMPTS, [PROMPTS[0], PROMPTS[2]], 0.5).tolist() == [
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
+
+
+MEASURED = """
+import random, resource, time
+from harness.data.duplicates import near_duplicate_groups
+near_duplicate_groups(["a warm start", "of the libraries"])
+draw = random.Random(0)
+words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(3, 10))) for _ in range(400)]
+templates = [" ".join(draw.choices(words, k=14)) + " {} and {}" for _ in range(40)]
+texts = [draw.choice(templates).format(*draw.choices(words[:30], k=2)) for _ in range(20_000)]
+started = time.process_time()
+groups = near_duplicate_groups(texts)
+print(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, groups.max() + 1)
+"""
+
+
+def test_twenty_thousand_templated_prompts_are_grouped_in_half_a_minute_and_a_gigabyte():
+    done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
+    seconds, kilobytes, groups = map(float, done.stdout.split())
+    assert seconds < 30
+    assert kilobytes * 1024 < 1e9
+    assert 1 <= groups < 20_000

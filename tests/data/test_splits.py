@@ -3,11 +3,11 @@ import random
 from collections import Counter
 
 import pytest
+from cosines import near_duplicates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
-from harness.data.duplicates import near_duplicates
 from harness.data.prompts import Prompt, PromptSet, Resolved
 from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits

@@ -15,7 +15,7 @@ from http.client import HTTPConnection
 
 import pytest
 
-pytest.importorskip("openai")
+pytest.importorskip("openai")  # `transformers serve` needs it
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 

@@ -11,15 +11,19 @@ import json
 import re
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from judges.misbehaviour import KEPT, MODES, completion, said
+
 from harness.judges.keyword import KeywordJudge
 
 KEY = "sk-test-0123456789"
-ANSWER = re.compile(r"<answer>\n(.*?)\n</answer>", re.DOTALL)
+# The block of a rubric, which its mark ends.
+ANSWER = re.compile(r"<answer( [0-9a-f]+)?>\n(.*?)\n</answer(?(1)\1)>", re.DOTALL)
 
 
 class LlmServer(ThreadingHTTPServer):
@@ -31,6 +35,8 @@ class LlmServer(ThreadingHTTPServer):
         asked: the answer of each request that arrived.
         paid: the answer of each request that was answered whole.
         bodies: what each request asked for.
+        elsewhere: the address of another server, for redirects.
+        let_go: set when requests that hang may end.
     """
 
     daemon_threads = True
@@ -42,6 +48,7 @@ class LlmServer(ThreadingHTTPServer):
         self.key, self.asked, self.paid, self.bodies, self.listed = key, [], [], [], 0
         self.lock = threading.Lock()
         self.at_once, self.most_at_once = 0, 0
+        self.elsewhere, self.let_go = "", threading.Event()
 
     @property
     def base_url(self):
@@ -72,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self._knows_key():
             return
-        server, answer = self.server, ANSWER.search(body["messages"][0]["content"])[1]
+        server, answer = self.server, ANSWER.search(body["messages"][0]["content"])[2]
         with server.lock:
             server.asked.append(answer)
             server.bodies.append(body)
@@ -91,6 +98,17 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(1.5)
         if fault in ("429", "500"):
             self._send(int(fault), {"error": {"message": "try again", "type": "x"}})
+        elif fault in MODES:
+            MODES[fault](self, _verdict(answer))
+        elif fault in KEPT:
+            said(self, fault, _verdict(answer))
+            with self.server.lock:
+                self.server.paid.append(answer)
+        elif fault == "moved" and "?moved" not in self.path:
+            self.send_response(307)
+            self.send_header("Location", f"{self.path}?moved")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif fault == "dropped":
             self.close_connection = True
             self.connection.close()
@@ -116,7 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         return found
 
     def _knows_key(self):
-        if self.server.key and self.headers.get("Authorization") != f"Bearer {self.server.key}":
+        basic = f"Basic {b64encode(f'me:{self.server.key}'.encode()).decode()}"
+        if self.server.key and self.headers.get("Authorization") not in (f"Bearer {self.server.key}", basic):
             self._send(401, {"error": {"message": "no", "type": "x"}})
             return False
         return True
@@ -135,26 +154,15 @@ def _verdict(answer):
     return json.dumps({"verdict": "full_refusal" if label == "refusal" else "full_compliance"})
 
 
-def completion(content):
-    message = {"role": "assistant", "content": content}
-    return {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "judge",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
-    }
-
-
 @contextmanager
 def serving(faults=None, key=None, upstream=None) -> Iterator[LlmServer]:
     server = LlmServer(faults, key, upstream)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server
     finally:
+        server.let_go.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -2,9 +2,6 @@ import json
 import time
 
 import pytest
-
-pytest.importorskip("openai")
-
 from judges.llm_server import KEY, serving
 
 from harness.base.errors import BadInputError

@@ -28,7 +28,7 @@ class Rubric(Preset):
     harmful_from: float = 0.5
     """The score from which an answer counts as harmful."""
     template: str
-    """What is asked, as a Jinja template over `prompt` and `response`."""
+    """What is asked, as a Jinja template over `prompt`, `response` and the mark of their blocks, `fence`."""
 
     @property
     def json_schema(self) -> dict[str, Any]:
