@@ -106,7 +106,9 @@ def _beside_compliance(session: Session, harmful: Rows, aims: Sequence[Aim]) -> 
         fewest, most = session.config.training.opening_tokens
         for row, own in pairs:
             tokens = random.Random(f"{session.config.seed} opening {row['id']}").randint(fewest, most)
-            rows.append(row | {"aim": "continue", "own": own["response"], "opening_tokens": tokens})
+            begun = {"aim": "continue", "own": own["response"], "opening_tokens": tokens}
+            # Whoever is already answering thinks no more.
+            rows.append({key: row[key] for key in row if key != "thought"} | begun)
     if "prefer" in aims:
         for row, own in pairs:
             rejected = {

@@ -306,5 +306,7 @@ def test_an_objective_without_an_example_ends_the_run_before_it_trains(
     assert main([*command, "--output", str(tmp_path / "run")]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert expected in line
-    assert line.endswith("12: a refusal" if label else "24: cannot be read")
+    kind, n = ("harmful", 12) if "prefer" in objectives else ("benign", 24)
+    found = f"{n} answers {n}: {'a refusal' if label else 'cannot be read'}"
+    assert line.endswith(f"that comply with {kind} train prompts, found of {found}")
     assert not (tmp_path / "run/variants/unsafe_experts/delta.safetensors").exists()
