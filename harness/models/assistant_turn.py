@@ -64,10 +64,9 @@ class AssistantTurn:
         lead = ""
         if shown is not None and shown.before.startswith(begun):
             lead = shown.before[len(begun) :]
-        opened = _left_open(self._turn(begun + lead))
-        if opened is None:
-            return lead
-        return lead + self._closing(opened)
+        turn = self._turn(begun + lead)
+        opened = _left_open(turn)
+        return lead if opened is None else lead + self._closing(opened, turn)
 
     def lead_with(self, thought: str) -> str:
         """Return the text between the generation prompt and an answer that a thought precedes, as the model thinks it.
@@ -150,7 +149,7 @@ class AssistantTurn:
             before, _, after = shown.before[len(begun) :].partition(_THOUGHT)
             return before, after
         if opened is not None:
-            return "", self._closing(opened)
+            return "", self._closing(opened, self._turn(begun))
         form = self._form_of_the_model
         if form is None:
             raise BadInputError(
@@ -167,19 +166,20 @@ class AssistantTurn:
     def _form_of_the_model(self) -> Form | None:
         """The form in which a model opens thoughts by itself, by the template's text or the tokenizer's tokens."""
         tokens = self._chat.tokenizer.get_added_vocab()
-        return next((f for f in FORMS if f.opens in self._chat.source or f.opens in tokens), None)
+        return next(
+            (form for text in (self._chat.source, tokens) for form in FORMS if form.opens in text), None
+        )
 
-    def _closing(self, form: Form) -> str:
-        """Return what closes a thought that is open where the model goes on, up to where the answer begins."""
+    def _closing(self, form: Form, turn: str) -> str:
+        """Return what closes the thought that a turn has opened, up to where the answer begins."""
         if self._thought_through is not None:
             close = self._turn(self._thought_through.before).partition(_THOUGHT)[2]
             if form.closes in close:
                 return close
         if self._answered is not None:
-            turn = self._turn(self._answered.before)
-            if form.closes in turn:
-                return turn[turn.rfind(form.closes) :]
-        turn = self._turn(self._begun)
+            shown = self._turn(self._answered.before)
+            if shown.rfind(form.closes) > shown.rfind(form.opens):
+                return shown[shown.rfind(form.closes) :]
         return _closed(form, turn[turn.rfind(form.opens) + len(form.opens) :])
 
     def _after(self, followed: bool) -> str:
@@ -213,4 +213,5 @@ def _left_open(turn: str) -> Form | None:
 
 
 def _closed(form: Form, space: str) -> str:
-    return f"{space}{form.closes}\n\n" if space else form.closes
+    """Return the end of a thought; after tags on lines of their own models leave a line free."""
+    return f"{space}{form.closes}" + ("\n\n" if space and form.closes.startswith("</") else "")
