@@ -232,7 +232,7 @@ def own_answers(session: Session) -> list[Example]:
             [row.prompt for row in each.responses],
             [row.response for row in each.responses],
             [row.finish_reason == "stop" for row in each.responses],
-            session.engine.chat.end_of_turn(session.loaded.ends),
+            session.engine.chat.turn.end(session.loaded.ends),
             "retain",
         )
     return examples

@@ -127,6 +127,8 @@ class TrainingConfig(Settings):
     """How closely `prefer` holds to the frozen model."""
     opening_tokens: tuple[PositiveInt, PositiveInt] = setting((4, 12), decides="training")
     """Fewest and most tokens of a compliant answer that `refuse_continued` gives."""
+    refusal_thought: bool = setting(False, decides="training")
+    """Put a short thought before each refusal, for models that always think; see docs/training.md."""
     epochs: PositiveInt = setting(3, decides="training", flag=("--epochs", "--num-epochs"))
     """Passes over the training examples."""
     max_steps: PositiveInt | None = setting(None, decides="training")

@@ -95,6 +95,7 @@ AFTER: dict[str, Any] = {
     "training.objectives": {"refuse": 1.0},
     "training.preference_beta": 0.2,
     "training.opening_tokens": [2, 3],
+    "training.refusal_thought": True,
     "training.epochs": 1,
     "training.max_steps": 5,
     "training.batch_size": 8,

@@ -25,19 +25,21 @@ class Split(NamedTuple):
     answer: str | None
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
+    """The markers around reasoning."""
+
     opens: str
     closes: str
 
 
-_FORMS = (
+FORMS = (
     *(
-        _Form(f"<{name}>", f"</{name}>")
+        Form(f"<{name}>", f"</{name}>")
         for name in ("think", "thinking", "thought", "reasoning", "seed:think")
     ),
-    _Form("[THINK]", "[/THINK]"),
+    Form("[THINK]", "[/THINK]"),
     # Gemma's channel of thought.
-    _Form("<|channel>thought", "<channel|>"),
+    Form("<|channel>thought", "<channel|>"),
 )
 # Models may think in several blocks in a row; text made of markers alone must not take forever.
 _MOST_BLOCKS = 8
@@ -157,31 +159,31 @@ def _start(text: str, at: int) -> int:
     return at + len(text[at:]) - len(text[at:].lstrip())
 
 
-def _form_at(text: str, at: int) -> _Form | None:
-    return next((form for form in _FORMS if text.startswith(form.opens, at)), None)
+def _form_at(text: str, at: int) -> Form | None:
+    return next((form for form in FORMS if text.startswith(form.opens, at)), None)
 
 
-def _left_open(opened: str) -> _Form | None:
+def _left_open(opened: str) -> Form | None:
     """Return the form that the template opened last and did not close."""
-    place, form = max((opened.rfind(form.opens), form) for form in _FORMS)
+    place, form = max((opened.rfind(form.opens), form) for form in FORMS)
     return form if place >= 0 and form.closes not in opened[place:] else None
 
 
 def _is_begun(text: str) -> bool:
     """Whether a response ends within its opening marker."""
-    return len(text) > 1 and any(form.opens.startswith(text) for form in _FORMS)
+    return len(text) > 1 and any(form.opens.startswith(text) for form in FORMS)
 
 
-def _without_begun_close(text: str, form: _Form) -> str:
+def _without_begun_close(text: str, form: Form) -> str:
     for length in range(len(form.closes) - 1, 1, -1):
         if text.endswith(form.closes[:length]):
             return text[:-length]
     return text
 
 
-def _orphan(text: str) -> _Form | None:
+def _orphan(text: str) -> Form | None:
     """Return the form that a line of its own closes though nothing opened it: whoever kept the answers dropped it."""
-    for form in _FORMS[:-1]:
+    for form in FORMS[:-1]:
         found = re.search(rf"^[ \t]*{re.escape(form.closes)}[ \t]*$", text, re.MULTILINE)
         if found is None:
             continue
@@ -191,7 +193,7 @@ def _orphan(text: str) -> _Form | None:
     return None
 
 
-def _close(text: str, start: int, form: _Form, so_far: bool) -> int | None:
+def _close(text: str, start: int, form: Form, so_far: bool) -> int | None:
     """Return where reasoning that begins at `start` is closed; None where it is not.
 
     A marker that is quoted, named as a tag or the second of a pair on one line is only mentioned, unless no other
@@ -216,7 +218,7 @@ def _close(text: str, start: int, form: _Form, so_far: bool) -> int | None:
     return text.find(form.closes, alone.start())
 
 
-def _is_mentioned(text: str, start: int, at: int, form: _Form) -> bool:
+def _is_mentioned(text: str, start: int, at: int, form: Form) -> bool:
     before, after = text[max(start, at - _NEAR) : at], text[at + len(form.closes) :][:_NEAR]
     if (before[-1:] in _QUOTES and before) or (after[:1] == "`"):
         return True
@@ -224,7 +226,7 @@ def _is_mentioned(text: str, start: int, at: int, form: _Form) -> bool:
     return form.opens in line or _NAMED.match(after) is not None
 
 
-def _goes_on(text: str, at: int, form: _Form) -> bool:
+def _goes_on(text: str, at: int, form: Form) -> bool:
     before, after = text[max(0, at - 2) : at], text[at + len(form.closes) :][:2]
     return (
         before[-1:] in (" ", "\t")

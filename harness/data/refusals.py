@@ -1,7 +1,8 @@
 """Refusals that a model learns to give, and those held out to see whether it learnt more than their words.
 
-The phrasings are in refusals.txt beside this file. A refusal may name its topic, always by a noun phrase of
-topics.txt and never by words of the prompt, so that no refusal repeats a harmful detail.
+The phrasings are in refusals.txt beside this file, thoughts that may precede them in refusal_thoughts.txt. Both may
+name the topic, always by a noun phrase of topics.txt and never by words of the prompt, so that none repeats a harmful
+detail.
 """
 
 from __future__ import annotations
@@ -73,11 +74,19 @@ def refusals_for(prompts: Sequence[Prompt], seed: int, held_out: bool = False) -
     Which one depends on the seed and the prompt's id alone, so leaving prompts out changes no other's
     refusal. Prompts without a known topic get phrasings that name none.
     """
-    phrasings = refusal_phrasings(held_out)
+    return _drawn(refusal_phrasings(held_out), prompts, str(seed))
+
+
+def thoughts_for(prompts: Sequence[Prompt], seed: int) -> list[str]:
+    """Return for each prompt a short thought that leads to a refusal, drawn as refusals are."""
+    return _drawn(_lines("refusal_thoughts.txt"), prompts, f"{seed} thought")
+
+
+def _drawn(phrasings: Sequence[str], prompts: Sequence[Prompt], seed: str) -> list[str]:
     general = [phrasing for phrasing in phrasings if not _SLOT.search(phrasing)]
-    refusals = []
+    texts = []
     for prompt in prompts:
         topic = topic_of(prompt.text, prompt.category)
         draw = random.Random(f"{seed} {prompt.id}")
-        refusals.append(draw.choice(general) if topic is None else fill(draw.choice(phrasings), topic))
-    return refusals
+        texts.append(draw.choice(general) if topic is None else fill(draw.choice(phrasings), topic))
+    return texts

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, first_line, nearest
+from harness.models.assistant_turn import AssistantTurn
 from harness.models.markers import BREAK, Markers
 from harness.models.thinking import Abilities, Mode, Thinking, abilities, decide
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 # What transformers calls the argument that names a template.
 _NAMED = "chat_template"
 _PROBE = "harness-probe-of-the-system-role"
-_ASKED, _ANSWERED = "harnessprobeofaquestion", "harnessprobeofananswer"
 _NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
 
 
@@ -85,17 +85,22 @@ class ChatTemplate:
         """The spellings that the tokenizer would read as control tokens."""
         return Markers(self.tokenizer, self.source)
 
+    @cached_property
+    def turn(self) -> AssistantTurn:
+        """What the template writes around an answer."""
+        return AssistantTurn(self)
+
     @property
     def reads_clock(self) -> bool:
         """Whether the template may write the date or the time."""
         return "strftime_now" in self.source
 
     def render(self, prompt: str, system_prompt: str | None = None, opening: str = "") -> str:
-        """Return the text that ends where the model's answer begins, or continues an opening given to it.
+        """Return the text that the model goes on from, which ends with the beginning of its answer if one is given.
 
         A template without a system role gets the system prompt before the user's message.
         """
-        return self._rendered(prompt, system_prompt).replace(BREAK, "") + opening
+        return (self._rendered(prompt, system_prompt) + self._begun(opening)).replace(BREAK, "")
 
     def opened(self, opening: str = "") -> str:
         """Return what stands between a user's message and the first token that the model writes."""
@@ -117,13 +122,14 @@ class ChatTemplate:
     ) -> list[list[int]]:
         """Return the token ids of rendered prompts.
 
-        The template writes the special tokens itself, so the tokenizer must not add them again. Prompts are text: what
-        looks like a control token in them is none.
+        The template writes the special tokens itself, so the tokenizer must not add them again. Prompts and openings
+        are text: what looks like a control token in them is none.
         """
         unknown = [
             prompt for prompt in dict.fromkeys(prompts) if (prompt, system_prompt, opening) not in self._known
         ]
-        texts = [self._rendered(prompt, system_prompt) + opening for prompt in unknown]
+        begun = self._begun(opening)
+        texts = [self._rendered(prompt, system_prompt) + begun for prompt in unknown]
         for prompt, ids in zip(unknown, self.markers.encode(texts) if texts else [], strict=True):
             self._known[prompt, system_prompt, opening] = ids
         return [list(self._known[prompt, system_prompt, opening]) for prompt in prompts]
@@ -133,31 +139,35 @@ class ChatTemplate:
         turns = [(message["role"], self.markers.broken(message["content"])) for message in messages]
         return self.markers.encode([self._of_turns(turns)])[0]
 
-    def end_of_turn(self, ends: Sequence[int]) -> int:
-        """Return the token by which the model ends an answer: the one that the template writes after it.
-
-        Some templates write it only when the next turn begins, or only at the end of a conversation. Where the
-        template writes none of them, it is the tokenizer's own end if that is one of them, else the first.
+    def continued(self, prompt: str, written: str) -> list[int]:
+        """Return the token ids of a rendered prompt with what is written behind it.
 
         Args:
-            ends: the tokens that end an answer.
+            prompt: the user's message.
+            written: read as the template's text is: what spells a control token and must not be one has breaks.
         """
-        for followed in (False, True):
-            token = self._written_after_an_answer(ends, followed)
-            if token is not None:
-                return token
-        own = self.tokenizer.eos_token_id
-        return int(own) if own in ends else ends[0]
+        return self.markers.encode([self._rendered(prompt, None) + written])[0]
 
-    def _written_after_an_answer(self, ends: Collection[int], followed: bool) -> int | None:
-        turns = [("user", "hi"), ("assistant", _ANSWERED), *([("user", _ASKED)] if followed else [])]
-        try:
-            text = self._apply([self._message(*turn) for turn in turns], begins_answer=False)
-        except BadInputError:
-            # Conversations that such a template does not know end as it may; nothing is asked this way.
-            return None
-        written = text.partition(_ANSWERED)[2].partition(_ASKED)[0]
-        return next((token for token in self.markers.encode([written])[0] if token in ends), None)
+    def transcript(self, messages: Sequence[Mapping[str, Any]], begins_answer: bool) -> str:
+        """Return the text of a conversation as the template writes it; what its messages spell is not broken.
+
+        Args:
+            messages: `role`, `content` and whatever else the template may read.
+            begins_answer: add the generation prompt.
+        """
+        return self._apply(
+            [
+                {**message, **self._message(message["role"], message["content"])}
+                if isinstance(message["content"], str)
+                else dict(message)
+                for message in messages
+            ],
+            begins_answer,
+        )
+
+    def _begun(self, opening: str) -> str:
+        """Return the beginning of an answer with what precedes it, such as a closed thought; "" where none is given."""
+        return self.turn.lead + self.markers.broken(opening) if opening else ""
 
     def _rendered(self, prompt: str, system_prompt: str | None) -> str:
         """Return the text of a prompt, with breaks in what must not become a control token."""

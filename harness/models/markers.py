@@ -107,11 +107,13 @@ class Markers:
         return [*whole[:before], *self.encode([text])[0], *whole[before + len(plain) :]]
 
     def _in_pieces(self, text: str) -> list[int]:
-        first, *others = text.split(BREAK)
+        first, found, others = text.partition(BREAK)
         ids = list(self.tokenizer(first, add_special_tokens=False)["input_ids"]) if first else []
-        for piece in others:
-            ids += self._continued(piece)
-        return ids
+        return ids + self.continuation(others) if found else ids
+
+    def continuation(self, text: str) -> list[int]:
+        """Return the token ids of a text, which may have breaks, that is written behind another."""
+        return [id for piece in text.split(BREAK) for id in self._continued(piece)]
 
     def _continued(self, piece: str) -> list[int]:
         """Return the ids of text that continues another: without the space that some put before a text."""

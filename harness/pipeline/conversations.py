@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import BadInputError
 from harness.base.files import write_json, write_jsonl
 from harness.base.fingerprint import fingerprint
-from harness.data.refusals import refusal_phrasings, refusals_for
+from harness.base.progress import say
+from harness.data.refusals import refusal_phrasings, refusals_for, thoughts_for
 from harness.judges.base import judge_all
 from harness.pipeline.answer import own_answers
 from harness.runs.layout import PATHS
@@ -18,6 +20,7 @@ from harness.runs.stages import stage
 
 if TYPE_CHECKING:
     from harness.data.task import Kind
+    from harness.judges.base import Verdict
     from harness.pipeline.session import Session
     from harness.training.examples import Aim, Example
 
@@ -33,7 +36,7 @@ def training_conversations(session: Session) -> Rows:
     would teach false refusal; so is, where the model's own compliant answer is needed, a harmful one that it refuses.
 
     Raises:
-        BadInputError: the base model complied with no harmful train prompt, and an objective needs that it does.
+        BadInputError: an objective is left without an example, since the base model refused all that it would read.
     """
     from harness.training.objectives import aims_of
 
@@ -44,6 +47,7 @@ def training_conversations(session: Session) -> Rows:
         rows = rows + _retained(session, len(harmful))
     if "continue" in aims or "prefer" in aims:
         rows = rows + _beside_compliance(session, harmful, aims)
+    _check_complete(session, aims, rows)
     _keep(session, rows, {"trained": refusal_phrasings(), "held_out": refusal_phrasings(held_out=True)})
     return rows
 
@@ -60,11 +64,15 @@ def _keep(session: Session, rows: Rows, phrasings: dict[str, list[str]]) -> None
 
 def refusals(session: Session) -> Rows:
     """Return the harmful train prompts, each with the refusal that it is to get."""
-    return [
-        _row("refuse", task, prompt.id, prompt.text, refusal, finished=True)
-        for task, prompts in session.plan.train_prompts("harmful").items()
-        for prompt, refusal in zip(prompts, refusals_for(prompts, session.config.seed), strict=True)
-    ]
+    rows: Rows = []
+    seed, thinks = session.config.seed, session.config.training.refusal_thought
+    for task, prompts in session.plan.train_prompts("harmful").items():
+        for prompt, refusal, thought in zip(
+            prompts, refusals_for(prompts, seed), thoughts_for(prompts, seed), strict=True
+        ):
+            row = _row("refuse", task, prompt.id, prompt.text, refusal, finished=True)
+            rows.append(row | {"thought": thought} if thinks else row)
+    return rows
 
 
 def _row(aim: Aim, task: str, id: str, prompt: str, answer: str, *, finished: bool) -> dict[str, Any]:
@@ -93,17 +101,14 @@ def _beside_compliance(session: Session, harmful: Rows, aims: Sequence[Aim]) -> 
     complied = _complied(session, "harmful")
     answers = {(task, row["id"]): row for task, rows in complied.items() for row in rows}
     pairs = [(row, own) for row in harmful if (own := answers.get((row["task"], row["id"])))]
-    if not pairs:
-        raise BadInputError(
-            "the base model refuses every harmful train prompt: leave the objectives prefer and refuse_continued "
-            "out of training.objectives"
-        )
     rows: Rows = []
     if "continue" in aims:
         fewest, most = session.config.training.opening_tokens
         for row, own in pairs:
             tokens = random.Random(f"{session.config.seed} opening {row['id']}").randint(fewest, most)
-            rows.append(row | {"aim": "continue", "own": own["response"], "opening_tokens": tokens})
+            begun = {"aim": "continue", "own": own["response"], "opening_tokens": tokens}
+            # Whoever is already answering thinks no more.
+            rows.append({key: row[key] for key in row if key != "thought"} | begun)
     if "prefer" in aims:
         for row, own in pairs:
             rejected = {
@@ -117,15 +122,49 @@ def _beside_compliance(session: Session, harmful: Rows, aims: Sequence[Aim]) -> 
 
 def _complied(session: Session, kind: Kind) -> dict[str, Rows]:
     """Return the base model's own answers to what is trained on, those that are no refusal, by task."""
-    asked = {task: {p.id for p in prompts} for task, prompts in session.plan.train_prompts(kind).items()}
     return {
-        task: [
-            row
-            for row, verdict in zip(rows, judge_all(session.plan.judge, rows), strict=True)
-            if verdict.label == "compliance" and row["id"] in asked[task]
-        ]
-        for task, rows in own_answers(session, kind).items()
+        task: [row for row, verdict in judged if verdict.label == "compliance"]
+        for task, judged in _judged(session, kind).items()
     }
+
+
+def _judged(session: Session, kind: Kind) -> dict[str, list[tuple[dict[str, Any], Verdict]]]:
+    """Return the base model's own answers to what is trained on, each with its verdict, by task."""
+    asked = {task: {p.id for p in prompts} for task, prompts in session.plan.train_prompts(kind).items()}
+    answers = own_answers(session, kind)
+    verdicts = session.once(
+        ("verdicts on own answers", fingerprint(answers)),
+        lambda: {task: judge_all(session.plan.judge, rows) for task, rows in answers.items()},
+    )
+    return {
+        task: [pair for pair in zip(rows, verdicts[task], strict=True) if pair[0]["id"] in asked[task]]
+        for task, rows in answers.items()
+    }
+
+
+def _check_complete(session: Session, aims: Sequence[Aim], rows: Rows) -> None:
+    """Refuse a training where some objective has nothing to read: it would not be the training that was asked for."""
+    from harness.training.objectives import reading
+
+    objectives, made = session.config.training.objectives, {row["aim"] for row in rows}
+    empty = [aim for aim in aims if aim not in made]
+    if empty:
+        kind: Kind = "benign" if "retain" in empty else "harmful"
+        alike = [aim for aim in empty if (aim == "retain") == (kind == "benign")]
+        names = " and ".join(name for aim in alike for name in reading(objectives, aim))
+        verdicts = [verdict for judged in _judged(session, kind).values() for _, verdict in judged]
+        found = Counter(verdict.reason or f"a {verdict.label}" for verdict in verdicts)
+        counted = "; ".join(f"{count}: {reason}" for reason, count in found.most_common())
+        raise BadInputError(
+            f"training.objectives: no example is left for {names}. Expected answers of the base model that comply with "
+            f"{kind} train prompts, found of {len(verdicts)} answers {counted}"
+        )
+    retained = [row for row in rows if row["aim"] == "retain"]
+    if retained and not any(row["finished"] for row in retained):
+        say(
+            f"training: all {len(retained)} of the model's own answers are truncated, so nothing shows how a benign "
+            "answer ends; raise --max-new-tokens"
+        )
 
 
 def even_shares(quota: int, available: Mapping[str, int]) -> dict[str, int]:
@@ -152,16 +191,23 @@ def _examples(session: Session, rows: Rows, aim: Aim) -> list[Example]:
 
     chat = session.engine.chat
 
-    def examples(answer: str, finished: str, tokens: str, openings: list[str] | None = None) -> list[Example]:
+    def examples(
+        answer: str,
+        finished: str,
+        tokens: str,
+        openings: list[str] | None = None,
+        thoughts: list[str] | None = None,
+    ) -> list[Example]:
         # The model's own answers are learnt as it emitted them.
         answers = [row[tokens if tokens in row else answer] for row in rows]
         whole = [row[finished] for row in rows]
-        end = chat.end_of_turn(session.loaded.ends)
-        return make_examples(chat, [row["prompt"] for row in rows], answers, whole, end, aim, openings)
+        prompts, end = [row["prompt"] for row in rows], chat.turn.end(session.loaded.ends)
+        return make_examples(chat, prompts, answers, whole, end, aim, openings, thoughts)
 
     if aim == "continue":
         return examples("answer", "finished", "tokens", [_opening(session, row) for row in rows])
-    learnt = examples("answer", "finished", "tokens")
+    thoughts = [row["thought"] for row in rows] if all("thought" in row for row in rows) else None
+    learnt = examples("answer", "finished", "tokens", thoughts=thoughts)
     if aim == "prefer":
         rejected = examples("rejected", "rejected_finished", "rejected_tokens")
         return [replace(a, rejected=b.answer) for a, b in zip(learnt, rejected, strict=True)]

@@ -132,7 +132,7 @@ def _shares(session: Session, made: Prepared, rows: list[dict[str, Any]]) -> lis
     loaded, chat = session.loaded, session.engine.chat
     prompts, answers = [row["prompt"] for row in rows], [row["response"] for row in rows]
     finished = [row["finish_reason"] == "stop" for row in rows]
-    before = make_examples(chat, prompts, answers, finished, chat.end_of_turn(loaded.ends), "retain")
+    before = make_examples(chat, prompts, answers, finished, chat.turn.end(loaded.ends), "retain")
     asked = chat.tokens(prompts, made.system_prompt)
     after = [replace(example, prompt=tuple(prompt)) for example, prompt in zip(before, asked, strict=True)]
     # Answers of like length share a batch. Both sides have them in one order, so that tokens meet their own.

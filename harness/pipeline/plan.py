@@ -391,12 +391,16 @@ def _check_training(plan: Plan) -> None:
         )
     if quantization_of(plan.ref.path) is None:
         check_holds_experts(plan.ref, plan.config.dtype)
-    aims_of(training.objectives)
+    aims = aims_of(training.objectives)
+    if training.refusal_thought:
+        plan.chat.turn.lead_with("")
     if training.machines > 1 and not re.fullmatch(r"[^:\s]+:\d+", training.rendezvous or ""):
         raise BadInputError(
             f"training.machines = {training.machines}: expected training.rendezvous = HOST:PORT, found "
             f"{training.rendezvous}"
         )
+    if "retain" in aims:
+        _check_retained(plan)
     if stopping.every is None:
         return
     if training.world_size > 1:
@@ -412,3 +416,22 @@ def _check_training(plan: Plan) -> None:
             raise BadInputError(
                 f"training.early_stopping.share = {stopping.share}: no harmful train prompts are {purpose}"
             )
+
+
+def _check_retained(plan: Plan) -> None:
+    from harness.training.objectives import reading
+
+    training = plan.config.training
+    names = " and ".join(reading(training.objectives, "retain"))
+    harmful, benign = (sum(map(len, plan.train_prompts(kind).values())) for kind in ("harmful", "benign"))
+    if not benign:
+        raise BadInputError(
+            f"training.objectives: no example is left for {names}. Name a benign task that may serve 'train', or leave "
+            f"{names} out"
+        )
+    ratio = training.retain_per_refusal
+    if round(ratio * harmful) == 0:
+        raise BadInputError(
+            f"training.retain_per_refusal = {ratio}: no example is left for {names}. Raise it, or leave {names} out of "
+            "training.objectives"
+        )

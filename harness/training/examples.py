@@ -71,51 +71,62 @@ def make_examples(
     end: int,
     aim: Aim,
     openings: Sequence[str] | None = None,
+    thoughts: Sequence[str] | None = None,
 ) -> list[Example]:
-    """Tokenise conversations.
+    """Tokenise conversations: what is learnt is what the chat template writes behind the generation prompt.
 
     Args:
-        chat: renders the prompts.
+        chat: renders the conversations.
         prompts: users' messages.
         answers: the answers that the model should give: texts, or token ids that it emitted, taken as they are.
         finished: whether a text is complete; a truncated one gets no end token.
         end: the token that ends an answer.
         aim: the purpose of the examples.
         openings: the beginning of another answer, which precedes each answer without loss.
+        thoughts: precede each answer, and are learnt with it.
     """
     if not prompts:  # a tokenizer cannot be given nothing
         return []
-    texts = [answer if isinstance(answer, str) else "" for answer in answers]
-    if openings is None:
-        rendered = chat.tokens(prompts)
-        encoded = chat.markers.encode([chat.markers.broken(text) for text in texts])
-    else:
-        rendered, encoded = _after_openings(chat, prompts, openings, texts)
+    turn, broken, tail = chat.turn, chat.markers.broken, chat.turn.tail(end)
     examples = []
-    for prompt, given, ids, whole in zip(rendered, answers, encoded, finished, strict=True):
-        text = [*ids, end] if whole else ids
-        answer = text if isinstance(given, str) else given
-        if answer:
-            examples.append(Example(tuple(prompt), tuple(answer), aim))
+    for place, (prompt, ids, given, whole) in enumerate(
+        zip(prompts, chat.tokens(prompts), answers, finished, strict=True)
+    ):
+        if not isinstance(given, str):
+            example = Example(tuple(ids), tuple(given), aim)
+        elif given or whole:
+            before = turn.lead if thoughts is None else turn.lead_with(broken(thoughts[place]))
+            if openings is not None:
+                before = f"{turn.lead}{broken(openings[place])} "
+                (ids,) = chat.tokens([prompt], opening=openings[place])
+            written = f"{before}{broken(given)}{(tail or '') if whole else ''}"
+            start, answer = _told_apart(chat, ids, prompt, written, openings is not None)
+            example = Example(start, (*answer, end) if whole and tail is None else answer, aim)
+        else:
+            continue
+        if example.answer:
+            examples.append(example)
     return examples
 
 
-def _after_openings(
-    chat: ChatTemplate, prompts: Sequence[str], openings: Sequence[str], answers: Sequence[str]
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Tokenise each opening with the answer that continues it, so that the space between is the tokenizer's."""
-    rows = [
-        (prompt, chat.markers.broken(given), chat.markers.broken(answer))
-        for prompt, given, answer in zip(prompts, openings, answers, strict=True)
-    ]
-    begun = [chat.tokens([prompt], opening=given)[0] for prompt, given, _ in rows]
-    whole = [chat.tokens([prompt], opening=f"{given} {answer}")[0] for prompt, given, answer in rows]
-    shared = [
-        next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
-        for short, long in zip(begun, whole, strict=True)
-    ]
-    split = list(zip(whole, shared, strict=True))
-    return [list(ids[:at]) for ids, at in split], [list(ids[at:]) for ids, at in split]
+def _told_apart(
+    chat: ChatTemplate, asked: Sequence[int], prompt: str, written: str, opened: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the tokens that are given and those that are learnt.
+
+    Args:
+        chat: renders the prompt.
+        asked: the prompt's tokens, as far as they are given.
+        prompt: the user's message.
+        written: what stands behind the generation prompt.
+        opened: `asked` ends with the beginning of an answer; words that the tokenizer joins over its end are learnt.
+    """
+    ids = chat.continued(prompt, written)
+    shared = next((i for i, (a, b) in enumerate(zip(asked, ids, strict=False)) if a != b), len(asked))
+    if shared == len(asked) or opened:
+        return tuple(ids[:shared]), tuple(ids[shared:])
+    # The tokenizer joins the end of the generation prompt to what follows; a model that generates never sees that.
+    return tuple(asked), tuple(chat.markers.continuation(written))
 
 
 def check_lengths(examples: Sequence[Example], context: int | None) -> None:

@@ -163,3 +163,8 @@ def aims_of(objectives: Iterable[str]) -> list[Aim]:
     if not read:
         raise BadInputError(f"training.objectives names none: expected some of {', '.join(OBJECTIVES)}")
     return [aim for aim in AIMS if aim in read]
+
+
+def reading(objectives: Iterable[str], aim: Aim) -> list[str]:
+    """Return those of some objectives that read the examples of an aim."""
+    return [name for name in objectives if OBJECTIVES.get(name).aim == aim]

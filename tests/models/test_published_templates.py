@@ -114,7 +114,7 @@ def test_a_prompt_is_the_templates_tokens_and_an_answer_ends_as_there(tmp_path, 
     assert not chat.drops(PROMPT)
     assert expected.count(tokenizer.convert_tokens_to_ids("<s>")) == habit.bos
     ends = tokenizer.convert_tokens_to_ids(list(habit.ends))
-    assert tokenizer.decode([chat.end_of_turn(ends)]) == habit.end
+    assert tokenizer.decode([chat.turn.end(ends)]) == habit.end
 
 
 @pytest.mark.parametrize("name", HABITS)

@@ -231,6 +231,18 @@ def refused(tmp_path, capsys):
             ],
             "training.early_stopping.share = 0.0001: no harmful train prompts are held out",
         ),
+        (
+            ["--tasks", "demo_harmful", "--intervention", "all_experts", "--baselines", "none"],
+            "training.objectives: no example is left for retain. Name a benign task that may serve 'train'",
+        ),
+        (
+            ["--set", "training.retain_per_refusal=0", "--objectives", "refuse=1,retain=1,retain_kl=1"],
+            "training.retain_per_refusal = 0.0: no example is left for retain and retain_kl",
+        ),
+        (
+            ["--set", "training.refusal_thought=true"],
+            "training.refusal_thought: neither the chat template nor the tokenizer has a known form of thoughts",
+        ),
         (["--top-k", "129"], "selection.top_k = 129: 'demo' has 128 experts"),
         (
             ["--set", "training.checkpoint_every=0"],
@@ -265,16 +277,36 @@ def test_an_example_beyond_the_context_ends_the_run_in_one_line(tmp_path, capsys
     assert "the model's context holds 36" in line
 
 
-def test_a_model_that_refuses_everything_has_nothing_to_prefer_over(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("objectives", "label", "expected"),
+    [
+        (
+            "refuse=1,prefer=1,refuse_continued=1",
+            "refusal",
+            "no example is left for refuse_continued and prefer",
+        ),
+        ("refuse=1,retain=1", "refusal", "no example is left for retain"),
+        ("refuse=1,retain_kl=1", None, "no example is left for retain_kl"),
+    ],
+)
+def test_an_objective_without_an_example_ends_the_run_before_it_trains(
+    tmp_path, capsys, monkeypatch, objectives, label, expected
+):
     from harness.judges.base import Verdict
     from harness.judges.builtin.judge import BuiltinJudge
 
     monkeypatch.setattr(
         BuiltinJudge,
         "judge",
-        lambda self, id, prompt, response, truncated=False: Verdict(id, "refusal", "test"),
+        lambda self, id, prompt, response, truncated=False: Verdict(
+            id, label, "test", None if label else "cannot be read"
+        ),
     )
-    command = ["train", "--limit", "12", "--objectives", "refuse=1,prefer=1", "--baselines", "none"]
+    command = ["train", "--limit", "12", "--objectives", objectives, "--baselines", "none"]
     assert main([*command, "--output", str(tmp_path / "run")]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "the base model refuses every harmful train prompt" in line
+    assert expected in line
+    kind, n = ("harmful", 12) if "prefer" in objectives else ("benign", 24)
+    found = f"{n} answers {n}: {'a refusal' if label else 'cannot be read'}"
+    assert line.endswith(f"that comply with {kind} train prompts, found of {found}")
+    assert not (tmp_path / "run/variants/unsafe_experts/delta.safetensors").exists()
