@@ -102,13 +102,13 @@ def is_left_open(opened: str) -> bool:
 def mentions_reasoning(template: str) -> bool:
     """Say whether a chat template writes, or looks for, a marker of reasoning."""
     return "<|channel|>" in template or any(
-        marker in template for form in _FORMS for marker in (form.opens, form.closes)
+        marker in template for form in FORMS for marker in (form.opens, form.closes)
     )
 
 
 def may_be_an_opening(text: str) -> bool:
     """Say whether a text begins as reasoning does, or is too short to tell."""
-    return any(form.opens.startswith(text) or text.startswith(form.opens) for form in _FORMS)
+    return any(form.opens.startswith(text) or text.startswith(form.opens) for form in FORMS)
 
 
 def _trailing_ends(response: str) -> str:

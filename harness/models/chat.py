@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What transformers calls the argument that names a template.
 _NAMED = "chat_template"
 _PROBE = "harness-probe-of-the-system-role"
+_ASKED = "harnessprobeofaquestion"
 _NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
 
 
