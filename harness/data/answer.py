@@ -6,18 +6,29 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 
+def answer_id(prompt: str, number: int | None) -> str:
+    """Return the id of an answer: the prompt's, with # and the number behind it where answers are sampled."""
+    return prompt if number is None else f"{prompt}#{number}"
+
+
+def prompt_id(answer: str, number: int | None) -> str:
+    """Return the id of the prompt behind an answer's id and number; a prompt's own id may hold any #."""
+    return answer if number is None else answer.removesuffix(f"#{number}")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a model answered to one prompt.
 
     Attributes:
-        id: of the prompt.
+        id: of the prompt; of one sampled answer among several, with # and its number behind it.
         prompt: its text.
         response: the answer's text.
         finish_reason: "length" where the token limit ended it.
         prompt_tokens: length of the prompt as the model saw it; None where it was not recorded.
         generated_tokens: length of the answer; None where it was not recorded.
         tokens: the answer's token ids, its end token included; None where they were not kept.
+        number: which of the prompt's sampled answers it is, from 1; None for a greedy answer.
     """
 
     id: str
@@ -27,6 +38,12 @@ class Answer:
     prompt_tokens: int | None = None
     generated_tokens: int | None = None
     tokens: tuple[int, ...] | None = None
+    number: int | None = None
+
+    @property
+    def prompt_id(self) -> str:
+        """The id of the prompt."""
+        return prompt_id(self.id, self.number)
 
     @property
     def is_truncated(self) -> bool:
@@ -36,5 +53,7 @@ class Answer:
     def row(self, with_tokens: bool = False) -> dict[str, Any]:
         """Return it as a JSON object, its token ids only if asked for."""
         row = asdict(self)
+        if self.number is None:
+            del row["number"]
         tokens = row.pop("tokens")
         return row | {"tokens": list(tokens or ())} if with_tokens else row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from harness.data.answer import Answer
+from harness.data.answer import Answer, answer_id
 from harness.engines.base import BatchResult, Sampling
 from harness.routing.capture import Captured, count, routed_tokens
 
@@ -30,28 +30,29 @@ def make_answers(
 
     Args:
         batch: the prompts.
-        sampling: names several answers per prompt; they follow one another.
+        sampling: numbers the answers of each prompt, which follow one another; None for one greedy answer.
         prompt_tokens: the length of each answer's rendered prompt.
         generated: the tokens of each answer, its end token included.
         ends: tokens that end an answer.
         tokenizer: the model's.
     """
     if sampling is None:
-        asked = [(prompt, prompt.id) for prompt in batch]
+        asked: list[tuple[Prompt, int | None]] = [(prompt, None) for prompt in batch]
     else:
-        asked = [(prompt, f"{prompt.id}#{i + 1}") for prompt in batch for i in range(sampling.answers)]
+        asked = [(prompt, number) for prompt in batch for number in sampling.numbers]
     texts = tokenizer.batch_decode([list(row) for row in generated], skip_special_tokens=True)
     return [
         Answer(
-            id=name,
+            id=answer_id(prompt.id, number),
             prompt=prompt.text,
             response=text.strip(),
             finish_reason="stop" if row[-1] in ends else "length",
             prompt_tokens=int(n),
             generated_tokens=len(row),
             tokens=tuple(row),
+            number=number,
         )
-        for (prompt, name), text, row, n in zip(asked, texts, generated, prompt_tokens, strict=True)
+        for (prompt, number), text, row, n in zip(asked, texts, generated, prompt_tokens, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""The transformers engine: batched greedy generation, with routing captured on the way.
+"""The transformers engine: batched generation, greedy or sampled, with routing captured on the way.
 
 Batches are made once, from the prompts' lengths, so that a resumed run meets the same batches: in bfloat16 an
 answer depends on what it is padded with.
@@ -33,7 +33,7 @@ class TransformersEngine(Engine):
 
     Args:
         loaded: the model; a variant is whatever state its experts are in at the moment.
-        batch_size: prompts generated together.
+        batch_size: answers generated together.
         chat_template_kwargs: passed on to the chat template.
         followed: generation settings of the checkpoint that are followed.
     """
@@ -72,9 +72,10 @@ class TransformersEngine(Engine):
         recorder = RoutingCapture(moe, logits=how.capture == "logits") if how.capture else None
         try:
             with torch.inference_mode(), recorder.installed() if recorder else nullcontext():
-                whole = self._generate(encoded, how, [prompt.id for prompt in batch])
                 # Row b * answers + j is answer j to prompt b, from the first forward pass on.
-                mask = encoded["attention_mask"].repeat_interleave(len(whole) // len(batch), dim=0)
+                n = 1 if how.sampling is None else how.sampling.answers
+                asked = {name: rows.repeat_interleave(n, dim=0) for name, rows in encoded.items()}
+                whole, mask = self._generate(asked, how, batch), asked["attention_mask"]
                 new = whole[:, mask.shape[1] :]
                 lengths = self._lengths(new)
                 generated = [row[:n] for row, n in zip(new.tolist(), lengths.tolist(), strict=True)]
@@ -92,31 +93,23 @@ class TransformersEngine(Engine):
                 f"out of memory while {len(batch)} prompts were answered: lower generation.batch_size"
             ) from error
 
-    def _generate(self, encoded: Any, how: Decoding, ids: Sequence[str]) -> torch.Tensor:
+    def _generate(
+        self, asked: Mapping[str, torch.Tensor], how: Decoding, batch: Sequence[Prompt]
+    ) -> torch.Tensor:
         """Return prompts with their answers, [B * answers, P + G]."""
-        import torch
+        from transformers import LogitsProcessorList
+
+        from harness.engines.sampling import Drawn
 
         model: Any = self.loaded.moe.model
-        sampling = how.sampling
         pad = self.loaded.tokenizer.pad_token_id
         rules = greedy(self.loaded.ends, pad, how.max_new_tokens, self.followed)
-        if sampling is not None:
-            rules.update(
-                do_sample=True,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=0,
-                num_return_sequences=sampling.answers,
-            )
-        devices = [self.loaded.device] if self.loaded.device.type == "cuda" else []
-        with (
-            torch.random.fork_rng(devices=devices, enabled=sampling is not None),
-            decoding_by(model, rules),
-        ):
-            if sampling is not None:
-                # By the batch, so that a resumed run draws what an uninterrupted one would.
-                torch.manual_seed(sampling.seed_for(ids))
-            output: torch.Tensor = model.generate(**encoded, generation_config=rules)
+        drawn = LogitsProcessorList()
+        if how.sampling is not None:
+            ids, start = [prompt.id for prompt in batch], asked["input_ids"].shape[1]
+            drawn.append(Drawn(how.sampling, ids, start, how.max_new_tokens))
+        with decoding_by(model, rules):
+            output: torch.Tensor = model.generate(**asked, generation_config=rules, logits_processor=drawn)
         return output
 
     def _lengths(self, new: torch.Tensor) -> torch.Tensor:

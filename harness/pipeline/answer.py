@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.files import read_jsonl, write_jsonl
 from harness.base.progress import progress
+from harness.data.answer import answer_id
 from harness.routing.counts import join, reorder
 from harness.routing.files import load_counts, load_tokens, save_routing
 from harness.routing.tokens import join_tokens, reorder_tokens
@@ -19,6 +20,7 @@ from harness.runs.stages import Stage, stage
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt
     from harness.data.task import Kind
+    from harness.engines.base import Sampling
     from harness.interventions.base import Prepared
     from harness.pipeline.session import Session
     from harness.routing.counts import Record
@@ -45,6 +47,7 @@ def answer_in_batches(
     routing: Path | None = None,
     record: Record = "counts",
     with_tokens: bool = False,
+    sampling: Sampling | None = None,
 ) -> None:
     """Answer prompts and keep the answers in their order, batch by batch in a journal beside the target.
 
@@ -59,25 +62,32 @@ def answer_in_batches(
         routing: where to keep routing counts, if they are wanted.
         record: how much of the routing to keep there.
         with_tokens: keep each answer's token ids too.
+        sampling: how to draw answers; None for one greedy answer per prompt.
     """
     plan, engine = session.plan, session.engine
     opening = plan.opening(task)
     journal = BatchJournal(target, key)
-    batches = engine.batches(prompts, system_prompt, opening)
+    numbers: Sequence[int | None] = [None] if sampling is None else sampling.numbers
+    batches = engine.batches(prompts, system_prompt, opening, len(numbers))
     missing = [i for i in range(len(batches)) if journal.rows(i) is None]
     remaining = [batches[i] for i in missing]
     capture = record if routing is not None else None
     results = engine.generate(
-        remaining, plan.max_new_tokens(task), system_prompt, capture=capture, opening=opening
+        remaining,
+        plan.max_new_tokens(task),
+        system_prompt,
+        capture=capture,
+        sampling=sampling,
+        opening=opening,
     )
-    with progress(name, len(prompts), "answers") as advance:
-        advance(len(prompts) - sum(map(len, remaining)))
+    with progress(name, len(prompts) * len(numbers), "answers") as advance:
+        advance((len(prompts) - sum(map(len, remaining))) * len(numbers))
         for i, result in zip(missing, results, strict=True):
             if result.routing is not None:
                 save_routing(result.routing, journal.path(i, ".safetensors"), result.tokens)
             journal.finish(i, [response.row(with_tokens) for response in result.responses])
-            advance(len(batches[i]))
-    ids = [prompt.id for prompt in prompts]
+            advance(len(result.responses))
+    ids = [answer_id(prompt.id, number) for prompt in prompts for number in numbers]
     if routing is not None:
         paths = [journal.path(i, ".safetensors") for i in range(len(batches))]
         counts = reorder(join([load_counts(path) for path in paths]), ids)
@@ -88,7 +98,7 @@ def answer_in_batches(
 
 
 def _collect(journal: BatchJournal, batches: int, ids: list[str], target: Path) -> None:
-    """Turn the journal's answers into one whole file, in the prompts' order."""
+    """Turn the journal's answers into one whole file, in the order of their ids."""
     rows = {row["id"]: row for i in range(batches) for row in journal.rows(i) or []}
     write_jsonl(target, [rows[name] for name in ids])
 
@@ -118,9 +128,14 @@ def own_answers(session: Session, kind: Kind) -> dict[str, list[dict[str, Any]]]
     return {task: read_jsonl(session.folder.layout.own_answers(task)) for task in tasks}
 
 
+def _test_key(session: Session, made: Prepared, task: str, **more: Any) -> str:
+    prompts, sampling = session.plan.test_prompts(made.variant)[task], session.plan.sampling
+    sampled = {} if sampling is None else {"sampling": sampling._asdict()}
+    return answers_key(session, prompts, task, made=made.fingerprint, **sampled, **more)
+
+
 def _answer_key(session: Session, made: Prepared, task: str) -> str:
-    prompts = session.plan.test_prompts(made.variant)[task]
-    return answers_key(session, prompts, task, made=made.fingerprint)
+    return _test_key(session, made, task)
 
 
 @stage("answer {made.name}/{task}", writes=str(_RESPONSES), key=_answer_key, keeps=f"{_RESPONSES}.partial")
@@ -132,13 +147,12 @@ def _answer(session: Session, made: Prepared, task: str) -> None:
         layout.test_routing(task).unlink(missing_ok=True)
     path = layout.variant(made.name).responses(task)
     prompts = session.plan.test_prompts(made.variant)[task]
-    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt)
+    sampling = session.plan.sampling
+    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt, sampling=sampling)
 
 
 def _routed_key(session: Session, made: Prepared, task: str) -> str:
-    return answers_key(
-        session, session.plan.test_prompts(made.variant)[task], task, made=made.fingerprint, record="counts"
-    )
+    return _test_key(session, made, task, record="counts")
 
 
 @stage(
@@ -152,7 +166,8 @@ def _answer_and_capture(session: Session, made: Prepared, task: str) -> None:
     name, key, layout = f"answer {made.name}/{task}", _routed_key(session, made, task), session.folder.layout
     path, routing = layout.variant(made.name).responses(task), layout.test_routing(task)
     prompts = session.plan.test_prompts(made.variant)[task]
-    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt, routing)
+    sampling = session.plan.sampling
+    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt, routing, sampling=sampling)
 
 
 def answer(session: Session, made: Prepared, task: str) -> None:

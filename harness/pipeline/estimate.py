@@ -62,12 +62,19 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "variants": variants,
         "training_examples": (examples := _examples(plan)),
         "draws": price_of_draws(plan, output, sum(examples.values())),
+        "test_answers": _test_answers(plan, {row["name"] for row in possible}),
+        "sampling": None if plan.sampling is None else plan.sampling._asdict(),
         "generated_tokens_at_most": _tokens(plan, {row["name"] for row in possible}),
         "memory_bytes": weights + max(row["trained_parameters"] for row in variants) * BYTES_PER_TRAINED,
         "memory_available_bytes": available,
         "disk_bytes": _disk(plan, [row["trained_parameters"] for row in possible]),
         "disk_free_bytes": shutil.disk_usage(_existing(output)).free,
     }
+
+
+def _test_answers(plan: Plan, possible: set[str]) -> int:
+    asked = (plan.test_prompts(variant) for variant in plan.variants if variant.name in possible)
+    return plan.answers * sum(len(prompts) for tasks in asked for prompts in tasks.values())
 
 
 def _examples(plan: Plan) -> dict[str, int]:
@@ -158,6 +165,7 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         *(escape(f"{what}: {text}") for what, text in said.items() if text),
         f"capability: {escape(', '.join(estimates['capability']) or 'none')}",
         f"training examples: at most {examples or 'none'}",
+        f"answers to test prompts: {estimates['test_answers']:,}{_sampled(estimates['sampling'])}",
         f"generated tokens: at most {estimates['generated_tokens_at_most']:,}",
         *([price_in_words(estimates["draws"])] if estimates["draws"] else []),
         f"memory: about {sizes['memory_bytes']} of {sizes['memory_available_bytes']}, activations apart",
@@ -165,6 +173,12 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         f"output: {escape(estimates['output'])}",
         sep="\n",
     )
+
+
+def _sampled(sampling: dict[str, Any] | None) -> str:
+    if sampling is None:
+        return ""
+    return ", {answers} sampled per prompt (temperature {temperature:g}, top-p {top_p:g})".format(**sampling)
 
 
 def _size(n: int) -> str:

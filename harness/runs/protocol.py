@@ -56,7 +56,13 @@ def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
         split = run.splits.tasks[asked.name]
         longest = summary.decoding.get("max_new_tokens")
         given = [("opening", asked.forced), ("followed", "followed" in summary.decoding)]
-        names = ["strategy", "chat_template_kwargs", *(name for name, is_given in given if is_given)]
+        sampled = [name for name in ("answers", "temperature", "top_p") if name in summary.decoding]
+        names = [
+            "strategy",
+            *sampled,
+            "chat_template_kwargs",
+            *(name for name, is_given in given if is_given),
+        ]
         decoding = {name: summary.decoding.get(name) for name in names}
         decoding["max_new_tokens"] = longest.get(task) if isinstance(longest, dict) else longest
         made[task] = Protocol(
