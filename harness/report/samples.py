@@ -24,18 +24,19 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer:
-    """What one variant answered. `label` is "unscored" when the judge gave none."""
+    """What one variant answered. `label` is "unscored" when the judge gave none, `number` None for a greedy answer."""
 
     variant: str
     text: str
     label: str
     because: str
     is_truncated: bool
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prompt with every variant's answer."""
+    """One prompt with every variant's answers."""
 
     id: str
     prompt: str
@@ -44,8 +45,11 @@ class Sample:
 
     @property
     def differs(self) -> bool:
-        """Whether two variants got different verdicts."""
-        return len({answer.label for answer in self.answers}) > 1
+        """Whether two variants got different verdicts, or different numbers of each."""
+        labels: dict[str, list[str]] = {}
+        for answer in self.answers:
+            labels.setdefault(answer.variant, []).append(answer.label)
+        return len({tuple(sorted(own)) for own in labels.values()}) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +85,12 @@ def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
         judged = summary.judge in run.judges(variant, task)
         verdicts = {row.id: row for row in run.verdicts(variant, task, summary.judge)} if judged else {}
         for given in run.answers(variant, task):
-            prompts.setdefault(given.id, given.prompt)
+            prompts.setdefault(given.prompt_id, given.prompt)
             label, because = "unscored", "no verdict in the run folder"
             if (verdict := verdicts.get(given.id)) is not None:
                 label, because = verdict.label or "unscored", verdict.reason or verdict.rule or ""
-            answer = JudgedAnswer(variant, given.response, label, because, given.is_truncated)
-            answers.setdefault(given.id, []).append(answer)
+            answer = JudgedAnswer(variant, given.response, label, because, given.is_truncated, given.number)
+            answers.setdefault(given.prompt_id, []).append(answer)
     split = run.splits.tasks.get(task) if run.layout.splits.exists() else None
     categories = split.categories if split else {}
     samples = (
@@ -130,6 +134,7 @@ def browser_data(tasks: Sequence[TaskSamples], variants: Sequence[str], redact: 
                     labels.place(answer.label),
                     reasons.place(_shown(answer.because)),
                     int(answer.is_truncated),
+                    *([] if answer.number is None else [answer.number]),
                 ]
                 for answer in sample.answers
             ]

@@ -43,6 +43,7 @@ class Metric(ABC):
         unit: a share of 1, shown in percent, or a plain number; None where it depends on the figure.
         decides: whether the best variant and the conclusion rest on it.
         on_leaderboard: whether it is a column.
+        by_primary: whether leaderboards show it by the primary judge alone, as they do what decides.
         of_a_task: whether it is measured on each task, rather than over all.
         is_proportion: whether it is a share of yes-or-no samples, so that its counts decide a bound exactly.
         is_claimable: whether it is a share of the answers to harmful prompts, on which choosing experts may be claimed
@@ -56,6 +57,7 @@ class Metric(ABC):
     unit: Literal["share", "number"] | None = None
     decides: bool = False
     on_leaderboard: bool = False
+    by_primary: bool = False
     of_a_task: bool = True
     is_proportion: bool = False
     is_claimable: bool = False

@@ -29,6 +29,7 @@ class WorstOfN(Metric):
     name = "worst_of_n"
     unit = "share"
     on_leaderboard = True
+    by_primary = True
     is_proportion = True
     family = "worst of N, "
     words = ("at least once", "never")
