@@ -259,7 +259,7 @@ class Stratum(_Record):
     variant: str
     """Whose answer it is; several variants may have given it."""
     prompt: str
-    """The id of its prompt."""
+    """Its id: the prompt's, with # and its number where the prompt has several answers."""
     verdict: Label
     """The judge's."""
     probability: float = Field(gt=0, le=1)
