@@ -55,7 +55,13 @@ def test_answers_that_all_agree_say_no_more_than_one(small_run, tmp_path):
         one.measurements, (row for row in many.measurements if row.metric != "worst_of_n"), strict=True
     ):
         assert [getattr(before, name) for name in ends] == [getattr(after, name) for name in ends]
-    assert many.selection == one.selection
+    described, before = many.selection.held_out, one.selection.held_out
+    assert (described.harmful, described.benign, described.groups) == (
+        before.harmful,
+        before.benign,
+        before.groups,
+    )
+    assert described.difference.model_dump() == pytest.approx(before.difference.model_dump())
 
 
 def test_worst_of_n_counts_prompts_with_one_bad_answer_and_leaves_open_ones_out(small_run, tmp_path):
