@@ -61,7 +61,7 @@ def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float)
         return Decision(gate, variant, "FAIL", "a frozen weight changed")
     row = run.figure(gate, variant)
     if gate.metric in COUNTS:
-        count = row.unscored if gate.metric == "unscored" else row.truncated or 0
+        count = int(getattr(row, gate.metric) or 0)
         if gate.bound.limit >= row.n:
             raise BadInputError(
                 f"gate '{gate.name}': at_most {gate.bound.limit:.0f} of {row.n} answers is kept whatever is measured"

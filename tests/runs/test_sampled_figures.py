@@ -9,6 +9,7 @@ import pytest
 
 from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
 from harness.judges.base import JUDGES, judge_all
+from harness.report.conclusion import conclude
 from harness.routing.counts import join
 from harness.routing.files import load_counts, save_routing
 from harness.runs.measure import measure
@@ -97,6 +98,8 @@ def test_loops_are_counted_of_truncated_answers_alone(small_run, tmp_path):
     row = of(summary, "base", "demo_harmful", "refusal_rate")
     assert (row.truncated, row.looping) == (5, 5)
     assert row.model_dump()["looping"] == 5
+    said = "Answers that repeat themselves until the token limit: 5 of 36 answers of base on demo_harmful"
+    assert any(sentence.startswith(said) for sentence in conclude(summary))
     assert "looping" not in of(summary, "system_prompt", "demo_harmful", "refusal_rate").model_dump()
 
 
