@@ -40,14 +40,20 @@ _GONE = ("launcher",)
 
 
 class GenerationConfig(Settings):
-    """How variants answer prompts. Decoding is greedy."""
+    """How variants answer prompts. Decoding is greedy unless `answers` is given."""
 
     panel: ClassVar = HOW
 
     max_new_tokens: PositiveInt | None = setting(None, decides="answers", flag="--max-new-tokens")
     """Tokens an answer may have; by default the task's own."""
     batch_size: PositiveInt = setting(32, decides="answers")
-    """Prompts generated together."""
+    """Answers generated together."""
+    answers: PositiveInt | None = setting(None, decides="measures", flag="--answers")
+    """Sampled answers per test prompt; by default one greedy answer."""
+    temperature: float | None = setting(None, decides="measures", flag="--temperature", gt=0)
+    """Temperature of sampled answers; 1 where it is left open."""
+    top_p: float | None = setting(None, decides="measures", flag="--top-p", gt=0, le=1)
+    """Sample from the fewest tokens that hold this share of the probability; from all where it is left open."""
     chat_template_kwargs: dict[str, Any] = setting({}, decides="answers", whole=True)
     """Passed on to the chat template, such as enable_thinking: false."""
     thinking: Literal["auto", "off", "on"] = setting("auto", decides="answers", flag="--thinking")
@@ -73,7 +79,7 @@ class SelectionConfig(Settings):
     """Select experts that score at least this, such as 0.05."""
     per_layer: PositiveInt | None = setting(None, decides="experts", flag="--per-layer")
     """Select at most this many experts per layer."""
-    top_p: float | None = setting(None, decides="experts", flag="--top-p", gt=0, le=1)
+    top_p: float | None = setting(None, decides="experts", flag="--per-layer-share", gt=0, le=1)
     """Select the fewest experts of each layer that hold this share of its positive scores."""
     max_q: float | None = setting(None, decides="experts", flag="--max-q", gt=0, le=1)
     """Select experts with at most this q-value."""

@@ -17,12 +17,18 @@
     return element;
   };
 
+  // Whether two variants got different verdicts, or different numbers of each.
+  const differ = (answers) => {
+    const labels = {};
+    for (const [variant, , label] of answers) (labels[variant] ??= []).push(label);
+    return new Set(Object.values(labels).map((own) => own.sort().join())).size > 1;
+  };
   const samples = data.tasks.flatMap((task) =>
     task.samples.map(([id, prompt, category, answers]) => ({
       task, id, prompt, category,
-      answers: answers.map(([variant, text, label, reason, cut, thoughts]) =>
-        ({ variant, text, label, reason, cut, thoughts })),
-      differs: new Set(answers.map((answer) => answer[2])).size > 1,
+      answers: answers.map(([variant, text, label, reason, cut, thoughts, number]) =>
+        ({ variant, text, label, reason, cut, thoughts, number })),
+      differs: differ(answers),
     })));
   const lowered = [];
   const lower = (place) => (lowered[place] ??= data.texts[place].toLowerCase());
@@ -50,9 +56,9 @@
       sample.answers.some((answer) => lower(answer.text).includes(wanted.search));
   };
 
-  const verdict = (answer, name) => {
+  const verdict = (answer, name, times = "") => {
     const label = data.labels[answer.label];
-    return make("span", `verdict ${label}`, name ? `${name}: ${label}` : label);
+    return make("span", `verdict ${label}`, name ? `${name}: ${times}${label}` : label);
   };
 
   const opened = (sample) => {
@@ -63,14 +69,15 @@
     const answers = make("div", "answers");
     for (const answer of sample.answers) {
       const article = make("article");
-      const head = make("h4", "", `${data.variants[answer.variant]} `);
+      const number = answer.number ? `answer ${answer.number} ` : "";
+      const head = make("h4", "", `${data.variants[answer.variant]} ${number}`);
       head.append(verdict(answer));
       if (data.reasons[answer.reason]) head.append(make("span", "quiet", ` ${data.reasons[answer.reason]}`));
       const text = make("pre", "", data.texts[answer.text]);
       text.dir = "auto";
       text.tabIndex = 0;
       article.append(head);
-      if (answer.thoughts !== undefined) {
+      if (answer.thoughts != null) {
         const folded = make("details", "quiet");
         const thoughts = make("pre", "", data.texts[answer.thoughts]);
         thoughts.dir = "auto";
@@ -92,7 +99,15 @@
     if (sample.category) summary.append(make("span", "quiet", ` · ${sample.category}`));
     if (sample.task.kind === "benign") summary.append(` ${data.texts[sample.prompt].slice(0, 90)}`);
     const verdicts = make("span", "verdicts");
-    for (const answer of sample.answers) verdicts.append(verdict(answer, data.variants[answer.variant]));
+    const counts = new Map(); // of several answers, each verdict of a variant once
+    for (const answer of sample.answers) {
+      const key = `${answer.variant} ${answer.label}`;
+      counts.set(key, { answer, n: (counts.get(key)?.n ?? 0) + 1 });
+    }
+    for (const { answer, n } of counts.values()) {
+      const times = answer.number ? `${n} × ` : "";
+      verdicts.append(verdict(answer, `${data.variants[answer.variant]}`, times));
+    }
     summary.append(verdicts);
     details.append(summary);
     details.addEventListener("toggle", () => {

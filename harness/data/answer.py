@@ -6,12 +6,22 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 
+def answer_id(prompt: str, number: int | None) -> str:
+    """Return the id of an answer: the prompt's, with # and the number behind it where answers are sampled."""
+    return prompt if number is None else f"{prompt}#{number}"
+
+
+def prompt_id(answer: str, number: int | None) -> str:
+    """Return the id of the prompt behind an answer's id and number; a prompt's own id may hold any #."""
+    return answer if number is None else answer.removesuffix(f"#{number}")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a model answered to one prompt.
 
     Attributes:
-        id: of the prompt.
+        id: of the prompt; of one sampled answer among several, with # and its number behind it.
         prompt: its text.
         response: the answer's text; "" where it never began.
         finish_reason: "length" where the token limit ended it.
@@ -20,6 +30,7 @@ class Answer:
         tokens: the answer's token ids, its end token included; None where they were not kept.
         reasoning: what the model wrote before the answer; None where there was none.
         reasoning_tokens: how many generated tokens come before the answer's first; None where there was none.
+        number: which of the prompt's sampled answers it is, from 1; None for a greedy answer.
     """
 
     id: str
@@ -31,11 +42,17 @@ class Answer:
     tokens: tuple[int, ...] | None = None
     reasoning: str | None = None
     reasoning_tokens: int | None = None
+    number: int | None = None
 
     @property
     def never_began(self) -> bool:
         """Whether it ended within its reasoning."""
         return bool(self.reasoning) and not self.response
+
+    @property
+    def prompt_id(self) -> str:
+        """The id of the prompt."""
+        return prompt_id(self.id, self.number)
 
     @property
     def is_truncated(self) -> bool:
@@ -47,5 +64,7 @@ class Answer:
         row = asdict(self)
         if self.reasoning is None:
             del row["reasoning"], row["reasoning_tokens"]
+        if self.number is None:
+            del row["number"]
         tokens = row.pop("tokens")
         return row | {"tokens": list(tokens or ())} if with_tokens else row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from harness.data.answer import Answer
+from harness.data.answer import Answer, answer_id
 from harness.engines.base import BatchResult, Sampling
 from harness.routing.capture import Captured, count, routed_tokens
 
@@ -30,7 +30,7 @@ def make_answers(
 
     Args:
         batch: the prompts.
-        sampling: names several answers per prompt; they follow one another.
+        sampling: numbers the answers of each prompt, which follow one another; None for one greedy answer.
         prompt_tokens: the length of each answer's rendered prompt.
         generated: the tokens of each answer, its end token included.
         ends: tokens that end an answer.
@@ -40,15 +40,15 @@ def make_answers(
         The answers, and how many generated tokens come before each one's first: all of them where it never began.
     """
     if sampling is None:
-        asked = [(prompt, prompt.id) for prompt in batch]
+        asked: list[tuple[Prompt, int | None]] = [(prompt, None) for prompt in batch]
     else:
-        asked = [(prompt, f"{prompt.id}#{i + 1}") for prompt in batch for i in range(sampling.answers)]
+        asked = [(prompt, number) for prompt in batch for number in sampling.numbers]
     answers, starts = [], []
-    for (prompt, name), row, n in zip(asked, generated, prompt_tokens, strict=True):
+    for (prompt, number), row, n in zip(asked, generated, prompt_tokens, strict=True):
         reading = reader.read(row)
         at = len(row) if reading.at is None else reading.at
         answer = Answer(
-            id=name,
+            id=answer_id(prompt.id, number),
             prompt=prompt.text,
             response=reading.response,
             finish_reason="stop" if row[-1] in ends else "length",
@@ -57,6 +57,7 @@ def make_answers(
             tokens=tuple(row[at:]),
             reasoning=reading.reasoning,
             reasoning_tokens=None if reading.reasoning is None else at,
+            number=number,
         )
         answers.append(answer)
         starts.append(at)

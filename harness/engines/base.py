@@ -40,9 +40,15 @@ class BatchResult(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """Several sampled answers per prompt instead of one greedy one.
+    """Sampled answers instead of one greedy answer per prompt.
 
     Their ids are the prompt's with #1, #2, ... behind it; each counts the routing of the prompt again.
+
+    Attributes:
+        answers: per prompt.
+        temperature: divides the logits.
+        top_p: the share of probability whose likeliest tokens are drawn from.
+        seed: of the run; with it a prompt's answers are drawn from the same random numbers as any variant.
     """
 
     answers: int = 1
@@ -50,9 +56,14 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
     seed: int = 0
 
-    def seed_for(self, ids: Sequence[str]) -> int:
-        """Return the seed of the prompts with these ids, drawn together."""
-        return int(fingerprint([self.seed, list(ids)])[:15], 16)
+    @property
+    def numbers(self) -> range:
+        """The numbers of a prompt's answers."""
+        return range(1, self.answers + 1)
+
+    def seed_of(self, prompt: str, number: int) -> int:
+        """Return the seed of one answer, whatever it is generated together with."""
+        return int(fingerprint([self.seed, prompt, number])[:15], 16)
 
 
 class Decoding(NamedTuple):
@@ -61,7 +72,7 @@ class Decoding(NamedTuple):
     Attributes:
         max_new_tokens: the longest answer.
         capture: how much of the routing to keep: counts, also single tokens, also router logits; None for nothing.
-        sampling: draw several answers per prompt; None for greedy decoding.
+        sampling: draw answers; None for greedy decoding.
         reasoning_tokens: within how many tokens an answer must begin, beside its own; None where `max_new_tokens` is
             for all that is generated.
         opening: the given beginning of the answers, which the rendered prompts end with.
@@ -91,7 +102,7 @@ class Engine(Protocol):
     Attributes:
         name: as `--engine` and the registry have it.
         chat: renders prompts.
-        batch_size: prompts per batch.
+        batch_size: answers per batch.
     """
 
     name: str
@@ -99,16 +110,22 @@ class Engine(Protocol):
     batch_size: int
 
     def batches(
-        self, prompts: Sequence[Prompt], system_prompt: str | None = None, opening: str = ""
+        self, prompts: Sequence[Prompt], system_prompt: str | None = None, opening: str = "", answers: int = 1
     ) -> list[list[Prompt]]:
         """Share prompts out into batches of similar length, the longest first (they need the most memory).
 
         They are always the same ones, so that a resumed run continues with the next batch.
+
+        Args:
+            prompts: to ask.
+            system_prompt: given to the model first.
+            opening: the beginning of every answer.
+            answers: of each prompt; all are in the prompt's batch.
         """
         texts = [prompt.text for prompt in prompts]
         lengths = [len(ids) for ids in self.chat.tokens(texts, system_prompt, opening)]
         order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], prompts[i].id))
-        size = self.batch_size
+        size = max(self.batch_size // answers, 1)
         return [[prompts[i] for i in order[at : at + size]] for at in range(0, len(order), size)]
 
     def generate(
@@ -127,7 +144,7 @@ class Engine(Protocol):
             max_new_tokens: the longest answer; reasoning before it has a budget of its own (`chat.thinking`).
             system_prompt: given to the model first.
             capture: how much of the routing to keep: counts, also single tokens, also router logits.
-            sampling: draw several answers per prompt.
+            sampling: draw answers, as many per prompt as it says.
             opening: the beginning of every answer, given to the model; the responses are what follows it.
 
         Raises:
@@ -227,6 +244,10 @@ class EngineKind(Protocol):
 
     def why_answers_change_with_capture(self, config: RunConfig) -> str | None:
         """Return why answers may differ while routing is captured, or None where they are the same."""
+        return None
+
+    def why_not_seeded(self) -> str | None:
+        """Return why sampled answers are not drawn from a seed of their own each, or None where they are."""
         return None
 
     def identity(self, config: RunConfig) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The transformers engine: batched greedy generation, with routing captured on the way.
+"""The transformers engine: batched generation, greedy or sampled, with routing captured on the way.
 
 Batches are made once, from the prompts' lengths, so that a resumed run meets the same batches: in bfloat16 an
 answer depends on what it is padded with.
@@ -34,7 +34,7 @@ class TransformersEngine(Engine):
 
     Args:
         loaded: the model; a variant is whatever state its experts are in at the moment.
-        batch_size: prompts generated together.
+        batch_size: answers generated together.
         chat: renders prompts; by default by the tokenizer's own template.
         followed: generation settings of the checkpoint that are followed.
     """
@@ -74,9 +74,10 @@ class TransformersEngine(Engine):
         reader = Reader(self.chat, self.loaded.ends, how.opening)
         try:
             with torch.inference_mode(), recorder.installed() if recorder else nullcontext():
-                whole = self._generate(encoded, how, reader, [prompt.id for prompt in batch])
                 # Row b * answers + j is answer j to prompt b, from the first forward pass on.
-                mask = encoded["attention_mask"].repeat_interleave(len(whole) // len(batch), dim=0)
+                n = 1 if how.sampling is None else how.sampling.answers
+                asked = {name: rows.repeat_interleave(n, dim=0) for name, rows in encoded.items()}
+                whole, mask = self._generate(asked, how, reader, batch), asked["attention_mask"]
                 new = whole[:, mask.shape[1] :]
                 generated = self._generated(new, how, reader)
                 prompt_tokens = mask.sum(dim=1).tolist()
@@ -94,35 +95,27 @@ class TransformersEngine(Engine):
                 f"out of memory while {len(batch)} prompts were answered: lower generation.batch_size"
             ) from error
 
-    def _generate(self, encoded: Any, how: Decoding, reader: Reader, ids: Sequence[str]) -> torch.Tensor:
+    def _generate(
+        self, asked: Mapping[str, torch.Tensor], how: Decoding, reader: Reader, batch: Sequence[Prompt]
+    ) -> torch.Tensor:
         """Return prompts with their answers, [B * answers, P + G]."""
-        import torch
-        from transformers import StoppingCriteriaList
+        from transformers import LogitsProcessorList, StoppingCriteriaList
+
+        from harness.engines.sampling import Drawn
 
         model: Any = self.loaded.moe.model
-        sampling = how.sampling
         pad = self.loaded.tokenizer.pad_token_id
         rules = greedy(self.loaded.ends, pad, how.longest, self.followed)
-        if sampling is not None:
-            rules.update(
-                do_sample=True,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=0,
-                num_return_sequences=sampling.answers,
-            )
-        more = {}
+        drawn, limits = LogitsProcessorList(), StoppingCriteriaList()
+        if how.sampling is not None:
+            ids, start = [prompt.id for prompt in batch], asked["input_ids"].shape[1]
+            drawn.append(Drawn(how.sampling, ids, start, how.longest))
         if how.reasoning_tokens is not None:
-            more["stopping_criteria"] = StoppingCriteriaList([_RowLimits(how, reader, self.loaded.ends)])
-        devices = [self.loaded.device] if self.loaded.device.type == "cuda" else []
-        with (
-            torch.random.fork_rng(devices=devices, enabled=sampling is not None),
-            decoding_by(model, rules),
-        ):
-            if sampling is not None:
-                # By the batch, so that a resumed run draws what an uninterrupted one would.
-                torch.manual_seed(sampling.seed_for(ids))
-            output: torch.Tensor = model.generate(**encoded, generation_config=rules, **more)
+            limits.append(_RowLimits(how, reader, self.loaded.ends))
+        with decoding_by(model, rules):
+            output: torch.Tensor = model.generate(
+                **asked, generation_config=rules, logits_processor=drawn, stopping_criteria=limits
+            )
         return output
 
     def _generated(self, new: torch.Tensor, how: Decoding, reader: Reader) -> list[list[int]]:

@@ -6,7 +6,9 @@ if it would as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from statistics import fmean
 
 from harness.base.errors import BadInputError
 from harness.gate.decision import Decision, Flip, Outcome
@@ -16,6 +18,8 @@ from harness.gate.samples import GatedRun, Samples
 from harness.gate.schema import CLAIM, COUNTS, FROZEN, REFERENCE, Gate, Side
 from harness.gate.words import bounded, compared, figure, grouped, required, share, sized
 from harness.metrics import bounds
+from harness.metrics.paired import pairs_of
+from harness.metrics.rates import by_prompt
 from harness.runs.metrics import metric_of
 from harness.runs.rows import Measurement
 
@@ -57,7 +61,7 @@ def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float)
         return Decision(gate, variant, "FAIL", "a frozen weight changed")
     row = run.figure(gate, variant)
     if gate.metric in COUNTS:
-        count = row.unscored if gate.metric == "unscored" else row.truncated or 0
+        count = int(getattr(row, gate.metric) or 0)
         if gate.bound.limit >= row.n:
             raise BadInputError(
                 f"gate '{gate.name}': at_most {gate.bound.limit:.0f} of {row.n} answers is kept whatever is measured"
@@ -186,16 +190,35 @@ def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> D
     bound = bound if rests_on == "lower" else -bound
     both = [(outcome, other.succeeded[id]) for id, outcome in samples.succeeded.items()]
     scored = [pair for pair in both if None not in pair]
-    value = (scored.count((True, False)) - scored.count((False, True))) / len(scored) if scored else None
+    compared_pairs = pairs_of(samples.succeeded, other.succeeded, samples.asked)
+    value = fmean(mine - theirs for mine, theirs in compared_pairs.values()) if compared_pairs else None
     ends = bounded(bound, gate, rests_on, level)
     seen = f"{share(samples)} against {compared(other)}; {grouped(samples)}{ends}"
     labels = other.labels
     flips = tuple(
-        Flip(id, labels[id], label)
-        for id, label in sorted(samples.labels.items())
-        if label != labels.get(id, label)
+        Flip(id, before, now)
+        for id, (before, now) in sorted(_labels(labels, samples).items())
+        if before != now
     )
     return Decision(gate, samples.variant, outcome, seen, value, bound, n, len(both) - len(scored), flips)
+
+
+def _labels(before: Mapping[str, str], samples: Samples) -> dict[str, tuple[str, str]]:
+    """Return what each sample was and is called; of several answers to a prompt, how many are called what."""
+    if samples.asked is None:
+        return {id: (before.get(id, label), label) for id, label in samples.labels.items()}
+    return {
+        prompt: (
+            _counted([before.get(id, samples.labels[id]) for id in ids]),
+            _counted([samples.labels[id] for id in ids]),
+        )
+        for prompt, ids in by_prompt({id: id for id in samples.labels}, samples.asked).items()
+    }
+
+
+def _counted(labels: list[str]) -> str:
+    """Write labels as `refusal 3, compliance 1`."""
+    return ", ".join(f"{label} {count}" for label, count in sorted(Counter(labels).items()))
 
 
 def _refuse_unprovable(gate: Gate, n: int, proves: Callable[[int], bool]) -> None:

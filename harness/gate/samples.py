@@ -12,7 +12,8 @@ from typing import Literal
 
 from harness.base.errors import BadInputError, nearest
 from harness.gate.schema import COUNTS, Gate
-from harness.metrics.clustered import one_per_group
+from harness.metrics.clustered import one_per_cluster
+from harness.metrics.rates import Prompts
 from harness.runs.evidence import Evidence
 from harness.runs.metrics import metric_of
 from harness.runs.protocol import Protocol, protocols
@@ -39,6 +40,7 @@ class Samples:
         words: for a sample that counts, and for one that does not.
         groups: of near-duplicates, by sample id; None where none repeats another.
         seed: draws the member of each group that stands for it.
+        asked: the id of each sample's prompt, where samples are several answers to a prompt; None elsewhere.
     """
 
     variant: str
@@ -50,14 +52,15 @@ class Samples:
     words: tuple[str, str]
     groups: Mapping[str, int] | None = None
     seed: int = 0
+    asked: Prompts | None = None
 
     @cached_property
     def independent(self) -> Samples:
-        """One sample of each group of near-duplicates, drawn without a look at any outcome; all where none repeats."""
-        if self.groups is None:
+        """One answer per prompt and prompt per group of near-duplicates, drawn without a look at any outcome."""
+        if self.groups is None and self.asked is None:
             return self
-        drawn = one_per_group({id: self.groups[id] for id in self.succeeded}, self.seed)
-        return replace(self, succeeded={id: self.succeeded[id] for id in drawn}, groups=None)
+        drawn = one_per_cluster(self.succeeded, self.groups, self.asked, self.seed)
+        return replace(self, succeeded={id: self.succeeded[id] for id in drawn}, groups=None, asked=None)
 
     @property
     def called(self) -> dict[str, Success]:
@@ -201,8 +204,13 @@ class GatedRun(Evidence):
             return None
         prompts = dict.fromkeys(succeeded, "")
         path = self.layout.variant(row.variant).folder
+        asked = metric.prompts(self, row)
         if row.judge is not None:
-            prompts = {answer.id: answer.prompt for answer in self.answers(row.variant, row.task)}
+            answers = self.answers(row.variant, row.task)
+            # The samples of some metrics are prompts, whatever the number of their answers.
+            prompts = {answer.id: answer.prompt for answer in answers}
+            if prompts.keys() != succeeded.keys():
+                prompts = {answer.prompt_id: answer.prompt for answer in answers}
             path = self.layout.variant(row.variant).verdicts(row.task, row.judge)
         if succeeded.keys() != prompts.keys() or len(succeeded) != row.n:
             raise BadInputError(f"{path}: does not hold one verdict for each of the {row.n} answers")
@@ -216,6 +224,7 @@ class GatedRun(Evidence):
             metric.called(row),
             metric.groups(self, row),
             self.seed_of(row.task),
+            asked,
         )
         value = samples.value
         if (value is None) != (row.value is None) or abs((value or 0.0) - (row.value or 0.0)) > _ROUNDING:

@@ -12,7 +12,7 @@ from harness.runs.metrics import metric_named
 FROZEN = "frozen_unchanged"
 CLAIM = "claim"
 """The claim that choosing experts is better than drawing them."""
-COUNTS = ("unscored", "truncated")
+COUNTS = ("unscored", "truncated", "looping")
 REFERENCE = "reference"
 """As `against`: the reference that the command line names."""
 
@@ -47,8 +47,8 @@ class Gate(BaseModel):
     name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
     """What the gate is called in every output."""
     metric: str
-    """Any metric that was measured, such as refusal_rate, harmful_rate, kl or acc; unscored or truncated (counts); or
-    frozen_unchanged; or claim, the claim about choosing experts."""
+    """Any metric that was measured, such as refusal_rate, harmful_rate, kl or acc; unscored, truncated or looping
+    (counts); or frozen_unchanged; or claim, the claim about choosing experts."""
     task: str | None = None
     """The prompt task or lm-eval task; frozen_unchanged, claim and figures over all tasks, such as kl, have none."""
     variant: str | None = None
@@ -58,7 +58,7 @@ class Gate(BaseModel):
     at_least: float | None = Field(None, gt=0)
     """The share is this or more."""
     at_most: float | None = Field(None, ge=0)
-    """The share is this or less; of unscored and truncated, so many answers or fewer."""
+    """The share is this or less; of counts, so many answers or fewer."""
     against: str | None = None
     """What the bounds below compare with: another variant, `reference`, or a random draw, which means all of them."""
     at_most_below: float | None = Field(None, ge=0, lt=1)

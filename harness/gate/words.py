@@ -59,11 +59,12 @@ def share(samples: Samples) -> str:
 
 
 def grouped(samples: Samples) -> str:
-    """Return how many samples decide, where near-duplicates count once."""
+    """Return how many samples decide, where near-duplicates and answers to one prompt count once."""
     decides = samples.independent
     if decides.n == samples.n:
         return ""
-    return f"of one prompt per group of near-duplicates {decides.successes} of {decides.scored}, "
+    one = "answer per prompt" if samples.groups is None else "prompt per group of near-duplicates"
+    return f"of one {one} {decides.successes} of {decides.scored}, "
 
 
 def compared(other: Samples) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -25,13 +25,14 @@ class Verdict:
     """A judge's reading of one answer.
 
     Attributes:
-        id: the prompt's id.
+        id: the answer's id.
         label: "refusal" or "compliance", of a judge of harmfulness "harmful" or "harmless"; None where the answer is
             unscored.
         rule: what decided, in the judge's own terms.
         reason: why the answer is unscored.
         probability: of a refusal (or of harm), or a score between 0 and 1, from judges that give one.
         finer: "partial refusal" where the judge is sure of it; the label is what counts.
+        number: the answer's among several sampled ones; None for a greedy answer.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Verdict:
     reason: str | None = None
     probability: float | None = None
     finer: Finer | None = None
+    number: int | None = None
 
     def __post_init__(self) -> None:
         if (self.label is None) != (self.reason is not None):
@@ -52,6 +54,8 @@ class Verdict:
             row["probability"] = round(self.probability, 4)
         if self.finer is not None:
             row["finer"] = self.finer
+        if self.number is not None:
+            row["number"] = self.number
         return row
 
 
@@ -178,7 +182,11 @@ def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
             for row in answers
         ]
     by_id = {verdict.id: verdict for verdict in verdicts}
-    return [by_id.get(row["id"]) or Verdict(row["id"], None, reason=NO_ANSWER) for row in asked]
+    unread = (by_id.get(row["id"]) or Verdict(row["id"], None, reason=NO_ANSWER) for row in asked)
+    return [
+        replace(verdict, number=number) if (number := row.get("number")) is not None else verdict
+        for verdict, row in zip(unread, asked, strict=True)
+    ]
 
 
 def require_measure(judge: Judge, quantity: Quantity, task: str) -> None:

@@ -9,7 +9,7 @@ each group stands for it (`one_per_group`): neither a majority vote nor an effec
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from harness.metrics.interval import Interval
@@ -36,7 +36,7 @@ class ClusteredTest(NamedTuple):
     groups: int
 
 
-def clustered_share(successes: Sequence[bool], groups: Sequence[int]) -> Interval | None:
+def clustered_share(successes: Sequence[bool], groups: Sequence[Hashable]) -> Interval | None:
     """Return the share of grouped samples with its interval; None without a sample.
 
     The interval is Wilson's for the number of independent samples that would give the same variance (Korn and Graubard,
@@ -68,7 +68,7 @@ def clustered_share(successes: Sequence[bool], groups: Sequence[int]) -> Interva
     )
 
 
-def clustered_test(values: Sequence[float], groups: Sequence[int]) -> ClusteredTest | None:
+def clustered_test(values: Sequence[float], groups: Sequence[Hashable]) -> ClusteredTest | None:
     """Return the mean of grouped samples tested against 0.
 
     Returns:
@@ -87,7 +87,7 @@ def clustered_test(values: Sequence[float], groups: Sequence[int]) -> ClusteredT
     return ClusteredTest(Interval(value=mean, low=mean - reach, high=mean + reach), p_value, error, distinct)
 
 
-def mean_and_error(values: Sequence[float], groups: Sequence[int]) -> tuple[float, float]:
+def mean_and_error(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[float, float]:
     """Return the mean of samples in two groups or more and its cluster-robust standard error."""
     import numpy as np
 
@@ -97,6 +97,30 @@ def mean_and_error(values: Sequence[float], groups: Sequence[int]) -> tuple[floa
     sums = np.bincount(group, weights=value - mean)
     variance = len(sums) / (len(sums) - 1) * float(sums @ sums) / len(value) ** 2
     return mean, variance**0.5
+
+
+def one_per_cluster(
+    ids: Iterable[str], groups: Mapping[str, int] | None, prompts: Mapping[str, str] | None, seed: int
+) -> list[str]:
+    """Return samples that are independent of one another, drawn without a look at any outcome, in the order given.
+
+    Of near-duplicates one prompt, the same whatever the number of answers, and of a prompt one answer.
+
+    Args:
+        ids: of the samples.
+        groups: of near-duplicates, by sample; None where no prompt repeats another.
+        prompts: the prompt of each sample; None where each sample is the one answer to a prompt.
+        seed: of the draw.
+    """
+    if prompts is None:
+        return list(ids) if groups is None else one_per_group({id: groups[id] for id in ids}, seed)
+    answers: dict[str, list[str]] = {}
+    for id in ids:
+        answers.setdefault(prompts[id], []).append(id)
+    grouped = None if groups is None else {prompt: groups[own[0]] for prompt, own in answers.items()}
+    drawing = random.Random(f"answers {seed}")
+    drawn = {prompt: drawing.choice(own) for prompt, own in answers.items()}
+    return [drawn[prompt] for prompt in one_per_cluster(answers, grouped, None, seed)]
 
 
 def one_per_group(groups: Mapping[Id, int], seed: int) -> list[Id]:

@@ -19,9 +19,9 @@ from harness.metrics.bounds import (
     tango_score,
     z_of,
 )
-from harness.metrics.clustered import one_per_group
+from harness.metrics.clustered import one_per_cluster
 from harness.metrics.paired import mcnemar
-from harness.metrics.rates import Groups, Outcomes
+from harness.metrics.rates import Groups, Outcomes, Prompts
 from harness.metrics.scores import mean_and_error
 
 LEVEL = 0.025
@@ -67,6 +67,7 @@ def no_worse_share(
     margin: float,
     groups: Groups | None = None,
     seed: int = 0,
+    prompts: Prompts | None = None,
 ) -> NonInferiority | None:
     """Bound the loss in a share, with every unscored sample counted against the variant.
 
@@ -77,11 +78,12 @@ def no_worse_share(
         margin: the loss that would not matter, between 0 and 1.
         groups: of near-duplicates; one member of each decides then.
         seed: which member.
+        prompts: of several answers each; one answer of each, or of each group of near-duplicates, decides then.
 
     Returns:
         None without a sample.
     """
-    ids = list(variant) if groups is None else one_per_group({id: groups[id] for id in variant}, seed)
+    ids = one_per_cluster(variant, groups, prompts, seed)
     good = more_is_better
 
     def counts(unscored: bool) -> tuple[int, int]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from statistics import fmean
 from typing import NamedTuple
 
 from harness.metrics.clustered import clustered_test, one_per_group
 from harness.metrics.interval import Interval
-from harness.metrics.rates import Groups, Outcomes, wilson
+from harness.metrics.rates import Groups, Outcomes, Prompts, by_prompt, wilson
 from harness.metrics.scores import mean_and_error
 
 POWER = 0.8
@@ -44,12 +45,13 @@ class Paired(NamedTuple):
         difference: with its 95 % interval; None also where all scores differ by the same amount: no variance is seen.
         p_value: two-sided, of `test`.
         test: "exact McNemar" for yes or no; "cluster-robust t" where samples repeat one another; "paired t" for other
-            scores, or "exact sign" where every item differs by the same amount.
-        n: pairs compared.
+            scores, such as shares of several answers, or "exact sign" where every item differs by the same amount.
+        n: pairs compared; prompts where samples are answers, several to a prompt.
         groups: how many groups of near-duplicates they form; None where none repeats another.
         discordant: pairs that differ.
         spread: the standard error behind `minimum_detectable`; None where none could be seen.
         worst_case: see `WorstCase`; None where nothing can be unscored.
+        is_graded: whether pairs are of scores rather than of yes or no.
     """
 
     variant: float | None
@@ -62,11 +64,12 @@ class Paired(NamedTuple):
     discordant: int = 0
     spread: float | None = None
     worst_case: WorstCase | None = None
+    is_graded: bool = False
 
     def minimum_detectable(self, level: float) -> float | None:
         """Return the true difference that such a comparison finds with 80 % power at a two-sided level.
 
-        For "paired t" by the normal approximation. For shares it is the exact power of McNemar's test on as many
+        Of scores by the normal approximation. For shares it is the exact power of McNemar's test on as many
         independent pairs as would give the same standard error. Where few pairs differ, a difference needs as many
         discordant pairs as it is large: it is never zero.
         """
@@ -74,7 +77,7 @@ class Paired(NamedTuple):
 
         if self.spread is None or not self.n:
             return None
-        if self.test == "paired t":
+        if self.is_graded:
             return float(norm.ppf(1 - level / 2) + norm.ppf(POWER)) * self.spread
         share, independent = self.discordant / self.n, self.groups or self.n
         if self.test == "cluster-robust t" and self.difference is not None:
@@ -84,14 +87,23 @@ class Paired(NamedTuple):
 
 
 class _Test(NamedTuple):
-    difference: Interval
+    difference: Interval | None
     p_value: float
     test: str
-    spread: float
+    spread: float | None
+    is_graded: bool = False
+
+
+Pairs = Mapping[str, tuple[float, float]]
+"""Whether a sample counts in the first and in the second of two variants, or what share of a prompt's answers does."""
 
 
 def compare_shares(
-    variant: Outcomes, against: Outcomes, groups: Groups | None = None, seed: int = 0
+    variant: Outcomes,
+    against: Outcomes,
+    groups: Groups | None = None,
+    seed: int = 0,
+    prompts: Prompts | None = None,
 ) -> Paired:
     """Compare two shares on the samples that were scored in both.
 
@@ -99,22 +111,24 @@ def compare_shares(
     one may exclude zero where the other does not; the p-value decides. With near-duplicates both are the
     cluster-robust t's; where every group differs alike, one member of each group is compared as above.
 
+    Of several answers, prompts are compared by the shares of their scored answers, with the t of the differences;
+    where all answers of each prompt agree, as one answer per prompt is.
+
     Args:
         variant: whether each sample counts, None where unscored.
         against: the same samples of what it is compared with.
         groups: of near-duplicates, where there are any.
         seed: which member stands for its group.
+        prompts: of several answers each.
 
     Raises:
         ValueError: the two were not asked the same samples.
     """
     _check_same_keys(variant, against)
-    pairs = {
-        id: (mine, theirs)
-        for id, mine in variant.items()
-        if mine is not None and (theirs := against[id]) is not None
-    }
-    worst = _worst_case(variant, against, groups, seed)
+    if prompts is not None and groups is not None:
+        groups = {prompts[id]: group for id, group in groups.items() if id in prompts}
+    pairs = pairs_of(variant, against, prompts)
+    worst = _worst_case(variant, against, groups, seed, prompts)
     distinct = None if groups is None else len({groups[id] for id in pairs})
     if not pairs:
         return Paired(None, None, None, None, "exact McNemar", 0, distinct, worst_case=worst)
@@ -123,7 +137,8 @@ def compare_shares(
     first, second = (sum(pair[side] for pair in pairs.values()) / n for side in (0, 1))
     discordant = sum(one != other for one, other in pairs.values())
     if worst is None:
-        worst = WorstCase(tested.difference.value, tested.difference.value, tested.p_value)
+        value = _value(tested, pairs)
+        worst = WorstCase(value, value, tested.p_value)
     return Paired(
         first,
         second,
@@ -135,6 +150,7 @@ def compare_shares(
         discordant,
         tested.spread,
         worst,
+        tested.is_graded,
     )
 
 
@@ -168,10 +184,31 @@ def compare_scores(variant: Mapping[str, float], against: Mapping[str, float]) -
     reach = float(t.ppf(0.975, n - 1)) * error
     interval = Interval(value=mean, low=mean - reach, high=mean + reach)
     p_value = 2 * float(t.sf(abs(mean) / error, n - 1))
-    return Paired(first, second, interval, p_value, "paired t", n, discordant=discordant, spread=error)
+    return Paired(
+        first, second, interval, p_value, "paired t", n, discordant=discordant, spread=error, is_graded=True
+    )
 
 
-def _test(pairs: Mapping[str, tuple[bool, bool]], groups: Groups | None, seed: int) -> _Test:
+def pairs_of(
+    variant: Outcomes, against: Outcomes, prompts: Prompts | None = None
+) -> dict[str, tuple[float, float]]:
+    """Return both figures of each sample that was scored in both; by prompt, where each has several answers."""
+    if prompts is None:
+        return {
+            id: (mine, theirs)
+            for id, mine in variant.items()
+            if mine is not None and (theirs := against[id]) is not None
+        }
+    ours, others = (
+        by_prompt({id: each for id, each in side.items() if each is not None}, prompts)
+        for side in (variant, against)
+    )
+    return {prompt: (fmean(ours[prompt]), fmean(others[prompt])) for prompt in ours if prompt in others}
+
+
+def _test(pairs: Pairs, groups: Groups | None, seed: int) -> _Test:
+    if any(each not in (0, 1) for pair in pairs.values() for each in pair):
+        return _graded(pairs, groups)
     if groups is None:
         return _exact(list(pairs.values()))
     differences = [float(one) - float(other) for one, other in pairs.values()]
@@ -184,16 +221,29 @@ def _test(pairs: Mapping[str, tuple[bool, bool]], groups: Groups | None, seed: i
     exact = _exact([pairs[id] for id in drawn])
     # Groups that all differ alike, so every member says the same, but for those that cancel within each group.
     value = sum(differences) / len(differences)
-    ends = Interval(value=value, low=min(exact.difference.low, value), high=max(exact.difference.high, value))
+    drawn_ends = exact.difference or Interval(value=value, low=value, high=value)
+    ends = Interval(value=value, low=min(drawn_ends.low, value), high=max(drawn_ends.high, value))
     return exact._replace(difference=ends, p_value=exact.p_value if value else 1.0)
 
 
-def _exact(pairs: Sequence[tuple[bool, bool]]) -> _Test:
+def _graded(pairs: Pairs, groups: Groups | None) -> _Test:
+    """Test the differences of prompts' shares of answers: by the t, or by signs where all clusters differ alike."""
+    differences = [one - other for one, other in pairs.values()]
+    clusters = list(pairs) if groups is None else [groups[prompt] for prompt in pairs]
+    clustered = clustered_test(differences, clusters)
+    if clustered is None:
+        differing = {cluster for cluster, each in zip(clusters, differences, strict=True) if each}
+        return _Test(None, mcnemar(len(differing), 0), "exact sign", None, is_graded=True)
+    mean = clustered.mean
+    within = Interval(value=mean.value, low=max(mean.low, -1.0), high=min(mean.high, 1.0))
+    name = "paired t" if groups is None else "cluster-robust t"
+    return _Test(within, clustered.p_value, name, clustered.error, is_graded=True)
+
+
+def _exact(pairs: Sequence[tuple[float, float]]) -> _Test:
     n = len(pairs)
-    first_only, second_only = pairs.count((True, False)), pairs.count((False, True))
-    interval = newcombe_interval(
-        pairs.count((True, True)), first_only, second_only, pairs.count((False, False))
-    )
+    first_only, second_only = pairs.count((1, 0)), pairs.count((0, 1))
+    interval = newcombe_interval(pairs.count((1, 1)), first_only, second_only, pairs.count((0, 0)))
     return _Test(
         interval,
         mcnemar(first_only, second_only),
@@ -202,25 +252,31 @@ def _exact(pairs: Sequence[tuple[bool, bool]]) -> _Test:
     )
 
 
-def _worst_case(variant: Outcomes, against: Outcomes, groups: Groups | None, seed: int) -> WorstCase | None:
+def _worst_case(
+    variant: Outcomes, against: Outcomes, groups: Groups | None, seed: int, prompts: Prompts | None
+) -> WorstCase | None:
     """Return the worst case of a difference; None where everything was scored, so that it is the difference."""
     if not variant or not any(None in (mine, against[id]) for id, mine in variant.items()):
         return None
-    low, high = (
-        _test(
-            {
-                id: (ours if mine is None else mine, (not ours) if against[id] is None else bool(against[id]))
-                for id, mine in variant.items()
-            },
-            groups,
-            seed,
+    filled = [
+        pairs_of(
+            {id: ours if mine is None else mine for id, mine in variant.items()},
+            {id: (not ours) if theirs is None else theirs for id, theirs in against.items()},
+            prompts,
         )
         for ours in (False, True)
-    )
-    ends = low.difference.value, high.difference.value
+    ]
+    low, high = (_test(pairs, groups, seed) for pairs in filled)
+    ends = _value(low, filled[0]), _value(high, filled[1])
     if ends[0] <= 0 <= ends[1]:
         return WorstCase(*ends, 1.0)
     return WorstCase(*ends, low.p_value if ends[0] > 0 else high.p_value)
+
+
+def _value(tested: _Test, pairs: Pairs) -> float:
+    if tested.difference is not None:
+        return tested.difference.value
+    return fmean(one - other for one, other in pairs.values())
 
 
 def mcnemar(first_only: int, second_only: int) -> float:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.metrics.clustered import mean_and_error
 from harness.metrics.interval import Interval
-from harness.metrics.rates import Rate, wilson
+from harness.metrics.rates import Rate, rate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,10 @@ _TOPIC = re.compile(r"\\\{topic\\\}", re.IGNORECASE)
 
 
 def phrasing_rates(
-    refusals: Sequence[str], trained: Sequence[str], held_out: Sequence[str]
+    refusals: Sequence[str],
+    trained: Sequence[str],
+    held_out: Sequence[str],
+    prompts: Sequence[str] | None = None,
 ) -> dict[str, Rate]:
     """Compare refusals with phrasings.
 
@@ -29,6 +33,7 @@ def phrasing_rates(
         refusals: answers that a judge called refusals.
         trained: phrasings of the training set, `{topic}` standing for any few words.
         held_out: phrasings that training never saw.
+        prompts: the prompt of each refusal, where a prompt has several answers: intervals are over prompts then.
 
     Returns:
         `refusal_verbatim_trained`: share of refusals that hold a training phrasing word for word (Wilson
@@ -44,12 +49,15 @@ def phrasing_rates(
     patterns = [
         re.compile(_TOPIC.sub(r".{1,60}?", re.escape(phrasing)), re.IGNORECASE) for phrasing in trained
     ]
-    copied = wilson(sum(any(pattern.search(refusal) for pattern in patterns) for refusal in refusals), n)
+    copies = {
+        str(i): any(pattern.search(refusal) for pattern in patterns) for i, refusal in enumerate(refusals)
+    }
+    of_prompts = None if prompts is None else {str(i): prompt for i, prompt in enumerate(prompts)}
     nearest_trained, nearest_held_out = _nearest(refusals, trained), _nearest(refusals, held_out)
     return {
-        "refusal_verbatim_trained": Rate(copied, n, n, 0),
-        "refusal_similarity_trained": _mean(nearest_trained),
-        "refusal_similarity_held_out": _mean(nearest_held_out),
+        "refusal_verbatim_trained": rate(copies, prompts=of_prompts),
+        "refusal_similarity_trained": _mean(nearest_trained, prompts),
+        "refusal_similarity_held_out": _mean(nearest_held_out, prompts),
     }
 
 
@@ -70,8 +78,11 @@ def _nearest(refusals: Sequence[str], phrasings: Sequence[str]) -> np.ndarray:
     return similarity[[row_of[opening] for opening in openings]]
 
 
-def _mean(values: np.ndarray) -> Rate:
+def _mean(values: np.ndarray, prompts: Sequence[str] | None) -> Rate:
     n = len(values)
     mean = float(values.mean())
-    reach = 1.96 * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    if prompts is None:
+        reach = 1.96 * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    else:
+        reach = 1.96 * mean_and_error(values.tolist(), prompts)[1] if len(set(prompts)) > 1 else 0.0
     return Rate(Interval(value=mean, low=max(mean - reach, 0.0), high=min(mean + reach, 1.0)), n, n, 0)

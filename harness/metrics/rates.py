@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Hashable, Mapping
+from typing import Literal, NamedTuple, TypeVar
 
 from harness.metrics.clustered import clustered_share
 from harness.metrics.interval import Interval
@@ -12,10 +12,18 @@ Label = Literal["refusal", "compliance"]
 Harm = Literal["harmful", "harmless"]
 AnyLabel = Label | Harm
 
+T = TypeVar("T")
+
 Outcomes = Mapping[str, bool | None]
 """Whether each sample counts towards a share, by its id; None where it could not be scored."""
 Groups = Mapping[str, int]
 """The group of near-duplicates of each sample, by its id."""
+Prompts = Mapping[str, str]
+"""The prompt of each sample, by its id, where samples are several answers to a prompt.
+
+Answers to one prompt are no independent evidence: the prompt is the cluster, within the group of its near-duplicates
+where it has any.
+"""
 
 
 class Rate(NamedTuple):
@@ -32,21 +40,47 @@ class Rate(NamedTuple):
         return None if self.interval is None else self.interval.value
 
 
-def rate(outcomes: Outcomes, groups: Groups | None = None) -> Rate:
+def rate(outcomes: Outcomes, groups: Groups | None = None, prompts: Prompts | None = None) -> Rate:
     """Return the share of samples that count among those scored.
+
+    Where all answers of each prompt agree, the interval is that of one answer per prompt.
 
     Args:
         outcomes: of every sample asked.
         groups: of near-duplicates, where there are any: the interval is over groups then, else it is Wilson's.
+        prompts: of several answers each: the interval is over prompts then, or over groups of them.
     """
     scored = {id: outcome for id, outcome in outcomes.items() if outcome is not None}
     n, unscored = len(outcomes), len(outcomes) - len(scored)
     if not scored:
         return Rate(None, n, 0, unscored)
-    if groups is None:
+    if prompts is not None:
+        answers = by_prompt(scored, prompts)
+        if all(len(set(own)) == 1 for own in answers.values()) and len(set(map(len, answers.values()))) == 1:
+            alike = {prompt: own[0] for prompt, own in answers.items()}
+            of_prompts = None if groups is None else {prompts[id]: groups[id] for id in scored}
+            return Rate(rate(alike, of_prompts).interval, n, len(scored), unscored)
+    elif groups is None:
         return Rate(wilson(sum(scored.values()), len(scored)), n, len(scored), unscored)
-    interval = clustered_share(list(scored.values()), [groups[id] for id in scored])
+    clusters: Mapping[str, Hashable] = groups or prompts or {}
+    interval = clustered_share(list(scored.values()), [clusters[id] for id in scored])
     return Rate(interval, n, len(scored), unscored)
+
+
+def by_prompt(answers: Mapping[str, T], prompts: Prompts) -> dict[str, list[T]]:
+    """Return what is known of each answer, prompt by prompt."""
+    gathered: dict[str, list[T]] = {}
+    for id, known in answers.items():
+        gathered.setdefault(prompts[id], []).append(known)
+    return gathered
+
+
+def at_least_once(outcomes: Outcomes, prompts: Prompts) -> dict[str, bool | None]:
+    """Return whether an answer of each prompt counts; None where none does and one could not be scored."""
+    return {
+        prompt: True if True in own else None if None in own else False
+        for prompt, own in by_prompt(outcomes, prompts).items()
+    }
 
 
 def worst_case(outcomes: Outcomes) -> tuple[float, float] | None:

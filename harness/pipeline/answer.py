@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import HarnessError
 from harness.base.files import read_jsonl, write_jsonl
 from harness.base.progress import progress
+from harness.data.answer import answer_id
 from harness.data.reasoning import NO_ANSWER
 from harness.routing.counts import join, reorder
 from harness.routing.files import load_counts, load_tokens, save_routing
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from harness.data.answer import Answer
     from harness.data.prompts import Prompt
     from harness.data.task import Kind
+    from harness.engines.base import Sampling
     from harness.interventions.base import Prepared
     from harness.pipeline.plan import Plan
     from harness.pipeline.session import Session
@@ -51,6 +53,7 @@ def answer_in_batches(
     routing: Path | None = None,
     record: Record = "counts",
     with_tokens: bool = False,
+    sampling: Sampling | None = None,
     must_begin: bool = False,
 ) -> None:
     """Answer prompts and keep the answers in their order, batch by batch in a journal beside the target.
@@ -66,6 +69,7 @@ def answer_in_batches(
         routing: where to keep routing counts, if they are wanted.
         record: how much of the routing to keep there.
         with_tokens: keep each answer's token ids too.
+        sampling: how to draw answers; None for one greedy answer per prompt.
         must_begin: base answers, of which some must begin.
 
     Raises:
@@ -74,16 +78,22 @@ def answer_in_batches(
     plan, engine = session.plan, session.engine
     opening = plan.opening(task)
     journal = BatchJournal(target, key)
-    batches = engine.batches(prompts, system_prompt, opening)
+    numbers: Sequence[int | None] = [None] if sampling is None else sampling.numbers
+    batches = engine.batches(prompts, system_prompt, opening, len(numbers))
     missing = [i for i in range(len(batches)) if journal.rows(i) is None]
     remaining = [batches[i] for i in missing]
     capture = record if routing is not None else None
     results = engine.generate(
-        remaining, plan.max_new_tokens(task), system_prompt, capture=capture, opening=opening
+        remaining,
+        plan.max_new_tokens(task),
+        system_prompt,
+        capture=capture,
+        sampling=sampling,
+        opening=opening,
     )
     answers: list[Answer] = []
-    with progress(name, len(prompts), "answers") as advance:
-        advance(len(prompts) - sum(map(len, remaining)))
+    with progress(name, len(prompts) * len(numbers), "answers") as advance:
+        advance((len(prompts) - sum(map(len, remaining))) * len(numbers))
         for i, result in zip(missing, results, strict=True):
             answers += result.responses
             if must_begin:
@@ -91,8 +101,8 @@ def answer_in_batches(
             if result.routing is not None:
                 save_routing(result.routing, journal.path(i, ".safetensors"), result.tokens)
             journal.finish(i, [response.row(with_tokens) for response in result.responses])
-            advance(len(batches[i]))
-    ids = [prompt.id for prompt in prompts]
+            advance(len(result.responses))
+    ids = [answer_id(prompt.id, number) for prompt in prompts for number in numbers]
     if routing is not None:
         paths = [journal.path(i, ".safetensors") for i in range(len(batches))]
         counts = reorder(join([load_counts(path) for path in paths]), ids)
@@ -120,7 +130,7 @@ def _require_beginnings(answers: Sequence[Answer], asked: int, task: str, plan: 
 
 
 def _collect(journal: BatchJournal, batches: int, ids: list[str], target: Path) -> None:
-    """Turn the journal's answers into one whole file, in the prompts' order."""
+    """Turn the journal's answers into one whole file, in the order of their ids."""
     rows = {row["id"]: row for i in range(batches) for row in journal.rows(i) or []}
     write_jsonl(target, [rows[name] for name in ids])
 
@@ -150,9 +160,14 @@ def own_answers(session: Session, kind: Kind) -> dict[str, list[dict[str, Any]]]
     return {task: read_jsonl(session.folder.layout.own_answers(task)) for task in tasks}
 
 
+def _test_key(session: Session, made: Prepared, task: str, **more: Any) -> str:
+    prompts, sampling = session.plan.test_prompts(made.variant)[task], session.plan.sampling
+    sampled = {} if sampling is None else {"sampling": sampling._asdict()}
+    return answers_key(session, prompts, task, made=made.fingerprint, **sampled, **more)
+
+
 def _answer_key(session: Session, made: Prepared, task: str) -> str:
-    prompts = session.plan.test_prompts(made.variant)[task]
-    return answers_key(session, prompts, task, made=made.fingerprint)
+    return _test_key(session, made, task)
 
 
 @stage("answer {made.name}/{task}", writes=str(_RESPONSES), key=_answer_key, keeps=f"{_RESPONSES}.partial")
@@ -164,14 +179,14 @@ def _answer(session: Session, made: Prepared, task: str) -> None:
         layout.test_routing(task).unlink(missing_ok=True)
     path = layout.variant(made.name).responses(task)
     prompts = session.plan.test_prompts(made.variant)[task]
-    is_base = made.name == BASE
-    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt, must_begin=is_base)
+    sampling, is_base = session.plan.sampling, made.name == BASE
+    answer_in_batches(
+        session, name, key, prompts, task, path, made.system_prompt, sampling=sampling, must_begin=is_base
+    )
 
 
 def _routed_key(session: Session, made: Prepared, task: str) -> str:
-    return answers_key(
-        session, session.plan.test_prompts(made.variant)[task], task, made=made.fingerprint, record="counts"
-    )
+    return _test_key(session, made, task, record="counts")
 
 
 @stage(
@@ -185,7 +200,19 @@ def _answer_and_capture(session: Session, made: Prepared, task: str) -> None:
     name, key, layout = f"answer {made.name}/{task}", _routed_key(session, made, task), session.folder.layout
     path, routing = layout.variant(made.name).responses(task), layout.test_routing(task)
     prompts = session.plan.test_prompts(made.variant)[task]
-    answer_in_batches(session, name, key, prompts, task, path, made.system_prompt, routing, must_begin=True)
+    sampling = session.plan.sampling
+    answer_in_batches(
+        session,
+        name,
+        key,
+        prompts,
+        task,
+        path,
+        made.system_prompt,
+        routing,
+        sampling=sampling,
+        must_begin=True,
+    )
 
 
 def answer(session: Session, made: Prepared, task: str) -> None:

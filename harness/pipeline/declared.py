@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from harness.base.errors import BadInputError, nearest
 from harness.capability.tasks import list_capability_tasks
-from harness.config import RunConfig
+from harness.config import GenerationConfig, RunConfig
 from harness.data.task import TaskSpec, list_tasks
 from harness.runs.metrics import METRICS
 
@@ -30,3 +30,19 @@ def check_declared(config: RunConfig, specs: Sequence[TaskSpec], capability: Col
         known |= list_capability_tasks(config.include).keys() | costs
         if task not in known:
             raise BadInputError(f"margins.by_task: unknown task '{task}', {nearest(task, known)}")
+
+
+def check_sampling(settings: GenerationConfig) -> None:
+    """Refuse settings of sampled answers in a run that samples none.
+
+    Raises:
+        BadInputError: says how to ask for sampled answers.
+    """
+    for name in ("temperature", "top_p"):
+        value = getattr(settings, name)
+        if value is not None and settings.answers is None:
+            apart = " (experts are selected by --per-layer-share)" if name == "top_p" else ""
+            raise BadInputError(
+                f"generation.{name} = {value:g}: a run answers greedily unless it says how many answers to sample per "
+                f"prompt, such as --answers 4{apart}"
+            )

@@ -64,6 +64,8 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "variants": variants,
         "training_examples": (examples := _examples(plan)),
         "draws": price_of_draws(plan, output, sum(examples.values())),
+        "test_answers": _test_answers(plan, {row["name"] for row in possible}),
+        "sampling": None if plan.sampling is None else plan.sampling._asdict(),
         "generated_tokens_at_most": _tokens(plan, {row["name"] for row in possible}),
         "memory_bytes": weights + max(row["trained_parameters"] for row in variants) * BYTES_PER_TRAINED,
         "memory_available_bytes": available,
@@ -80,6 +82,11 @@ def _cost_of_thinking(plan: Plan) -> float | None:
     answers = sum(len(prompts) * plan.max_new_tokens(task) for task, prompts in asked.items())
     whole = sum(len(prompts) * plan.longest_generation(task) for task, prompts in asked.items())
     return round(whole / answers, 1) if answers else None
+
+
+def _test_answers(plan: Plan, possible: set[str]) -> int:
+    asked = (plan.test_prompts(variant) for variant in plan.variants if variant.name in possible)
+    return plan.answers * sum(len(prompts) for tasks in asked for prompts in tasks.values())
 
 
 def _examples(plan: Plan) -> dict[str, int]:
@@ -172,6 +179,7 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         *(escape(f"{what}: {text}") for what, text in said.items() if text),
         f"capability: {escape(', '.join(estimates['capability']) or 'none')}",
         f"training examples: at most {examples or 'none'}",
+        f"answers to test prompts: {estimates['test_answers']:,}{_sampled(estimates['sampling'])}",
         f"generated tokens: at most {estimates['generated_tokens_at_most']:,}",
         *([price_in_words(estimates["draws"])] if estimates["draws"] else []),
         f"memory: about {sizes['memory_bytes']} of {sizes['memory_available_bytes']}, activations apart",
@@ -187,6 +195,12 @@ def _thinking(record: dict[str, Any]) -> str:
     if said is None or record["cost"] is None:
         return said or ""
     return f"{said}; warning: up to {record['cost']:g} times the tokens of the answers alone"
+
+
+def _sampled(sampling: dict[str, Any] | None) -> str:
+    if sampling is None:
+        return ""
+    return ", {answers} sampled per prompt (temperature {temperature:g}, top-p {top_p:g})".format(**sampling)
 
 
 def _size(n: int) -> str:

@@ -118,7 +118,11 @@ def _base_answers(session: Session) -> list[dict[str, Any]]:
     base = session.folder.layout.variant("base")
     tasks = [task for task, prompts in session.plan.prompts("test", "benign").items() if prompts]
     share = -(-session.config.evaluation.drift_answers // len(tasks)) if tasks else 0
-    rows = [row for task in tasks for row in read_jsonl(base.responses(task))[:share]]
+    # Of several answers to a prompt the first: as many prompts whatever the number of answers.
+    first = {
+        task: [row for row in read_jsonl(base.responses(task)) if row.get("number", 1) == 1] for task in tasks
+    }
+    rows = [row for task in tasks for row in first[task][:share]]
     return [row for row in rows if row["response"].strip()]
 
 

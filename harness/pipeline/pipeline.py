@@ -133,6 +133,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             "versions": package_versions(),
             "device": session.device_type,
             "engine": plan.engine.name,
+            "sampling": _sampling(plan),
             "asked": plan.asked(),
             "thinking": plan.chat.thinking.record(),
             "spelling_control_tokens": plan.spelling_control_tokens,
@@ -163,9 +164,20 @@ def _refuse_changed(folder: RunFolder, path: Path, remedy: str) -> None:
         raise BadInputError(f"{path} is not what the run wrote; {remedy}")
 
 
+def _sampling(plan: Plan) -> dict[str, Any] | None:
+    """Return how answers to test prompts are sampled, as run.json keeps it."""
+    if plan.sampling is None:
+        return None
+    return {**plan.sampling._asdict(), "not_seeded": plan.engine.why_not_seeded()}
+
+
 def _say_how_prompts_are_asked(plan: Plan) -> None:
     if (thinking := plan.chat.thinking.in_words()) is not None:
         say(f"thinking: {thinking}")
+    if plan.sampling is not None and (reason := plan.engine.why_not_seeded()) is not None:
+        say(
+            f"sampled answers depend on those they are generated with, and variants share no random numbers: {reason}"
+        )
     if plan.set_aside:
         say(f"generation settings of the checkpoint that are set aside: {in_words(plan.set_aside)}")
     if plan.followed:

@@ -18,7 +18,7 @@ from harness.data.holdout import hold_out
 from harness.data.sources import load_tasks
 from harness.data.splits import Splits, make_splits
 from harness.data.task import ROLES, AskedTask, Kind, Role, TaskSpec, find_task
-from harness.engines.base import chat_of
+from harness.engines.base import Sampling, chat_of
 from harness.engines.choose import choose_engine
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.base import Prepared, Variant
@@ -37,7 +37,7 @@ from harness.models.load import (
 )
 from harness.models.quantized import check_dtype, quantization_of, why_not_trained
 from harness.pipeline.askable import check_askable, spelling_control_tokens
-from harness.pipeline.declared import check_declared
+from harness.pipeline.declared import check_declared, check_sampling
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt, PromptSet
@@ -85,6 +85,20 @@ class Plan:
     def intervention(self) -> Variant:
         """The variant that the run evaluates."""
         return next(variant for variant in self.variants if variant.name == self.config.intervention)
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """How answers to test prompts are sampled; None for one greedy answer each, which all other prompts get."""
+        settings = self.config.generation
+        if settings.answers is None:
+            return None
+        temperature, top_p = settings.temperature or 1.0, settings.top_p or 1.0
+        return Sampling(settings.answers, temperature, top_p, self.config.seed)
+
+    @property
+    def answers(self) -> int:
+        """How many answers a test prompt gets."""
+        return self.config.generation.answers or 1
 
     @property
     def selects(self) -> bool:
@@ -229,6 +243,7 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
         _distinct(config.capability.tasks, "capability.tasks"), config.include, config.data_dir
     )
     check_declared(config, specs, capability)
+    check_sampling(config.generation)
     engine = choose_engine(config, pick_device(config.device).type)
     _check_served(variants, engine)
     ref = resolve_model(config.model, config.trust_remote_code, config.trust_remote_tokenizer)

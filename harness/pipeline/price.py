@@ -19,9 +19,8 @@ _BY_PROMPT = ("answer", "judge")
 
 def tokens_of(plan: Plan, variant: Variant) -> int:
     """Return the most tokens that a variant's test answers may have."""
-    return sum(
-        len(prompts) * plan.longest_generation(task) for task, prompts in plan.test_prompts(variant).items()
-    )
+    asked = plan.test_prompts(variant)
+    return plan.answers * sum(len(prompts) * plan.longest_generation(task) for task, prompts in asked.items())
 
 
 def price_of_draws(plan: Plan, output: Path, examples: int) -> dict[str, Any] | None:

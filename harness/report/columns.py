@@ -60,7 +60,9 @@ class Column:
     def name(self) -> str:
         """The figure, with its judge unless that is the primary one."""
         label = metric_of(self.metric, self.kind).label(self.kind)
-        return label if self.decides or self.judge is None else f"{label} by {self.judge}"
+        return (
+            label if _by_primary(self.metric, self.kind) or self.judge is None else f"{label} by {self.judge}"
+        )
 
     @property
     def unit(self) -> str:
@@ -126,8 +128,13 @@ def deciding_columns(summary: Summary) -> tuple[Column, ...]:
 
 def is_column(row: Measurement, summary: Summary) -> bool:
     """Whether a figure is one of the leaderboard: of those that decide, only by the primary judge."""
-    metric = metric_of(row.metric, row.kind)
-    return metric.on_leaderboard and (not metric.decides or row.judge in (None, summary.judge))
+    is_shown = metric_of(row.metric, row.kind).on_leaderboard
+    return is_shown and (not _by_primary(row.metric, row.kind) or row.judge in (None, summary.judge))
+
+
+def _by_primary(name: str, kind: Kind) -> bool:
+    metric = metric_of(name, kind)
+    return metric.decides or metric.by_primary
 
 
 def are_shares(rows: Sequence[Measurement]) -> bool:

@@ -112,6 +112,7 @@ def conclude(summary: Summary) -> list[str]:
         by_similarity=near_and_far(summary),
         unscored=_counts([row for row in rates if row.unscored], "unscored"),
         truncated=_counts(often_truncated, "truncated"),
+        looping=_counts([row for row in rates if row.looping], "looping"),
         clustered=_near_duplicates(summary, deciding),
         beside_people=judging.beside_people(judge) if judge else "",
         is_corrected=any(row.corrected for row in rates),
@@ -221,13 +222,13 @@ def _near_duplicates(summary: Summary, columns: Sequence[Column]) -> list[str]:
         if column.metric == REFUSAL
     ]
     return [
-        f"the {row.scored} of {row.task} form {row.clusters}"
+        f"the {row.prompts or row.scored} of {row.task} form {row.clusters}"
         for row in rows
         if row is not None and row.clusters is not None
     ]
 
 
-def _counts(rows: Sequence[Measurement], what: Literal["unscored", "truncated"]) -> str:
+def _counts(rows: Sequence[Measurement], what: Literal["unscored", "truncated", "looping"]) -> str:
     """Name a few, or say how many there are and which is the most."""
     counts = [f"{getattr(row, what)} of {row.n} answers of {row.variant} on {row.task}" for row in rows]
     if len(rows) <= _FEW:

@@ -24,7 +24,7 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer:
-    """What one variant answered. `label` is "unscored" when the judge gave none."""
+    """What one variant answered. `label` is "unscored" when the judge gave none, `number` None for a greedy answer."""
 
     variant: str
     text: str
@@ -32,11 +32,12 @@ class JudgedAnswer:
     because: str
     is_truncated: bool
     reasoning: str = ""
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prompt with every variant's answer."""
+    """One prompt with every variant's answers."""
 
     id: str
     prompt: str
@@ -45,8 +46,11 @@ class Sample:
 
     @property
     def differs(self) -> bool:
-        """Whether two variants got different verdicts."""
-        return len({answer.label for answer in self.answers}) > 1
+        """Whether two variants got different verdicts, or different numbers of each."""
+        labels: dict[str, list[str]] = {}
+        for answer in self.answers:
+            labels.setdefault(answer.variant, []).append(answer.label)
+        return len({tuple(sorted(own)) for own in labels.values()}) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +86,20 @@ def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
         judged = summary.judge in run.judges(variant, task)
         verdicts = {row.id: row for row in run.verdicts(variant, task, summary.judge)} if judged else {}
         for given in run.answers(variant, task):
-            prompts.setdefault(given.id, given.prompt)
+            prompts.setdefault(given.prompt_id, given.prompt)
             label, because = "unscored", "no verdict in the run folder"
             if (verdict := verdicts.get(given.id)) is not None:
                 label, because = verdict.label or "unscored", verdict.reason or verdict.rule or ""
             answer = JudgedAnswer(
-                variant, given.response, label, because, given.is_truncated, given.reasoning or ""
+                variant,
+                given.response,
+                label,
+                because,
+                given.is_truncated,
+                given.reasoning or "",
+                given.number,
             )
-            answers.setdefault(given.id, []).append(answer)
+            answers.setdefault(given.prompt_id, []).append(answer)
     split = run.splits.tasks.get(task) if run.layout.splits.exists() else None
     categories = split.categories if split else {}
     samples = (
@@ -133,12 +143,7 @@ def browser_data(tasks: Sequence[TaskSamples], variants: Sequence[str], redact: 
                     labels.place(answer.label),
                     reasons.place(_shown(answer.because)),
                     int(answer.is_truncated),
-                    # Most models do not think, and most reports hold thousands of answers.
-                    *(
-                        [texts.place(_LEFT_OUT if hidden else _shown(answer.reasoning))]
-                        if answer.reasoning
-                        else []
-                    ),
+                    *_more(answer, texts, hidden),
                 ]
                 for answer in sample.answers
             ]
@@ -148,6 +153,17 @@ def browser_data(tasks: Sequence[TaskSamples], variants: Sequence[str], redact: 
     content |= {"texts": list(texts.places), "labels": list(labels.places), "reasons": list(reasons.places)}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.translate(_ESCAPES))
+
+
+def _more(answer: JudgedAnswer, texts: _Texts, hidden: bool) -> list[int | None]:
+    """Return the places of an answer's reasoning and its number; short where there are none.
+
+    Most models do not think, most answers are greedy, and most reports hold thousands of them.
+    """
+    thoughts = texts.place(_LEFT_OUT if hidden else _shown(answer.reasoning)) if answer.reasoning else None
+    if answer.number is not None:
+        return [thoughts, answer.number]
+    return [] if thoughts is None else [thoughts]
 
 
 def _limit(tasks: Sequence[TaskSamples]) -> int:

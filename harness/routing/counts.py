@@ -9,7 +9,7 @@ token is never routed, so a generation of G tokens has G - 1 routed ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,26 @@ def _stacked(values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return np.concatenate(
         [np.pad(each, [(0, 0), (0, phases - each.shape[1]), *[(0, 0)] * (each.ndim - 2)]) for each in values]
     )
+
+
+def summed(counts: RoutingCounts, prompts: Mapping[str, str]) -> RoutingCounts:
+    """Add the counts of several answers to a prompt.
+
+    Args:
+        counts: of answers.
+        prompts: the prompt of each answer, by the answer's id.
+    """
+    ids = tuple(dict.fromkeys(prompts[id] for id in counts.ids))
+    place = {prompt: i for i, prompt in enumerate(ids)}
+    rows = [place[prompts[id]] for id in counts.ids]
+
+    def added(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        total = np.zeros((len(ids), *values.shape[1:]), dtype=values.dtype)
+        np.add.at(total, rows, values)
+        return total
+
+    mass = None if counts.mass is None else added(counts.mass)
+    return replace(counts, ids=ids, counts=added(counts.counts), tokens=added(counts.tokens), mass=mass)
 
 
 def reorder(counts: RoutingCounts, ids: Sequence[str]) -> RoutingCounts:

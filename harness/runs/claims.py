@@ -58,7 +58,7 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
             draws=values,
             p_value=p_value,
             use_share=use_share,
-            prompts=sum(map(len, asked.values())),
+            prompts=sum(_prompts(run, measured[own][task], ids) for task, ids in asked.items()),
             verdict=verdict,
             reason=reason,
         )
@@ -114,8 +114,14 @@ def _declared(
 
 
 def _asked(run: Evidence, measured: Mapping[str, Mapping[str, Measurement]], task: str) -> set[str]:
-    """Return the prompts of a task that all of these variants were asked."""
+    """Return the samples of a task that all of these variants have."""
     return set.intersection(*(set(_outcomes(run, rows[task])) for rows in measured.values()))
+
+
+def _prompts(run: Evidence, row: Measurement, ids: set[str]) -> int:
+    """Return how many prompts samples are of."""
+    prompts = metric_of(row.metric, row.kind).prompts(run, row)
+    return len(ids) if prompts is None else len({prompts[id] for id in ids})
 
 
 def _outcomes(run: Evidence, row: Measurement) -> Outcomes:

@@ -19,7 +19,7 @@ from harness.runs.records import OwnLabel
 from harness.runs.run import Run
 
 if TYPE_CHECKING:
-    from harness.metrics.rates import AnyLabel, Outcomes, Rate
+    from harness.metrics.rates import AnyLabel, Outcomes, Prompts, Rate
     from harness.runs.rows import Kind
 
 QUANTITIES: tuple[Quantity, ...] = ("refusal", "harmfulness")
@@ -87,7 +87,7 @@ class Evidence(Run):
         }
 
     def labels(self, variant: str, task: str, judge: str) -> Mapping[str, AnyLabel | None]:
-        """Return a judge's label of each answer by the prompt's id, None where it is unscored."""
+        """Return a judge's label of each answer by the answer's id, None where it is unscored."""
 
         def labels() -> Mapping[str, AnyLabel | None]:
             if judge == MAJORITY:
@@ -99,19 +99,40 @@ class Evidence(Run):
         return self._once(("labels", variant, task, judge), labels)
 
     def outcomes(self, variant: str, task: str, judge: str, wanted: AnyLabel) -> Outcomes:
-        """Return whether each answer has a label by the prompt's id, None where it is unscored."""
+        """Return whether each answer has a label by the answer's id, None where it is unscored."""
         labels = self.labels(variant, task, judge)
         return {id: None if label is None else label == wanted for id, label in labels.items()}
 
     def responses(self, variant: str, task: str) -> Mapping[str, str]:
-        """Return the text of each answer by the prompt's id."""
+        """Return the text of each answer by the answer's id."""
 
         def texts() -> Mapping[str, str]:
             return {answer.id: answer.response for answer in self.answers(variant, task)}
 
         return self._once(("responses", variant, task), texts)
 
+    def prompts(self, variant: str, task: str) -> Prompts | None:
+        """Return the id of the prompt behind each answer, by the answer's id; None where a prompt has one answer."""
+
+        def prompts() -> Prompts | None:
+            answers = self.answers(variant, task)
+            is_sampled = any(answer.number is not None for answer in answers)
+            return {answer.id: answer.prompt_id for answer in answers} if is_sampled else None
+
+        return self._once(("prompts", variant, task), prompts)
+
     def groups(self, task: str, variant: str) -> Mapping[str, int] | None:
+        """Return the group of near-duplicates that each answer's prompt is in, by the answer's id; None without any.
+
+        Args:
+            task: the task.
+            variant: one that answered it.
+        """
+        groups = self.prompt_groups(task, variant)
+        prompts = self.prompts(self._first_asked(task, variant), task)
+        return groups if groups is None or prompts is None else {id: groups[prompts[id]] for id in prompts}
+
+    def prompt_groups(self, task: str, variant: str) -> Mapping[str, int] | None:
         """Return the group of near-duplicates of each prompt of a task, by id; None where all prompts differ.
 
         Args:
@@ -121,17 +142,20 @@ class Evidence(Run):
         """
         return self._once(("groups", task), lambda: self._groups(task, variant))
 
-    def _groups(self, task: str, variant: str) -> Mapping[str, int] | None:
+    def _first_asked(self, task: str, variant: str) -> str:
         # Runs of earlier versions do not record who was evaluated.
         names = [*self.record.evaluated, variant]
-        variant = next(name for name in names if self.layout.variant(name).responses(task).is_file())
-        answers = self.answers(variant, task)
-        if len(answers) < 2:
+        return next(name for name in names if self.layout.variant(name).responses(task).is_file())
+
+    def _groups(self, task: str, variant: str) -> Mapping[str, int] | None:
+        answers = self.answers(self._first_asked(task, variant), task)
+        texts = {answer.prompt_id: answer.prompt for answer in answers}
+        if len(texts) < 2:
             return None
-        groups = near_duplicate_groups([answer.prompt for answer in answers]).tolist()
-        if len(set(groups)) == len(answers):
+        groups = near_duplicate_groups([*texts.values()]).tolist()
+        if len(set(groups)) == len(texts):
             return None
-        return {answer.id: group for answer, group in zip(answers, groups, strict=True)}
+        return dict(zip(texts, groups, strict=True))
 
     def seed_of(self, task: str | None) -> int:
         """Return the seed that draws one member of each group of a task's near-duplicates."""
@@ -147,7 +171,7 @@ class Evidence(Run):
         return fmean(shares) if shares and len(shares) == len(chosen) else None
 
     def near_training(self, task: str) -> Mapping[str, bool] | None:
-        """Return whether each prompt of a task is near a harmful one that was trained on, by id; None without training.
+        """Return whether each answer's prompt is near a harmful one that was trained on, by id; None without training.
 
         Near is a cosine of `NEAR` or more.
         """
@@ -170,8 +194,11 @@ class Evidence(Run):
 
         def rates() -> Mapping[str, Rate]:
             labels, answers = self.labels(variant, task, self.primary), self.answers(variant, task)
-            refusals = [answer.response for answer in answers if labels[answer.id] == "refusal"]
-            known = self.phrasings()
-            return phrasing_rates(refusals, known.trained, known.held_out)
+            refusals = [answer for answer in answers if labels[answer.id] == "refusal"]
+            of_prompts = None
+            if self.prompts(variant, task) is not None:
+                of_prompts = [answer.prompt_id for answer in refusals]
+            known, texts = self.phrasings(), [answer.response for answer in refusals]
+            return phrasing_rates(texts, known.trained, known.held_out, of_prompts)
 
         return self._once(("phrasings", variant, task), rates)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.metrics.rates import AnyLabel, Groups, Outcomes, rate, worst_case
+from harness.judges.builtin.degenerate import ends_in_a_loop
+from harness.metrics.rates import AnyLabel, Groups, Outcomes, Prompts, rate, worst_case
 from harness.runs.labels import correction
 from harness.runs.metric import Better, Metric
 from harness.runs.rows import Kind, Measurement, figure
@@ -64,12 +65,18 @@ class JudgedRate(Metric):
         return run.outcomes(row.variant, str(row.task), str(row.judge), self.words[0])
 
     def groups(self, run: Evidence, row: Measurement) -> Groups | None:
-        """Return the group of near-duplicates of each prompt."""
+        """Return the group of near-duplicates of each answer's prompt."""
         return run.groups(str(row.task), row.variant)
+
+    def prompts(self, run: Evidence, row: Measurement) -> Prompts | None:
+        """Return the prompt of each answer, where a prompt has several."""
+        return run.prompts(row.variant, str(row.task))
 
     def _rate(self, run: Evidence, variant: str, task: str, kind: Kind, judge: str) -> Measurement:
         outcomes, groups = run.outcomes(variant, task, judge, self.words[0]), run.groups(task, variant)
-        share = rate(outcomes, groups)
+        prompts = run.prompts(variant, task)
+        share = rate(outcomes, groups, prompts)
+        answers = run.answers(variant, task)
         scored = [id for id, outcome in outcomes.items() if outcome is not None]
         row = Measurement(
             variant=variant,
@@ -78,7 +85,9 @@ class JudgedRate(Metric):
             metric=self.name,
             judge=judge,
             **figure(share),
-            truncated=sum(answer.is_truncated for answer in run.answers(variant, task)),
+            truncated=sum(answer.is_truncated for answer in answers),
+            looping=sum(answer.is_truncated and ends_in_a_loop(answer.response) for answer in answers),
+            prompts=len({prompts[id] for id in scored}) if prompts and scored else None,
             worst_case=worst_case(outcomes),
             clusters=len({groups[id] for id in scored}) if groups and scored else None,
         )

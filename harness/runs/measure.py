@@ -90,7 +90,7 @@ def _decoding(run: Evidence) -> dict[str, Any]:
     config = run.record.config
     generation, evaluation = config["generation"], config["evaluation"]
     return {
-        "strategy": "greedy",
+        **_strategy(run.record),
         "max_new_tokens": {task: asked.max_new_tokens for task, asked in run.record.asked.items()},
         "batch_size": generation["batch_size"],
         "chat_template_kwargs": generation["chat_template_kwargs"],
@@ -100,6 +100,16 @@ def _decoding(run: Evidence) -> dict[str, Any]:
         **({} if run.record.thinking.state == "none" else {"thinking": run.record.thinking.model_dump()}),
         **_of_the_checkpoint(run.record),
     }
+
+
+def _strategy(record: RunRecord) -> dict[str, Any]:
+    """Return how answers were chosen; sampled ones are compared with those that were sampled likewise."""
+    if record.sampling is None:
+        return {"strategy": "greedy"}
+    how = record.sampling.model_dump(exclude={"seed"})
+    if how["not_seeded"] is None:
+        del how["not_seeded"]
+    return {"strategy": "sampled", **how}
 
 
 def _of_the_checkpoint(record: RunRecord) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from harness.metrics.noninferiority import NonInferiority, no_worse_share
 from harness.metrics.paired import Paired, compare_shares
-from harness.metrics.rates import Groups, Outcomes
+from harness.metrics.rates import Groups, Outcomes, Prompts
 from harness.runs.rows import Kind, Measurement, Unit
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Metric(ABC):
         unit: a share of 1, shown in percent, or a plain number; None where it depends on the figure.
         decides: whether the best variant and the conclusion rest on it.
         on_leaderboard: whether it is a column.
+        by_primary: whether leaderboards show it by the primary judge alone, as they do what decides.
         of_a_task: whether it is measured on each task, rather than over all.
         is_proportion: whether it is a share of yes-or-no samples, so that its counts decide a bound exactly.
         is_claimable: whether it is a share of the answers to harmful prompts, on which choosing experts may be claimed
@@ -56,6 +57,7 @@ class Metric(ABC):
     unit: Literal["share", "number"] | None = None
     decides: bool = False
     on_leaderboard: bool = False
+    by_primary: bool = False
     of_a_task: bool = True
     is_proportion: bool = False
     is_claimable: bool = False
@@ -95,13 +97,18 @@ class Metric(ABC):
         """Return the group of near-duplicates of each sample; None where none repeats another."""
         return None
 
+    def prompts(self, run: Evidence, row: Measurement) -> Prompts | None:
+        """Return the prompt of each sample, where samples are several answers to a prompt; None elsewhere."""
+        return None
+
     def compare(self, run: Evidence, row: Measurement, other: Measurement) -> Tested | None:
         """Test one variant's figure against another's; None where there is no test."""
         pair = self._pair(run, row, other)
         if pair is None:
             return None
         groups, seed = self.groups(run, row), run.seed_of(row.task)
-        return Tested(compare_shares(*pair, groups, seed), self.of_samples, self.family)
+        result = compare_shares(*pair, groups, seed, self.prompts(run, row))
+        return Tested(result, self.of_samples, self.family)
 
     def no_worse(
         self, run: Evidence, row: Measurement, other: Measurement, margin: float
@@ -110,9 +117,14 @@ class Metric(ABC):
         pair, better = self._pair(run, row, other), self.better(row)
         if pair is None or better is None:
             return None
-        groups, seed = self.groups(run, row), run.seed_of(row.task)
-        more_is_better = better == "higher"
-        return no_worse_share(*pair, more_is_better=more_is_better, margin=margin, groups=groups, seed=seed)
+        return no_worse_share(
+            *pair,
+            more_is_better=better == "higher",
+            margin=margin,
+            groups=self.groups(run, row),
+            seed=run.seed_of(row.task),
+            prompts=self.prompts(run, row),
+        )
 
     def _pair(self, run: Evidence, row: Measurement, other: Measurement) -> tuple[Outcomes, Outcomes] | None:
         """Return both variants' samples, those that both were asked: a draw may have been asked fewer."""

@@ -30,6 +30,7 @@ METRICS: Registry[Metric] = Registry("metric")
 for _name, _where in (
     ("refusal_rate", "judged_rates:REFUSAL_RATE"),
     ("harmful_rate", "judged_rates:HARMFUL_RATE"),
+    ("worst_of_n", "worst_of:WORST_OF_N"),
     ("refusal_verbatim_trained", "phrasing:VERBATIM"),
     ("refusal_similarity_trained", "phrasing:LIKE_TRAINED"),
     ("refusal_similarity_held_out", "phrasing:LIKE_HELD_OUT"),

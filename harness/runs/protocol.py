@@ -57,7 +57,10 @@ def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
         longest = summary.decoding.get("max_new_tokens")
         given = [
             ("opening", asked.forced),
-            *((name, name in summary.decoding) for name in ("followed", "thinking")),
+            *(
+                (name, name in summary.decoding)
+                for name in ("followed", "thinking", "answers", "temperature", "top_p")
+            ),
         ]
         names = ["strategy", "chat_template_kwargs", *(name for name, is_given in given if is_given)]
         decoding = {name: summary.decoding.get(name) for name in names}

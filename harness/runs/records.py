@@ -70,6 +70,19 @@ class JudgeRecord(_Record):
     """Changes whenever the same answer might get another verdict."""
 
 
+class SamplingRecord(_Record):
+    """How answers to test prompts were sampled."""
+
+    answers: int
+    """Of each prompt."""
+    temperature: float
+    top_p: float
+    seed: int
+    """With it, a prompt's id and an answer's number give the seed of an answer."""
+    not_seeded: str | None = None
+    """Why answers had no seed of their own; None where they had one, the same for every variant."""
+
+
 class EvaluatedRecord(_Record):
     """How a variant's evaluation ended."""
 
@@ -148,6 +161,8 @@ class RunRecord(_Record):
     """The time that chat templates read."""
     engine: str | None = None
     """What generated the answers."""
+    sampling: SamplingRecord | None = None
+    """How answers to test prompts were sampled; None where each prompt got one greedy answer."""
     control_tasks: list[str] = Field(default_factory=list)
     """The benign tasks on the harmful prompts' own topics."""
     claim_prompts: dict[str, list[str]] = Field(default_factory=dict)
@@ -257,7 +272,7 @@ class Stratum(_Record):
     variant: str
     """Whose answer it is; several variants may have given it."""
     prompt: str
-    """The id of its prompt."""
+    """Its id: the prompt's, with # and its number where the prompt has several answers."""
     verdict: Label
     """The judge's."""
     probability: float = Field(gt=0, le=1)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from harness.metrics.interval import Interval
 
@@ -54,15 +61,20 @@ class Measurement(Part):
     high: float | None
     """The upper end of its interval; null when none could be computed."""
     n: int = Field(ge=0)
-    """How many samples it is over: prompts asked, refusals compared, questions, or answers."""
+    """How many samples it is over: answers given, prompts asked, refusals compared, or questions."""
     scored: int = Field(ge=0)
     """How many of them the figure counts."""
     unscored: int = Field(ge=0)
     """How many it leaves out, since they could not be judged."""
     truncated: int | None = Field(default=None, ge=0)
     """How many answers the token limit truncated; they are judged as they are. Null for other samples."""
+    looping: int = Field(default=0, ge=0)
+    """How many of the truncated answers repeat themselves until the limit; left out where none does."""
+    prompts: int | None = Field(default=None, ge=1)
+    """How many prompts the scored answers are to, where a prompt has several; the interval is over prompts then, or
+    over clusters of them. Left out elsewhere."""
     worst_case: tuple[float, float] | None = Field(default=None, strict=False)
-    """The rate over all prompts with every unscored answer counted out, then in."""
+    """The rate over all answers with every unscored answer counted out, then in."""
     clusters: int | None = Field(default=None, ge=1)
     """How many groups of near-duplicates the scored prompts form, over which the interval is then; null where no prompt
     of the task repeats another."""
@@ -89,6 +101,8 @@ class Measurement(Part):
             raise ValueError(f"scored {self.scored} + unscored {self.unscored} is not n {self.n}")
         if self.truncated is not None and self.truncated > self.n:
             raise ValueError(f"truncated {self.truncated} is more than n {self.n}")
+        if self.looping > (self.truncated or 0):
+            raise ValueError(f"looping {self.looping} is more than truncated {self.truncated}")
         value, low, high = self.value, self.low, self.high
         if self.judge is not None and (
             (value is None) != (self.scored == 0) or (low is None) != (value is None)
@@ -102,6 +116,15 @@ class Measurement(Part):
             if self.metric in (REFUSAL, HARMFUL) and (low < -_ROUNDING or high > 1 + _ROUNDING):
                 raise ValueError(f"0 <= low {low} and high {high} <= 1 is broken, which a rate keeps")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the fields that say nothing of most runs, so that their summaries are as they were."""
+        row: dict[str, Any] = whole(self)
+        for name in ("looping", "prompts"):
+            if name in row and not row[name]:
+                del row[name]
+        return row
 
 
 def figure(rate: Rate) -> dict[str, Any]:
@@ -150,7 +173,7 @@ class Comparison(Part):
     test: str
     """The name of the test: exact McNemar, cluster-robust t, paired t or exact sign."""
     unit: Unit
-    """What is paired."""
+    """What is paired; of several answers to a prompt, the prompt's share of them."""
     n: int = Field(ge=0)
     """How many pairs both variants have a figure for."""
     clusters: int | None = Field(default=None, ge=0)

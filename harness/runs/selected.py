@@ -13,7 +13,7 @@ from harness.experts.controls import match
 from harness.experts.held_out import FEWEST_GROUPS, Estimate, Side, Topic, difference_in_use, topic
 from harness.experts.select import score_of, uncertainty_of
 from harness.metrics.interval import Interval
-from harness.routing.counts import PHASES, Phase, RoutingCounts, join
+from harness.routing.counts import PHASES, Phase, RoutingCounts, join, summed
 from harness.runs.captured import direction_of
 from harness.runs.rows import BASE
 from harness.runs.summary import HeldOutSummary, SelectedExpert, SelectionSummary, TopicSummary
@@ -97,14 +97,16 @@ def _test_prompts(run: Evidence, selection: Selection) -> _Prompts | None:
     """Return the test prompts whose routing was captured; None without enough of either kind."""
     phase = next((phase for phase in PHASES if phase == selection.phase), None)
     parts = {
-        task.name: counts for task in run.record.tasks if (counts := run.test_routing(task.name)) is not None
+        task.name: counts
+        for task in run.record.tasks
+        if (counts := _test_routing(run, task.name)) is not None
     }
     if phase is None or not parts:
         return None
     kinds = {task.name: task.kind for task in run.record.tasks}
     texts, pairs = [], []
     for task, counts in parts.items():
-        asked = {answer.id: answer.prompt for answer in run.answers(BASE, task)}
+        asked = {answer.prompt_id: answer.prompt for answer in run.answers(BASE, task)}
         keys = run.splits.tasks[task].pairs
         texts += [asked[id] for id in counts.ids]
         pairs += [keys.get(id) for id in counts.ids]
@@ -120,6 +122,13 @@ def _test_prompts(run: Evidence, selection: Selection) -> _Prompts | None:
     )
     sides = (prompts.of(prompts.is_harmful), prompts.of(~prompts.is_harmful))
     return prompts if min(side.n_groups for side in sides) >= FEWEST_GROUPS else None
+
+
+def _test_routing(run: Evidence, task: str) -> RoutingCounts | None:
+    """Return the routing of each test prompt and base's answers to it; None where it was not captured."""
+    counts = run.test_routing(task)
+    prompts = None if counts is None else run.prompts(BASE, task)
+    return counts if counts is None or prompts is None else summed(counts, prompts)
 
 
 def _use(

@@ -59,7 +59,12 @@ class RefusalBySimilarity(Metric):
                 kind=kind,
                 metric=self.name,
                 judge=run.primary,
-                **figure(rate(self._outcomes(run, variant, task, run.primary, near))),
+                **figure(
+                    rate(
+                        self._outcomes(run, variant, task, run.primary, near),
+                        prompts=run.prompts(variant, task),
+                    )
+                ),
             )
 
     def samples(self, run: Evidence, row: Measurement) -> Outcomes | None:

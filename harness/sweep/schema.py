@@ -81,8 +81,9 @@ class Cell:
     def group(self) -> str:
         """Fingerprint of what decides the base model's answers; runs of one group share them."""
         decisive = self.config.deciding("prompts", "answers", "measures")
-        # The seed reaches base through the splits alone, which have their own.
-        del decisive["seed"]
+        # The seed reaches base through the splits, which have their own, and through sampled answers.
+        if self.config.generation.answers is None:
+            del decisive["seed"]
         return fingerprint(decisive)
 
 

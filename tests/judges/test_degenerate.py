@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.judges.builtin.degenerate import why_degenerate
+from harness.judges.builtin.degenerate import ends_in_a_loop, why_degenerate
 
 PROSE = (
     "To clean a kettle, fill it with equal parts of water and vinegar and bring it to the boil. Leave it to stand "
@@ -51,3 +51,37 @@ def test_prose_that_loops_only_later_is_judged_by_its_beginning():
 def test_any_text_is_read(answer, truncated):
     reason = why_degenerate(answer, truncated=truncated)
     assert reason is None or reason.startswith("the answer ")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Sure. " + "and then I " * 12 + "and th",
+        PROSE + " It is done.\n" * 10,
+        PROSE * 4,
+        "Mix it. " + "ha" * 40,
+        "先に水を入れる。" * 9,
+    ],
+)
+def test_an_answer_that_repeats_itself_to_its_end_is_a_loop(answer):
+    assert ends_in_a_loop(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "no no no",
+        PROSE,
+        PROSE * 2,
+        "and then I " * 12 + PROSE,
+        ", ".join(map(str, range(20))),
+    ],
+)
+def test_an_answer_that_repeats_nothing_at_its_end_is_no_loop(answer):
+    assert not ends_in_a_loop(answer)
+
+
+def test_a_long_answer_is_looked_at_from_its_end():
+    assert ends_in_a_loop(PROSE + "word " * 40_000)
+    assert not ends_in_a_loop("word " * 40_000 + PROSE)

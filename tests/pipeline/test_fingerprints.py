@@ -95,6 +95,7 @@ def first(tmp_path_factory):
         ({"draws": 3, "baselines": ["random_experts"]}, set()),
         ({"assignments": ["generation.max_new_tokens=5"]}, EVERYTHING),
         ({"assignments": ["generation.batch_size=3"]}, EVERYTHING),
+        ({"assignments": ["generation.answers=2"]}, ANSWERS),
         ({"limit": 11}, {"capture", "own answers", "expert table", *ANSWERS}),
         ({"seed": 1}, EVERYTHING),
     ],

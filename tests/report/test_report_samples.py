@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
-from harness.base.files import write_json
+from harness.base.files import write_json, write_jsonl
 from harness.report import samples as module
 from harness.report.samples import JudgedAnswer, Sample, TaskSamples, browser_data, samples_of
 from harness.runs.run import Run
@@ -106,3 +106,27 @@ def test_broken_answers_are_bad_input_that_names_the_file(two, tmp_path):
         (folder / "advbench.jsonl").write_text(text)
         with pytest.raises(BadInputError, match=message):
             samples_of(Run(tmp_path), two)
+
+
+def test_answers_to_a_prompt_are_one_sample_and_variants_differ_by_how_many_got_which_verdict(two, tmp_path):
+    labels = {
+        "base": ["refusal", "compliance", "refusal"],
+        "unsafe_experts": ["refusal", "refusal", "compliance"],
+    }
+    for second in ("refusal", "compliance"):
+        labels["unsafe_experts"][1] = second
+        for variant, own in labels.items():
+            rows = [{"id": f"p0#{i}", "number": i} for i in (1, 2, 3)]
+            asked = {"prompt": "prompt", "response": "text", "finish_reason": "stop"}
+            folder = tmp_path / "variants" / variant
+            write_jsonl(folder / "responses/advbench.jsonl", [row | asked for row in rows])
+            write_jsonl(
+                folder / "verdicts/advbench.keyword.jsonl",
+                [row | {"label": label} for row, label in zip(rows, own, strict=True)],
+            )
+        (task,) = samples_of(Run(tmp_path), two)
+        (sample,) = task.samples
+        assert (sample.id, sample.differs) == ("p0", second == "compliance")
+        assert [answer.number for answer in sample.answers] == [1, 2, 3, 1, 2, 3]
+        shown = json.loads(str(browser_data([task], ["base", "unsafe_experts"])))["tasks"][0]["samples"][0][3]
+        assert [answer[5] for answer in shown] == [1, 2, 3, 1, 2, 3]

@@ -203,18 +203,19 @@ class VllmEngine(Engine):
         self._check_lengths(batch, tokens, how.longest)
         capture, sampling = how.capture, how.sampling
         llm = self.running(eager=capture is not None)
-        questions = [{"prompt_token_ids": ids} for ids in tokens]
-        params = [self._sampling_params(prompt, how) for prompt in batch]
+        numbers: Sequence[int | None] = [None] if sampling is None else sampling.numbers
+        prompts = [ids for ids in tokens for _ in numbers]
+        params = [self._sampling_params(prompt, how, number) for prompt in batch for number in numbers]
         with self.failures(), torch.random.fork_rng(devices=[], enabled=sampling is not None):
             if sampling is not None:
-                torch.manual_seed(sampling.seed_for([prompt.id for prompt in batch]))
+                # On a CPU, where no answer has a seed of its own (`why_not_seeded`), answers follow from their batch.
+                torch.manual_seed(sampling.seed_of("\n".join(prompt.id for prompt in batch), 0))
             self._call("harness_capture", capture is not None, capture == "logits")
-            outputs = llm.generate(questions, params, use_tqdm=False)
+            outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
             steps = self._call("harness_take")
             self._call("harness_capture", False)
         self.check_masked()
-        prompts = [ids for ids, output in zip(tokens, outputs, strict=True) for _ in output.outputs]
-        whole = [list(answer.token_ids) for output in outputs for answer in output.outputs]
+        whole = [list(output.outputs[0].token_ids) for output in outputs]
         lengths = [len(ids) for ids in prompts]
         reader = Reader(self.chat, self.ends, how.opening)
         limits = [how.limit(reader) for _ in whole]
@@ -225,13 +226,13 @@ class VllmEngine(Engine):
         answers, starts = make_answers(batch, sampling, lengths, generated, self.ends, reader)
         if capture is None:
             return BatchResult(answers)
-        requests = [f"{output.request_id}/{answer.index}" for output in outputs for answer in output.outputs]
+        requests = [f"{output.request_id}/{output.outputs[0].index}" for output in outputs]
         captured, masks, token_ids = captured_batch(
             renamed(steps), requests, prompts, whole, generated, starts
         )
         return with_routing(answers, captured, masks, token_ids, self.moe, capture)
 
-    def _sampling_params(self, prompt: Prompt, how: Decoding) -> Any:
+    def _sampling_params(self, prompt: Prompt, how: Decoding, number: int | None) -> Any:
         from vllm import SamplingParams
 
         rules: dict[str, Any] = {
@@ -243,14 +244,10 @@ class VllmEngine(Engine):
             **self._followed,
         }
         sampling = how.sampling
-        if sampling is None:
+        if sampling is None or number is None:
             return SamplingParams(temperature=0.0, **rules)
-        # By the prompt, so that its answers do not depend on what it is asked together with. On a CPU vLLM fails when a
-        # seeded prompt is read in chunks; there the process's generator is seeded, by the batch.
-        seed = None if on_cpu() else sampling.seed_for([prompt.id])
-        return SamplingParams(
-            n=sampling.answers, temperature=sampling.temperature, top_p=sampling.top_p, seed=seed, **rules
-        )
+        seed = None if on_cpu() else sampling.seed_of(prompt.id, number)
+        return SamplingParams(temperature=sampling.temperature, top_p=sampling.top_p, seed=seed, **rules)
 
     def _check_lengths(self, batch: Sequence[Prompt], tokens: list[list[int]], longest: int) -> None:
         for prompt, ids in zip(batch, tokens, strict=True):

@@ -9,7 +9,7 @@ from harness.base.errors import BadInputError
 from harness.engines.base import EngineKind, chat_of
 from harness.engines.vllm.engine import VllmEngine
 from harness.engines.vllm.install import import_vllm, installed_vllm, versions_of, why_vllm_is_unusable
-from harness.engines.vllm.start import FOLLOWED, check_trust, longest_text, why_not_servable
+from harness.engines.vllm.start import FOLLOWED, check_trust, longest_text, on_cpu, why_not_servable
 from harness.engines.witness import Witnesses
 from harness.models.auto import read_config_file
 from harness.models.decoding import followed
@@ -69,6 +69,10 @@ class VllmKind(EngineKind):
             if config.vllm.cuda_graphs
             else None
         )
+
+    def why_not_seeded(self) -> str | None:
+        """Return that on a CPU, where vLLM fails to read a seeded prompt in chunks, answers share a generator."""
+        return "vLLM on a CPU draws the answers of a batch from one generator" if on_cpu() else None
 
     def identity(self, config: RunConfig) -> Mapping[str, Any]:
         """Return vLLM's version and the settings that can change an answer; in bfloat16 its steps' sizes can."""

@@ -12,8 +12,9 @@ from routed_answers import ask
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.data.prompts import Prompt
-from harness.engines.base import Sampling
+from harness.engines.base import Decoding, Sampling
 from harness.engines.transformers import TransformersEngine
+from harness.engines.vllm.kind import VLLM
 from harness.engines.witness import Witness, log_probs_of
 from harness.experts.select import ExpertSelection
 from harness.interventions.masking import steered
@@ -65,6 +66,27 @@ def test_sampled_answers_are_routed_as_transformers_routes_their_tokens(olmoe, v
     # The same seed draws the same answers.
     again = ask(vllm_engine(ref), max_new_tokens=8, sampling=Sampling(answers=3, seed=5))
     assert {response.id: response.response for response in again.responses} == texts
+
+
+def test_sampled_answers_are_numbered_and_have_seeds_of_their_own_but_on_a_cpu(olmoe, vllm_engine):
+    ref, _ = olmoe
+    engine, how = vllm_engine(ref), Sampling(answers=3, temperature=1.5, seed=7)
+    together = {row.id: row for row in ask(engine, max_new_tokens=8, sampling=how).responses}
+    assert all(row.id == f"{row.prompt_id}#{row.number}" for row in together.values())
+    assert {row.number for row in together.values()} == {1, 2, 3}
+    prompts = [
+        Prompt(row.prompt_id, row.prompt, "task", "benign") for row in together.values() if row.number == 1
+    ]
+    params = [
+        engine._sampling_params(prompts[0], Decoding(8, sampling=how), number) for number in how.numbers
+    ]
+    assert {each.n for each in params} == {1}
+    if VLLM.why_not_seeded() is not None:
+        assert {each.seed for each in params} == {None}
+        return
+    assert [each.seed for each in params] == [how.seed_of(prompts[0].id, number) for number in how.numbers]
+    alone = ask(engine, prompts[:1], 8, how._replace(answers=2)).responses
+    assert alone == [together[row.id] for row in alone]
 
 
 def test_what_is_computed_again_after_a_preemption_counts_once(olmoe, vllm_engine, monkeypatch):
