@@ -150,7 +150,7 @@ def test_the_report_shows_a_prompt_once_with_all_its_answers(run):
     harmful = next(task for task in data["tasks"] if task["name"] == "demo_harmful")
     assert len(harmful["samples"]) == 12
     for _, _, _, answers in harmful["samples"]:
-        assert [answer[5] for answer in answers] == [1, 2, 3, 4] * len(data["variants"])
+        assert [answer[6] for answer in answers] == [1, 2, 3, 4] * len(data["variants"])
     conclusion = (run / "report.md").read_text()
     assert "Each prompt has 4 sampled answers (temperature 0.8, top-p 1.0)" in conclusion
 
