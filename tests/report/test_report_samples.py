@@ -129,4 +129,4 @@ def test_answers_to_a_prompt_are_one_sample_and_variants_differ_by_how_many_got_
         assert (sample.id, sample.differs) == ("p0", second == "compliance")
         assert [answer.number for answer in sample.answers] == [1, 2, 3, 1, 2, 3]
         shown = json.loads(str(browser_data([task], ["base", "unsafe_experts"])))["tasks"][0]["samples"][0][3]
-        assert [answer[5] for answer in shown] == [1, 2, 3, 1, 2, 3]
+        assert [answer[6] for answer in shown] == [1, 2, 3, 1, 2, 3]
