@@ -36,8 +36,9 @@ def counts_of(seed: int = 0, n: int = 3, layers: int = 2, experts: int = 5, k: i
 def assert_same(a: RoutingCounts, b: RoutingCounts) -> None:
     assert (a.ids, a.layers, a.experts_per_token) == (b.ids, b.layers, b.experts_per_token)
     assert a.counts.dtype == b.counts.dtype == np.int32
-    np.testing.assert_array_equal(a.counts, b.counts)
-    np.testing.assert_array_equal(a.tokens, b.tokens)
+    for phase in PHASES:
+        for one, other in zip(a.of(phase), b.of(phase), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_all_is_prompt_and_generation_together():
@@ -163,3 +164,17 @@ def test_a_file_whose_counts_were_tampered_with_is_refused(tmp_path):
     save_routing(counts, tmp_path / "task.safetensors")
     with pytest.raises(HarnessError, match=r"task\.safetensors: prompt 'p0-0'"):
         load_counts(tmp_path / "task.safetensors")
+
+
+def test_without_reasoning_a_file_has_the_phases_that_earlier_versions_wrote_and_still_joins_others(tmp_path):
+    thought, plain = counts_of(1), counts_of(2)
+    assert thought.of("reasoning")[1].any()
+    plain.counts[:, 3], plain.tokens[:, 3] = 0, 0
+    save_routing(plain, tmp_path / "plain.safetensors")
+    read = load_counts(tmp_path / "plain.safetensors")
+    assert read.counts.shape[1] == 3
+    np.testing.assert_array_equal(read.of("answer")[0], plain.of("generation")[0])
+    assert not read.of("reasoning")[1].any()
+    both = join([read, thought])
+    np.testing.assert_array_equal(both.of("reasoning")[1], [0, 0, 0, *thought.of("reasoning")[1]])
+    np.testing.assert_array_equal(both.of("answer")[0][3:], thought.of("answer")[0])
