@@ -5,9 +5,9 @@
 
 Each step is a command of its own, so that its peak is its own. `run` answers three tasks of so many prompts with two
 variants of the demo, two tokens each; `measure` and `report` read that run (20,000 prompts: 120,000 answers);
-`leaderboard` reads so many copies of the smallest run; `plan` reads a data file of so many lines with `--limit 100`. Growth
-is the exponent between the smallest and the largest size, of the seconds beyond those of a command that does nothing: 1 is
-linear. Near-duplicate groups, which `plan` and `run` need, may grow faster.
+`leaderboard` reads so many copies of the smallest run; `plan` reads a data file of so many lines with `--limit 100`.
+Growth is the exponent between the smallest and the largest size, of the processor seconds beyond those of a command that
+does nothing: 1 is linear. Near-duplicate groups, which `plan` and `run` need, may grow faster.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def write_tasks(folder: Path, names: Sequence[str], prompts: int) -> None:
         (folder / f"{name}.csv").write_text("\n".join(["prompt", *lines]) + "\n", encoding="utf-8")
         (folder / f"{name}.yaml").write_text(
             f"name: {name}\nkind: {'benign' if number else 'harmful'}\nroles: [test]\nprompt: {{column: prompt}}\n"
-            f"description: Prompts made for a measurement.\nlicence: none\ncitation: none\nsource:\n  package_files: [{name}.csv]\n",
+            f"description: Prompts made for a measurement.\nlicence: none\ncitation: none\n"
+            f"source:\n  package_files: [{name}.csv]\n",
             encoding="utf-8",
         )
 
@@ -104,7 +105,16 @@ def table(folder: Path, sizes: Sequence[int], runs: Sequence[int], lines: Sequen
     """Measure every step, with files under a folder."""
     idle = cost("tasks", "list")
     names = ["scale_a", "scale_b", "scale_c"]
-    asked = ["--baselines", "none", "--capability", "none", "--intervention", "system_prompt", "--model", "demo"]
+    asked = [
+        "--baselines",
+        "none",
+        "--capability",
+        "none",
+        "--intervention",
+        "system_prompt",
+        "--model",
+        "demo",
+    ]
     asked += ["--max-new-tokens", "2", "--judge", "keyword"]
 
     def run(size: int) -> Cost:
@@ -130,8 +140,12 @@ def table(folder: Path, sizes: Sequence[int], runs: Sequence[int], lines: Sequen
 
     return [
         *measured("run, prompts per task", sizes, run, idle),
-        *measured("measure, prompts per task", sizes, lambda n: cost("measure", str(folder / f"run-{n}")), idle),
-        *measured("report, prompts per task", sizes, lambda n: cost("report", str(folder / f"run-{n}")), idle),
+        *measured(
+            "measure, prompts per task", sizes, lambda n: cost("measure", str(folder / f"run-{n}")), idle
+        ),
+        *measured(
+            "report, prompts per task", sizes, lambda n: cost("report", str(folder / f"run-{n}")), idle
+        ),
         *measured("leaderboard, runs", runs, leaderboard, idle),
         *measured("plan with a limit, lines of data", lines, plan, idle),
     ]
@@ -143,14 +157,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in (("sizes", "250,500,1000"), ("runs", "20,40,80"), ("lines", "10000,20000,40000")):
-        parser.add_argument(
-            f"--{name}", type=lambda text: tuple(map(int, text.split(","))), default=default
-        )
+        parser.add_argument(f"--{name}", type=lambda text: tuple(map(int, text.split(","))), default=default)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         rows = table(Path(temporary), arguments.sizes, arguments.runs, arguments.lines)
     print(f"{date.today()}, {os.cpu_count()} cores of {platform.processor() or platform.machine()}\n")
-    print("| step | size | seconds | processor seconds | peak, MB | growth | linear |\n|---|---|---|---|---|---|---|")
+    print(
+        "| step | size | seconds | processor seconds | peak, MB | growth | linear |\n|---|---|---|---|---|---|---|"
+    )
     print("\n".join(rows))
 
 

@@ -14,9 +14,11 @@ from harness.models.thinking import Thinking
 from harness.pipeline.askable import in_words as counted
 from harness.pipeline.memory import (
     BYTES_PER_TRAINED,
+    activation_bytes,
     available_bytes,
     model_bytes,
     parameters_of,
+    process_bytes,
     why_not_trainable,
 )
 from harness.pipeline.price import price_in_words, price_of_draws, tokens_of
@@ -34,8 +36,8 @@ _MOST_SHOWN = 50
 def estimate(plan: Plan, output: Path) -> dict[str, Any]:
     """Return what a run would do and take, without doing it.
 
-    Generated tokens are upper bounds (every answer as long as allowed); memory counts weights and training
-    state, not activations.
+    Generated tokens are upper bounds (every answer as long as allowed); memory counts the process, weights, training
+    state and a step's activations.
     """
     device = str(pick_device(plan.config.device))
     weights, available = model_bytes(plan.outline, plan.config.dtype), available_bytes(device)
@@ -67,7 +69,7 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "test_answers": _test_answers(plan, {row["name"] for row in possible}),
         "sampling": None if plan.sampling is None else plan.sampling._asdict(),
         "generated_tokens_at_most": _tokens(plan, {row["name"] for row in possible}),
-        "memory_bytes": weights + max(row["trained_parameters"] for row in variants) * BYTES_PER_TRAINED,
+        "memory_bytes": process_bytes(device) + weights + _training(plan, possible),
         "memory_available_bytes": available,
         "disk_bytes": _disk(plan, [row["trained_parameters"] for row in possible]),
         "disk_free_bytes": shutil.disk_usage(_existing(output)).free,
@@ -87,6 +89,24 @@ def _cost_of_thinking(plan: Plan) -> float | None:
 def _test_answers(plan: Plan, possible: set[str]) -> int:
     asked = (plan.test_prompts(variant) for variant in plan.variants if variant.name in possible)
     return plan.answers * sum(len(prompts) for tasks in asked for prompts in tasks.values())
+
+
+def _training(plan: Plan, possible: list[dict[str, Any]]) -> int:
+    trained = max((row["trained_parameters"] for row in possible), default=0)
+    if not trained:
+        return 0
+    settings = plan.config.training
+    # As many characters to a token as English has with a small vocabulary.
+    lengths = [
+        len(prompt.text) // 3 + plan.max_new_tokens(task)
+        for kind in ("harmful", "benign")
+        for task, prompts in plan.train_prompts(kind).items()
+        for prompt in prompts
+    ]
+    # A batch is as wide as its longest example; recomputed, one layer's activations exist at a time.
+    tokens = settings.batch_size * max(lengths, default=0)
+    layers = len(plan.outline.layers) if settings.gradient_checkpointing else 1
+    return trained * BYTES_PER_TRAINED + activation_bytes(plan.outline, plan.config.dtype, tokens) // layers
 
 
 def _examples(plan: Plan) -> dict[str, int]:
@@ -182,7 +202,7 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         f"answers to test prompts: {estimates['test_answers']:,}{_sampled(estimates['sampling'])}",
         f"generated tokens: at most {estimates['generated_tokens_at_most']:,}",
         *([price_in_words(estimates["draws"])] if estimates["draws"] else []),
-        f"memory: about {sizes['memory_bytes']} of {sizes['memory_available_bytes']}, activations apart",
+        f"memory: about {sizes['memory_bytes']} of {sizes['memory_available_bytes']}",
         f"disk: about {sizes['disk_bytes']} of {sizes['disk_free_bytes']} free",
         f"output: {escape(estimates['output'])}",
         sep="\n",

@@ -9,8 +9,12 @@ if TYPE_CHECKING:
 
     from harness.models.moe import Expert, MoELayer, MoEModel
 
-# A trained parameter: float32 master, gradient and two AdamW moments, and a copy in the model's dtype.
-BYTES_PER_TRAINED = 4 + 4 + 8 + 2
+# A trained parameter: float32 master, gradient and two AdamW moments; its copy in the model's dtype with a gradient.
+BYTES_PER_TRAINED = 4 + 4 + 8 + 2 + 2
+# A process with torch, transformers and their friends on a CPU, before any weight.
+_LIBRARIES = 0.8e9
+# Of a number that the backward pass needs, in float32 and in half precision, where parts are kept in float32 beside it.
+_BYTES_KEPT = {4: 4.4, 2: 6.4}
 # What activations and libraries need besides, at the least.
 _HEADROOM = 0.9
 
@@ -34,6 +38,31 @@ def model_bytes(outline: MoEModel, dtype: str) -> int:
 
     size = None if dtype == "auto" else torch.empty(0, dtype=getattr(torch, dtype)).element_size()
     return sum(p.numel() * (size or p.element_size()) for p in outline.model.parameters())
+
+
+def activation_bytes(outline: MoEModel, dtype: str, tokens: int) -> int:
+    """Return about what a training step keeps for its backward pass; the output head's part is small (in chunks).
+
+    Counted are the hidden states around norms, attention and experts of every layer. The bytes of each number were
+    fitted on four trainings of a model of 158 million parameters on a CPU (docs/results/scale-local.md).
+
+    Args:
+        outline: the model.
+        dtype: of the weights in memory ("auto" is the checkpoint's own).
+        tokens: of a batch, padding included.
+    """
+    config = outline.model.config.get_text_config()
+    layer = outline.layers[0]
+    hidden = config.hidden_size
+    inner = layer.parameters_per_expert // (3 * hidden)
+    numbers = outline.experts_per_token * (3 * hidden + 4 * inner) + 12 * hidden
+    size = model_bytes(outline, dtype) // sum(p.numel() for p in outline.model.parameters())
+    return int(tokens * config.num_hidden_layers * numbers * _BYTES_KEPT[4 if size >= 4 else 2])
+
+
+def process_bytes(device: str) -> int:
+    """Return what a process takes of a device's memory before any weight."""
+    return 0 if device.startswith("cuda") else int(_LIBRARIES)
 
 
 def available_bytes(device: str) -> int:
