@@ -84,8 +84,9 @@ class Results:
 
 
 def taken(names: Iterable[str], share: float, seed: int) -> list[str]:
-    """Return a share of the cases, drawn by the seed."""
-    return [name for name in names if random.Random(f"{seed} taken {name}").random() < share]
+    """Return a share of the cases, in an order drawn by the seed: a campaign that is stopped has done a sample."""
+    drawn = {name: random.Random(f"{seed} taken {name}").random() for name in names}
+    return sorted((name for name in drawn if drawn[name] < share), key=drawn.__getitem__)
 
 
 def campaign(
@@ -167,6 +168,16 @@ def table(results: Results) -> str:
     for kind, n in sorted(Counter(outcome["kind"] for outcome in kills).items()):
         faults = sum(outcome["kind"] == kind and "fault" in outcome for outcome in kills)
         lines.append(f"| {kind} | {n} | {n - faults} |")
+    lines += [
+        "",
+        "| command on a full disk | cases | said, and continued | room enough, or shown all the same | fault |",
+    ]
+    lines.append("|---|---|---|---|---|")
+    for name in dict.fromkeys(case.partition(", ")[0] for case in results.content["disks"]):
+        ends = [o for case, o in results.content["disks"].items() if case.partition(", ")[0] == name]
+        said = sum(end.get("outcome") == "said, and continued" for end in ends)
+        faults = sum("fault" in end for end in ends)
+        lines.append(f"| {name} | {len(ends)} | {said} | {len(ends) - said - faults} | {faults} |")
     columns = ["refused", "done again and said", "no effect", "nothing to damage", "fault"]
     lines += ["", f"| command | cases | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
     counts: dict[str, Counter[str]] = {}

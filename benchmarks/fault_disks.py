@@ -15,7 +15,8 @@ from benchmarks.fault_process import TRACEBACK, End, contents, plain, run
 ROOMS_KB = (0, 4, 16, 60, 200, 700, 2_000, 5_000, 9_000, 14_000)
 _ENOUGH_KB = 200_000
 _LINE = re.compile(
-    r"harness: /\S+: the disk is full: (\S+ [kM]B needed, )?\S+ [kM]B free; the same command .*\n"
+    r"harness: /\S+: the disk is full: (\S+ [kMG]B needed, )?\S+ [kMG]B free; the same command .*\n"
+    r"|harness: the new checkpoint takes \S+ [kMG]B, /\S+ has \S+ [kMG]B free: make room or .*\n"
 )
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed and resumed: each ends with the bytes of an undisturbed one and asks no answered prompt twice."""
+"""Runs that are killed and resumed: each ends with the bytes of an undisturbed one, and asks no prompt again."""
 
 from __future__ import annotations
 

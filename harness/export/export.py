@@ -92,8 +92,15 @@ def export(
         raise BadInputError(
             f"{target / taken[0]} exists: name another folder, or add --force to overwrite it"
         )
-    for name, write in files.items():
-        write_whole(target / name, write)
+    new = [target / name for name in files if not (target / name).exists()]
+    try:
+        for name, write in files.items():
+            write_whole(target / name, write)
+    except BaseException:
+        # The same command would find some of them in its way.
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
     left_out = {}
     if what.conversations is None:
         left_out["sft_dataset"] = (

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.base.files import read_json, read_jsonl, write_json
+from harness.base.errors import HarnessError
+from harness.base.files import read_json, read_jsonl, write_json, write_whole
 from harness.cli.main import main
 from harness.export.export import Export, export
 from harness.guide import calculate_risk_diff
@@ -126,6 +127,26 @@ def test_answers_that_are_missing_are_an_error_and_no_file(logit_run, tmp_path, 
     assert main(["export", str(run), str(tmp_path / "out"), "--format", "guide"]) == 2
     assert f"has no answer to prompt '{rows[1]['id']}'" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_an_export_that_fails_leaves_none_of_its_files_and_may_be_repeated(small_run, tmp_path, monkeypatch):
+    from harness.export import export as module
+
+    written = []
+
+    def full(path, write):
+        written.append(path)
+        if len(written) == 2:
+            raise HarnessError(f"{path}: the disk is full")
+        write_whole(path, write)
+
+    (tmp_path / "beside").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_whole", full)
+        with pytest.raises(HarnessError, match="the disk is full"):
+            export(small_run, tmp_path, "parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["beside"]
+    assert all(path.is_file() for path in export(small_run, tmp_path, "parquet").files)
 
 
 def test_a_models_name_cannot_lead_out_of_the_folder(logit_run, tmp_path):

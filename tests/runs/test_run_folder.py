@@ -135,3 +135,24 @@ def test_a_run_file_with_other_things_in_it_is_one_line(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(BadInputError, match=r"run\.json: (stages\.a|model)"):
         RunFolder(tmp_path)
+
+
+def test_a_file_that_every_command_makes_anew_is_named_where_someone_changed_or_removed_it(tmp_path, capsys):
+    path = tmp_path / "run" / "splits.json"
+    first = RunFolder(path.parent)
+    first.describe({})
+    first.write_again(path, {"seed": 0})
+    first.write_manifest()
+    RunFolder(path.parent).write_again(path, {"seed": 1})  # of other settings
+    # Whoever was stopped before the manifest goes on in silence.
+    RunFolder(path.parent).write_again(path, {"seed": 1})
+    assert capsys.readouterr().err == ""
+    RunFolder(path.parent).write_manifest()
+
+    path.write_text("{}")
+    RunFolder(path.parent).write_again(path, {"seed": 1})
+    assert "splits.json is not what the run wrote: making it again" in capsys.readouterr().err
+    path.unlink()
+    RunFolder(path.parent).write_again(path, {"seed": 1})
+    assert "splits.json is missing: making it again" in capsys.readouterr().err
+    assert read_json(path) == {"seed": 1}
