@@ -63,6 +63,33 @@ def apply(
             typer.echo(f"left out {name}: {reason}")
 
 
+def adapter(
+    model: str,
+    delta: Path,
+    out: Path,
+    rank: Annotated[int, typer.Option("--rank", min=1)] = 8,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Write a low-rank delta as a PEFT adapter of its base.
+
+    The delta must have been trained with `training.lora_rank` of at most the rank. Needs PEFT.
+
+    Args:
+        model: The delta's base: demo, smol-moe, a folder or a hub id.
+        delta: Folder with delta.safetensors and delta.json, such as RUN/variants/NAME.
+        out: Folder of the adapter; new or empty.
+        rank: Rank of the adapter.
+        trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
+    """
+    from harness.checkpoints.adapter_of_delta import write_adapter
+    from harness.models.load import quiet_transformers, resolve_model
+
+    quiet_transformers()
+    ref = resolve_model(model, trust_remote_code)
+    experts = write_adapter(ref, delta, out, rank)
+    typer.echo(f"{out}: an adapter of {ref.name} that changes {_count(experts)}")
+
+
 def diff(
     first: Annotated[str, typer.Argument(metavar="A")],
     second: Annotated[str, typer.Argument(metavar="B")],

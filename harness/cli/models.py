@@ -202,4 +202,5 @@ def upcycle(source: Path, out: Path, experts: int = 8, top_k: int = 2, seed: int
 
 app.command("dequantize")(dequantize)
 app.command("apply")(deltas.apply)
+app.command("adapter")(deltas.adapter)
 app.command("diff")(deltas.diff)

@@ -116,6 +116,13 @@ class Intervention(BaseModel, ABC):
         """
         return None
 
+    def caveat(self, ref: ModelRef) -> str | None:
+        """Return what a reader must know of how the variant is asked, to follow its name; None where as base is.
+
+        It is kept in run.json, and the conclusion says it.
+        """
+        return None
+
     def content(self) -> dict[str, Any]:
         """Return what the files that it names hold, by hash; kept in run.json beside the specification."""
         return {}

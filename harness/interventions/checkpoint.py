@@ -51,14 +51,14 @@ class Checkpoint(Intervention):
         return self._ref if holds_tokenizer(self._ref.path) else replace(self._ref, tokenizer=base.path)
 
     def check(self, ref: ModelRef, outline: MoEModel) -> None:
-        """Refuse a checkpoint that cannot be loaded or asked; say where its prompts are other tokens than base's."""
+        """Refuse a checkpoint that cannot be loaded or asked; say where the prompts are other tokens to it."""
         from harness.models.auto import check_weights, stored_dtype
         from harness.models.decoding import end_tokens
         from harness.models.load import load_tokenizer, outline_model
 
         other = self.other_model(ref)
         own = outline_model(other, may_be_dense=True)
-        tokenizer, of_base = load_tokenizer(other), load_tokenizer(ref)
+        tokenizer = load_tokenizer(other)
         sizes = [each.model.config.get_text_config().vocab_size for each in (own, outline)]
         if other.tokenizer is not None and sizes[0] != sizes[1]:
             raise BadInputError(
@@ -68,13 +68,19 @@ class Checkpoint(Intervention):
         end_tokens(other.path, own.model.config, tokenizer)
         stored_dtype(other.path)
         check_weights(own.model, other.path)
-        name = f"{self.name} ({other.name})"
-        if tokenizer.get_vocab() != of_base.get_vocab():
-            say(f"{name} has another tokenizer than {ref.name}: the same prompts are other tokens to it")
-        elif tokenizer.chat_template != of_base.chat_template:
-            say(
-                f"{name} has another chat template than {ref.name}: the same prompts reach it in another form"
-            )
+        if (caveat := self.caveat(ref)) is not None:
+            say(f"{self.name} ({other.name}) {caveat}")
+
+    def caveat(self, ref: ModelRef) -> str | None:
+        """Return that the same prompts are other tokens to it, where they are."""
+        from harness.models.load import load_tokenizer
+
+        own, of_base = load_tokenizer(self.other_model(ref)), load_tokenizer(ref)
+        if own.get_vocab() != of_base.get_vocab():
+            return f"has another tokenizer than {ref.name}: the same prompts are other tokens to it"
+        if own.chat_template != of_base.chat_template:
+            return f"has another chat template than {ref.name}: the same prompts reach it in another form"
+        return None
 
     def content(self) -> dict[str, Any]:
         """Return the hash of its weights, configuration, tokenizer and chat template."""

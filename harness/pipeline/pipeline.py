@@ -43,7 +43,7 @@ from harness.runs.summary import Summary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.interventions.base import Prepared
+    from harness.interventions.base import Prepared, Variant
 
 
 def default_output(config: RunConfig) -> Path:
@@ -77,6 +77,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
     folder = RunFolder(output)
     session = Session(plan, folder)
     # This reads the checkpoint, which may be unusable: nothing is written before it.
+    variants = {variant.name: _record(plan, variant) for variant in plan.variants}
     model_key, kept = session.model.fingerprint, folder.state.get("model")
     _say_how_prompts_are_asked(plan)
     if resume and kept is not None and kept["fingerprint"] != model_key:
@@ -102,7 +103,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
         [
             *(config, model_key, plan.asked(), session.seeds(), package_versions(), session.device_type),
             [prompt_set.record() for prompt_set in plan.sets],
-            {variant.name: variant.record() for variant in plan.variants},
+            variants,
             judge_record(plan.judge),
         ]
     )
@@ -128,7 +129,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             },
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
             "judges": {judge.name: judge_record(judge) for judge in [plan.judge, *more]},
-            "variants": {variant.name: variant.record() for variant in plan.variants},
+            "variants": variants,
             "seeds": session.seeds(),
             "versions": package_versions(),
             "device": session.device_type,
@@ -152,6 +153,12 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
         name_card(folder, plan.judge, card)
     folder.write_again(folder.layout.splits, plan.splits.record())
     return session
+
+
+def _record(plan: Plan, variant: Variant) -> dict[str, Any]:
+    """Return a variant's specification, with what a reader must know of how it is asked."""
+    caveat = variant.spec.caveat(plan.ref)
+    return variant.record() | ({} if caveat is None else {"caveat": caveat})
 
 
 def _refuse_changed(folder: RunFolder, path: Path, remedy: str) -> None:
