@@ -26,6 +26,8 @@ FLAGS = [
         "--answers",
         "--temperature",
         "--top-p",
+        "--thinking",
+        "--reasoning-tokens",
         "--dtype",
         "--device",
         "--save-model",
@@ -120,7 +122,7 @@ def test_an_option_says_the_default_of_its_setting():
     assert helps["--save-model"] == "Keep each trained variant as a whole checkpoint."
     assert helps["--tasks"].endswith("Comma-separated, or none.")
     assert helps["--data-dir"].endswith("May be repeated.")
-    assert "One of prompt, generation, all, decision. [all]" in helps["--phase"]
+    assert "One of prompt, generation, all, decision, reasoning, answer. [all]" in helps["--phase"]
 
 
 def leaves(command):
