@@ -98,7 +98,9 @@ def trade_off(board: Leaderboard, harmful: Column, styles: Styles) -> Markup | N
         None where no variant has both.
     """
     place = board.columns.index(harmful)
-    benign = [index for index, column in enumerate(board.columns) if column.kind == "benign"]
+    benign = [
+        index for index, column in enumerate(board.columns) if column.kind == "benign" and column.decides
+    ]
     points: list[tuple[str, Cell, Cell]] = []
     for row in board.rows:
         costs = [row.cells[index] for index in benign if row.cells and row.cells[index].value is not None]

@@ -10,8 +10,13 @@ import yaml
 
 from harness.base.files import read_json, read_jsonl
 from harness.cli.main import main
+from harness.config import make_config
+from harness.pipeline import measure
+from harness.pipeline.plan import make_plan
+from harness.pipeline.session import Session
 from harness.runs.journal import BatchJournal
 from harness.runs.run import read_run
+from harness.runs.run_folder import RunFolder
 from harness.runs.summary import read_summary
 
 TASKS = ["demo_harmful", "demo_benign"]
@@ -140,8 +145,10 @@ def _ids(journal, batch, rows):
 
 
 def test_drift_is_measured_on_as_many_prompts_whatever_the_number_of_answers(run):
-    drift = read_json(run / "variants/warm_prompt/drift.json")
-    assert drift["answers"] == 6
+    plan = make_plan(make_config({}, kept=read_json(run / "run.json")["config"]))
+    rows = measure._base_answers(Session(plan, RunFolder(run)))
+    assert [row["number"] for row in rows] == [1] * 6
+    assert read_json(run / "variants/warm_prompt/drift.json")["answers"] == 6
 
 
 def test_the_report_shows_a_prompt_once_with_all_its_answers(run):

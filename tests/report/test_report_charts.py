@@ -40,6 +40,20 @@ def test_trade_off_puts_refusal_up_and_the_worst_false_refusal_to_the_right(work
     assert "all_experts" not in svg
 
 
+def test_trade_off_is_about_false_refusal_and_not_the_worst_of_several_answers(working):
+    rows = [
+        row.model_copy(update={"metric": "worst_of_n", "value": 1.0, "high": 1.0})
+        for row in working.measurements
+        if row.metric == "refusal_rate"
+    ]
+    both = build(working.model_copy(update={"measurements": [*working.measurements, *rows]}))
+    board = build(working)
+    assert len(both.columns) == len(board.columns) + len({row.task for row in rows})
+    harmful = next(column for column in board.columns if column.kind == "harmful")
+    styles = dict.fromkeys(working.variants, "base")
+    assert charts.trade_off(both, harmful, styles) == charts.trade_off(board, harmful, styles)
+
+
 def test_trade_off_needs_a_benign_task(make_summary, make_variant):
     board = build(make_summary({"base": make_variant({"advbench": 4})}))
     assert charts.trade_off(board, board.columns[0], STYLES) is None
