@@ -325,7 +325,7 @@ def _check_other_model(plan: Plan, variant: Variant) -> None:
     outline = outline_model(ref, may_be_dense=True)
     plan.engine.check_model(ref, outline)
     _check_followed(followed(ref.path, config.generation.follow), plan.engine)
-    chat = ChatTemplate(load_tokenizer(ref), config.generation.chat_template_kwargs)
+    chat = chat_of(config, load_tokenizer(ref))
     check_askable(replace(plan, ref=ref, outline=outline, chat=chat, variants=(variant,)), chat)
 
 
