@@ -214,6 +214,18 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 
 
 @pytest.fixture(scope="session")
+def thinking_demo(once: Callable[[str, Callable[[Path], object]], Path]) -> Callable[..., Path]:
+    """A small model that thinks before it answers, made once: `thinking_demo(opened_by_template=True)`."""
+    from thinking_demo import build_thinking_demo
+
+    def of(opened_by_template: bool = False) -> Path:
+        name = f"thinking-demo-opened-by-{'template' if opened_by_template else 'model'}"
+        return once(name, lambda folder: build_thinking_demo(folder, opened_by_template))
+
+    return of
+
+
+@pytest.fixture(scope="session")
 def small_run(
     once: Callable[[str, Callable[[Path], object]], Path], request: pytest.FixtureRequest
 ) -> Iterator[Path]:
