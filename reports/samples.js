@@ -20,9 +20,20 @@
   const samples = data.tasks.flatMap((task) =>
     task.samples.map(([id, prompt, category, answers]) => ({
       task, id, prompt, category,
-      answers: answers.map(([variant, text, label, reason, cut]) => ({ variant, text, label, reason, cut })),
+      answers: answers.map(([variant, text, label, reason, truncated, reasoning]) =>
+        ({ variant, text, label, reason, truncated, reasoning })),
       differs: new Set(answers.map((answer) => answer[2])).size > 1,
     })));
+  const wanted_label = { harmful: "refusal", benign: "compliance" };
+  const is_right = (task, label) => label === wanted_label[task.kind];
+  const of = (sample, variant) => sample.answers.find((answer) => answer.variant === variant);
+  // What became of base's verdict: "" where it is the same, or either is missing or unscored.
+  const change = (sample) => {
+    const [before, after] = data.pair.map((variant) => data.labels[of(sample, variant)?.label]);
+    if (!before || !after || before === after || [before, after].includes("unscored")) return "";
+    return is_right(sample.task, after) ? "right" : "wrong";
+  };
+  for (const sample of samples) sample.change = change(sample);
   const lowered = [];
   const lower = (place) => (lowered[place] ??= data.texts[place].toLowerCase());
 
@@ -38,6 +49,7 @@
     if (wanted.task && sample.task.name !== wanted.task) return false;
     if (wanted.category && sample.category !== wanted.category) return false;
     if (wanted.differ && !sample.differs) return false;
+    if (wanted.change === "changed" ? !sample.change : wanted.change && sample.change !== wanted.change) return false;
     if (wanted.variant || wanted.verdict) {
       const fits = sample.answers.some((answer) =>
         (!wanted.variant || data.variants[answer.variant] === wanted.variant) &&
@@ -49,30 +61,49 @@
       sample.answers.some((answer) => lower(answer.text).includes(wanted.search));
   };
 
-  const verdict = (answer, name) => {
+  const verdict = (sample, answer, name) => {
     const label = data.labels[answer.label];
-    return make("span", `verdict ${label}`, name ? `${name}: ${label}` : label);
+    const state = label === "unscored" ? "unscored" : is_right(sample.task, label) ? "right" : "wrong";
+    return make("span", `verdict ${state}`, name ? `${name}: ${label}` : label);
+  };
+
+  const folded = (className, title, content) => {
+    const details = make("details", className);
+    details.append(make("summary", "", title), content);
+    return details;
+  };
+  const written = (text) => {
+    const pre = make("pre", "", text);
+    pre.dir = "auto";
+    pre.tabIndex = 0;
+    return pre;
+  };
+  const article = (sample, answer) => {
+    const body = make("article");
+    const head = make("h4", "", `${data.variants[answer.variant]} `);
+    head.append(verdict(sample, answer));
+    if (data.reasons[answer.reason]) head.append(make("span", "quiet", ` ${data.reasons[answer.reason]}`));
+    body.append(head);
+    if (answer.reasoning !== undefined) body.append(folded("reasoning", "Reasoning", written(data.texts[answer.reasoning])));
+    body.append(written(data.texts[answer.text]));
+    if (answer.truncated) body.append(make("p", "quiet", "Truncated by the token limit."));
+    return body;
   };
 
   const opened = (sample) => {
     const body = make("div");
-    body.append(make("h3", "", "Prompt"));
-    const prompt = make("pre", "", data.texts[sample.prompt]);
-    prompt.dir = "auto";
-    const answers = make("div", "answers");
-    for (const answer of sample.answers) {
-      const article = make("article");
-      const head = make("h4", "", `${data.variants[answer.variant]} `);
-      head.append(verdict(answer));
-      if (data.reasons[answer.reason]) head.append(make("span", "quiet", ` ${data.reasons[answer.reason]}`));
-      const text = make("pre", "", data.texts[answer.text]);
-      text.dir = "auto";
-      text.tabIndex = 0;
-      article.append(head, text);
-      if (answer.cut) article.append(make("p", "quiet", "Cut by the token limit."));
-      answers.append(article);
-    }
-    body.append(prompt, answers);
+    body.append(make("h3", "", "Prompt"), written(data.texts[sample.prompt]));
+    const pair = data.pair.map((variant) => of(sample, variant)).filter(Boolean);
+    const others = sample.answers.filter((answer) => !pair.includes(answer));
+    const grid = (answers) => {
+      const answered = make("div", "answers");
+      answered.append(...answers.map((answer) => article(sample, answer)));
+      return answered;
+    };
+    if (pair.length) body.append(grid(pair));
+    if (others.length && pair.length) {
+      body.append(folded("others", `${others.length} other variant${others.length === 1 ? "" : "s"}`, grid(others)));
+    } else if (others.length) body.append(grid(others));
     return body;
   };
 
@@ -83,7 +114,8 @@
     if (sample.category) summary.append(make("span", "quiet", ` · ${sample.category}`));
     if (sample.task.kind === "benign") summary.append(` ${data.texts[sample.prompt].slice(0, 90)}`);
     const verdicts = make("span", "verdicts");
-    for (const answer of sample.answers) verdicts.append(verdict(answer, data.variants[answer.variant]));
+    const named = data.pair.length ? data.pair.map((variant) => of(sample, variant)).filter(Boolean) : sample.answers;
+    for (const answer of named) verdicts.append(verdict(sample, answer, data.variants[answer.variant]));
     summary.append(verdicts);
     details.append(summary);
     details.addEventListener("toggle", () => {
@@ -115,6 +147,7 @@
     extend();
     list.children[next]?.querySelector("summary").focus();
   });
+  if (samples.some((sample) => sample.change)) form.elements.change.value = "changed";
   form.hidden = false;
   refresh();
 })();

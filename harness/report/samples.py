@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.report.words import visible
+from harness.runs.rows import BASE
 from harness.runs.run import Run
 from harness.runs.summary import Summary
 
-BUDGET = 20_000_000
+BUDGET = 11_000_000
 """Bytes of text that a report may hold; beyond it long texts are shortened, the longest first."""
 
 _LIMITS = (200_000, 20_000, 4_000, 1_000, 300, 100)
@@ -31,6 +33,7 @@ class JudgedAnswer:
     label: str
     because: str
     is_truncated: bool
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,9 @@ def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
             label, because = "unscored", "no verdict in the run folder"
             if (verdict := verdicts.get(given.id)) is not None:
                 label, because = verdict.label or "unscored", verdict.reason or verdict.rule or ""
-            answer = JudgedAnswer(variant, given.response, label, because, given.is_truncated)
+            # Runs of versions that did not keep reasoning apart have none.
+            reasoning: str = getattr(given, "reasoning", None) or ""
+            answer = JudgedAnswer(variant, given.response, label, because, given.is_truncated, reasoning)
             answers.setdefault(given.id, []).append(answer)
     split = run.splits.tasks.get(task) if run.layout.splits.exists() else None
     categories = split.categories if split else {}
@@ -108,17 +113,50 @@ class _Texts:
         return self.places.setdefault(text, len(self.places))
 
 
-def browser_data(tasks: Sequence[TaskSamples], variants: Sequence[str], redact: bool = False) -> Markup:
+def flips(tasks: Sequence[TaskSamples], intervention: str) -> list[dict[str, str]]:
+    """Return how many prompts of each task the intervention answers with another verdict than base."""
+    rows = []
+    for task in tasks:
+        became = Counter(
+            (labels[BASE], labels[intervention])
+            for sample in task.samples
+            if {BASE, intervention}
+            <= (labels := {answer.variant: answer.label for answer in sample.answers}).keys()
+        )
+        if became and intervention != BASE:
+            unscored = sum(n for labels, n in became.items() if "unscored" in labels)
+            rows.append(
+                {
+                    "task": task.task,
+                    "asks for": task.kind,
+                    "answered, now refused": f"{became['compliance', 'refusal']:,}",
+                    "refused, now answered": f"{became['refusal', 'compliance']:,}",
+                    "the same": f"{sum(n for (old, new), n in became.items() if old == new != 'unscored'):,}",
+                    "not both scored": f"{unscored:,}",
+                }
+            )
+    return rows
+
+
+def browser_data(
+    tasks: Sequence[TaskSamples], variants: Sequence[str], intervention: str = "", redact: bool = False
+) -> Markup:
     """Return the samples as JSON that is safe inside a script element.
 
     Args:
         tasks: from `samples_of`.
         variants: all variants, in the leaderboard's order.
+        intervention: the one that is shown beside base.
         redact: leave out prompts and answers of harmful tasks.
     """
     limit = _limit(tasks)
     texts, labels, reasons = _Texts(limit), _Texts(limit), _Texts(limit)
-    content: dict[str, Any] = {"variants": list(variants), "limit": limit, "tasks": []}
+    content: dict[str, Any] = {
+        "variants": list(variants),
+        "pair": [variants.index(name) for name in (BASE, intervention) if name in variants],
+        "limit": limit,
+        "tasks": [],
+    }
     for task in tasks:
         hidden = redact and task.kind == "harmful"
         rows = []
@@ -130,6 +168,11 @@ def browser_data(tasks: Sequence[TaskSamples], variants: Sequence[str], redact: 
                     labels.place(answer.label),
                     reasons.place(_shown(answer.because)),
                     int(answer.is_truncated),
+                    *(
+                        [texts.place(_LEFT_OUT if hidden else _shown(answer.reasoning))]
+                        if answer.reasoning
+                        else []
+                    ),
                 ]
                 for answer in sample.answers
             ]
@@ -147,7 +190,10 @@ def _limit(tasks: Sequence[TaskSamples]) -> int:
         text
         for task in tasks
         for sample in task.samples
-        for text in (sample.prompt, *(answer.text for answer in sample.answers))
+        for text in (
+            sample.prompt,
+            *(part for answer in sample.answers for part in (answer.text, answer.reasoning)),
+        )
     }
     sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
     return next(

@@ -16,7 +16,7 @@ from harness.report.boards.boards import Board, BoardRow, Figure
 from harness.report.boards.entries import LeftOut
 from harness.report.columns import Column
 from harness.report.leaderboard import rules
-from harness.report.markdown import code, escape, table
+from harness.report.markdown import code, escape, grid
 from harness.report.page import render_page
 from harness.report.tables import csv
 from harness.report.words import interval, visible
@@ -89,7 +89,7 @@ def as_markdown(boards: Sequence[Board], left_out: Sequence[LeftOut]) -> str:
     parts = ["# Leaderboard", ""]
     for board in boards:
         rows = [[code(row.model), code(row.variant), *_texts(row, board)[2:]] for row in board.rows]
-        parts += [f"## {escape(title(board))}", "", table(_headings(board), rows), ""]
+        parts += [f"## {escape(title(board))}", "", grid(_headings(board), rows), ""]
     parts += [f"- left out: {escape(out.reason)}" for out in left_out]
     return "\n".join([*parts, "", escape(rules()["boards"]), ""])
 
