@@ -48,18 +48,17 @@ def render_markdown(path: Path, summary: Summary) -> str:
     return _folded(finding, sections)
 
 
-def as_markdown(table: Table) -> str:
-    """Return a table; what stands below a figure stands beside it in brackets."""
+def as_markdown(table: Table, most: int | None = _ROWS) -> str:
+    """Return a table of at most so many rows; what stands below a figure stands beside it in brackets."""
     headings = [
         _Ready("<br>".join([_head(head), *(escape(line) for line in (head.unit, head.count) if line)]))
         for head in table.heads
     ]
     rows = [
-        [_item(item, head) for item, head in zip(row, table.heads, strict=True)]
-        for row in table.first(_ROWS).rows
+        [_item(item, head) for item, head in zip(row, table.heads, strict=True)] for row in table.rows[:most]
     ]
     words = sum(1 for _ in takewhile(lambda head: head.is_word, table.heads))
-    more = len(table.rows) - _ROWS
+    more = 0 if most is None else len(table.rows) - most
     note = f"\n\n{more} more rows are in report.html." if more > 0 else ""
     return _Ready(grid(headings, rows, words) + note)
 

@@ -57,7 +57,7 @@ class Item:
         sign: a sign before it, such as a star.
         tone: for the better, for the worse, in bold, or in grey.
         value: to sort by; None where the text is.
-        link: where the text leads.
+        links: parts of the text with where each leads, which HTML shows in place of the text.
     """
 
     text: str
@@ -66,7 +66,7 @@ class Item:
     sign: str = ""
     tone: Tone = ""
     value: float | None = None
-    link: str = ""
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,19 @@ class Table:
         return self.only(
             [place for place in range(len(self.heads)) if any(row[place].text for row in self.rows)]
         )
+
+    def without_same(self, names: Sequence[str]) -> tuple[Table, dict[str, str]]:
+        """Return the table without those of these columns that say the same in all rows, and what each of them says."""
+        same = {
+            head.name: texts.pop()
+            for place, head in enumerate(self.heads)
+            if head.name in names and len(texts := {row[place].text for row in self.rows}) == 1
+        }
+        return self.without(tuple(same)), same
+
+    def without(self, names: Sequence[str]) -> Table:
+        """Return the table without the columns of these names."""
+        return self.only([place for place, head in enumerate(self.heads) if head.name not in names])
 
     def first(self, n: int) -> Table:
         """Return the first rows."""

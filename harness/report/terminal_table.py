@@ -15,7 +15,7 @@ _GAP = 2
 STYLES: dict[Tone, str] = {"good": "bold green", "bad": "bold red", "strong": "bold", "quiet": "dim", "": ""}
 # A name or a heading is folded to this many characters before figures have to go into another block.
 _FOLDED = 22
-_HEADING = 16
+_HEADING = 18
 _LEAST = 8
 
 

@@ -106,3 +106,16 @@ def test_broken_answers_are_bad_input_that_names_the_file(two, tmp_path):
         (folder / "advbench.jsonl").write_text(text)
         with pytest.raises(BadInputError, match=message):
             samples_of(Run(tmp_path), two)
+
+
+def test_reasoning_goes_with_its_answer_where_there_is_any_and_is_left_out_with_it():
+    thinking = Sample(
+        "p", "asked", "", (JudgedAnswer("base", "No.", "refusal", "", False, "Is it harmful?"),)
+    )
+    plain = Sample("q", "asked", "", (JudgedAnswer("base", "No.", "refusal", "", False),))
+    tasks = [TaskSamples("t", "harmful", (thinking, plain))]
+    content = json.loads(str(browser_data(tasks, ["base"])))
+    first, second = (row[3][0] for row in content["tasks"][0]["samples"])
+    assert content["texts"][first[5]] == "Is it harmful?"
+    assert len(second) == 5
+    assert "Is it harmful?" not in json.loads(str(browser_data(tasks, ["base"], redact=True)))["texts"]

@@ -5,8 +5,10 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from harness.report.leaderboard import build
 from harness.report.terminal import export_svg, print_report
 from harness.runs.run_folder import RunFolder
+from tests.report.snapshot import check_snapshot
 
 
 def printed(summary, width: int) -> list[str]:
@@ -74,6 +76,39 @@ def test_the_finding_comes_last_with_three_cards_the_claim_and_the_doubt(make_dr
     assert "yes: +45.0 points" in text
     assert "19 random draws: 25.0%" in text
     assert text.count("not measured") == 2
+
+
+@pytest.mark.parametrize("n", [3, 8, 25])
+def test_80_columns_crop_nothing_of_many_variants(n, make_summary, make_variant, make_test):
+    names = [
+        "base",
+        "unsafe_experts",
+        *(f"a_baseline_with_a_long_name_{index:02d}" for index in range(n - 2)),
+    ]
+    tasks = ("demo_harmful", "advbench", "demo_benign", "demo_twins")
+    summary = make_summary(
+        {
+            name: make_variant(
+                {task: (7 * index + 13 * place) % 121 for place, task in enumerate(tasks)},
+                {"piqa": 0.5 + index / 100},
+            )
+            for index, name in enumerate(names)
+        },
+        [
+            make_test("unsafe_experts", "base", task, difference, 0.001)
+            for task, difference in zip(tasks, (0.5, 0.3, 0.01, 0.2), strict=True)
+        ],
+    )
+    text = "\n".join(printed(summary, 80))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    table = text[: text.index("▲ ▼")]
+    for row in build(summary).rows:
+        assert all(part in table for part in re.split(r"(?<=_)", row.variant))
+        for cell, column in zip(row.cells, build(summary).columns, strict=True):
+            assert column.show(cell.value) in table.split()
+            assert f"{column.show(cell.low)}–{column.show(cell.high)}" in table.split()
+    check_snapshot(f"terminal-{n}", text + "\n")
 
 
 def test_names_are_not_read_as_rich_markup(make_summary, make_variant):

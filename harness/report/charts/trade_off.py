@@ -34,7 +34,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A variant in the plane, each figure as (value, low, high); `label` is "" where it has no name of its own."""
+    """A variant in the plane, each figure as (value, low, high); with a name and intervals where there is room."""
 
     name: str
     style: str
@@ -42,6 +42,7 @@ class Point:
     cost: tuple[float, float | None, float | None]
     capability: float | None = None
     has_label: bool = True
+    has_bars: bool = True
 
 
 def points_of(board: Leaderboard, harm: Column, capability: Column | None, styles: Styles) -> list[Point]:
@@ -101,7 +102,7 @@ def trade_off(points: Sequence[Point], harm: Column, capability: Column | None) 
     # Draws lie behind.
     for point in sorted(points, key=lambda point: ("random", "other", "base", "main").index(point.style)):
         cx, cy, radius = plane.x(point.cost[0]), up(point.gain[0]), radius_of(point)
-        if point.style != "random":
+        if point.style != "random" and point.has_bars:
             bars += _bars(point, plane, cx, cy, up)
         dots.append(dot(cx, cy, point.style, radius, _title(point)))
         label = names.get(point.name, point.name) if point.has_label else ""
