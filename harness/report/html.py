@@ -58,7 +58,7 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
         ],
         categories={
             key: table_of(each, f"{key[0]}: refused of scored answers")
-            for key, each in categories(samples, list(summary.variants)).items()
+            for key, each in categories(samples, _apart(summary)).items()
         },
         maps=[] if table is None else heat_maps(table, experts, chosen.phase if chosen else None),
         profile=None
@@ -75,6 +75,12 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
         redacted=redact,
         config=json.dumps(run.content, indent=2, ensure_ascii=False) if run.layout.run.exists() else None,
     )
+
+
+def _apart(summary: Summary) -> list[str]:
+    """Return the variants that tables by category have columns for: all, but for several random draws."""
+    others = [name for name, variant in summary.variants.items() if not variant.is_draw]
+    return list(summary.variants) if len(summary.variants) - len(others) < 2 else others
 
 
 def _trade_offs(board: Leaderboard, styles: Styles) -> list[tuple[Column, Chart]]:

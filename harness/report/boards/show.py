@@ -219,6 +219,7 @@ def chart(board: Board) -> Chart | None:
     if not kinds["harmful"]:
         return None
     harm, sized = kinds["harmful"][0], next(iter(kinds["capability"]), None)
+    has_room = sum(row.style != "random" for row in board.rows) <= _MOST_NAMES
     models, points = {row.model for row in board.rows}, []
     for place, row in enumerate(board.rows):
         figures = dict(zip(board.columns, row.figures, strict=True))
@@ -234,8 +235,8 @@ def chart(board: Board) -> Chart | None:
                 (gain.value, gain.low, gain.high),
                 (worst.value, worst.low, worst.high),
                 None if size is None else size.value,
-                has_label=len(board.rows) <= _MOST_NAMES or (row.style == "main" and place < _MOST_NAMES),
-                has_bars=len(board.rows) <= _MOST_NAMES,
+                has_label=has_room or (row.style == "main" and place < _MOST_NAMES),
+                has_bars=has_room,
             )
         )
     return trade_off(points, harm, sized)

@@ -173,18 +173,23 @@ def names_beside(marks: Sequence[Mark], edge: float = WIDTH - RIGHT) -> Markup:
         free = [box for box in _candidates(mark, name) if _is_free(box, taken, frame)]
         if not free:
             continue  # its title, which a pointer shows, has the name
-        found = next((box for box in free if not _crosses(mark, box, names)), free[0])
+        # Near is better than far, but not through another name.
+        far = [_distance(mark, box) + 40 * _crosses(mark, box, names) for box in free]
+        found = free[far.index(min(far))]
         taken.append(found)
         names.append(found)
-        near = _nearest(mark, found)
-        if math.dist(near, (mark.x, mark.y)) > mark.radius + 8:
-            parts.append(line(mark.x, mark.y, *near, f"leader {mark.style}"))
+        if _distance(mark, found) > mark.radius + 8:
+            parts.append(line(mark.x, mark.y, *_nearest(mark, found), f"leader {mark.style}"))
         parts.append(text(found.left + 1, found.bottom - 3, name, f"label {mark.style}", "start"))
     return Markup("").join(parts)
 
 
 def _nearest(mark: Mark, box: _Box) -> tuple[float, float]:
     return min(max(mark.x, box.left), box.right), min(max(mark.y, box.top), box.bottom)
+
+
+def _distance(mark: Mark, box: _Box) -> float:
+    return math.dist(_nearest(mark, box), (mark.x, mark.y))
 
 
 def _crosses(mark: Mark, box: _Box, names: Sequence[_Box]) -> bool:

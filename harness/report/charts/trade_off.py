@@ -118,8 +118,8 @@ def trade_off(points: Sequence[Point], harm: Column, capability: Column | None) 
         )
     return Chart(
         svg(f"{harm.name} of {harm.task} against false refusal, by variant", parts),
-        f"Up is better: {figure} on {harm.task}. Left is better: the highest false refusal over the benign tasks. "
-        "Lines are 95% intervals.",
+        f"Up is better: {figure} on {harm.task}. Left is better: the highest false refusal over the benign tasks."
+        f"{' Lines are 95% intervals.' if bars else ''}",
         tuple(legend),
     )
 
