@@ -32,7 +32,10 @@ def machine() -> str:
 def sections(report: str, *titles: str) -> str:
     """Return what a run found, from report.md, and some of its folded sections under headings."""
     finding, *rest = report.split("\n<details><summary>")
-    bodies = {title: body.partition("</details>")[0] for title, _, body in (part.partition("</summary>") for part in rest)}
+    bodies = {
+        title: body.partition("</details>")[0]
+        for title, _, body in (part.partition("</summary>") for part in rest)
+    }
     parts = [finding.partition("\n")[2].strip()]
     parts += [f"### {title}\n\n{bodies[title].strip()}" for title in titles if title in bodies]
     return "\n\n".join(parts)

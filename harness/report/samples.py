@@ -15,10 +15,10 @@ from harness.runs.rows import BASE
 from harness.runs.run import Run
 from harness.runs.summary import Summary
 
-BUDGET = 11_000_000
+BUDGET = 13_000_000
 """Bytes of text that a report may hold; beyond it long texts are shortened, the longest first."""
 
-_LIMITS = (200_000, 20_000, 4_000, 1_000, 300, 100)
+_LIMITS = (200_000, 20_000, 4_000, 2_000, 1_000, 600, 400, 300, 200, 100)
 _LEFT_OUT = "left out"
 # What could end the script element that holds the data, or a line of it; JSON reads the escapes as the same characters.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
