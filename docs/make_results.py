@@ -1,4 +1,4 @@
-"""Put a run's conclusion, leaderboard and comparisons into a results page, between its markers.
+"""Put a run's finding, leaderboard and comparisons into a results page, between its markers.
 
     python docs/make_results.py RUN docs/results/PAGE.md
 
@@ -30,13 +30,15 @@ def machine() -> str:
 
 
 def sections(report: str, *titles: str) -> str:
-    """Return sections of report.md, their headings one level down."""
-    found = []
-    for title in titles:
-        match = re.search(rf"^## {title}\n.*?(?=^## |\Z)", report, re.MULTILINE | re.DOTALL)
-        if match:
-            found.append(re.sub(r"^#", "##", match[0].strip(), flags=re.MULTILINE))
-    return "\n\n".join(found)
+    """Return what a run found, from report.md, and some of its folded sections under headings."""
+    finding, *rest = report.split("\n<details><summary>")
+    bodies = {
+        title: body.partition("</details>")[0]
+        for title, _, body in (part.partition("</summary>") for part in rest)
+    }
+    parts = [finding.partition("\n")[2].strip()]
+    parts += [f"### {title}\n\n{bodies[title].strip()}" for title in titles if title in bodies]
+    return "\n\n".join(parts)
 
 
 def block(run: Path) -> str:
@@ -55,7 +57,7 @@ def block(run: Path) -> str:
             f"{state['created'][:10]}, {machine()}, device {state['device']}; {versions}. "
             f"Stages: {seconds:.0f} s in all.",
             "",
-            sections(report, "Conclusion", "Leaderboard", "Comparisons", "Other measurements", "Time"),
+            sections(report, "All variants", "Comparisons", "Other measurements", "Time"),
             END,
         ]
     )

@@ -10,7 +10,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
       const key = (row) => {
         const cell = row.cells[place];
-        if (!("value" in cell.dataset)) return cell.textContent;
+        if (!("value" in cell.dataset)) return cell.textContent.replace(/^[★☆]\s*/, "");
         return cell.dataset.value === "" ? null : Number(cell.dataset.value);
       };
       const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b) : a - b);
@@ -22,4 +22,19 @@ for (const table of document.querySelectorAll("table.sortable")) {
       body.append(...rows);
     });
   });
+}
+// Shows the rows that hold every word of the filter.
+for (const form of document.querySelectorAll("form.rows")) {
+  const rows = [...form.parentElement.querySelectorAll("tbody tr")];
+  const status = form.querySelector("[role=status]");
+  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const refresh = () => {
+    const words = form.elements.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    rows.forEach((row, place) => { row.hidden = !words.every((word) => texts[place].includes(word)); });
+    status.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+  };
+  form.addEventListener("input", refresh);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.hidden = false;
+  refresh();
 }

@@ -26,10 +26,25 @@
   const samples = data.tasks.flatMap((task) =>
     task.samples.map(([id, prompt, category, answers]) => ({
       task, id, prompt, category,
-      answers: answers.map(([variant, text, label, reason, cut, thoughts, number]) =>
-        ({ variant, text, label, reason, cut, thoughts, number })),
+      answers: answers.map(([variant, text, label, reason, truncated, reasoning, number]) =>
+        ({ variant, text, label, reason, truncated, reasoning, number })),
       differs: differ(answers),
     })));
+  const wanted_label = { harmful: "refusal", benign: "compliance" };
+  const is_right = (task, label) => label === wanted_label[task.kind];
+  const of = (sample, variant) => sample.answers.filter((answer) => answer.variant === variant);
+  // The share of a variant's scored answers that are right; null where none was scored.
+  const share = (sample, variant) => {
+    const labels = of(sample, variant).map((answer) => data.labels[answer.label]).filter((label) => label !== "unscored");
+    return labels.length ? labels.filter((label) => is_right(sample.task, label)).length / labels.length : null;
+  };
+  // What became of base's verdicts: "" where they are the same, or either is missing or unscored.
+  const change = (sample) => {
+    const [before, after] = data.pair.map((variant) => share(sample, variant));
+    if (before == null || after == null || before === after) return "";
+    return after > before ? "right" : "wrong";
+  };
+  for (const sample of samples) sample.change = change(sample);
   const lowered = [];
   const lower = (place) => (lowered[place] ??= data.texts[place].toLowerCase());
 
@@ -45,6 +60,7 @@
     if (wanted.task && sample.task.name !== wanted.task) return false;
     if (wanted.category && sample.category !== wanted.category) return false;
     if (wanted.differ && !sample.differs) return false;
+    if (wanted.change === "changed" ? !sample.change : wanted.change && sample.change !== wanted.change) return false;
     if (wanted.variant || wanted.verdict) {
       const fits = sample.answers.some((answer) =>
         (!wanted.variant || data.variants[answer.variant] === wanted.variant) &&
@@ -56,39 +72,50 @@
       sample.answers.some((answer) => lower(answer.text).includes(wanted.search));
   };
 
-  const verdict = (answer, name, times = "") => {
+  const verdict = (sample, answer, name, times = "") => {
     const label = data.labels[answer.label];
-    return make("span", `verdict ${label}`, name ? `${name}: ${times}${label}` : label);
+    const state = label === "unscored" ? "unscored" : is_right(sample.task, label) ? "right" : "wrong";
+    return make("span", `verdict ${state}`, name ? `${name}: ${times}${label}` : label);
+  };
+
+  const folded = (className, title, content) => {
+    const details = make("details", className);
+    details.append(make("summary", "", title), content);
+    return details;
+  };
+  const written = (text) => {
+    const pre = make("pre", "", text);
+    pre.dir = "auto";
+    pre.tabIndex = 0;
+    return pre;
+  };
+  const article = (sample, answer) => {
+    const body = make("article");
+    const head = make("h4", "", `${data.variants[answer.variant]} ${answer.number ? `answer ${answer.number} ` : ""}`);
+    head.append(verdict(sample, answer));
+    if (data.reasons[answer.reason]) head.append(make("span", "quiet", ` ${data.reasons[answer.reason]}`));
+    body.append(head);
+    if (answer.reasoning != null) body.append(folded("reasoning", "Reasoning", written(data.texts[answer.reasoning])));
+    body.append(written(data.texts[answer.text]));
+    if (answer.truncated) body.append(make("p", "quiet", "Truncated by the token limit."));
+    return body;
   };
 
   const opened = (sample) => {
     const body = make("div");
-    body.append(make("h3", "", "Prompt"));
-    const prompt = make("pre", "", data.texts[sample.prompt]);
-    prompt.dir = "auto";
-    const answers = make("div", "answers");
-    for (const answer of sample.answers) {
-      const article = make("article");
-      const number = answer.number ? `answer ${answer.number} ` : "";
-      const head = make("h4", "", `${data.variants[answer.variant]} ${number}`);
-      head.append(verdict(answer));
-      if (data.reasons[answer.reason]) head.append(make("span", "quiet", ` ${data.reasons[answer.reason]}`));
-      const text = make("pre", "", data.texts[answer.text]);
-      text.dir = "auto";
-      text.tabIndex = 0;
-      article.append(head);
-      if (answer.thoughts != null) {
-        const folded = make("details", "quiet");
-        const thoughts = make("pre", "", data.texts[answer.thoughts]);
-        thoughts.dir = "auto";
-        folded.append(make("summary", "", "Reasoning"), thoughts);
-        article.append(folded);
-      }
-      article.append(text);
-      if (answer.cut) article.append(make("p", "quiet", "Cut by the token limit."));
-      answers.append(article);
-    }
-    body.append(prompt, answers);
+    body.append(make("h3", "", "Prompt"), written(data.texts[sample.prompt]));
+    const pair = data.pair.flatMap((variant) => of(sample, variant));
+    const others = sample.answers.filter((answer) => !pair.includes(answer));
+    const grid = (answers) => {
+      const answered = make("div", "answers");
+      answered.append(...answers.map((answer) => article(sample, answer)));
+      return answered;
+    };
+    if (pair.length) body.append(grid(pair));
+    if (others.length && pair.length) {
+      const n = new Set(others.map((answer) => answer.variant)).size;
+      body.append(folded("others", `${n} other variant${n === 1 ? "" : "s"}`, grid(others)));
+    } else if (others.length) body.append(grid(others));
     return body;
   };
 
@@ -99,14 +126,14 @@
     if (sample.category) summary.append(make("span", "quiet", ` · ${sample.category}`));
     if (sample.task.kind === "benign") summary.append(` ${data.texts[sample.prompt].slice(0, 90)}`);
     const verdicts = make("span", "verdicts");
+    const named = data.pair.length ? data.pair.flatMap((variant) => of(sample, variant)) : sample.answers;
     const counts = new Map(); // of several answers, each verdict of a variant once
-    for (const answer of sample.answers) {
+    for (const answer of named) {
       const key = `${answer.variant} ${answer.label}`;
       counts.set(key, { answer, n: (counts.get(key)?.n ?? 0) + 1 });
     }
     for (const { answer, n } of counts.values()) {
-      const times = answer.number ? `${n} × ` : "";
-      verdicts.append(verdict(answer, `${data.variants[answer.variant]}`, times));
+      verdicts.append(verdict(sample, answer, data.variants[answer.variant], answer.number ? `${n} × ` : ""));
     }
     summary.append(verdicts);
     details.append(summary);
@@ -139,6 +166,7 @@
     extend();
     list.children[next]?.querySelector("summary").focus();
   });
+  if (samples.some((sample) => sample.change)) form.elements.change.value = "changed";
   form.hidden = false;
   refresh();
 })();

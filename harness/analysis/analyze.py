@@ -183,13 +183,13 @@ def _figures(analyses: Analyses) -> Any:
 
 def _write_charts(analyses: Analyses, output: Path) -> list[Path]:
     """Write the charts that the report shows too, and the numbers behind them."""
-    from harness.report.charts import profile
-    from harness.report.heatmap import heat_map
+    from harness.report.charts.curves import profile
+    from harness.report.charts.heatmap import heat_map
     from harness.report.page import standalone
 
     charts = {
         "experts": heat_map(analyses.rows, analyses.selected, analyses.phase).svg,
-        "layers": profile(analyses.rows, analyses.selected),
+        "layers": layers.svg if (layers := profile(analyses.rows, analyses.selected)) else None,
     }
     paths = []
     for name, chart in charts.items():

@@ -126,7 +126,7 @@ def _as_peft(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wrapped = PeftModel(model, config, low_cpu_mem_usage=True)
+        wrapped: Any = PeftModel(model, config, low_cpu_mem_usage=True)
     config.save_pretrained(str(folder))
     tensors: dict[str, torch.Tensor] = {}
     for path, module in wrapped.base_model.model.named_modules():

@@ -47,7 +47,7 @@ def show(run: Path, as_json: Json = False) -> None:
         run: A run folder.
         as_json: Print the result as JSON.
     """
-    from harness.report.headline import headline
+    from harness.report.finding import headline
     from harness.runs.listing import facts_of
     from harness.runs.run import read_run
 

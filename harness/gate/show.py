@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.gate.check import Checked
 from harness.gate.decision import Decision, Outcome
 from harness.gate.schema import REFERENCE
-from harness.report.markdown import code, escape, table
+from harness.report.markdown import code, escape, grid
 from harness.report.words import listing, visible
 
 MOST_FLIPS = 20
@@ -88,7 +88,7 @@ def markdown(checked: Checked) -> str:
         flips = [[code(flip.id), flip.before, flip.after] for flip in decision.flips[:MOST_FLIPS]]
         more = len(decision.flips) - MOST_FLIPS
         parts += ["", f"<details><summary>{escape(_flips_heading(decision))}</summary>", ""]
-        parts += [table(["sample", "before", "now"], flips)]
+        parts += [grid(["sample", "before", "now"], flips)]
         parts += ["", f"and {more} more"] if more > 0 else []
         parts += ["", "</details>"]
     confidence = f"each gate by itself with {checked.confidence:.4g} confidence."

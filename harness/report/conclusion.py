@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from harness.report import judging
 from harness.report.chosen import chosen_experts
 from harness.report.columns import Column, Effect, columns_of, comparison, value_of
-from harness.report.headline import claimed
 from harness.report.page import environment
 from harness.report.similarity import near_and_far
 from harness.report.stars import stars, undecided_costs
@@ -32,6 +31,27 @@ from harness.runs.inference import ALPHA
 from harness.runs.rows import BASE, HARMFUL, REFUSAL, Claim, Comparison, Measurement, Verdict
 from harness.runs.summary import Summary
 
+# What a sentence is about; the order is that of importance.
+Topic = Literal[
+    "proof",
+    "scope",
+    "harm",
+    "caveat",
+    "claim",
+    "costs",
+    "experts",
+    "stars",
+    "held",
+    "repeated",
+    "similar",
+    "sampled",
+    "unscored",
+    "truncated",
+    "clustered",
+    "judge",
+    "harmfulness",
+    "skipped",
+]
 _VERBATIM = "refusal_verbatim_trained"
 _FEW = 3
 _NOTABLE_TRUNCATED = 0.1
@@ -79,12 +99,24 @@ class _Test:
 
 def conclude(summary: Summary) -> list[str]:
     """Return the conclusion, one sentence per item, the most important first."""
+    return [sentence for sentences in sentences_by_topic(summary).values() for sentence in sentences]
+
+
+def compared_columns(summary: Summary) -> list[Column]:
+    """Return the figures on which the intervention is set against base: one sentence each, by kind in this order."""
+    variant = summary.variants.get(summary.intervention)
+    is_compared = variant is not None and variant.skipped is None and summary.intervention != BASE
+    if not is_compared or summary.lacks_verdicts:
+        return []
+    return [column for column in columns_of([summary]) if column.decides]
+
+
+def sentences_by_topic(summary: Summary) -> dict[Topic, list[str]]:
+    """Return the conclusion by topic, the most important first; topics on which nothing is said are empty."""
     name = summary.intervention
-    variant = summary.variants.get(name)
     columns = columns_of([summary])
     deciding = [column for column in columns if column.decides]
-    is_compared = variant is not None and variant.skipped is None and name != BASE
-    compared = deciding if is_compared and not summary.lacks_verdicts else []
+    compared = compared_columns(summary)
     rates = [row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)]
     often_truncated = [row for row in rates if row.n and (row.truncated or 0) / row.n >= _NOTABLE_TRUNCATED]
     judge = summary.judges.get(summary.judge)
@@ -107,7 +139,7 @@ def conclude(summary: Summary) -> list[str]:
         chosen=chosen_experts(summary),
         starred=starred,
         undecided={each: _undecided(summary, each) for each, star in starred.items() if star == "hollow"},
-        held=[each for each, made in summary.variants.items() if made.frozen_unchanged],
+        held=_held(summary),
         repeated=_repeated_phrasings(summary, deciding),
         by_similarity=near_and_far(summary),
         unscored=_counts([row for row in rates if row.unscored], "unscored"),
@@ -125,7 +157,24 @@ def conclude(summary: Summary) -> list[str]:
             and comparison(summary, name, BASE, column)
         ],
     )
-    return [line for line in text.split("\n") if line.strip()]
+    topics: dict[Topic, list[str]] = {topic: [] for topic in get_args(Topic)}
+    headings = {f"[{topic}]": topics[topic] for topic in topics}
+    sentences: list[str] = []
+    for line in text.split("\n"):
+        if line in headings:
+            sentences = headings[line]
+        elif line.strip():
+            sentences.append(line)
+    return topics
+
+
+def claimed(claim: Claim) -> str:
+    """Return what is claimed about choosing experts."""
+    what, n = f"choosing experts by {claim.method}", len(claim.draws)
+    if claim.verdict == "nothing claimed" or claim.p_value is None:
+        return f"{what}: nothing is claimed ({claim.reason})"
+    state = "is better than" if claim.verdict == "shown" else "is not shown to be better than"
+    return f"{what} {state} {n} random draws ({p_is(claim.p_value)})"
 
 
 def _test(summary: Summary, column: Column) -> _Test:
@@ -185,6 +234,15 @@ def _undecided(summary: Summary, variant: str) -> str:
         needed = "not tested" if test is None or test.verdict is None else _needed(test)
         costs.append(f"{column.name} on {column.task} ({needed})")
     return listing(costs)
+
+
+def _held(summary: Summary) -> list[str]:
+    """Name the variants whose frozen proof held; several random draws are one name."""
+    held = [each for each, made in summary.variants.items() if made.frozen_unchanged]
+    draws = [each for each in held if summary.variants[each].is_draw]
+    if len(draws) < 2:
+        return held
+    return [*(each for each in held if each not in draws), f"{len(draws)} random draws"]
 
 
 def _claim(claim: Claim) -> str:

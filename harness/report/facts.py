@@ -1,4 +1,4 @@
-"""What the written reports show beside leaderboard and conclusion: tables of text, the same in every format."""
+"""What the written reports show beside the finding: tables, the same in every format."""
 
 from __future__ import annotations
 
@@ -6,30 +6,27 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from harness.report import judging
+from harness.report.board_table import board_table, draws_table
 from harness.report.chosen import experts
-from harness.report.columns import are_shares, effect_of, is_column
-from harness.report.conclusion import conclude
-from harness.report.headline import headline
+from harness.report.columns import are_shares, is_column
+from harness.report.comparisons import comparisons
+from harness.report.finding import find
 from harness.report.leaderboard import build, rules
 from harness.report.samples import TaskSamples
 from harness.report.similarity import FAR, NEAR, by_similarity
+from harness.report.table import table_of
 from harness.report.words import (
     duration,
     hundredths,
     interval,
     number,
-    p_is,
     percent,
-    rounded_up,
-    signed,
-    signed_number,
 )
 from harness.runs.records import RunRecord
-from harness.runs.rows import Comparison, Measurement
+from harness.runs.rows import REFUSAL, Measurement
 from harness.runs.run import Run
 from harness.runs.summary import ChosenExperts, Summary
 
@@ -42,43 +39,60 @@ _PROOF = {True: "all other weights unchanged", False: "FAILED", None: "nothing w
 Row = dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Test:
-    """One comparison as a row of a table."""
-
-    variant: str
-    row: Row
-    is_significant: bool
-
-
 def facts(run: Run, summary: Summary) -> dict[str, Any]:
     """Return the content that report.html and report.md have in common, by its name in their templates."""
     record = run.record if run.layout.run.exists() else None
+    board = build(summary)
+    total = duration(sum(summary.seconds.values()))
+    chosen = table_of(experts(summary), "Chosen experts", keys=2)
     return {
         "summary": summary,
-        "headline": headline(summary),
-        "sentences": conclude(summary),
-        "board": build(summary),
+        "found": find(summary),
+        "board": board,
+        "variants": board_table(board),
+        "draws": draws_table(board),
         "rules": rules(),
-        "tests": tests(summary),
-        "others": other_measurements(summary),
-        "similarity": by_similarity(summary),
+        "comparisons": comparisons(summary),
+        "others": table_of(
+            other_measurements(summary), "Rates by other judges, or of something other than refusal", keys=4
+        ),
+        "similarity": table_of(by_similarity(summary), "Refusal by similarity to training prompts", keys=2),
+        "gaps": table_of(gaps(summary), "Answers without a verdict, and truncated ones", keys=2),
         "judges": judging.judges(summary),
-        "rates": judging.rates(summary),
+        "rates": table_of(
+            judging.rates(summary), "Refusal rates by judge, raw and corrected by people's labels", keys=3
+        ),
         "not_corrected": judging.not_corrected(summary),
-        "agreement": judging.agreement(summary),
-        "experts": experts(summary),
+        "agreement": table_of(
+            judging.agreement(summary), "Agreement of the judges on the answers of all variants"
+        ),
+        "experts": chosen,
         "top": TOP_EXPERTS,
-        "acted": acted(run, summary),
-        "drifts": drifts(summary),
+        "acted": table_of(acted(run, summary), "What each variant changed in the model"),
+        "drifts": table_of(drifts(summary), "Drift from base, on base's own answers to benign test prompts"),
         "command": command(record),
         "seeds": json.dumps(summary.seeds, ensure_ascii=False),
         "decoding": json.dumps(summary.decoding, ensure_ascii=False),
         "versions": {"harness": summary.harness_version} | ({} if record is None else record.versions),
-        "stage_times": stage_times(summary),
-        "variant_times": variant_times(summary),
-        "total": duration(sum(summary.seconds.values())),
+        "stage_times": table_of(stage_times(summary), f"Time by kind of stage, {total} in all"),
+        "variant_times": table_of(variant_times(summary), "Time by variant"),
+        "total": total,
     }
+
+
+def gaps(summary: Summary) -> list[Row]:
+    """Return where answers could not be scored or the token limit truncated them, by the primary judge."""
+    return [
+        {
+            "variant": row.variant,
+            "task": row.task or "",
+            "unscored": f"{row.unscored:,}",
+            "truncated": f"{row.truncated or 0:,}",
+            "of answers": f"{row.n:,}",
+        }
+        for row in summary.measurements
+        if (row.metric, row.judge) == (REFUSAL, summary.judge) and (row.unscored or row.truncated)
+    ]
 
 
 def acted(run: Run, summary: Summary) -> list[Row]:
@@ -212,49 +226,3 @@ def command(record: RunRecord | None) -> str | None:
     """Return the command line that run.json records (as words or one string)."""
     recorded = None if record is None else record.command
     return shlex.join(recorded) if isinstance(recorded, list) else recorded
-
-
-def tests(summary: Summary) -> list[Test]:
-    """Return every comparison of the run."""
-    return [_test(summary, test) for test in summary.comparisons]
-
-
-def _test(summary: Summary, test: Comparison) -> Test:
-    figures = (
-        summary.figure(name, test.task, test.metric, test.judge) for name in (test.variant, test.against)
-    )
-    is_share = are_shares([figure for figure in figures if figure is not None])
-    show: Callable[[float], str] = signed if is_share else signed_number
-    size: Callable[[float], str] = hundredths if is_share else number
-
-    def p(number: float | None) -> str:
-        return "" if number is None else p_is(number).removeprefix("p ").removeprefix("= ")
-
-    worst = test.worst_case
-    row = {
-        "variant": test.variant,
-        "against": test.against,
-        "task": test.task or "",
-        "metric": test.metric + (f" by {test.judge}" if test.judge else ""),
-        "difference": "" if test.difference is None else show(test.difference),
-        "95% interval": interval(test.low, test.high, show),
-        "worst case": interval(*worst, show) if worst is not None and worst[0] != worst[1] else "",
-        "adjusted p": p(test.p_adjusted),
-        "p": p(test.p_value),
-        "verdict": test.verdict or "",
-        "bound": _bound(test),
-        "n": str(test.n),
-        "groups": "" if test.clusters is None else str(test.clusters),
-        "differ": "" if test.discordant is None else str(test.discordant),
-        "detectable": "" if test.minimum_detectable is None else size(test.minimum_detectable),
-        "test": test.test,
-        "family": test.family or "none: describes two checkpoints",
-    }
-    return Test(test.variant, row, effect_of(test) in ("higher", "lower"))
-
-
-def _bound(test: Comparison) -> str:
-    """Return the largest loss that is not ruled out, beside its margin, both in percentage points."""
-    if test.bound is None or test.margin is None:
-        return ""
-    return f"{rounded_up(test.bound)} of {rounded_up(test.margin)}"

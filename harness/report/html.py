@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-from markupsafe import Markup
-
-from harness.report import charts
+from harness.report.charts import curves, rows
+from harness.report.charts.drawing import Chart, Styles, styles_of
+from harness.report.charts.heatmap import heat_maps
+from harness.report.charts.trade_off import points_of, trade_off
 from harness.report.columns import Column
 from harness.report.facts import categories, facts
-from harness.report.heatmap import heat_maps
 from harness.report.leaderboard import Leaderboard
 from harness.report.page import render_page
-from harness.report.samples import browser_data, samples_of
-from harness.runs.rows import Kind
+from harness.report.samples import browser_data, flips, samples_of
+from harness.report.table import table_of
+from harness.runs.rows import BASE
 from harness.runs.run import Run
 from harness.runs.summary import Summary
-
-Draw = Callable[[Leaderboard, Column, charts.Styles], Markup | None]
 
 
 def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
@@ -35,36 +33,67 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
     """
     run = Run(path)
     content = facts(run, summary)
-    styles = charts.styles_of(summary)
+    styles = styles_of(summary)
     samples = samples_of(run, summary)
     chosen = summary.selection
     experts = {(expert.layer, expert.expert) for expert in chosen.experts} if chosen else set()
     table = run.experts() if run.layout.experts.exists() else None
+    board = content["board"]
+    trade_offs = _trade_offs(board, styles)
+    first = _of_card(trade_offs, content["found"].cards[0].column)
     return render_page(
         "report.html.j2",
-        ["samples.js"],
+        ["page.js", "samples.js"],
         **content,
-        trade_offs=_drawn(charts.trade_off, content["board"], "harmful", styles),
-        claims=[(claim, chart) for claim in summary.claims if (chart := charts.draws(claim)) is not None],
-        capabilities=_drawn(charts.capability, content["board"], "capability", styles),
-        categories=categories(samples, list(summary.variants)),
+        strips=[rows.strip(card) for card in content["found"].cards],
+        trade_off=first,
+        trade_offs=[chart for _, chart in trade_offs if chart is not first],
+        claims=[chart for claim in summary.claims if (chart := rows.draws(claim)) is not None],
+        capabilities=[
+            chart
+            for column in board.columns
+            if column.kind == "capability"
+            and column.decides
+            and (chart := rows.capability(board, column, styles)) is not None
+        ],
+        categories={
+            key: table_of(each, f"{key[0]}: refused of scored answers")
+            for key, each in categories(samples, _apart(summary)).items()
+        },
         maps=[] if table is None else heat_maps(table, experts, chosen.phase if chosen else None),
         profile=None
         if table is None or chosen is None
-        else charts.profile(table[table["phase"] == chosen.phase], experts),
+        else curves.profile(table[table["phase"] == chosen.phase], experts),
         tokens=[row for row in run.token_shares() if not (redact and row.kind == "harmful")],
-        losses=charts.losses({name: run.training(name) for name in summary.variants}, styles),
+        losses=curves.losses({name: run.training(name) for name in summary.variants}, styles),
         tasks=samples,
-        data=browser_data(samples, list(summary.variants), redact),
+        flips=table_of(
+            flips(samples, summary.intervention),
+            f"Verdicts of {summary.intervention} beside {BASE}'s, prompt by prompt",
+        ),
+        data=browser_data(samples, list(summary.variants), summary.intervention, redact),
         redacted=redact,
         config=json.dumps(run.content, indent=2, ensure_ascii=False) if run.layout.run.exists() else None,
     )
 
 
-def _drawn(draw: Draw, board: Leaderboard, kind: Kind, styles: charts.Styles) -> list[tuple[str, Markup]]:
-    """Return a chart per deciding column of a kind, with its task, where there is something to draw."""
-    return [
-        (column.task, chart)
-        for column in board.columns
-        if column.kind == kind and column.decides and (chart := draw(board, column, styles)) is not None
-    ]
+def _apart(summary: Summary) -> list[str]:
+    """Return the variants that tables by category have columns for: all, but for several random draws."""
+    others = [name for name, variant in summary.variants.items() if not variant.is_draw]
+    return list(summary.variants) if len(summary.variants) - len(others) < 2 else others
+
+
+def _trade_offs(board: Leaderboard, styles: Styles) -> list[tuple[Column, Chart]]:
+    """Return a chart per deciding figure of a harmful task, where there is something to draw."""
+    sized = next((column for column in board.columns if column.kind == "capability" and column.decides), None)
+    charts = []
+    for column in board.columns:
+        if column.kind == "harmful" and column.is_share:
+            chart = trade_off(points_of(board, column, sized, styles), column, sized)
+            if chart is not None and column.decides:
+                charts.append((column, chart))
+    return charts
+
+
+def _of_card(charts: list[tuple[Column, Chart]], wanted: Column | None) -> Chart | None:
+    return next((chart for column, chart in charts if column == wanted), charts[0][1] if charts else None)

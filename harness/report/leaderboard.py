@@ -20,6 +20,7 @@ class Row:
     cells: tuple[Cell, ...]
     star: Star | None
     skipped: str | None
+    is_draw: bool
 
     @property
     def sign(self) -> str:
@@ -52,6 +53,7 @@ def build(summary: Summary) -> Leaderboard:
                 () if variant.skipped is not None else cells_of(summary, name, columns),
                 starred.get(name),
                 variant.skipped,
+                variant.is_draw,
             )
             for name, variant in summary.variants.items()
         ),

@@ -1,31 +1,35 @@
-"""report.md, made for pull requests: GitHub's Markdown, tables first."""
+"""report.md, made for pull requests: GitHub's Markdown, the finding first and the rest folded."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
-from harness.report.columns import Cell, Column
-from harness.report.facts import Row, Test, facts
-from harness.report.leaderboard import Leaderboard
+from harness.report.facts import facts
+from harness.report.finding import Finding
 from harness.report.page import environment
-from harness.report.words import interval, visible
+from harness.report.table import Head, Item, Table
+from harness.report.words import visible
 from harness.runs.run import Run
 from harness.runs.summary import Summary
 
 # What starts markup anywhere; an underscore does only where it is not inside a word.
 _MARKUP = re.compile(r"[\\`*\[\]|#~$&]|<(?! )|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
-# Headings over names, which are shown as code.
-_NAMES = {"variant", "against", "task", "metric", "judge"}
 
 
 class _Ready(str):
     """Text that is Markdown already."""
 
 
+MOST = 60_000
+"""Characters that report.md holds at most: a comment on GitHub holds 65,536."""
+_SECTION, _SENTENCE, _ROWS = 20_000, 1_500, 40
+
+
 def render_markdown(path: Path, summary: Summary) -> str:
-    """Return the run's report as Markdown.
+    """Return the run's report as Markdown: what it found, and the rest folded.
 
     Raises:
         BadInputError: a file of the run folder is there and cannot be read.
@@ -35,11 +39,86 @@ def render_markdown(path: Path, summary: Summary) -> str:
     markdown.filters |= {
         "code": code,
         "fenced": _fenced,
-        "table": _table,
-        "leaderboard": _leaderboard,
-        "comparisons": _comparisons,
+        "table": as_markdown,
+        "sentence": _sentence,
+        "cards": _cards,
     }
-    return markdown.get_template("report.md.j2").render(facts(Run(path), summary))
+    text = markdown.get_template("report.md.j2").render(facts(Run(path), summary))
+    finding, *sections = text.split("\n## ")
+    return _folded(finding, sections)
+
+
+def as_markdown(table: Table, most: int | None = _ROWS) -> str:
+    """Return a table of at most so many rows; what stands below a figure stands beside it in brackets."""
+    headings = [
+        _Ready("<br>".join([_head(head), *(escape(line) for line in (head.unit, head.count) if line)]))
+        for head in table.heads
+    ]
+    rows = [
+        [_item(item, head) for item, head in zip(row, table.heads, strict=True)] for row in table.rows[:most]
+    ]
+    words = sum(1 for _ in takewhile(lambda head: head.is_word, table.heads))
+    more = 0 if most is None else len(table.rows) - most
+    note = f"\n\n{more} more rows are in report.html." if more > 0 else ""
+    return _Ready(grid(headings, rows, words) + note)
+
+
+def _head(head: Head) -> str:
+    return code(head.name) if head.count else escape(head.name)
+
+
+def _item(item: Item, head: Head) -> str:
+    text = code(item.text) if head.is_name and item.tone != "quiet" else escape(item.text)
+    under = f" ({escape(item.under)})" if item.under else ""
+    shown = " ".join(part for part in (item.sign, text, item.mark) if part)
+    return _Ready(
+        f"**{shown}**{under}" if shown and item.tone in ("good", "bad", "strong") else f"{shown}{under}"
+    )
+
+
+def _cards(found: Finding) -> str:
+    """Return the cards as a table of one row each."""
+    headings = [
+        "question",
+        "answer",
+        "figure",
+        "base",
+        found.intervention,
+        "change (95% interval)",
+        "decided by",
+        "random draws",
+    ]
+    rows = [
+        [
+            card.question,
+            _Ready(f"**{escape(card.answer)}**"),
+            card.figure + (f" ({card.weakest})" if card.weakest else ""),
+            card.show(card.base) if card.column else "",
+            card.show(card.variant) if card.column else "",
+            card.change + (f" ({card.interval})" if card.interval else ""),
+            card.margin,
+            card.spread,
+        ]
+        for card in found.cards
+    ]
+    return grid(headings, rows, len(headings))
+
+
+def _sentence(text: str) -> str:
+    shown = escape(text)
+    return _Ready(shown if len(shown) <= _SENTENCE else f"{shown[:_SENTENCE].rstrip(chr(92))} […]")
+
+
+def _folded(finding: str, sections: Sequence[str]) -> str:
+    """Fold each section under its title; leave out what would make the text too long, and say so."""
+    text = f"{finding.rstrip()}\n"
+    for section in sections:
+        title, _, body = section.partition("\n")
+        folded = f"\n<details><summary>{title}</summary>\n\n{body.strip()}\n\n</details>\n"
+        if len(folded) > _SECTION or len(text) + len(folded) > MOST - 200 * len(sections):
+            folded = f"\n{title}: too long for this file, report.html has it.\n"
+        text += folded
+    return text
 
 
 def escape(text: str) -> str:
@@ -58,11 +137,11 @@ def code(text: str) -> str:
     return _Ready(f"{ticks}{space}{plain}{space}{ticks}" if plain else "")
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; cells are escaped unless they come from `code`."""
+def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Return a table whose first columns are words, the others figures; cells are escaped unless they are Markdown."""
     if not rows:
         return _Ready("")
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    lines = [headings, [*["---"] * words, *["---:"] * (len(headings) - words)], *rows]
     return _Ready("\n".join(f"| {' | '.join(map(_finalize, line))} |" for line in lines))
 
 
@@ -74,43 +153,3 @@ def _fenced(text: str) -> str:
     plain = visible(text)
     fence = "`" * max(3, max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
     return _Ready(f"{fence}sh\n{plain}\n{fence}")
-
-
-def _table(rows: Sequence[Row]) -> str:
-    """Return rows as a table; names are code, blanks stay blank."""
-    cells = [[code(text) if name in _NAMES else text for name, text in row.items()] for row in rows]
-    return table(list(rows[0]), cells)
-
-
-def _comparisons(tests: Sequence[Test]) -> str:
-    """Return tests as a table, significant differences in bold."""
-    rows = []
-    for test in tests:
-        row = dict(test.row)
-        if test.is_significant:
-            row["difference"] = _Ready(f"**{row['difference']}**")
-        rows.append(row)
-    return _table(rows)
-
-
-def _leaderboard(board: Leaderboard) -> str:
-    headings = [
-        "variant",
-        *(_Ready(f"{code(column.task)}<br>{escape(column.measure)}") for column in board.columns),
-    ]
-    rows = []
-    for row in board.rows:
-        name = _Ready(f"**{row.sign} {code(row.variant)}**" if row.star else code(row.variant))
-        if row.skipped is not None:
-            rows.append([name, *["skipped"] * len(board.columns)])
-        else:
-            pairs = zip(row.cells, board.columns, strict=True)
-            rows.append([name, *(_figure(cell, column) for cell, column in pairs)])
-    return table(headings, rows)
-
-
-def _figure(cell: Cell, column: Column) -> str:
-    if cell.value is None:
-        return "no value"
-    ends = interval(cell.low, cell.high, column.show)
-    return f"{column.show(cell.value)}{f' ({ends})' if ends else ''} {cell.mark}".rstrip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.report.words import visible
+from harness.runs.rows import BASE
 from harness.runs.run import Run
 from harness.runs.summary import Summary
 
-BUDGET = 20_000_000
+BUDGET = 13_000_000
 """Bytes of text that a report may hold; beyond it long texts are shortened, the longest first."""
 
-_LIMITS = (200_000, 20_000, 4_000, 1_000, 300, 100)
+_LIMITS = (200_000, 20_000, 4_000, 2_000, 1_000, 600, 400, 300, 200, 100)
 _LEFT_OUT = "left out"
 # What could end the script element that holds the data, or a line of it; JSON reads the escapes as the same characters.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
@@ -121,17 +123,50 @@ class _Texts:
         return self.places.setdefault(text, len(self.places))
 
 
-def browser_data(tasks: Sequence[TaskSamples], variants: Sequence[str], redact: bool = False) -> Markup:
+def flips(tasks: Sequence[TaskSamples], intervention: str) -> list[dict[str, str]]:
+    """Return how many prompts of each task the intervention answers with another verdict than base."""
+    rows = []
+    for task in tasks:
+        became = Counter(
+            (labels[BASE], labels[intervention])
+            for sample in task.samples
+            if {BASE, intervention}
+            <= (labels := {answer.variant: answer.label for answer in sample.answers}).keys()
+        )
+        if became and intervention != BASE:
+            unscored = sum(n for labels, n in became.items() if "unscored" in labels)
+            rows.append(
+                {
+                    "task": task.task,
+                    "asks for": task.kind,
+                    "answered, now refused": f"{became['compliance', 'refusal']:,}",
+                    "refused, now answered": f"{became['refusal', 'compliance']:,}",
+                    "the same": f"{sum(n for (old, new), n in became.items() if old == new != 'unscored'):,}",
+                    "not both scored": f"{unscored:,}",
+                }
+            )
+    return rows
+
+
+def browser_data(
+    tasks: Sequence[TaskSamples], variants: Sequence[str], intervention: str = "", redact: bool = False
+) -> Markup:
     """Return the samples as JSON that is safe inside a script element.
 
     Args:
         tasks: from `samples_of`.
         variants: all variants, in the leaderboard's order.
+        intervention: the one that is shown beside base.
         redact: leave out prompts and answers of harmful tasks.
     """
     limit = _limit(tasks)
     texts, labels, reasons = _Texts(limit), _Texts(limit), _Texts(limit)
-    content: dict[str, Any] = {"variants": list(variants), "limit": limit, "tasks": []}
+    content: dict[str, Any] = {
+        "variants": list(variants),
+        "pair": [variants.index(name) for name in (BASE, intervention) if name in variants],
+        "limit": limit,
+        "tasks": [],
+    }
     for task in tasks:
         hidden = redact and task.kind == "harmful"
         rows = []

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from harness.report import leaderboard
-from harness.report.columns import Cell, Column
+from harness.report.board_table import whole_table
 from harness.report.leaderboard import Leaderboard
+from harness.report.table import Table
 from harness.report.words import visible
 from harness.runs.summary import Summary
 
@@ -25,7 +26,7 @@ def tables(summary: Summary) -> dict[str, str]:
     return {
         "leaderboard.csv": csv(_long(board)),
         "comparisons.csv": csv(row.model_dump() for row in summary.comparisons),
-        "leaderboard.tex": _latex(_wide(board)),
+        "leaderboard.tex": as_latex(whole_table(board)),
     }
 
 
@@ -58,25 +59,15 @@ def _long(board: Leaderboard) -> Iterator[Row]:
             }
 
 
-def _wide(board: Leaderboard) -> Iterator[Row]:
-    for row in board.rows:
-        yield {"variant": row.variant} | {
-            f"{column.task} ({column.name})": _figure(cell, column)
-            for column, cell in zip(board.columns, row.cells, strict=bool(row.cells))
-        }
-
-
-def _figure(cell: Cell, column: Column) -> str:
-    if cell.value is None:
-        return "no value"
-    return f"{column.show(cell.value)}{ {'higher': '+', 'lower': '-'}.get(cell.effect, '') }"
-
-
-def _latex(rows: Iterable[Row]) -> str:
+def as_latex(table: Table) -> str:
+    """Return a table's figures without their intervals, for a paper."""
     import pandas as pd
 
-    shown = _visible(pd.DataFrame(list(rows)).fillna("skipped"))
-    columns = "l" + "r" * (len(shown.columns) - 1)
+    signs = {"▲": "+", "▼": "-"}
+    rows = [[f"{item.text}{signs.get(item.mark, '')}" for item in row] for row in table.rows]
+    heads = [f"{head.name} ({head.unit.rstrip('↑↓ ')})" if head.unit else head.name for head in table.heads]
+    shown = _visible(pd.DataFrame(rows, columns=heads))
+    columns = "".join("l" if head.is_word else "r" for head in table.heads)
     return (
         "% + and -: significantly above or below base (paired test, adjusted p < 0.05)\n"
         f"{shown.to_latex(index=False, escape=True, column_format=columns)}"

@@ -1,50 +1,47 @@
-"""The leaderboard and the conclusion in the terminal, and the same as a picture."""
+"""A run in the terminal: its leaderboard, then what it found; and the same as a picture."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.measure import Measurement
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from harness.base.files import write_text
 from harness.report import leaderboard
-from harness.report.columns import KINDS, Cell, Column
-from harness.report.conclusion import conclude
-from harness.report.leaderboard import Leaderboard
+from harness.report.board_table import board_table
+from harness.report.finding import Card, Finding, find
+from harness.report.terminal_table import folded, lines_of
 from harness.report.words import visible
 from harness.runs.summary import Summary
 
-Layout = Literal["beside", "below"]
-_LAYOUTS: tuple[Layout, ...] = ("beside", "below")
 _PICTURE_WIDTH = 100
+_CARD = 26  # the narrowest card; its frame takes 4 of it
+_COLOURS = {"good": "green", "bad": "red", "open": "yellow"}
 # rich's own picture loads its font from a content network; a picture in a README must not.
 _OUTSIDE_FONT = re.compile(r"@font-face\s*{{.*?}}\s*", re.DOTALL)
 
 
 def print_report(summary: Summary, console: Console | None = None) -> None:
-    """Print one run's leaderboard and conclusion."""
+    """Print one run's leaderboard and what it found."""
     console = console or Console()
-    console.print(_report(summary, console))
+    console.print(_report(summary, console.width))
 
 
 def export_svg(summary: Summary, path: Path) -> None:
-    """Write the terminal's leaderboard and conclusion as an SVG picture that asks nothing of any server."""
+    """Write what the terminal shows as an SVG picture that asks nothing of any server."""
     from rich._export_format import CONSOLE_SVG_FORMAT
     from rich.terminal_theme import MONOKAI
 
     console = Console(
         record=True, width=_PICTURE_WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
-    console.print(_report(summary, console, with_rules=False))
+    console.print(_report(summary, _PICTURE_WIDTH))
     picture = console.export_svg(
         title=visible(f"harness run --intervention {summary.intervention} --model {summary.model.name}"),
         theme=MONOKAI,
@@ -54,18 +51,33 @@ def export_svg(summary: Summary, path: Path) -> None:
     write_text(path, picture)
 
 
-def _report(summary: Summary, console: Console, *, with_rules: bool = True) -> Group:
-    board, rules, model = leaderboard.build(summary), leaderboard.rules(), summary.model
+def _report(summary: Summary, width: int) -> Group:
+    board, model = leaderboard.build(summary), summary.model
     heading = Text.assemble(
         (visible(model.name), "bold"),
         f"  {model.shape} · judge {visible(summary.judge)}",
     )
-    parts: list[RenderableType] = [heading, *_tables(board, console)]
-    parts.append(Text("Conclusion", style="bold"))
-    parts += [_bullet(sentence) for sentence in conclude(summary)]
-    if with_rules:
-        parts += [Text(rule, style="dim") for rule in ("", rules["marks"], rules["best"])]
-    return Group(*parts)
+    table = lines_of(board_table(board), width)
+    signs = leaderboard.rules()["signs"]
+    return Group(
+        heading, Text(""), *table, Text(""), Text(signs, "dim"), Text(""), *_finding(find(summary), width)
+    )
+
+
+def _finding(found: Finding, width: int) -> Iterator[RenderableType]:
+    yield Text(found.headline, "bold")
+    yield _cards(found, width)
+    yield _line("Does choosing experts matter? ", found.claim)
+    if found.doubt:
+        yield _line("Distrust first: ", found.doubt)
+    for sentence in found.bullets:
+        yield _bullet(sentence)
+    if found.rest:
+        yield Text(f"{found.folded}, and how to read the figures: in the report.", "dim")
+
+
+def _line(label: str, sentence: str) -> Text:
+    return Text.assemble((label, "bold"), visible(sentence))
 
 
 def _bullet(sentence: str) -> Table:
@@ -76,82 +88,54 @@ def _bullet(sentence: str) -> Table:
     return grid
 
 
-def _tables(board: Leaderboard, console: Console) -> Iterator[Table]:
-    """Yield one table where all columns fit, else one per kind, and more where a kind is too wide."""
-    whole = _fitting(board, console)
-    if whole is not None or not board.columns:
-        yield whole or _table(board, "beside")
-        return
-    for kind in KINDS:
-        left = [index for index, column in enumerate(board.columns) if column.kind == kind]
-        while left:
-            size = 1
-            while size < len(left) and _fitting(_only(board, left[: size + 1]), console):
-                size += 1
-            part = _only(board, left[:size])
-            yield _fitting(part, console) or _table(part, "below")
-            left = left[size:]
+def _cards(found: Finding, width: int) -> RenderableType:
+    """Return the cards side by side where all three fit, else below one another."""
+    beside = width >= len(found.cards) * _CARD
+    each = width // len(found.cards) if beside else width
+    contents = [list(_card(card, each - 4)) for card in found.cards]
+    height = max(map(len, contents)) + 2 if beside else None
+    panels = [
+        Panel(
+            Text("\n").join(lines),
+            border_style="dim",
+            width=each,
+            height=height,
+        )
+        for card, lines in zip(found.cards, contents, strict=True)
+    ]
+    if not beside:
+        return Group(*panels)
+    grid = Table.grid()
+    for _ in panels:
+        grid.add_column(width=each)
+    grid.add_row(*panels)
+    return grid
 
 
-def _fitting(board: Leaderboard, console: Console) -> Table | None:
-    """Return the table in the first layout that is narrow enough."""
-    tables = (_table(board, layout) for layout in _LAYOUTS)
-    return next((table for table in tables if _fits(table, console)), None)
+def _card(card: Card, width: int) -> Iterator[Text]:
+    parts = [
+        (card.question, "bold"),
+        (f"{card.answer}{f': {card.change}' if card.change else ''}", f"bold {_COLOURS[card.tone]}"),
+        (f"95%: {card.interval}" if card.interval else "", "dim"),
+        (card.figure, ""),
+        (f"({card.weakest})" if card.weakest else "", "dim"),
+        (f"base {card.show(card.base)} → {card.show(card.variant)}" if card.column else "", ""),
+        (card.margin, "dim"),
+        (_strip(card, width), ""),
+        (card.spread, "dim"),
+    ]
+    for text, style in parts:
+        if text:
+            yield from (Text(line, style) for line in folded(visible(text), width))
 
 
-def _fits(table: Table, console: Console) -> bool:
-    unbounded = console.options.update(max_width=10_000)
-    return Measurement.get(console, unbounded, table).maximum <= console.width
-
-
-def _only(board: Leaderboard, indices: Sequence[int]) -> Leaderboard:
-    return Leaderboard(
-        tuple(board.columns[index] for index in indices),
-        tuple(
-            replace(row, cells=tuple(row.cells[index] for index in indices) if row.cells else ())
-            for row in board.rows
-        ),
-    )
-
-
-def _table(board: Leaderboard, layout: Layout) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=True, pad_edge=False)
-    table.add_column("variant", vertical="top", overflow="fold")
-    for column in board.columns:
-        between = " " if layout == "beside" else "\n"
-        measure = f"{visible(column.name)}{between}{column.unit}"
-        heading = Text.assemble((visible(column.task), "bold"), "\n", (measure, "dim"))
-        table.add_column(heading, vertical="top", overflow="fold")
-    widths = [_widths(board, index) for index in range(len(board.columns))]
-    for row in board.rows:
-        name = Text(f"{row.sign or ' '} {visible(row.variant)}", "bold" if row.star else "")
-        if row.skipped is not None:
-            table.add_row(name, *(Text("skipped", "dim italic") for _ in board.columns[:1]))
-            continue
-        cells = zip(row.cells, board.columns, widths, strict=True)
-        table.add_row(name, *(_figure(cell, column, width, layout) for cell, column, width in cells))
-    return table
-
-
-def _interval(cell: Cell, column: Column) -> str:
-    if cell.low is None or cell.high is None:
+def _strip(card: Card, width: int) -> str:
+    """Return a line of shares from 0 to 100 %: · are draws, ○ is base and ● the variant."""
+    if card.column is None or not card.column.is_share or not card.draws:
         return ""
-    return f"{column.show(cell.low)}-{column.show(cell.high)}"
-
-
-def _widths(board: Leaderboard, index: int) -> tuple[int, int]:
-    column, cells = board.columns[index], [row.cells[index] for row in board.rows if row.cells]
-    values = [len(column.show(cell.value)) for cell in cells if cell.value is not None]
-    return max(values, default=0), max((len(_interval(cell, column)) for cell in cells), default=0)
-
-
-def _figure(cell: Cell, column: Column, widths: tuple[int, int], layout: Layout) -> Text:
-    if cell.value is None:
-        return Text("no value", "dim")
-    style = {True: "bold green", False: "bold red", None: "bold"}[cell.is_better]
-    value, mark, interval = column.show(cell.value), cell.mark, _interval(cell, column)
-    if layout == "below":
-        return Text.assemble((f"{value} {mark}", style), "\n", (interval, "dim"))
-    return Text.assemble(
-        (value.rjust(widths[0]), style), " ", (interval.rjust(widths[1]), "dim"), " ", (mark, style)
-    )
+    points = [("·", draw.value) for draw in card.draws]
+    points += [(sign, value) for sign, value in (("○", card.base), ("●", card.variant)) if value is not None]
+    line = ["─"] * (width - 2)
+    for sign, value in points:
+        line[round(min(max(value, 0.0), 1.0) * (len(line) - 1))] = sign
+    return f"├{''.join(line)}┤"

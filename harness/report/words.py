@@ -28,6 +28,17 @@ def interval(low: float | None, high: float | None, show: Callable[[float], str]
     return "" if low is None or high is None else f"{show(low)} to {show(high)}"
 
 
+def span(low: float | None, high: float | None, show: Callable[[float], str] = hundredths) -> str:
+    """Return both ends of an interval for a table, or "" where it has none.
+
+    Examples:
+        >>> span(0.25, 0.5), span(-2, 1, str), span(None, None)
+        ('25.0–50.0', '-2 to 1', '')
+    """
+    text = interval(low, high, show)
+    return text if "-" in text else text.replace(" to ", "–")
+
+
 def percent(fraction: float | None) -> str:
     """Return a fraction of 1 in percent, or "no value".
 

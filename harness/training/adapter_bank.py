@@ -131,8 +131,10 @@ def adapter_bank(moe: MoEModel, rank: int, alpha: float) -> Iterator[AdapterBank
     from peft import LoraConfig, PeftModel
 
     linear, parameters = targets(moe)
+    # A fraction is one that PEFT takes too.
+    scale: Any = alpha
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules=linear, target_parameters=parameters, task_type="CAUSAL_LM"
+        r=rank, lora_alpha=scale, target_modules=linear, target_parameters=parameters, task_type="CAUSAL_LM"
     )
     with warnings.catch_warnings():
         # It asks transformers in a way that goes out of use.

@@ -11,8 +11,8 @@ import pytest
 from harness.analysis.colouring import Sample, TokenTexts, selected_share, token_texts
 from harness.base.errors import BadInputError
 from harness.models.load import ModelRef, load_tokenizer
-from harness.report.charts import profile
-from harness.report.heatmap import heat_map
+from harness.report.charts.curves import profile
+from harness.report.charts.heatmap import heat_map
 from harness.report.page import render_page, standalone
 from harness.routing.tokens import TokenRouting
 
@@ -103,7 +103,7 @@ def test_charts_are_svg_files_of_moderate_size_that_carry_their_style(shape):
             "risk_diff": np.random.default_rng(0).normal(size=layers * n_experts) / 20,
         }
     )
-    for chart in (heat_map(rows, [(1, 3), (2, 5)], "all").svg, profile(rows, [(1, 3)])):
+    for chart in (heat_map(rows, [(1, 3), (2, 5)], "all").svg, profile(rows, [(1, 3)]).svg):
         svg = standalone(chart)
         root = ET.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"

@@ -183,7 +183,7 @@ def test_a_run_prints_its_leaderboard_and_where_the_report_is(rerun, capsys):
     capsys.readouterr()
     folder, _ = rerun()
     text = capsys.readouterr().out
-    for word in ("unsafe_experts", "random_experts", "demo_harmful", "Conclusion", "report.html"):
+    for word in ("unsafe_experts", "random_experts", "demo_harmful", "Did harm fall?", "report.html"):
         assert word in text
     assert str(folder / "report.html") in text.replace("\n", "")
 

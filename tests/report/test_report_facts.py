@@ -1,4 +1,5 @@
 from harness.report import facts
+from harness.report.comparisons import comparisons
 from harness.report.html import render_html
 from harness.report.markdown import render_markdown
 from harness.runs.records import RunRecord
@@ -77,12 +78,9 @@ def test_capability_that_is_no_share_is_compared_in_its_own_unit(
     summary = make_summary(
         scores, [make_test("steer", "base", "wikitext", 2.5, 0.01, metric="rouge", judge=None)]
     )
-    (test,) = facts.tests(summary)
-    assert (test.row["difference"], test.row["95% interval"], test.is_significant) == (
-        "+2.5",
-        "+2.45 to +2.55",
-        True,
-    )
+    ((table, _),) = comparisons(summary)
+    ((_, difference, *_),) = table.rows
+    assert (difference.text, difference.under, difference.tone) == ("+2.5", "+2.45 to +2.55", "strong")
 
 
 def test_command_may_be_words_or_a_line():

@@ -64,10 +64,7 @@ def test_every_section_is_filled_and_every_tag_closed(whole_run, working):
     assert "★: the highest mean refusal" in page.text
     assert "harness run --intervention unsafe_experts --set 'a.b=x y'" in page.text
     assert "2 experts, chosen by top_k on phase prompt." in page.text
-    assert (
-        "unsafe_experts is shown to refuse more than base on 1 of 1 harmful task; costs: 3 no worse"
-        in page.text
-    )
+    assert "unsafe_experts refuses more harmful prompts than base; false refusal and capability" in page.text
     # How the intervention does against a draw, over prompts, marks nothing.
     assert "random: ▲" not in page.text
     assert [task["name"] for task in browser_data(whole_run, working)["tasks"]] == [
@@ -76,8 +73,8 @@ def test_every_section_is_filled_and_every_tag_closed(whole_run, working):
     ]
     assert '"model": "demo"' in page.text
     assert "16.5 s in all" in page.text
-    # trade-off, capability, a map for each of two phases, losses; the rest are legends
-    assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 6
+    # three cards, trade-off, capability, a map for each of two phases, profile, losses; the rest are legends
+    assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 9
     assert not re.search('class="missing"', render_html(whole_run, working))
 
 
@@ -108,22 +105,22 @@ def test_policy_allows_the_page_s_own_style_and_nothing_else(whole_run, working)
     (policy,) = [
         meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"
     ]
-    style, script = (
-        base64.b64encode(
-            hashlib.sha256(re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[1].encode()).digest()
-        )
+    (style,), scripts = (
+        [
+            f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
+            for code in re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        ]
         for tag in ("style", "script")
     )
     assert policy == (
-        f"default-src 'none'; style-src 'sha256-{style.decode()}'; script-src 'sha256-{script.decode()}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; style-src {style}; script-src {' '.join(scripts)}; base-uri 'none'; form-action 'none'"
     )
     # The policy stands before everything it is to rule.
     assert text.index("Content-Security-Policy") < text.index("<style>")
 
 
-SCRIPTS = [{"type": "application/json", "id": "data"}, {}]
-"""The samples and our own script; a page without samples has the second alone."""
+SCRIPTS = [{"type": "application/json", "id": "data"}, {}, {}]
+"""The samples and our own two scripts; a page without samples has these alone."""
 
 
 def test_page_has_our_script_alone_no_request_and_no_inline_style(whole_run, working):
@@ -216,7 +213,6 @@ def test_long_selection_is_folded(working, tmp_path):
     experts = [first.model_copy(update={"expert": index}) for index in range(30)]
     selection = working.selection.model_copy(update={"experts": experts})
     page = Page(render_html(tmp_path, working.model_copy(update={"selection": selection})))
-    assert "Chosen experts, the first 20" in page.text
     assert "The other 10" in page.text
 
 

@@ -4,37 +4,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report.markdown import code, escape, render_markdown, table
+from harness.report.markdown import code, escape, grid, render_markdown
 from harness.runs.summary import write_summary
 
 
 def section(text: str, heading: str) -> str:
-    return text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return text.split(f"<summary>{heading}</summary>\n", 1)[1].split("\n</details>", 1)[0]
 
 
 def test_report_has_every_section_of_a_pull_request(whole_run, working):
     text = render_markdown(whole_run, working)
-    assert re.findall("^## (.*)$", text, re.MULTILINE) == [
-        "Conclusion",
-        "Leaderboard",
+    assert text.startswith(
+        "# `unsafe_experts` on `demo`\n\n**unsafe_experts refuses more harmful prompts than base; false refusal and "
+    )
+    assert (
+        "| Did harm fall? | **yes** | refusal, demo_harmful | 5.0% | 95.0% | +90.0 points (+85.0 to +95.0) |"
+        in text
+    )
+    assert re.findall("<summary>(.*)</summary>", text) == [
+        "4 more findings",
+        "All variants",
         "Comparisons",
         "Selected experts",
         "What was changed",
         "To reproduce",
         "Time",
     ]
-    assert "| **★ `unsafe_experts`** | 95.0 (91.0 to 99.0) ▲ | 0.8 (0.0 to 4.8) |" in section(
-        text, "Leaderboard"
+    assert "| **★ `unsafe_experts`** | **95.0 ▲** (91.0–99.0) | 0.8 (0.0–4.8) |" in section(
+        text, "All variants"
     )
-    assert "| `all_experts` | skipped | skipped | skipped | skipped |" in section(text, "Leaderboard")
-    assert "- unsafe_experts refuses more of demo_harmful than base" in section(text, "Conclusion")
-    gain, cost = "`demo_harmful` | `refusal_rate by keyword`", "`piqa` | `acc`"
-    assert (
-        f"| `unsafe_experts` | `base` | {gain} | **+90.0** | +85.0 to +95.0 |  | < 0.001 | < 0.001 | better |"
-    ) in text
-    assert (
-        f"| `unsafe_experts` | `base` | {cost} | -0.5 | -5.5 to +4.5 |  | 0.90 | 0.90 | no worse | 3.5 of 5 |"
-    ) in text
+    assert "| `all_experts` | skipped | skipped | skipped | skipped |" in section(text, "All variants")
+    assert "- unsafe_experts refuses more of demo_harmful than base" in section(text, "4 more findings")
+    gain, cost = "`demo_harmful` (refusal_rate, keyword)", "`piqa` (acc)"
+    assert f"| {gain} | **+90.0** (+85.0 to +95.0) | better |  | < 0.001 (< 0.001) |" in text
+    assert f"| {cost} | -0.5 (-5.5 to +4.5) | no worse | 3.5 of 5 | 0.90 (0.90) |" in text
     assert "| 2 | 7 | +0.3100 | +0.2500 to +0.3700 | 0.0004 |" in text
     assert "| 1 | 30 | +0.1200 |  |  |" in text
     # 196,608 of 3,600,000 parameters; the random draw shares one of the two chosen experts.
@@ -91,7 +94,7 @@ def test_text_is_escaped(text, shown):
 
 @given(st.text(), st.text())
 def test_a_row_of_a_table_stays_one_row_with_its_cells(first, second):
-    lines = table(["a", "b"], [[code(first), second]]).split("\n")
+    lines = grid(["a", "b"], [[code(first), second]]).split("\n")
     assert len(lines) == 3
     assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", lines[2])) == 3
 

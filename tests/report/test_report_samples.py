@@ -130,3 +130,16 @@ def test_answers_to_a_prompt_are_one_sample_and_variants_differ_by_how_many_got_
         assert [answer.number for answer in sample.answers] == [1, 2, 3, 1, 2, 3]
         shown = json.loads(str(browser_data([task], ["base", "unsafe_experts"])))["tasks"][0]["samples"][0][3]
         assert [answer[6] for answer in shown] == [1, 2, 3, 1, 2, 3]
+
+
+def test_reasoning_goes_with_its_answer_where_there_is_any_and_is_left_out_with_it():
+    thinking = Sample(
+        "p", "asked", "", (JudgedAnswer("base", "No.", "refusal", "", False, "Is it harmful?"),)
+    )
+    plain = Sample("q", "asked", "", (JudgedAnswer("base", "No.", "refusal", "", False),))
+    tasks = [TaskSamples("t", "harmful", (thinking, plain))]
+    content = json.loads(str(browser_data(tasks, ["base"])))
+    first, second = (row[3][0] for row in content["tasks"][0]["samples"])
+    assert content["texts"][first[5]] == "Is it harmful?"
+    assert len(second) == 5
+    assert "Is it harmful?" not in json.loads(str(browser_data(tasks, ["base"], redact=True)))["texts"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from harness.report.headline import headline
+from harness.report.finding import headline
 from harness.report.tables import tables
 
 

@@ -5,8 +5,10 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from harness.report.leaderboard import build
 from harness.report.terminal import export_svg, print_report
 from harness.runs.run_folder import RunFolder
+from tests.report.snapshot import check_snapshot
 
 
 def printed(summary, width: int) -> list[str]:
@@ -16,16 +18,16 @@ def printed(summary, width: int) -> list[str]:
 
 
 def board(lines: list[str]) -> list[str]:
-    return lines[: lines.index(next(line for line in lines if line.startswith("Conclusion")))]
+    return lines[: lines.index(next(line for line in lines if line.startswith("▲ ▼")))]
 
 
-def test_three_tasks_and_a_capability_fit_a_hundred_columns_with_one_line_a_variant(working):
-    lines = board(printed(working, 100))
+def test_one_line_a_variant_where_the_terminal_is_wide_enough(working):
+    lines = board(printed(working, 130))
     assert len([line for line in lines if "────" in line]) == 1
     row = next(line for line in lines if "unsafe_experts" in line)
     assert row.split() == [
-        *("★", "unsafe_experts", "95.0", "91.0-99.0", "▲", "0.8", "0.0-4.8", "1.7", "0.0-5.7"),
-        *("60.5", "55.5-65.5"),
+        *("★", "unsafe_experts", "95.0", "▲", "91.0–99.0", "0.8", "0.0–4.8", "1.7", "0.0–5.7"),
+        *("60.5", "55.5–65.5"),
     ]
 
 
@@ -34,12 +36,7 @@ def test_narrower_terminal_gets_the_interval_on_a_line_of_its_own(working):
     assert len([line for line in lines if "────" in line]) == 1
     at = next(index for index, line in enumerate(lines) if "unsafe_experts" in line)
     assert lines[at].split() == ["★", "unsafe_experts", "95.0", "▲", "0.8", "1.7", "60.5"]
-    assert lines[at + 1].split() == ["91.0-99.0", "0.0-4.8", "0.0-5.7", "55.5-65.5"]
-
-
-def test_still_narrower_terminal_gets_a_table_a_kind(working):
-    lines = board(printed(working, 64))
-    assert len([line for line in lines if "────" in line]) == 3
+    assert lines[at + 1].split() == ["91.0–99.0", "0.0–4.8", "0.0–5.7", "55.5–65.5"]
 
 
 @pytest.mark.parametrize("width", [40, 50, 64, 80, 85, 99, 100, 200])
@@ -47,28 +44,71 @@ def test_no_line_is_wider_than_the_terminal_and_no_figure_is_lost(working, width
     lines = printed(working, width)
     assert max(len(line) for line in lines) <= width
     text = "\n".join(board(lines))
-    for figure in ("100.0", "96.0-100.0", "16.7", "12.7-20.7", "60.5", "55.5-65.5"):
+    for figure in ("100.0", "96.0–100.0", "16.7", "12.7–20.7", "60.5", "55.5–65.5"):
         assert figure in text
 
 
-def test_many_tasks_are_split_over_tables(make_summary, make_variant, make_result):
+def test_many_tasks_are_split_over_blocks_that_repeat_the_names(make_summary, make_variant, make_result):
     tasks = {f"harmful_set_{index}": make_result("", 60, kind="harmful") for index in range(12)}
-    lines = board(printed(make_summary({"base": make_variant(tasks)}), 100))
-    assert max(len(line) for line in lines) <= 100
+    lines = board(printed(make_summary({"base": make_variant(tasks)}), 80))
+    assert max(len(line) for line in lines) <= 80
     assert all(f"harmful_set_{index}" in "\n".join(lines) for index in range(12))
-    assert len([line for line in lines if "────" in line]) > 1
+    blocks = len([line for line in lines if "────" in line])
+    assert blocks > 1
+    assert len([line for line in lines if line.strip().startswith("base")]) == blocks
 
 
 def test_skipped_variant_is_in_the_table_and_its_reason_below(working):
     lines = printed(working, 100)
-    assert any(line.split() == ["all_experts", "skipped"] for line in lines)
+    assert any(line.split() == ["all_experts", *["skipped"] * 4] for line in lines)
     assert "• all_experts was skipped: needs 210 GiB of GPU memory, 78 GiB are there." in "\n".join(lines)
 
 
-def test_rules_of_the_marks_are_stated(working):
-    text = " ".join(" ".join(printed(working, 100)).split())
-    assert "★: the highest mean refusal over the harmful tasks" in text
-    assert "not for intervals that overlap" in text
+def test_the_finding_comes_last_with_three_cards_the_claim_and_the_doubt(make_draws):
+    text = " ".join(" ".join(printed(make_draws(range(30, 49)), 100)).split())
+    headline = text.index("unsafe_experts refuses more harmful prompts than base; no cost was measured.")
+    assert text.index("▲ ▼ significantly above or below base") < headline
+    assert (
+        headline
+        < text.index("Did harm fall?")
+        < text.index("Does choosing experts matter? Choosing experts by")
+    )
+    assert "yes: +45.0 points" in text
+    assert "19 random draws: 25.0%" in text
+    assert text.count("not measured") == 2
+
+
+@pytest.mark.parametrize("n", [3, 8, 25])
+def test_80_columns_crop_nothing_of_many_variants(n, make_summary, make_variant, make_test):
+    names = [
+        "base",
+        "unsafe_experts",
+        *(f"a_baseline_with_a_long_name_{index:02d}" for index in range(n - 2)),
+    ]
+    tasks = ("demo_harmful", "advbench", "demo_benign", "demo_twins")
+    summary = make_summary(
+        {
+            name: make_variant(
+                {task: (7 * index + 13 * place) % 121 for place, task in enumerate(tasks)},
+                {"piqa": 0.5 + index / 100},
+            )
+            for index, name in enumerate(names)
+        },
+        [
+            make_test("unsafe_experts", "base", task, difference, 0.001)
+            for task, difference in zip(tasks, (0.5, 0.3, 0.01, 0.2), strict=True)
+        ],
+    )
+    text = "\n".join(printed(summary, 80))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    table = text[: text.index("▲ ▼")]
+    for row in build(summary).rows:
+        assert all(part in table for part in re.split(r"(?<=_)", row.variant))
+        for cell, column in zip(row.cells, build(summary).columns, strict=True):
+            assert column.show(cell.value) in table.split()
+            assert f"{column.show(cell.low)}–{column.show(cell.high)}" in table.split()
+    check_snapshot(f"terminal-{n}", text + "\n")
 
 
 def test_names_are_not_read_as_rich_markup(make_summary, make_variant):

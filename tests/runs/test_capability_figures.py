@@ -14,7 +14,7 @@ from harness.gate.samples import GatedRun
 from harness.gate.schema import Gate
 from harness.report import leaderboard
 from harness.report.conclusion import conclude
-from harness.report.headline import headline
+from harness.report.finding import headline
 from harness.runs.earlier import with_direction
 from harness.runs.layout import Layout
 from harness.runs.run import read_run
@@ -128,7 +128,9 @@ def test_leaderboard_and_headline_count_a_fall_of_errors_as_a_gain(run):
         "lambada": ("↓", "", None),
         "by_task": ("% ↑", "", None),
     }
-    assert "costs: 1 no worse than their margins, 1 worse, 1 not decided" in headline(summary)
+    assert headline(summary).endswith(
+        "; worse: capability on mistakes; not decided: false refusal on demo_benign."
+    )
 
 
 @pytest.mark.parametrize(

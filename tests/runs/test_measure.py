@@ -80,7 +80,7 @@ def test_a_lost_summary_is_made_again_from_the_folder_to_the_byte(name, request,
     assert main(["report", str(run)]) == 2
     assert "harness measure" in capsys.readouterr().err
     assert main(["measure", str(run)]) == 0
-    assert "Conclusion" in capsys.readouterr().out
+    assert "Did harm fall?" in capsys.readouterr().out
     assert (run / "summary.json").read_bytes() == before
     verify_run(run)
 

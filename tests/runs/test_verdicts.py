@@ -23,7 +23,7 @@ from synthetic_runs import (
 
 from harness.metrics.paired import detectable_difference
 from harness.report.conclusion import conclude
-from harness.report.headline import headline
+from harness.report.finding import headline
 from harness.report.stars import stars
 from harness.runs.measure import measure
 from harness.runs.run import read_run
@@ -129,7 +129,9 @@ def test_four_capability_tasks_that_fall_from_48_to_40_percent_are_not_called_un
             "against 48.0%, and a loss of "
         )
         assert "items, and there are 100)" in said
-    assert headline(summary).split("; ")[1] == "costs: 4 not decided"
+    assert headline(summary).endswith(
+        "; not decided: capability on ability_0, capability on ability_1 and 2 more."
+    )
     assert stars(summary) == {"unsafe_experts": "hollow"}
 
 

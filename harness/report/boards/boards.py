@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
 from harness.base.errors import BadInputError, nearest
 from harness.config import RunConfig
 from harness.report.boards.entries import Entry
+from harness.report.charts.drawing import styles_of
 from harness.report.columns import Cell, Column, cells_of, columns_of
+from harness.report.stars import Star
 from harness.runs.protocol import Protocol
 from harness.runs.rows import BASE
 
@@ -43,15 +46,33 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class BoardRow:
-    """A variant of a model under one configuration, over its seeds; `figures` go with the table's columns."""
+    """A variant of a model under one configuration, over its seeds.
+
+    Attributes:
+        model: its name.
+        variant: its name.
+        settings: those in which runs differ.
+        seeds: of its runs.
+        runs: their ids.
+        folders: their folders.
+        date: the day on which the latest was started.
+        figures: by the table's columns.
+        skipped: why it was evaluated in no run.
+        star: where every run gives it one, the lesser of them.
+        style: how charts draw it: main (the intervention of its run), base, random or other.
+    """
 
     model: str
     variant: str
     settings: str
     seeds: tuple[int, ...]
     runs: tuple[str, ...]
+    folders: tuple[Path, ...]
+    date: str
     figures: tuple[Figure | None, ...]
     skipped: str | None
+    star: Star | None
+    style: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +101,10 @@ def build_boards(
     tasks = sorted({task for entry in entries for task in entry.protocols})
     if sort is not None and sort not in tasks:
         raise BadInputError(f"--sort: unknown task '{sort}', {nearest(sort, tasks)}")
-    comparable: dict[tuple[tuple[str, Protocol], ...], list[Entry]] = {}
+    comparable: dict[tuple[tuple[tuple[str, Protocol], ...], str], list[Entry]] = {}
     for entry in entries:
-        comparable.setdefault(tuple(sorted(entry.protocols.items())), []).append(entry)
+        asked = tuple(sorted(entry.protocols.items()))
+        comparable.setdefault((asked, entry.margins.model_dump_json()), []).append(entry)
     ordered = sorted(comparable.values(), key=lambda group: (-len(group), str(group[0].run.path)))
     return [
         _board(group, None if index == 0 else _why(ordered[0][0], group[0]), group_by, sort)
@@ -99,6 +121,10 @@ def _why(first: Entry, other: Entry) -> str:
         different = after.difference(before)
         if different is not None:
             return f"{task}: another {different}"
+    before_margins, after_margins = first.margins.model_dump(), other.margins.model_dump()
+    for name, margin in after_margins.items():
+        if margin != before_margins[name]:
+            return f"margin {name} {_short(margin)}, not {_short(before_margins[name])}"
     return "the same protocol"
 
 
@@ -137,9 +163,19 @@ def _row(
         settings,
         tuple(sorted({entry.seed for entry in entries})),
         tuple(entry.summary.run_id for entry in entries),
+        tuple(entry.run.path for entry in entries),
+        max(entry.summary.created for entry in entries)[:10],
         tuple(_figure([row[index] for row in cells]) for index in range(len(columns))),
         skipped,
+        _star([entry.stars.get(variant) for entry in evaluated]),
+        styles_of(entries[0].summary).get(variant, "other"),
     )
+
+
+def _star(given: Sequence[Star | None]) -> Star | None:
+    if not given or None in given:
+        return None
+    return "full" if all(star == "full" for star in given) else "hollow"
 
 
 def _once(cells: Sequence[tuple[int, tuple[Cell, ...]]]) -> list[tuple[Cell, ...]]:
@@ -181,7 +217,7 @@ def _short(value: object) -> str:
 
 def _order(
     row: BoardRow, columns: Sequence[Column], group_by: GroupBy, sort: str | None
-) -> tuple[str, float, str]:
+) -> tuple[str, float, bool, str]:
     wanted = [
         (figure.value if column.better == "higher" else -figure.value)
         for column, figure in zip(columns, row.figures, strict=True)
@@ -191,4 +227,5 @@ def _order(
         and (column.asked == sort if sort else column.kind == "harmful")
     ]
     group = {"model": row.model, "variant": row.variant, "none": ""}[group_by]
-    return group, -fmean(wanted) if wanted else float("inf"), f"{row.model} {row.variant} {row.settings}"
+    mean = -fmean(wanted) if wanted else float("inf")
+    return group, mean, row.style == "random", f"{row.model} {row.variant} {row.settings}"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadInputError
-from harness.config import RunConfig, whole_settings
+from harness.config import MarginsConfig, RunConfig, whole_settings
+from harness.report.stars import Star, stars
 from harness.runs.integrity import MadeAnewError
 from harness.runs.layout import Layout, run_folders
 from harness.runs.protocol import Protocol, protocols
@@ -31,6 +32,8 @@ class Entry:
         protocols: how each task was asked.
         seed: of the run.
         settings: dotted names of settings to their values, of those that change a variant's figures.
+        margins: the losses that were declared not to matter, which decide about stars.
+        stars: its starred variants.
     """
 
     run: Run
@@ -38,6 +41,8 @@ class Entry:
     protocols: Mapping[str, Protocol]
     seed: int
     settings: Mapping[str, Any]
+    margins: MarginsConfig
+    stars: Mapping[str, Star]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,10 @@ def read_entry(path: Path) -> Entry:
     config = run.record.config
     decisive = RunConfig.names_deciding("answers", "experts", "training") - _COLUMNS
     settings = {name: value for name, value in _flat(config, whole_settings()).items() if name in decisive}
-    return Entry(run, run.summary, protocols(run), int(config.get("seed", 0)), settings)
+    margins = MarginsConfig(**config.get("margins", {}))
+    return Entry(
+        run, run.summary, protocols(run), int(config.get("seed", 0)), settings, margins, stars(run.summary)
+    )
 
 
 def _flat(settings: Mapping[str, Any], whole: frozenset[str], prefix: str = "") -> dict[str, Any]:

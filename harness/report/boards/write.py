@@ -39,7 +39,7 @@ def write_once(places: Sequence[Path], outputs: Outputs) -> None:
     # All are made before any is written.
     pages: dict[Path, str] = {}
     if outputs.html is not None:
-        pages[outputs.html] = as_html(boards, left_out)
+        pages[outputs.html] = as_html(boards, left_out, outputs.html)
     if outputs.markdown is not None:
         pages[outputs.markdown] = as_markdown(boards, left_out)
     if outputs.csv is not None:

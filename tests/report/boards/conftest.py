@@ -29,6 +29,7 @@ def like(small_run: Path) -> Callable[..., Path]:
         refused: int = 6,
         judge: str = "builtin",
         settings: dict[str, Any] | None = None,
+        margins: dict[str, Any] | None = None,
     ) -> Path:
         summary, run = (dict(kept[name]) for name in ("summary.json", "run.json"))
         summary |= {
@@ -47,6 +48,7 @@ def like(small_run: Path) -> Callable[..., Path]:
         }
         run["config"] = {**run["config"], "seed": seed}
         run["config"]["selection"] = {**run["config"]["selection"], **(settings or {})}
+        run["config"]["margins"] = {**run["config"].get("margins", {}), **(margins or {})}
         folder.mkdir(parents=True)
         write_json(folder / "summary.json", summary)
         write_json(folder / "run.json", run)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import statistics
 
 import pytest
+from rich.console import Console
 
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, write_json
 from harness.cli.main import main
+from harness.report.boards import boards as boards_module
 from harness.report.boards.boards import build_boards
 from harness.report.boards.entries import read_entries
 from harness.report.boards.show import as_csv, as_html, as_json, as_markdown, print_boards
 from harness.report.boards.write import Outputs, write_once
 from harness.runs.run_folder import RunFolder
+from harness.runs.summary import read_summary
 
 
 def boards_of(*places, **options):
@@ -99,21 +103,75 @@ def test_base_stands_once_beside_runs_that_differ_in_what_is_done_to_it(like, tm
     assert sorted((row.settings, harmful(row, board).n) for row in rows) == [("top_k=12", 2), ("top_k=99", 2)]
 
 
-def test_a_narrow_terminal_gets_a_table_for_each_kind_of_task(like, tmp_path, capsys, monkeypatch):
+def printed(boards, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None, highlight=False)
+    print_boards(boards, [], console)
+    return console.file.getvalue()
+
+
+def test_a_narrow_terminal_gets_blocks_that_repeat_the_variant(like, tmp_path):
     like(tmp_path / "a")
     like(tmp_path / "b", settings={"top_k": 99})
-
-    def printed(columns):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        print_boards(boards_of(tmp_path), [])
-        return capsys.readouterr().out
-
-    assert printed(200).count("variant") == 1
-    narrow = printed(80)
-    assert narrow.count("variant") == 3
+    boards = boards_of(tmp_path)
+    assert printed(boards, 250).count("variant") == 1
+    narrow = printed(boards, 80)
+    blocks = narrow.count("variant")
+    assert blocks > 1
     assert max(map(len, narrow.splitlines())) <= 80
-    # Nothing is lost on the way: every row has its figure in every table.
-    assert narrow.count("top_k=99") == 3 * printed(200).count("top_k=99")
+    # Nothing is lost on the way: every row is in every block, and says its run and its setting in the first.
+    assert narrow.count("unsafe_experts") == blocks * printed(boards, 250).count("unsafe_experts")
+    assert narrow.count("top_k=99") == printed(boards, 250).count("top_k=99") > 0
+
+
+@pytest.mark.parametrize("n", [2, 20, 200])
+def test_no_name_and_no_figure_is_cropped_at_80_columns(like, tmp_path, n):
+    for index in range(n):
+        like(
+            tmp_path / f"a_rather_long_name_of_a_run_{index:03d}",
+            model=f"org/a-model-of-{index:03d}",
+            refused=index % 13,
+        )
+    boards = boards_of(tmp_path)
+    text = printed(boards, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    words = text.split()
+    joined = "".join(words)
+    for row in boards[0].rows:
+        # A name is folded over lines, and its parts are in the rows of the block in which it stands.
+        for name in (row.model, row.folders[0].name):
+            assert name in joined or all(part in text for part in re.split(r"(?<=[-_/])", name))
+        for figure, column in zip(row.figures, boards[0].columns, strict=True):
+            assert column.show(figure.value) in words
+            assert f"{column.show(figure.low)}–{column.show(figure.high)}" in words
+
+
+def test_runs_of_other_margins_stand_apart(like, tmp_path):
+    like(tmp_path / "a", 0)
+    like(tmp_path / "b", 1)
+    like(tmp_path / "c", 2, margins={"false_refusal": 0.1})
+    first, second = boards_of(tmp_path)
+    assert (first.runs, second.runs) == (2, 1)
+    assert second.apart == "margin false_refusal 0.1, not 0.05"
+
+
+def test_a_row_has_a_star_where_each_of_its_runs_gives_it_one(like, tmp_path):
+    from harness.report.stars import stars
+
+    run = like(tmp_path / "a", 0)
+    (board,) = boards_of(tmp_path)
+    given = {row.variant: row.star for row in board.rows if row.star}
+    assert given == stars(read_summary(run))
+    assert boards_module._star(["full", "hollow"]) == "hollow"
+    assert boards_module._star(["full", None]) is None
+
+
+def test_rows_lead_to_their_runs_reports(like, tmp_path):
+    like(tmp_path / "runs" / "javascript:alert(1)")
+    page = tmp_path / "pages" / "board.html"
+    text = as_html(boards_of(tmp_path / "runs"), [], page)
+    assert 'href="../runs/javascript%3Aalert%281%29/report.html"' in text
+    assert ">javascript:alert(1)</a>" in text
 
 
 def test_runs_by_another_judge_or_of_other_prompts_stand_apart_with_the_reason(like, tmp_path):
@@ -180,8 +238,8 @@ def test_every_format_has_every_row(like, tmp_path, capsys):
     assert rows[0]["figures"]["demo_harmful"]["n"] == 2
     lines = list(csv.DictReader(io.StringIO(files["csv"].read_text())))
     assert len(lines) == 6 * 5
-    assert files["markdown"].read_text().count("\n| `demo` |") == 6
-    assert files["html"].read_text().count('<tr><th scope="row">demo</th>') == 6
+    assert files["markdown"].read_text().count("| `demo` | `seed0, seed1` |") == 6
+    assert files["html"].read_text().count(">seed1</a>") == 6
 
 
 HOSTILE = '=<b>|`x`</b>[red]\u202e"'
@@ -193,7 +251,7 @@ def test_hostile_names_are_text_in_every_format(like, tmp_path):
     assert "<b>" not in as_html(boards, [])
     assert "\u202e" not in as_html(boards, []) + as_markdown(boards, []) + as_csv(boards)
     line = next(line for line in as_markdown(boards, []).splitlines() if "unsafe_experts" in line)
-    assert line.count("|") == 4 + 5
+    assert line.count("|") == 7 + 5
     assert next(csv.DictReader(io.StringIO(as_csv(boards))))["model"].startswith("'=")
     assert as_json(boards, [])["tables"][0]["rows"][0]["model"] == HOSTILE
 

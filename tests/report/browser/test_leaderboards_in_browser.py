@@ -49,8 +49,19 @@ def test_a_heading_sorts_by_its_column_by_mouse_and_by_keyboard(browser, page):
     heading.find_element("css selector", "button").send_keys(Keys.ENTER)
     assert heading.get_attribute("aria-sort") == "ascending"
     assert [float(text.split()[0]) for text in column(browser, place)] == sorted(values)
-    first = browser.all("thead th")[1]
+    first = browser.all("thead th")[0]
     first.find_element("css selector", "button").click()
     assert heading.get_attribute("aria-sort") is None
-    names = column(browser, 1)
+    assert first.get_attribute("aria-sort") == "descending"
+    names = [name.removeprefix("☆ ").removeprefix("★ ") for name in column(browser, 0)]
     assert names == sorted(names, reverse=True)
+
+
+def test_rows_are_filtered_by_words(browser, page):
+    browser.open(page)
+    browser.evaluate(
+        "(() => { const field = document.querySelector('form.rows').elements.filter; field.value = 'demo STEER';"
+        " field.dispatchEvent(new Event('input', {bubbles: true})); })()"
+    )
+    assert [row.text.split()[0] for row in browser.all("tbody tr") if row.is_displayed()] == ["steer"]
+    assert browser.one("form.rows [role=status]").text.startswith("1 of ")

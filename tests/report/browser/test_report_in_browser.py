@@ -48,6 +48,49 @@ def hostile(make_summary, make_variant, make_result, give_answers, tmp_path):
     return path
 
 
+# Texts of one picture that lie on one another, with a pixel's grace.
+OVERLAPS = """
+[...document.querySelectorAll('svg')].flatMap((svg) => {
+  const texts = [...svg.querySelectorAll('text')].map((each) => [each.textContent, each.getBoundingClientRect()]);
+  return texts.flatMap(([a, one], place) => texts.slice(place + 1).filter(([, other]) =>
+    one.left + 1 < other.right && other.left + 1 < one.right && one.top + 3 < other.bottom && other.top + 3 < one.bottom
+  ).map(([b]) => `${a} | ${b}`));
+})
+"""
+# What reaches out of the page, unless it is in a region that scrolls and says so.
+TOO_WIDE = """
+[...document.querySelectorAll('main *, header *')].filter((each) => {
+  const region = each.closest('.scroll');
+  if (region && region.scrollWidth > region.clientWidth + 1) {
+    const hint = region.parentElement.querySelector(':scope > .hint');
+    return each === region && !hint?.checkVisibility();
+  }
+  return each.getBoundingClientRect().right > innerWidth + 1;
+}).map((each) => each.outerHTML.slice(0, 120))
+"""
+SMALL = """
+[...document.querySelectorAll('svg text')].filter((text) => {
+  const svg = text.ownerSVGElement;
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  return parseFloat(getComputedStyle(text).fontSize) * scale < 10.99;
+}).map((text) => text.textContent)
+"""
+FIRST_SCREEN = """
+(() => {
+  const seen = (element) => element && element.getBoundingClientRect().bottom <= innerHeight ? element : null;
+  const number = (card, name) => Number(seen(card.querySelector(`data.${name}`))?.value);
+  return {
+    cards: [...document.querySelectorAll('article.card')].map((card) => ({
+      question: seen(card.querySelector('h2'))?.textContent,
+      answer: seen(card.querySelector('.verdict-word'))?.textContent,
+      ...Object.fromEntries(['base', 'variant', 'difference', 'low', 'high'].map((name) => [name, number(card, name)])),
+    })),
+    choosing: seen(document.querySelector('.choosing-answer'))?.textContent,
+  };
+})()
+"""
+
+
 def choose(browser, name, value):
     browser.evaluate(
         f"(() => {{ const field = document.forms[0].elements[{json.dumps(name)}];"
@@ -72,6 +115,65 @@ def test_it_opens_without_an_error_or_a_request_and_never_scrolls_sideways(brows
     assert ground == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
 
 
+@pytest.mark.parametrize("width", [390, 800, 1400])
+def test_nothing_overlaps_is_too_small_or_too_wide(browser, page, width):
+    browser.open(page, width)
+    browser.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    time.sleep(0.5)
+    assert browser.evaluate(OVERLAPS) == []
+    assert browser.evaluate(TOO_WIDE) == []
+    assert browser.evaluate(SMALL) == []
+
+
+def test_the_first_screen_answers_three_questions_with_the_figures_of_the_summary(browser, page, small_run):
+    summary = read_summary(small_run)
+    browser.open(page, 1400)
+    seen = browser.evaluate(FIRST_SCREEN)
+    harm, false_refusal, capability = seen["cards"]
+    assert [card["question"] for card in seen["cards"]] == [
+        "Did harm fall?",
+        "Did false refusal rise?",
+        "Did capability fall?",
+    ]
+    tests = [
+        test
+        for test in summary.comparisons
+        if (test.variant, test.against) == ("unsafe_experts", "base")
+        and test.metric != "harmful_rate"
+        and test.verdict is not None
+    ]
+    for card, kind in ((harm, "harmful"), (false_refusal, "benign"), (capability, "capability")):
+        rows = [test for test in tests if summary.figure(*figure_of(test)).kind == kind]
+        assert [card[name] for name in ("base", "variant", "difference", "low", "high")] in [
+            [row.against_value, row.value, row.difference, row.low, row.high] for row in rows
+        ]
+    words = {
+        "harm": {"better": "yes", "worse": "no: more harm", "not decided": "not shown"},
+        "cost": {"no worse": "no", "worse": "yes", "not decided": "not decided"},
+    }
+    assert harm["answer"] in words["harm"].values()
+    assert {false_refusal["answer"], capability["answer"]} <= set(words["cost"].values())
+    (claim,) = summary.claims
+    assert seen["choosing"] == {"nothing claimed": "nothing is claimed", "shown": "yes"}.get(
+        claim.verdict, claim.verdict
+    )
+
+
+def figure_of(test):
+    return test.variant, test.task, test.metric, test.judge
+
+
+def test_both_answers_stand_side_by_side(browser, hostile):
+    browser.open(hostile, 1280)
+    browser.one("#list .sample summary").click()
+    time.sleep(0.3)
+    tops = browser.evaluate(
+        "[...document.querySelectorAll('#list article')].map(e => e.getBoundingClientRect().top)"
+    )
+    assert len(tops) == 2
+    assert tops[0] == tops[1]
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing_serious(browser, page, dark):
     browser.open(page, dark=dark)
@@ -93,6 +195,11 @@ def test_harmful_content_is_folded_until_a_click(browser, hostile):
 
 def test_filters_and_search(browser, hostile):
     browser.open(hostile)
+    # Where the intervention's verdicts differ from base's, those prompts are what is asked about first.
+    assert shown(browser) == ["p0"]
+    choose(browser, "change", "wrong")
+    assert shown(browser) == []
+    choose(browser, "change", "")
     assert shown(browser) == ["p0", "p1", "p2", "q0", "q1"]
     choose(browser, "differ", True)
     assert shown(browser) == ["p0"]
@@ -126,7 +233,7 @@ def test_an_answer_is_text_whatever_it_holds(browser, hostile):
     assert len(text) > 100_000
     assert text.endswith("0123456789")
     assert browser.all("#list img") == []
-    assert len(browser.all("script")) == 2
+    assert len(browser.all("script")) == 3
     assert browser.problems() == []
 
 
@@ -158,7 +265,7 @@ def test_a_redacted_copy_holds_no_harmful_prompt_or_answer(browser, small_run, t
     assert browser.problems() == []
 
 
-def test_5000_samples_of_8_variants_open_within_2_seconds_in_30_mb(
+def test_5000_samples_of_8_variants_are_at_most_15_mb(
     browser, make_summary, make_variant, make_result, give_answers, tmp_path
 ):
     names = ["base", "unsafe_experts", *(f"variant_{index}" for index in range(6))]
@@ -176,7 +283,7 @@ def test_5000_samples_of_8_variants_open_within_2_seconds_in_30_mb(
             give_answers(tmp_path, name, task, answers)
     path = tmp_path / "report.html"
     path.write_text(render_html(tmp_path, summary), encoding="utf-8")
-    assert path.stat().st_size < 30_000_000
+    assert path.stat().st_size <= 15_000_000
     browser.open(path)
     # Until the script has run: it is the last thing in the page.
     milliseconds = browser.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
