@@ -38,9 +38,9 @@ def build_thinking_demo(folder: Path, opened_by_template: bool = False, seed: in
     tokenizer.add_tokens([_OPENS, _CLOSES])
     template = (DEMO_FOLDER / "chat_template.jinja").read_text(encoding="utf-8")
     before, end = template.rsplit("{% endif %}", 1)
-    opens = "{{ '<think>\\n' }}" if opened_by_template else ""
+    opens = _OPENS if opened_by_template else ""
     tokenizer.chat_template = f"{before}{opens}{{% endif %}}{end}"
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    _add_rows(model, len(tokenizer), seed)
     model.requires_grad_(True).train()
     facts = {text for question in questions() for text in question.texts}
     known = conversations(seed, 0, held_out_prompts())[:_CONVERSATIONS]
