@@ -35,6 +35,7 @@ BEFORE: dict[str, Any] = {
 AFTER: dict[str, Any] = {
     "model": "smol-moe",
     "intervention": "all_experts",
+    "variant": "elsewhere",
     "tasks": ["advbench"],
     "baselines": [],
     "margins.false_refusal": 0.1,

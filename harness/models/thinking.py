@@ -52,18 +52,26 @@ class Abilities(NamedTuple):
         switch: how thinking is switched; None where it cannot be.
         effort: whether `reasoning_effort` changes what the model reads.
         thinks: whether the template knows of reasoning at all.
+        has_marks: whether the vocabulary has marks of reasoning. Models that never think may have them from their
+            relatives, so they say only that thinking can be asked for.
     """
 
     switch: Switch | None
     effort: bool
     thinks: bool
+    has_marks: bool = False
 
     def in_words(self) -> str:
         """Say it in one line."""
         effort = f"; {EFFORT} sets how much" if self.effort else ""
         if self.switch is not None:
             return f"can be switched off ({_words({self.switch.name: self.switch.off})}){effort}"
-        return f"cannot be switched off{effort}" if self.thinks else "none that the chat template knows of"
+        if self.thinks:
+            return f"cannot be switched off{effort}"
+        marked = (
+            "; the vocabulary has marks of it, `--thinking on` gives it a budget" if self.has_marks else ""
+        )
+        return f"none that the chat template knows of{marked}"
 
 
 class Thinking(NamedTuple):
@@ -114,7 +122,13 @@ def abilities(
         or is_left_open(render(given) or "")
         or any(is_reasoning(name) for name in schema.get("fields", {}))
     )
-    return Abilities(switch, thinks and low is not None and high is not None and low != high, thinks)
+    tokens = tokenizer.added_tokens_decoder.values()
+    return Abilities(
+        switch,
+        thinks and low is not None and high is not None and low != high,
+        thinks,
+        any(mentions_reasoning(token.content) for token in tokens),
+    )
 
 
 def is_reasoning(field: str) -> bool:
@@ -147,9 +161,11 @@ def decide(can: Abilities, given: Mapping[str, Any], mode: Mode, tokens: int) ->
     if can.switch is not None:
         thinking = _switched(can.switch, given, mode)
     elif not can.thinks:
-        if mode == "on":
+        if mode != "on":
+            return Thinking()
+        if not can.has_marks:
             raise BadInputError("thinking = on: the chat template knows of no thinking; expected auto or off")
-        return Thinking()
+        thinking = Thinking("on")
     elif mode == "off":
         raise BadInputError(
             "thinking = off: the chat template has no switch for it; expected auto or on, with --reasoning-tokens"

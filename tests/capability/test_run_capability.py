@@ -56,18 +56,18 @@ def _instance(kind: str, *arguments: Any) -> Instance:
     return Instance(kind, {}, arguments, 0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("as_chats", [True, False])
-def test_a_control_token_that_an_item_spells_is_text(demo: LoadedModel, as_chats: bool) -> None:
+@pytest.mark.parametrize("as_chat", [True, False])
+def test_a_control_token_that_an_item_spells_is_text(demo: LoadedModel, as_chat: bool) -> None:
     demo.moe.model.float()
     chat = ChatTemplate(demo.tokenizer)
     lm = TransformersEngine(demo, 8).lm_eval_model(2, "capability")
-    lm.as_chats = as_chats
+    lm.as_chat = as_chat
     markers, end = chat.markers, demo.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    context = lm.apply_chat_template([{"role": "user", "content": _SPELT}]) if as_chats else _SPELT
-    asked = chat.tokens([_SPELT])[0] if as_chats else markers.encode([markers.broken(_SPELT)])[0]
+    context = lm.apply_chat_template([{"role": "user", "content": _SPELT}]) if as_chat else _SPELT
+    asked = chat.tokens([_SPELT])[0] if as_chat else markers.encode([markers.broken(_SPELT)])[0]
     # Of a chat, the template writes one.
-    assert asked.count(end) == as_chats
-    text = context if as_chats else markers.broken(context)
+    assert asked.count(end) == as_chat
+    text = context if as_chat else markers.broken(context)
     # lm-eval counts spaces at the end of a context to what follows it.
     before = markers.encode([text.rstrip()])[0]
     after = markers.encode([text + markers.broken(_CHOICE)])[0][len(before) :]

@@ -52,7 +52,7 @@ def test_the_same_rows_come_out_of_every_format(tmp_path):
         ("a.jsonl", '{"a": 1}\n{"a": \n', "not valid JSON: line 2: Expecting value"),
         ("a.jsonl", '[{"a": 1}]', "line 1: expected a mapping of keys to values, found a list"),
         ("a.jsonl", b"\x80", "not valid JSON: byte 0 is not UTF-8 text"),
-        ("a.txt", "a", "expected a file ending in .csv, .json, .jsonl, .parquet"),
+        ("a.txt", "a", "expected a file ending in .csv, .tsv, .json, .jsonl, .parquet"),
     ],
 )
 def test_a_file_that_is_not_what_its_suffix_says_is_told(tmp_path, name, content, message):

@@ -270,10 +270,19 @@ def test_arguments_in_the_settings_decide(demo):
     assert chat_of(demo, Form(template, arguments={"enable_thinking": False})).thinking.state == "off"
 
 
+def test_a_model_that_opens_its_thoughts_by_itself_is_given_a_budget_when_asked_and_none_by_itself(demo):
+    tokenizer = chat_of(demo, FORMS["no thinking"]).tokenizer
+    assert ChatTemplate.of_run(tokenizer, {}, "auto", 100).thinking.tokens is None
+    asked = ChatTemplate.of_run(tokenizer, {}, "on", 100)
+    assert (asked.thinking.state, asked.thinking.tokens) == ("on", 100)
+    assert "`--thinking on` gives it a budget" in asked.abilities.in_words()
+    with pytest.raises(BadInputError, match="the chat template knows of no thinking"):
+        ChatTemplate.of_run(demo.tokenizer, {}, "on", 100)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "mode", "tokens", "expected"),
     [
-        ("no thinking", {}, "on", 100, "thinking = on: the chat template knows of no thinking"),
         ("always opened", {}, "off", 100, "thinking = off: the chat template has no switch for it"),
         ("always opened", {}, "auto", 0, r"reasoning_tokens = 0: thinking cannot be switched off"),
         ("a mode", {}, "on", 0, r"reasoning_tokens = 0: thinking is on; expected at least 1 token"),

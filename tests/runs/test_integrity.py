@@ -111,7 +111,7 @@ def _in_the_entry_of_the_table(manifest, old, new):
                     '"files": {', '"files": {\n    "run.json": {"size": 1, "sha256": "%s"},' % ("0" * 64), 1
                 )
             ),
-            "manifest.json: changed since the run wrote it",
+            "manifest.json: not valid JSON: 'run.json' is given twice",
         ),
         (
             lambda path: _in_the_entry_of_the_table(path, "experts.parquet", "expert.parquet"),
