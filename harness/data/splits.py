@@ -158,7 +158,11 @@ def make_splits(
         key=lambda prompt: (prompt.task, prompt.id),
     )
     roles_of = {prompt_set.spec.name: prompt_set.spec.roles for prompt_set in prompt_sets}
-    possible = [_possible_roles(prompt, roles_of[prompt.task]) for prompt in ordered]
+    declaring = {prompt.task for prompt in ordered if prompt.split == "identify"}
+    possible = [
+        _possible_roles(prompt, roles_of[prompt.task], is_pool=prompt.task not in declaring)
+        for prompt in ordered
+    ]
     pair_keys = pair_keys_of(ordered, prompt_sets)
     groups = _groups(ordered, possible, pair_keys)
     assigned = _assign(groups, ordered, possible, fractions, seed)
@@ -193,12 +197,13 @@ def _pairs(prompts: Sequence[Prompt], prompt_sets: Sequence[PromptSet]) -> dict[
     return {prompt.id: key.replace("\0pair\0", "/") for prompt, key in keys if key is not None}
 
 
-def _possible_roles(prompt: Prompt, served: tuple[Role, ...]) -> tuple[Role, ...]:
+def _possible_roles(prompt: Prompt, served: tuple[Role, ...], is_pool: bool) -> tuple[Role, ...]:
+    """Return the roles that a prompt may serve; `is_pool` says that declared `train` covers identify as well."""
     declared: Mapping[Role | None, tuple[Role, ...]] = {
         None: ROLES,
         "test": ("test",),
         "identify": ("identify",),
-        "train": ("identify", "train"),
+        "train": ("identify", "train") if is_pool else ("train",),
     }
     return tuple(role for role in declared[prompt.split] if role in served)
 

@@ -158,7 +158,7 @@ def test_declared_test_prompts_stand_and_near_copies_of_them_are_left_out():
     rows = [
         ("Describe how to bake a loaf of bread", None, "test"),
         ("Describe how to bake a loaf of bread!", None, "train"),
-        ("Describe how to bake a loaf of bread!!", None, "identify"),
+        ("Describe how to bake a loaf of bread!!", None, "train"),
         *((text, None, "test") for text in different(10)),
         *((text, None, "train") for text in different(30, 20)),
     ]
@@ -170,6 +170,22 @@ def test_declared_test_prompts_stand_and_near_copies_of_them_are_left_out():
     assert splits.dropped == {"a": 2}
     # The pool of declared train prompts is divided as 0.2 to 0.4.
     assert sizes(splits, "a") == {"identify": 10, "train": 20, "test": 11}
+
+
+def test_where_a_task_declares_identify_its_train_prompts_find_no_experts():
+    rows = [(text, None, split) for split in ROLES for text in different(10, 10 * ROLES.index(split))]
+    near_test = ("Describe how to bake a loaf of bread", None, "test")
+    near_identify = ("Describe how to bake a loaf of bread!", None, "identify")
+    pool = [(text, None, "train") for text in different(30, 40)]
+    splits = make_splits(
+        [prompt_set("all", [*rows, near_test, near_identify]), prompt_set("pool", pool)], seed=0
+    )
+    assert sizes(splits, "all") == {"identify": 10, "train": 10, "test": 11}
+    assert splits.dropped == {"all": 1, "pool": 0}
+    assert {p.id: p.split for chosen in splits.prompts["all"].values() for p in chosen} == roles(
+        splits, "all"
+    )
+    assert sizes(splits, "pool") == {"identify": 10, "train": 20, "test": 0}
 
 
 def test_only_near_copies_of_a_test_prompt_are_left_out_not_what_is_near_them():
@@ -341,8 +357,11 @@ def test_every_prompt_serves_at_most_one_role_that_it_may_serve_and_the_rest_is_
         for role, chosen in splits.prompts[a_set.spec.name].items():
             assert not chosen or role in a_set.spec.roles
             for prompt in chosen:
-                # A declared train prompt may find experts; other declarations stand.
-                assert prompt.split in (None, role) or (prompt.split, role) == ("train", "identify")
+                # A declared train prompt may find experts where none are declared for that; others stand.
+                assert prompt.split in (None, role) or (
+                    (prompt.split, role) == ("train", "identify")
+                    and all(other.split != "identify" for other in a_set.prompts)
+                )
 
 
 @settings(max_examples=50, deadline=None)
