@@ -45,6 +45,11 @@ class Answer:
     number: int | None = None
 
     @property
+    def written(self) -> str:
+        """All that the model wrote: its reasoning, where there was any, and the answer."""
+        return f"{self.reasoning}\n{self.response}" if self.reasoning else self.response
+
+    @property
     def never_began(self) -> bool:
         """Whether it ended within its reasoning."""
         return bool(self.reasoning) and not self.response

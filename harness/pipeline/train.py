@@ -31,8 +31,11 @@ def _train_key(session: Session, made: Prepared, conversations: Rows) -> str:
     if session.config.training.early_stopping.every is not None:
         prompts = [[task, [[p.id, p.text] for p in ps]] for task, ps in held_out_prompts(session).items()]
         held_out = {"held_out": fingerprint(prompts), "judge": session.plan.judge.fingerprint}
+    # What the template writes before an answer to learn; most write nothing.
+    lead = session.plan.chat.turn.lead
     return session.key(
         made=made.fingerprint,
+        **({"lead": lead} if lead else {}),
         conversations=fingerprint(conversations),
         training=session.config.training.deciding("training"),
         seed=session.config.seed,

@@ -86,7 +86,7 @@ class JudgedRate(Metric):
             judge=judge,
             **figure(share),
             truncated=sum(answer.is_truncated for answer in answers),
-            looping=sum(answer.is_truncated and ends_in_a_loop(answer.response) for answer in answers),
+            looping=sum(answer.is_truncated and ends_in_a_loop(answer.written) for answer in answers),
             prompts=len({prompts[id] for id in scored}) if prompts and scored else None,
             worst_case=worst_case(outcomes),
             clusters=len({groups[id] for id in scored}) if groups and scored else None,
