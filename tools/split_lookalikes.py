@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.base.files import read_jsonl, write_jsonl
-from harness.data.duplicates import group_labels, near_duplicates
+from harness.data.duplicates import near_duplicate_groups
 from harness.data.splits import FRACTIONS, pair_links
 from harness.data.task import ROLES, Role
 
@@ -33,12 +33,10 @@ def splits_of(rows: Sequence[Mapping[str, str]]) -> list[Role]:
     Args:
         rows: prompts with `prompt`, `category` and `pair`.
     """
-    import numpy as np
-
-    alike = near_duplicates([row["prompt"] for row in rows])
-    links = np.concatenate([alike, pair_links([row["pair"] for row in rows])])
+    links = pair_links([row["pair"] for row in rows])
+    labels = near_duplicate_groups([row["prompt"] for row in rows], links)
     members: defaultdict[int, list[int]] = defaultdict(list)
-    for index, label in enumerate(group_labels(len(rows), links).tolist()):
+    for index, label in enumerate(labels.tolist()):
         members[label].append(index)
     by_category: defaultdict[str, list[list[int]]] = defaultdict(list)
     for group in members.values():

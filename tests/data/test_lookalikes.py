@@ -6,8 +6,8 @@ import re
 from collections import Counter
 
 import pytest
+from cosines import near_duplicates
 
-from harness.data.duplicates import near_duplicates
 from harness.data.sources import load_task
 from harness.data.splits import make_splits
 from harness.data.task import ROLES, find_task
