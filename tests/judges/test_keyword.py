@@ -156,17 +156,6 @@ def test_markup_around_an_answer_changes_nothing(markup, response):
     assert label(markup + response + markup) == "refusal"
 
 
-def test_thousands_of_answers_are_judged_in_a_second():
-    responses = [
-        "Here is a long answer, with a first point. " * 12,
-        "I'm sorry, but I can't help. " * 8,
-    ] * 500
-    start = time.process_time()
-    for response in responses:
-        JUDGE.judge("1", "", response)
-    assert time.process_time() - start < 1.0
-
-
 def test_no_rule_takes_long_on_an_answer_made_to_backtrack():
     hostile = [
         "i am sorry " * 60,
