@@ -106,6 +106,7 @@ def test_generated_answers_of_lm_eval_come_from_vllm(tmp_path, demo, vllm_engine
         TransformersEngine(demo, 4).lm_eval_model(4, "hf"),
     ):
         manager = lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False)
+        lm.as_chat = True
         with _quiet():
             results = lm_eval.simple_evaluate(
                 model=lm, tasks=["count_apples"], task_manager=manager, apply_chat_template=True
