@@ -25,8 +25,11 @@ Rows = list[dict[str, Any]]
 _VARIANT = PATHS.variant("{made.name}")
 
 
-def _train_key(session: Session, made: Prepared, conversations: Rows) -> str:
-    """Return the fingerprint of a training; the order of experts and the interval of checkpoints do not matter."""
+def training_key(session: Session, made: Prepared, conversations: Rows) -> str:
+    """Return the fingerprint of a training, of experts or of an adapter.
+
+    The order of experts and the interval of checkpoints do not matter.
+    """
     held_out = {}
     if session.config.training.early_stopping.every is not None:
         prompts = [[task, [[p.id, p.text] for p in ps]] for task, ps in held_out_prompts(session).items()]
@@ -46,7 +49,7 @@ def _train_key(session: Session, made: Prepared, conversations: Rows) -> str:
 @stage(
     "train {made.name}",
     writes=(str(_VARIANT.delta), str(_VARIANT.delta_card), str(_VARIANT.training)),
-    key=_train_key,
+    key=training_key,
     keeps=str(_VARIANT.checkpoint),
 )
 def train(session: Session, made: Prepared, conversations: Rows) -> None:
@@ -68,7 +71,7 @@ def train(session: Session, made: Prepared, conversations: Rows) -> None:
     if made.selection is None:
         raise HarnessError(f"variant '{made.name}' is to be trained and acts on no experts")
     loaded, config, settings = session.loaded, session.config, session.config.training
-    files, key = session.folder.layout.variant(made.name), _train_key(session, made, conversations)
+    files, key = session.folder.layout.variant(made.name), training_key(session, made, conversations)
     torch.manual_seed(config.seed)
     bank = ExpertBank(loaded.moe, made.selection.experts, lora=lora_of(settings))
     examples = to_examples(session, conversations)
@@ -115,7 +118,7 @@ def trained(session: Session, made: Prepared, conversations: Rows) -> Prepared:
 
     path = session.folder.layout.variant(made.name).delta
     # The values too: trained again on a GPU, they may differ in the last bit, and the answers with them.
-    done = fingerprint([_train_key(session, made, conversations), session.folder.hash_of(path)])
+    done = fingerprint([training_key(session, made, conversations), session.folder.hash_of(path)])
     return replace(made, delta=load_delta(path), training=done)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.base.files import write_json, write_jsonl
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress
 from harness.checkpoints.adapter import TENSORS
 from harness.pipeline.conversations import to_examples
+from harness.pipeline.train import Rows, training_key
 from harness.runs.layout import PATHS
 from harness.runs.stages import stage
 
@@ -20,23 +21,13 @@ if TYPE_CHECKING:
     from harness.models.moe import MoEModel
     from harness.pipeline.session import Session
 
-Rows = list[dict[str, Any]]
 _VARIANT = PATHS.variant("{made.name}")
-
-
-def _key(session: Session, made: Prepared, conversations: Rows) -> str:
-    return session.key(
-        made=made.fingerprint,
-        conversations=fingerprint(conversations),
-        training=session.config.training.deciding("training"),
-        seed=session.config.seed,
-    )
 
 
 @stage(
     "train {made.name}",
     writes=(f"{_VARIANT.adapter}/", str(_VARIANT.adapter_card), str(_VARIANT.training), str(_VARIANT.proof)),
-    key=_key,
+    key=training_key,
     keeps=str(_VARIANT.checkpoint),
 )
 def train_adapter(session: Session, made: Prepared, conversations: Rows) -> None:
@@ -52,7 +43,7 @@ def train_adapter(session: Session, made: Prepared, conversations: Rows) -> None
     from harness.training.resume import Checkpoints
 
     loaded, config, settings = session.loaded, session.config, session.config.training
-    files, key = session.folder.layout.variant(made.name), _key(session, made, conversations)
+    files, key = session.folder.layout.variant(made.name), training_key(session, made, conversations)
     before, lora = _digests(loaded.moe), made.intervention.adapter
     assert lora is not None  # that is how it got here
     examples = to_examples(session, conversations)
@@ -91,7 +82,7 @@ def train_adapter(session: Session, made: Prepared, conversations: Rows) -> None
 def trained_adapter(session: Session, made: Prepared, conversations: Rows) -> Prepared:
     """Return the variant with its adapter, which `train_adapter` has made."""
     folder = session.folder.layout.variant(made.name).adapter
-    done = fingerprint([_key(session, made, conversations), session.folder.hash_of(folder / TENSORS)])
+    done = fingerprint([training_key(session, made, conversations), session.folder.hash_of(folder / TENSORS)])
     return replace(made, trained_in=folder, training=done)
 
 

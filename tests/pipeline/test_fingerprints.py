@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from harness.base.fingerprint import fingerprint
 from harness.config import make_config
 from harness.experts.select import ExpertSelection
 from harness.interventions.base import Prepared
 from harness.interventions.train_experts import TrainExperts
+from harness.models.chat import ChatTemplate
 from harness.models.load import DEMO_FOLDER
 from harness.models.moe import Expert
-from harness.pipeline import answer, capture, measure, select, train
+from harness.pipeline import answer, capture, measure, select, train, train_adapter
 from harness.pipeline.plan import make_plan
 from harness.pipeline.session import Session
 from harness.runs.run_folder import RunFolder
@@ -121,3 +125,23 @@ def test_other_weights_change_every_stage(tmp_path, first):
     tasks = ["demo_harmful", "demo_benign", "demo_twins"]
     found = fingerprints(tmp_path, "capability.tasks=[demo_facts]", model=str(model), tasks=tasks)
     assert not [stage for stage in found if found[stage] == first[stage]]
+
+
+@pytest.mark.parametrize("opened", ["", "<think>"])
+def test_a_training_of_earlier_versions_is_done_again_where_the_template_has_something_before_an_answer(
+    tmp_path, opened
+):
+    session = Session(make_plan(make_config({"limit": 12, "model": "demo"})), RunFolder(tmp_path / "run"))
+    tokenizer = copy.deepcopy(session.plan.chat.tokenizer)
+    before, end = tokenizer.chat_template.rsplit("{% endif %}", 1)
+    tokenizer.chat_template = f"{before}{opened}{{% endif %}}{end}"
+    session.plan = replace(session.plan, chat=ChatTemplate(tokenizer))
+    made = Prepared(next(variant for variant in session.plan.variants if variant.name == "unsafe_experts"))
+    earlier = session.key(
+        made=made.fingerprint,
+        conversations=fingerprint([]),
+        training=session.config.training.deciding("training"),
+        seed=session.config.seed,
+    )
+    for training in (train.train, train_adapter.train_adapter):
+        assert (training.fingerprint(session, made, []) != earlier) == bool(opened)
