@@ -10,7 +10,7 @@ import typer
 
 from harness.base.errors import BadInputError
 from harness.cli.options import takes_settings
-from harness.cli.pipeline import run_with, show_summary
+from harness.cli.pipeline import AsJson, ConfigFile, DryRun, run_with, show_summary
 from harness.config import HOW, SELECTION, TRAINING
 
 _option = partial(typer.Option, rich_help_panel=HOW)
@@ -26,17 +26,15 @@ def _compare(
     output: Annotated[
         Path | None, _option("--output", "-o", help="Run folder. [runs/BASE-vs-VARIANT-seedN]")
     ] = None,
-    config: Annotated[Path | None, _option("--config", help="YAML file with settings.")] = None,
+    config: ConfigFile = None,
     set_: Annotated[
         list[str] | None,
         _option("--set", help="Any setting, such as margins.capability=0.01; may be repeated."),
     ] = None,
     *,
     flags: dict[str, Any],
-    dry_run: Annotated[
-        bool, _option("--dry-run", help="Print what would run, with estimates, and stop.")
-    ] = False,
-    as_json: Annotated[bool, _option("--json", help="Print the result as JSON.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> int:
     """Compare two models, or two variants that have answered already.
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from harness.runs.summary import Summary
 
 _option = partial(typer.Option, rich_help_panel=HOW)
+ConfigFile = Annotated[Path | None, _option("--config", help="YAML file with settings.")]
+DryRun = Annotated[bool, _option("--dry-run", help="Print what would run, with estimates, and stop.")]
+AsJson = Annotated[bool, _option("--json", help="Print the result as JSON.")]
 
 
 def _of_a_step(context: typer.Context, folder: Path | None) -> Path | None:
@@ -44,17 +47,15 @@ def command(
     output: Annotated[
         Path | None, _option("--output", "-o", help="Run folder. [runs/MODEL-INTERVENTION-seedN]")
     ] = None,
-    config: Annotated[Path | None, _option("--config", help="YAML file with settings.")] = None,
+    config: ConfigFile = None,
     set_: Annotated[
         list[str] | None,
         _option("--set", help="Any setting, such as selection.top_k=20; may be repeated."),
     ] = None,
     *,
     flags: dict[str, Any],
-    dry_run: Annotated[
-        bool, _option("--dry-run", help="Print what would run, with estimates, and stop.")
-    ] = False,
-    as_json: Annotated[bool, _option("--json", help="Print the result as JSON.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> int:
     """Do `run` or one of its steps, by the name that the command was called by.
 

@@ -9,15 +9,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from watched import routed
 
 from harness.base.files import read_json, read_jsonl
 from harness.cli.main import main
 from harness.interventions.base import INTERVENTIONS, Prepared, Variant
 from harness.interventions.spec import find_variant
 from harness.models.load import outline_model, resolve_model
-from harness.routing.capture import RoutingCapture
-
-IDS = torch.arange(100, 228).reshape(4, 32)
 
 
 def specify(folder, **fields):
@@ -34,15 +32,6 @@ def run(folder, *more: str) -> int:
     command = ["run", "--include", str(folder), "--intervention", "mine", "--baselines", "none"]
     command += ["--limit", "10", "--max-new-tokens", "8", "--capability", "none"]
     return main([*command, "--output", str(folder / "run"), *more])
-
-
-def routed(moe) -> torch.Tensor:
-    """Expert ids of every token, [L, tokens, k]."""
-    capture = RoutingCapture(moe)
-    with capture.installed(), torch.inference_mode():
-        moe.model(IDS, use_cache=False)
-    ids = capture.take(len(IDS)).experts
-    return ids.reshape(len(moe.layers), -1, ids.shape[-1]).long()
 
 
 PAIRS = {"activate": [[0, 3], [3, 5]], "silence": [[3, 1]]}

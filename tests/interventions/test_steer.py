@@ -5,27 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from moe_families import FAMILIES, build, skip_if_missing
+from watched import IDS, routed
 
 from harness.base.errors import BadInputError, HarnessError, VariantImpossibleError
 from harness.experts.select import ExpertSelection
 from harness.interventions.masking import _watch, steered, why_not_steerable
 from harness.models.moe import Expert, find_moe
-from harness.routing.capture import RoutingCapture
-
-IDS = torch.arange(100, 228).reshape(4, 32)
 
 
 def select(*experts) -> dict[int, list[int]]:
     return ExpertSelection("test", "all", tuple(Expert(*expert) for expert in experts)).by_layer()
-
-
-def routed(moe) -> torch.Tensor:
-    """Expert ids of every token, [L, tokens, k]."""
-    capture = RoutingCapture(moe)
-    with capture.installed(), torch.inference_mode():
-        moe.model(IDS, use_cache=False)
-    ids = capture.take(len(IDS)).experts
-    return ids.reshape(len(moe.layers), -1, ids.shape[-1]).long()
 
 
 @pytest.fixture
