@@ -20,7 +20,6 @@ from harness.runs.rows import BASE
 from harness.runs.stages import Stage, stage
 
 if TYPE_CHECKING:
-    from harness.data.answer import Answer
     from harness.data.prompts import Prompt
     from harness.data.task import Kind
     from harness.engines.base import Sampling
@@ -91,13 +90,14 @@ def answer_in_batches(
         sampling=sampling,
         opening=opening,
     )
-    answers: list[Answer] = []
+    silent = 0
     with progress(name, len(prompts) * len(numbers), "answers") as advance:
         advance((len(prompts) - sum(map(len, remaining))) * len(numbers))
         for i, result in zip(missing, results, strict=True):
-            answers += result.responses
+            must_begin = must_begin and all(answer.never_began for answer in result.responses)
             if must_begin:
-                _require_beginnings(answers, len(prompts), task, plan)
+                silent += len(result.responses)
+                _refuse_silence(silent, len(prompts), task, plan)
             if result.routing is not None:
                 save_routing(result.routing, journal.path(i, ".safetensors"), result.tokens)
             journal.finish(i, [response.row(with_tokens) for response in result.responses])
@@ -112,9 +112,16 @@ def answer_in_batches(
     _collect(journal, len(batches), ids, target)
 
 
-def _require_beginnings(answers: Sequence[Answer], asked: int, task: str, plan: Plan) -> None:
-    """Stop where a model does nothing but think: what is measured on its answers would be nothing."""
-    if len(answers) < min(asked, _ENOUGH) or not all(answer.never_began for answer in answers):
+def _refuse_silence(silent: int, asked: int, task: str, plan: Plan) -> None:
+    """Stop where a model does nothing but think: what is measured on its answers would be nothing.
+
+    Args:
+        silent: answers so far, none of which began.
+        asked: prompts.
+        task: the task that they are of.
+        plan: says how long an answer may be.
+    """
+    if silent < min(asked, _ENOUGH):
         return
     tokens = plan.chat.thinking.tokens
     within = (
@@ -124,7 +131,7 @@ def _require_beginnings(answers: Sequence[Answer], asked: int, task: str, plan: 
     )
     remedy = "--reasoning-tokens" if tokens else "--max-new-tokens"
     raise HarnessError(
-        f"{task}: none of the first {len(answers)} answers of the base model began {within} ({NO_ANSWER}): "
+        f"{task}: none of the first {silent} answers of the base model began {within} ({NO_ANSWER}): "
         f"raise {remedy}"
     )
 
