@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from harness.base.errors import BadInputError
 from harness.base.registry import Registry
-from harness.models.moe import Expert
+from harness.models.moe import Expert, by_layer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,10 +124,7 @@ class ExpertSelection:
 
     def by_layer(self) -> dict[int, list[int]]:
         """Return the sorted expert numbers of each layer, layers in order."""
-        layers: dict[int, list[int]] = {}
-        for layer, expert in sorted(self.experts):
-            layers.setdefault(layer, []).append(expert)
-        return layers
+        return by_layer(self.experts)
 
 
 def select_experts(

@@ -19,7 +19,7 @@ from harness.base.fingerprint import fingerprint
 from harness.base.schema import validated
 from harness.interventions.base import Prepared, Served
 from harness.interventions.files import FileIntervention
-from harness.models.moe import Expert
+from harness.models.moe import Expert, by_layer
 
 if TYPE_CHECKING:
     from harness.models.load import ModelRef
@@ -72,7 +72,7 @@ class Mask(FileIntervention):
             moe.check([*silenced, *activated])
         except BadInputError as error:
             raise BadInputError(f"{self.path}: {error}") from None
-        return _by_layer(silenced), _by_layer(activated)
+        return by_layer(silenced), by_layer(activated)
 
     def check(self, ref: ModelRef, outline: MoEModel) -> None:
         """Refuse experts that do not exist, masks that leave a token too few, and a mask of nothing."""
@@ -99,7 +99,7 @@ class Mask(FileIntervention):
         """Serve the base model with experts silenced; vLLM's kernels have no place to activate some."""
         if self._file.activate or self._file.weights:
             return None
-        return Served(masked=_by_layer(_pairs(self._file.silence)))
+        return Served(masked=by_layer(_pairs(self._file.silence)))
 
 
 def _pairs(experts: _Experts) -> Iterator[Expert]:
@@ -107,10 +107,3 @@ def _pairs(experts: _Experts) -> Iterator[Expert]:
         yield from (Expert(layer, number) for layer, numbers in experts.items() for number in numbers)
     else:
         yield from (Expert(*pair) for pair in experts)
-
-
-def _by_layer(experts: Iterator[Expert] | list[Expert]) -> dict[int, list[int]]:
-    layers: dict[int, list[int]] = {}
-    for layer, number in sorted(set(experts)):
-        layers.setdefault(layer, []).append(number)
-    return layers

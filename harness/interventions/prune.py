@@ -5,13 +5,12 @@ An audit of expert pruning: what goes with experts that are hardly used.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from harness.base.errors import BadInputError, HarnessError
-from harness.interventions.base import Intervention, Prepared, Served
+from harness.interventions.silenced import SilencedExperts
 
 if TYPE_CHECKING:
     from harness.experts.draws import Selected
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from harness.models.moe import MoEModel
 
 
-class Prune(Intervention):
+class Prune(SilencedExperts):
     """A share of each layer's experts is masked in the router."""
 
     needs: ClassVar[Literal["nothing", "prompts", "experts", "training"]] = "experts"
@@ -48,21 +47,3 @@ class Prune(Intervention):
         if selected is None:
             raise HarnessError(f"variant '{self.name}' has no counts to prune by")
         return selected.least_used(self.share)
-
-    def why_impossible(self, outline: MoEModel, experts: ExpertSelection | None) -> str | None:
-        """Return why these experts cannot all be kept from being routed to, or None."""
-        from harness.interventions.masking import why_not_steerable
-
-        return None if experts is None else why_not_steerable(outline, experts.by_layer())
-
-    def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
-        """Mask the experts inside the block."""
-        from harness.interventions.masking import steered
-
-        if made.selection is None:
-            raise HarnessError(f"variant '{made.name}' has no selection to prune by")
-        return steered(moe, made.selection.by_layer())
-
-    def served(self, made: Prepared) -> Served:
-        """Serve the base model with the experts masked."""
-        return Served(masked={} if made.selection is None else made.selection.by_layer())

@@ -5,35 +5,9 @@ Source of the idea: SteerMoE (arXiv:2509.09660), which masks or boosts router lo
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
-
-from harness.base.errors import HarnessError
-from harness.interventions.base import Prepared, Served
 from harness.interventions.experts import ExpertIntervention
-
-if TYPE_CHECKING:
-    from harness.experts.select import ExpertSelection
-    from harness.models.moe import MoEModel
+from harness.interventions.silenced import SilencedExperts
 
 
-class Steer(ExpertIntervention):
+class Steer(SilencedExperts, ExpertIntervention):
     """The experts are masked in the router."""
-
-    def why_impossible(self, outline: MoEModel, experts: ExpertSelection | None) -> str | None:
-        """Return why these experts cannot all be kept from being routed to, or None."""
-        from harness.interventions.masking import why_not_steerable
-
-        return None if experts is None else why_not_steerable(outline, experts.by_layer())
-
-    def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
-        """Mask the experts inside the block."""
-        from harness.interventions.masking import steered
-
-        if made.selection is None:
-            raise HarnessError(f"variant '{made.name}' has no selection to steer by")
-        return steered(moe, made.selection.by_layer())
-
-    def served(self, made: Prepared) -> Served:
-        """Serve the base model with the experts masked."""
-        return Served(masked={} if made.selection is None else made.selection.by_layer())

@@ -44,6 +44,14 @@ class Expert(NamedTuple):
     expert: int
 
 
+def by_layer(experts: Iterable[Expert]) -> dict[int, list[int]]:
+    """Return the sorted expert numbers of each layer, layers in order."""
+    layers: dict[int, list[int]] = {}
+    for layer, expert in sorted(set(experts)):
+        layers.setdefault(layer, []).append(expert)
+    return layers
+
+
 @dataclass(frozen=True)
 class MoELayer:
     """One MoE layer of a loaded model.

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from harness.base.errors import BadInputError
 from harness.base.files import write_whole
 from harness.checkpoints.delta import ExpertDelta
+from harness.models.moe import by_layer
 from harness.training.grouped import into_order, linear, out_of_order, sort_rows, spread
 from harness.training.lora import LowRank
 
@@ -123,12 +124,10 @@ class ExpertBank:
         if not experts:
             raise BadInputError("nothing to train: no experts are selected")
         moe.check(experts)
-        by_layer: dict[int, list[int]] = {}
-        for layer, expert in sorted(set(experts)):
-            by_layer.setdefault(layer, []).append(expert)
         self.moe = moe
         self.layers = {
-            index: LayerBank(moe.layer(index), numbers, dtype, lora) for index, numbers in by_layer.items()
+            index: LayerBank(moe.layer(index), numbers, dtype, lora)
+            for index, numbers in by_layer(experts).items()
         }
 
     def parameters(self) -> list[nn.Parameter]:
