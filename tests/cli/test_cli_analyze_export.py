@@ -86,6 +86,7 @@ def test_figures_and_manifest_of_a_run_with_tokens(own_run, capsys):
     assert ((pairs["other_layer"] - pairs["layer"]).isin([0, 1])).all()
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_files(token_run, tmp_path, capsys):
     for folder in ("a", "b"):
         assert main(["analyze", str(token_run), "--output", str(tmp_path / folder)]) == 0

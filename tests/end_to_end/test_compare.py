@@ -80,6 +80,7 @@ def _gates(folder: Path) -> Path:
     return folder / "gates.yaml"
 
 
+@pytest.mark.slow
 def test_runs_that_asked_otherwise_are_refused_with_what_differs(of_itself, refused, tmp_path):
     for setting, words in (
         (("--max-new-tokens", "9"), "cannot be compared on demo_harmful: decoding ("),

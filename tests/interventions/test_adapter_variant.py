@@ -85,6 +85,7 @@ def run(folder, *more: str) -> int:
     return main([*command, "--output", str(folder / "run"), *more])
 
 
+@pytest.mark.slow
 def test_a_run_and_a_comparison_of_it(adapter):
     assert run(adapter) == 0
     command = ["compare", "demo", str(adapter / "adapter"), "--limit", "8", "--max-new-tokens", "8"]

@@ -59,6 +59,7 @@ def loads(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_base_is_freed_before_another_model_is_loaded_and_comes_back_after_it(variants, loads):
     """The order of a run: base, the intervention, then baselines; drift from base needs base in between."""
     assert run(variants, "dense", baselines="sparse,system_prompt") == 0
@@ -75,6 +76,7 @@ def test_a_copy_of_base_answers_as_base_does(tmp_path):
     assert responses(tmp_path, "copy") == responses(tmp_path, "base")
 
 
+@pytest.mark.slow
 def test_it_is_asked_again_when_the_checkpoint_changes_and_not_when_it_moves(variants):
     assert run(variants, "sparse") == 0
     file = variants / "run/variants/sparse/responses/demo_benign.jsonl"

@@ -54,6 +54,7 @@ def test_every_form_of_a_mask_does_the_same_and_is_undone_exactly(demo, tmp_path
     assert torch.equal(routed(demo.moe), before)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_mask_writes_no_weights_and_is_done_again_when_its_file_changes(tmp_path, capsys):
     masked_by(tmp_path, {"silence": {0: list(range(20))}})
     assert run(tmp_path, "--save-model") == 0

@@ -69,6 +69,7 @@ def run(folder, *more: str) -> int:
     return main([*command, "--output", str(folder / "run"), *more])
 
 
+@pytest.mark.slow
 def test_a_run_captures_and_trains_nothing_and_is_done_again_for_other_identify_prompts(tmp_path, capsys):
     specify(tmp_path)
     assert run(tmp_path) == 0

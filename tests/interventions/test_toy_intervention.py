@@ -103,6 +103,7 @@ def test_it_stands_in_report_leaderboard_and_gate(run, tmp_path, capsys):
     assert (row["variant"], row["verdict"]) == ("quiet", "INCONCLUSIVE")
 
 
+@pytest.mark.slow
 def test_it_is_skipped_when_it_is_done_and_a_changed_field_does_it_again(run, include):
     times = {path: path.stat().st_mtime_ns for path in run.folder.rglob("responses/*")}
     first = responses(run, "quiet")

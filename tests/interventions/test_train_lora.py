@@ -87,6 +87,7 @@ def test_a_finished_run_is_left_as_it_is(run, capsys):
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_to_the_same_adapter(run, tmp_path, monkeypatch):
     from harness.training.resume import Checkpoints
 

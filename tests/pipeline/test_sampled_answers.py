@@ -112,6 +112,7 @@ def test_rates_are_over_answers_and_worst_of_n_over_prompts(run, task):
     assert row.n == len(found)
 
 
+@pytest.mark.slow
 def test_a_killed_run_asks_no_answered_sample_twice(run, include, tmp_path, monkeypatch):
     class Killed(BaseException):
         """As kill -9: nothing catches it."""

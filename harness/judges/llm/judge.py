@@ -158,21 +158,12 @@ def _digest(value: object) -> str:
 def _read(id: str, content: str, rubric: Rubric) -> Verdict:
     """Read a verdict: the whole answer, thoughts apart, must be the object that was asked for."""
     try:
-        text = _after_thought(content)
-        parse_json(text, "verdict")
-        answer = json.loads(text, object_pairs_hook=_each_once)
-    except (BadInputError, ValueError):
+        answer = parse_json(_after_thought(content), "verdict")
+    except BadInputError:
         return Verdict(id, None, reason="the judging model's verdict is not the JSON that was asked for")
     if not rubric.accepts(answer):
         return Verdict(id, None, reason="the judging model's verdict is none of those that were asked for")
     return rubric.verdict(id, answer)
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that gives two verdicts, of which Python would take the last."""
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a key is given twice")
-    return dict(pairs)
 
 
 def _after_thought(content: str) -> str:
