@@ -118,6 +118,7 @@ def test_the_copy_is_a_plain_checkpoint_with_every_other_file(packed, tmp_path, 
         assert result["why_not_compared"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mxfp4", "fp8", "fp8 edge"])
 def test_capture_and_answers_equal_those_of_the_dequantised_copy(packed, tmp_path, kind):
     """The default intervention trains, and neither step minds."""

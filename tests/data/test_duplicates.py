@@ -112,6 +112,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_t
 """
 
 
+@pytest.mark.slow
 def test_twenty_thousand_templated_prompts_are_grouped_in_a_gigabyte():
     done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
     kilobytes, groups = map(int, done.stdout.split())

@@ -13,6 +13,7 @@ GATES = content_folder("baselines") / "reference" / "demo.yaml"
 RUN = ("run", "--intervention", "unsafe_experts", "--baselines", "none")
 
 
+@pytest.mark.slow
 def test_the_demo_gate_fails_when_the_intervention_is_disabled(tmp_path, capsys):
     run = tmp_path / "run"
     disabled = ["--learning-rate", "1e-12", "--set", "training.max_steps=1"]

@@ -31,6 +31,7 @@ def test_without_a_loss_the_number_of_samples_decides():
     assert bound(0, 0, few.needed).is_no_worse
 
 
+@pytest.mark.slow
 @given(wins=st.integers(0, 20), losses=st.integers(0, 20), rest=st.integers(0, 80))
 def test_the_bound_is_below_the_margin_exactly_where_the_test_says_so(wins, losses, rest):
     result = bound(wins, losses, wins + losses + rest + 1)

@@ -39,6 +39,7 @@ def test_edited_answers_are_made_again_as_they_were_and_the_file_is_named(
     assert findings(folder) == findings(small_run)
 
 
+@pytest.mark.slow
 def test_a_changed_learning_rate_trains_and_evaluates_again_and_changing_back_gives_the_first_results(
     rerun, findings
 ):
@@ -54,6 +55,7 @@ def test_a_changed_learning_rate_trains_and_evaluates_again_and_changing_back_gi
     assert findings(folder) == before
 
 
+@pytest.mark.slow
 def test_lost_files_are_made_again_and_are_the_same(rerun, small_run, tmp_path, findings):
     lost = {
         "variants/base/responses/demo_twins.jsonl": "answer base/demo_twins",
@@ -117,6 +119,7 @@ def test_another_seed_gives_other_splits_and_draws(repeated):
     assert seeds[0]["random_experts"] != seeds[1]["random_experts"]
 
 
+@pytest.mark.slow
 def test_the_steps_one_by_one_make_the_same_run(repeated, tmp_path, findings):
     folder = str(tmp_path / "run")
     command = ["--limit", "12", "--set", "training.max_steps=4", "--capability-limit", "4", "--seed", "3"]

@@ -139,6 +139,7 @@ def test_no_checkpoint_is_left_behind(folder):
     assert not [path for path in folder.rglob("*") if "partial" in path.name or path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_how_often_a_training_is_kept_on_disk_changes_nothing(folder, tmp_path, monkeypatch):
     copy, stages = tmp_path / "run", []
     shutil.copytree(folder, copy)

@@ -69,6 +69,7 @@ def test_a_twin_has_its_partners_verb_and_template_and_lies_on_the_same_side(
         assert f" {verb} " in partner["prompt"]
 
 
+@pytest.mark.slow
 def test_no_test_prompt_and_no_verb_with_its_object_is_in_the_training_text(
     rows: dict[str, list[dict[str, str]]], training_text: list[Conversation]
 ):

@@ -265,6 +265,7 @@ def test_a_redacted_copy_holds_no_harmful_prompt_or_answer(browser, small_run, t
     assert browser.problems() == []
 
 
+@pytest.mark.slow
 def test_5000_samples_of_8_variants_are_at_most_15_mb(
     browser, make_summary, make_variant, make_result, give_answers, tmp_path
 ):
