@@ -30,5 +30,15 @@ def test_a_refusal_in_held_out_words_is_nearer_to_the_held_out_phrasings():
     assert rates["refusal_verbatim_trained"].value == 0.0
 
 
+def test_each_refusal_counts_however_often_its_words_come():
+    near, far = "No, that would hurt someone.", "Tea is made of leaves."
+    once, often = (
+        phrasing_rates(refusals, TRAINED, HELD_OUT)["refusal_similarity_trained"]
+        for refusals in ([near, far], [near, far, near, near])
+    )
+    assert often.scored == 4
+    assert often.value == pytest.approx((once.value + 1.0) / 2)
+
+
 def test_without_refusals_there_is_no_figure():
     assert {rate.value for rate in phrasing_rates([], TRAINED, HELD_OUT).values()} == {None}

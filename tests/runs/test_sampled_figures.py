@@ -103,6 +103,16 @@ def test_loops_are_counted_of_truncated_answers_alone(small_run, tmp_path):
     assert "looping" not in of(summary, "system_prompt", "demo_harmful", "refusal_rate").model_dump()
 
 
+def test_a_loop_within_reasoning_is_one(small_run, tmp_path):
+    def change(variant, place, number, row):
+        if variant != "base" or number > 1 or place >= 2:
+            return row
+        return row | {"response": "", "reasoning": LOOPS, "reasoning_tokens": 9, "finish_reason": "length"}
+
+    summary = measure(read_run(sampled(small_run, tmp_path / "run", change)))
+    assert of(summary, "base", "demo_harmful", "refusal_rate").looping == 2
+
+
 def test_a_greedy_run_has_no_worst_of_n(small_run):
     summary = measure(read_run(small_run))
     assert summary.decoding["strategy"] == "greedy"
