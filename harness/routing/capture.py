@@ -145,31 +145,26 @@ def count(captured: Captured, masks: torch.Tensor, moe: MoEModel, prompts: Seque
     sets = 2**phases
     inside = (masks * bits[:, None, None]).sum(dim=0)
     row = torch.arange(batch, device=device)[:, None] * sets + inside
-    counts = torch.zeros(layers, batch * sets * experts, dtype=torch.int32, device=device)
-    mass = torch.zeros(layers, batch * sets * experts, dtype=torch.float64, device=device)
+    # Routed tokens and gate weights, both exact: a float64 holds whole numbers up to 2 ** 53.
+    sums = torch.zeros(2, layers, batch * sets * experts, dtype=torch.float64, device=device)
     # As many layers at a time as keep the indices small beside the model.
     at_once = max(1, _INDICES // (batch * columns * k))
     for at in range(0, layers, at_once):
         part = slice(at, at + at_once)
         place = (row.unsqueeze(-1) * experts + captured.experts[part].long()).flatten(1)
-        counts[part].scatter_add_(1, place, torch.ones_like(place, dtype=torch.int32))
-        mass[part].scatter_add_(1, place, captured.weights[part].flatten(1).double())
-
-    def by_phase(values: torch.Tensor) -> torch.Tensor:  # [L, B S E] to [B, phases, L, E]
-        values = values.view(layers, batch, sets, experts)
-        picked = [
-            values[:, :, [subset for subset in range(sets) if subset >> phase & 1]].sum(dim=2)
-            for phase in range(phases)
-        ]
-        return torch.stack(picked).permute(2, 0, 1, 3)
-
+        sums[0, part].scatter_add_(1, place, sums.new_ones(1, 1).expand(place.shape))
+        sums[1, part].scatter_add_(1, place, captured.weights[part].flatten(1).double())
+    # Without the set of no phase: weights of padding may not be numbers, and would spread in the product.
+    each = torch.arange(1, sets, device=device)[:, None] >> torch.arange(phases, device=device) & 1
+    sums = sums.view(2, layers, batch, sets, experts)[:, :, :, 1:]
+    by_phase = torch.einsum("xlbse,sp->xbple", sums, each.double())
     result = RoutingCounts(
         ids=tuple(prompts),
         layers=tuple(moe.layer_indices),
         experts_per_token=k,
-        counts=by_phase(counts).to(torch.int32).cpu().numpy(),
+        counts=by_phase[0].to(torch.int32).cpu().numpy(),
         tokens=masks.sum(dim=-1).T.to(torch.int32).cpu().numpy().astype(np.int32),
-        mass=by_phase(mass).float().cpu().numpy(),
+        mass=by_phase[1].float().cpu().numpy(),
     )
     result.check("capture")
     return result

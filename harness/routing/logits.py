@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -85,16 +86,25 @@ def stacked(moe: MoEModel, kept_by_layer: list[list[torch.Tensor]], batch: int, 
     """
     import torch
 
-    layers = []
-    for layer, kept in zip(moe.layers, kept_by_layer, strict=True):
-        if not kept or any(rows.shape[0] % batch for rows in kept):
+    calls = [[rows.shape[0] for rows in kept] for kept in kept_by_layer]
+    for layer, sizes in zip(moe.layers, calls, strict=True):
+        if not sizes or any(size % batch for size in sizes):
             raise HarnessError(f"{who} {layer.index} was not called with whole rows of a batch of {batch}")
-        layers.append(torch.cat([rows.view(batch, -1, rows.shape[-1]) for rows in kept], dim=1))
-        kept.clear()
-    for layer, rows in zip(moe.layers, layers, strict=True):
-        if rows.shape != layers[0].shape:
+    for layer, sizes in zip(moe.layers, calls, strict=True):
+        if sizes != calls[0]:
             raise HarnessError(
-                f"layer {layer.index} routed {rows.shape[1]} positions per row, layer {moe.layers[0].index} "
-                f"{layers[0].shape[1]}: capture is not possible for this model"
+                f"layer {layer.index} routed {sum(sizes) // batch} positions per row, layer {moe.layers[0].index} "
+                f"{sum(calls[0]) // batch}, in {len(sizes)} and {len(calls[0])} calls: capture is not possible for "
+                "this model"
             )
-    return torch.stack(layers)
+    # One copy of everything, call by call: on a GPU a copy per layer costs more than what it copies.
+    everything = torch.cat([rows for call in zip(*kept_by_layer, strict=True) for rows in call])
+    for kept in kept_by_layer:
+        kept.clear()
+    parts, at, n_layers, width = [], 0, len(calls), everything.shape[-1]
+    for size, same in itertools.groupby(calls[0]):
+        n = len(list(same))
+        rows = everything[at : at + n * n_layers * size].view(n, n_layers, batch, size // batch, width)
+        parts.append(rows.permute(1, 2, 0, 3, 4).flatten(2, 3))
+        at += n * n_layers * size
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)

@@ -320,3 +320,20 @@ def test_repeated_experts_of_padding_do_not_matter():
     ids = torch.tensor([[[[0, 0], [1, 2]]]])
     masks = torch.tensor([[[False, True]], [[False, False]], [[False, True]]])
     assert count(captured(ids), masks, one_layer(), ["a"]).counts[0, 0, 0].tolist() == [0, 1, 1, 0]
+
+
+def test_what_padding_routes_is_not_counted_even_where_its_weights_are_not_numbers(demo):
+    capture, ids = RoutingCapture(demo.moe), ["padded", "whole"]
+    with capture.installed(), torch.inference_mode():
+        demo.moe.model(torch.arange(10, 24).reshape(2, 7))
+    captured = capture.take(2)
+    prompt = torch.ones(2, 7, dtype=torch.bool)
+    prompt[0, :3] = False
+    masks = torch.stack([prompt, *[torch.zeros_like(prompt)] * (len(STORED_PHASES) - 1)])
+    expected = count(captured, masks, demo.moe, ids)
+    captured.weights[:, 0, :3] = torch.nan
+    captured.weights[:, 0, 0] = torch.inf
+    found = count(captured, masks, demo.moe, ids)
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    np.testing.assert_array_equal(found.mass, expected.mass)
+    assert found.tokens[:, 0].tolist() == [4, 7]
