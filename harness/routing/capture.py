@@ -157,7 +157,7 @@ def count(captured: Captured, masks: torch.Tensor, moe: MoEModel, prompts: Seque
     # Without the set of no phase: weights of padding may not be numbers, and would spread in the product.
     each = torch.arange(1, sets, device=device)[:, None] >> torch.arange(phases, device=device) & 1
     sums = sums.view(2, layers, batch, sets, experts)[:, :, :, 1:]
-    by_phase = torch.einsum("xlbse,sp->xbple", sums, each.double())
+    by_phase = torch.einsum("xlbse,sp->xbple", sums, each.double()).contiguous()
     result = RoutingCounts(
         ids=tuple(prompts),
         layers=tuple(moe.layer_indices),

@@ -73,6 +73,8 @@ def test_training_ends_where_a_cpus_does_and_touches_nothing_else(model_type, se
     ends = []
     for place in (lambda loaded: loaded, on_gpu):
         loaded = place(load(model_type, demo.tokenizer))
+        if loaded.moe.model.base_model is loaded.moe.model:
+            pytest.skip("this transformers keeps no base model below the output head, which training refuses")
         bank = ExpertBank(loaded.moe, loaded.moe.all_experts()[::3])
         asked = TrainingConfig(epochs=1, warmup_steps=0, batch_size=4, learning_rate=1e-3, **settings)
         log = train_bank(loaded, bank, EXAMPLES, asked, seed=0).log
