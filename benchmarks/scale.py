@@ -5,10 +5,10 @@
 
 The model. A token costs 2 FLOPs per weight it passes (attention over the context is left out: answers are short).
 Reading a prompt is bound by that; a decoding step by the bytes of the weights that its batch touches, each expert once,
-and by its FLOPs, whichever takes longer, and it takes `overhead` at least. Training a token costs 4 FLOPs per weight
-without checkpointing (forward, and the gradient of activations alone: frozen weights have none), 6 with. A model is
-loaded twice for each variant that is served as a checkpoint, and twice besides. What machines reach of their peaks is
-stated below, with its source; `--check` takes a machine's peaks from two probes and the same shares.
+and by its FLOPs, whichever takes longer, and each of its layers takes `layer_overhead` at least. Training a token costs
+4 FLOPs per weight without checkpointing (forward, and the gradient of activations alone: frozen weights have none), 6
+with. A model is loaded twice for each variant that is served as a checkpoint, and twice besides. What machines reach of
+their peaks is stated below, with its source; `--check` takes a machine's peaks from two probes and assumed shares.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Machine:
         flops, bandwidth, memory: peaks, in FLOP/s, bytes/s and bytes.
         disk: bytes/s at which weights are loaded.
         prefill, decode, train: share of FLOP/s, of bytes/s, of FLOP/s.
-        overhead: seconds that a decoding step takes at least.
+        layer_overhead: seconds that a layer of a decoding step takes at least.
         weight_bytes: of a weight in memory.
     """
 
@@ -98,13 +98,29 @@ class Machine:
     prefill: float
     decode: float
     train: float
-    overhead: float
+    layer_overhead: float
     weight_bytes: int = 2
 
 
-# 13,000 tokens/s of training with Qwen3-30B-A3B's 6 x 3.3e9 FLOPs a token are 26 % of the peak; other shares are
-# assumed.
-H100 = Machine("H100 80 GB", 989e12, 3.35e12, 80e9, 2e9, prefill=0.4, decode=0.5, train=0.26, overhead=0.01)
+# The transformers engine, as measured on Qwen3-30B-A3B's shape (docs/results/gpu.md): reading 64 x 60 tokens took
+# 0.183 s, a step of 64 answers 0.211 s, bound by launches, and training 5,400 tokens/s, 16 x 188 at a time. What it
+# reaches of the bandwidth did not show, so that is assumed.
+H100 = Machine(
+    "H100 80 GB", 989e12, 3.35e12, 80e9, 2e9, prefill=0.13, decode=0.5, train=0.10, layer_overhead=0.0044
+)
+# What an engine that replays its steps could reach, with the best setting of training that was measured: 14,000
+# tokens/s, compiled, 64 x 512 at a time. Reading and decoding are assumed.
+H100_FUSED = Machine(
+    "H100 80 GB, fused",
+    989e12,
+    3.35e12,
+    80e9,
+    2e9,
+    prefill=0.4,
+    decode=0.5,
+    train=0.26,
+    layer_overhead=0.0002,
+)
 
 
 def _gqa(hidden: int, heads: int, kv: int, size: int) -> int:
@@ -159,7 +175,7 @@ def generation(
     step = max(
         moved / (gpus * machine.bandwidth * machine.decode),
         2 * shape.active * batch / (gpus * machine.flops * machine.prefill),
-        machine.overhead,
+        machine.layer_overhead * shape.layers,
     )
     return read + steps * step
 
@@ -221,6 +237,7 @@ def table(machine: Machine, prompts: tuple[int, ...]) -> str:
         "capability",
         "loading",
         "GPU-hours",
+        "fused",
     )
     lines = [head, ("---",) * len(head)]
     stages = head[3:9]
@@ -228,8 +245,16 @@ def table(machine: Machine, prompts: tuple[int, ...]) -> str:
         for n in prompts:
             found = cost(shape, machine, Work(n))
             hours = [found[stage] for stage in stages]
+            fused = cost(shape, H100_FUSED, Work(n))
             lines.append(
-                (shape.name, str(int(found["gpus"])), f"{n:,}", *map(_hours, hours), _hours(sum(hours)))
+                (
+                    shape.name,
+                    str(int(found["gpus"])),
+                    f"{n:,}",
+                    *map(_hours, hours),
+                    _hours(sum(hours)),
+                    _hours(sum(fused[stage] for stage in stages)),
+                )
             )
     sizes = (
         "model",
@@ -271,7 +296,7 @@ def probed() -> Machine:
     target = torch.empty_like(source)
     bandwidth = 2 * source.numel() / _fastest(lambda: target.copy_(source))
     return Machine(
-        "this CPU", flops, bandwidth, 0.0, 1e9, H100.prefill, H100.decode, H100.train, overhead=0.0
+        "this CPU", flops, bandwidth, 0.0, 1e9, H100_FUSED.prefill, H100_FUSED.decode, H100_FUSED.train, 0.0
     )
 
 
