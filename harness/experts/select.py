@@ -24,6 +24,9 @@ Method = Callable[["pd.DataFrame"], "pd.Series[float]"]
 
 METHODS: Registry[Method] = Registry("selection method")
 
+# What takes experts without a score that tells them from others.
+ALL, LEAST_USED = "all", "least used"
+
 # Scores that have no direction to turn round, or already have it.
 _UNSIGNED = ("stability", "gradient", "random")
 

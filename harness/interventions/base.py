@@ -123,6 +123,10 @@ class Intervention(BaseModel, ABC):
         """
         return None
 
+    def bytes_beside_base(self) -> int:
+        """Return what the variant holds in memory beside base's weights; another model takes base's place instead."""
+        return 0
+
     def content(self) -> dict[str, Any]:
         """Return what the files that it names hold, by hash; kept in run.json beside the specification."""
         return {}

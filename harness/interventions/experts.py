@@ -43,10 +43,10 @@ class ExpertIntervention(Intervention):
 
     def choose(self, selected: Selected | None, outline: MoEModel, seed: int) -> ExpertSelection:
         """Return the experts that it acts on."""
-        from harness.experts.select import ExpertSelection
+        from harness.experts.select import ALL, ExpertSelection
 
         if self.experts == "all":
-            return ExpertSelection("all", "none", tuple(outline.all_experts()))
+            return ExpertSelection(ALL, "none", tuple(outline.all_experts()))
         if selected is None:
             raise HarnessError(f"variant '{self.name}' has no selection to act on")
         if self.experts == "most_used":
