@@ -21,13 +21,14 @@ from harness.base.registry import Registry
 
 if TYPE_CHECKING:
     from harness.checkpoints.delta import ExpertDelta
+    from harness.config import SelectionConfig
     from harness.experts.draws import Selected
     from harness.experts.select import ExpertSelection
     from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
 
 # The fields of a specification that are for people alone.
-FOR_PEOPLE = {"name", "description", "citation"}
+FOR_PEOPLE = {"name", "description", "citation", "published", "left_out"}
 
 
 class Lora(NamedTuple):
@@ -61,6 +62,10 @@ class Intervention(BaseModel, ABC):
     """The name of the kind."""
     citation: str | None = None
     """Where the idea comes from."""
+    published: dict[str, str | int | float] = Field(default_factory=dict)
+    """The settings that its authors give, where they are not what is done here too."""
+    left_out: tuple[str, ...] = ()
+    """The parts of a published method that are not done here."""
 
     @property
     def uses_selection(self) -> bool:
@@ -82,6 +87,15 @@ class Intervention(BaseModel, ABC):
         raise NotImplementedError
 
     @property
+    def is_matched(self) -> bool:
+        """Whether its experts are as many per layer as the run's intervention acts on."""
+        return False
+
+    def selection_of(self, settings: SelectionConfig) -> SelectionConfig:
+        """Return how the experts are selected that it acts on; by default as the run's settings say."""
+        return settings
+
+    @property
     def is_drawn(self) -> bool:
         """Whether its experts are drawn at random, so that further draws (`--draws`) are further variants."""
         return False
@@ -90,7 +104,8 @@ class Intervention(BaseModel, ABC):
         """Return the experts that it acts on.
 
         Args:
-            selected: the experts that the run selected, where some variant uses them.
+            selected: the experts that were selected for it (`selection_of`), or for the run's intervention
+                (`is_matched`), where some variant uses a selection.
             outline: the model without weights.
             seed: of a random draw.
         """
@@ -167,6 +182,7 @@ for _name, _class in (
     ("checkpoint", "Checkpoint"),
     ("adapter", "Adapter"),
     ("mask", "Mask"),
+    ("activate", "Activate"),
     ("prune", "Prune"),
     ("train_lora", "TrainLora"),
     ("steer_residual", "SteerResidual"),

@@ -126,7 +126,7 @@ def _aims(plan: Plan) -> list[Aim]:
 def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict[str, Any]:
     experts = plan.outline.all_experts()
     if variant.spec.uses_selection:
-        experts = experts[: plan.config.selection.at_most or len(experts)]
+        experts = experts[: plan.selection_of(variant).at_most or len(experts)]
     adapter = variant.spec.adapter
     rank = plan.config.training.lora_rank if adapter is None else adapter.rank
     trained = parameters_of(plan.outline, experts, rank) if variant.spec.needs == "training" else 0
