@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from harness.base.content import content_folder, yaml_files_by_name
 from harness.base.errors import BadInputError, nearest
@@ -13,7 +14,7 @@ from harness.base.schema import require_file_name, validated
 from harness.interventions.base import INTERVENTIONS, Intervention
 
 BASE = "base"
-ZOO = "zoo"
+ZOO: Literal["zoo"] = "zoo"
 """The name that stands for all published methods (baselines/zoo/) among baselines."""
 
 
