@@ -207,7 +207,8 @@ class Variant:
     def record(self) -> dict[str, Any]:
         """Return the whole specification, as run.json keeps it; `draw` is null where nothing is drawn."""
         draw = self.draw if self.spec.is_drawn else None
-        return {**self.spec.model_dump(mode="json"), **self.spec.content(), "draw": draw}
+        absent = {name for name in ("published", "left_out") if not getattr(self.spec, name)}
+        return {**self.spec.model_dump(mode="json", exclude=absent), **self.spec.content(), "draw": draw}
 
 
 @dataclass(frozen=True)

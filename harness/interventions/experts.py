@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from harness.base.errors import HarnessError
-from harness.interventions.base import Intervention
+from harness.interventions.base import FOR_PEOPLE, Intervention
 from harness.routing.phases import Phase
 
 if TYPE_CHECKING:
@@ -92,6 +92,10 @@ class ExpertIntervention(Intervention):
     def is_drawn(self) -> bool:
         """Whether its experts are drawn at random."""
         return self.experts == "random"
+
+    def fingerprint(self) -> object:
+        """Return the specification without what selects the experts: the experts themselves decide the answers."""
+        return self.model_dump(mode="json", exclude=FOR_PEOPLE | {"selection"})
 
     def choose(self, selected: Selected | None, outline: MoEModel, seed: int) -> ExpertSelection:
         """Return the experts that it acts on."""

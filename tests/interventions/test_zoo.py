@@ -233,3 +233,12 @@ def test_a_base_that_refuses_already_has_no_pairs_and_says_so(tmp_path, monkeypa
     error = capsys.readouterr().err
     assert "paired is left out: base complied with" in error
     assert "the expert table has no 'paired' in this phase: base complied with too few" in error
+
+
+def test_how_experts_were_selected_changes_no_answer_where_they_are_the_same():
+    chosen = ExpertSelection("stability", "all", (Expert(0, 5),))
+    safex, ours = (
+        Prepared(Variant(name, find_variant(name)), chosen).fingerprint
+        for name in ("safex", "unsafe_experts")
+    )
+    assert safex == ours
