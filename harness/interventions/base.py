@@ -222,6 +222,7 @@ class Prepared:
         training: fingerprint of their training.
         trained_in: folder of the trained adapter.
         identify: the tokens of the identify prompts by kind, harmful and benign, where the kind needs them.
+        lacks_experts: why no experts were found for it, where its own selection left none.
     """
 
     variant: Variant
@@ -230,6 +231,7 @@ class Prepared:
     training: str | None = None
     trained_in: Path | None = None
     identify: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    lacks_experts: str | None = None
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.base.errors import BadInputError
 from harness.base.files import write_json, write_whole
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress, say
@@ -40,11 +41,23 @@ def select(session: Session) -> list[Prepared]:
         All variants of the run, in its order.
     """
     plan, seed = session.plan, session.config.seed
-    # Every variant is set beside what the intervention acts on.
+    # Every variant is set beside what the intervention acts on, or would; a run that cannot find that is refused.
     selected = _selected(session, plan.selection_of(plan.intervention)) if plan.selects else None
     variants = []
     for variant in plan.variants:
-        own = _selected(session, plan.selection_of(variant)) if variant.spec.uses_selection else selected
+        own = selected
+        if variant.spec.uses_selection:
+            settings = plan.selection_of(variant)
+            try:
+                own = _selected(session, settings)
+            except BadInputError as error:
+                if settings == session.config.selection:
+                    raise
+                # One of several published methods may find nothing in a model; the others are compared all the same.
+                session.folder.layout.variant(variant.name).selection.unlink(missing_ok=True)
+                variants.append(Prepared(variant, lacks_experts=str(error)))
+                say(f"{variant.name}: {error}")
+                continue
         chosen = variant.spec.choose(own, plan.outline, random_draw_seed(seed, variant.draw))
         identify = _identify_tokens(session) if variant.spec.needs == "prompts" else {}
         variants.append(Prepared(variant, chosen, identify=identify))

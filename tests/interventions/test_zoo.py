@@ -235,6 +235,22 @@ def test_a_base_that_refuses_already_has_no_pairs_and_says_so(tmp_path, monkeypa
     assert "the expert table has no 'paired' in this phase: base complied with too few" in error
 
 
+def test_a_baseline_whose_own_selection_finds_nothing_is_skipped_with_the_reason_and_an_intervention_refused(
+    tmp_path, capsys
+):
+    specify(tmp_path, intervention="steer", selection={"method": "risk_diff", "threshold": 0.99})
+    command = ["run", "--include", str(tmp_path), "--max-new-tokens", "8", *SMALL]
+    folder = tmp_path / "run"
+    assert main([*command, "--intervention", "steer", "--baselines", "mine", "--output", str(folder)]) == 0
+    reason = read_summary(folder).variants["mine"].skipped
+    assert reason is not None
+    assert reason.startswith("no expert is left by selection.threshold = 0.99: the highest risk_diff is")
+    assert "skipping mine: no expert is left" in capsys.readouterr().err
+    command += ["--intervention", "mine", "--baselines", "none"]
+    assert main([*command, "--output", str(tmp_path / "other")]) == 2
+    assert "no expert is left by selection.threshold = 0.99" in capsys.readouterr().err
+
+
 def test_how_experts_were_selected_changes_no_answer_where_they_are_the_same():
     chosen = ExpertSelection("stability", "all", (Expert(0, 5),))
     safex, ours = (
