@@ -285,7 +285,7 @@ class RunConfig(Settings):
     baselines: list[str] = setting(
         ["system_prompt", "steer", "random_experts", "all_experts"], decides="variants", flag="--baselines"
     )
-    """What to compare with, besides `base`."""
+    """What to compare with, besides `base`; `zoo` is all published methods (docs/methods.md)."""
     capability: CapabilityConfig = CapabilityConfig()
     draws: PositiveInt = setting(1, decides="variants", flag="--draws")
     """How many draws of random_experts to train."""

@@ -12,10 +12,10 @@ from typing import Literal
 
 from harness.base.errors import BadInputError
 
-Folder = Literal["tasks", "groups", "baselines", "reports"]
+Folder = Literal["tasks", "groups", "baselines", "zoo", "reports"]
 
-# Groups are of tasks.
-_PLACES = {"groups": "tasks/groups"}
+# Groups are of tasks; published methods are baselines.
+_PLACES = {"groups": "tasks/groups", "zoo": "baselines/zoo"}
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -42,6 +42,8 @@ def yaml_files(folder: Folder, include: Sequence[Path] = ()) -> Iterator[Path]:
         yield from sorted((place / folder).glob("*.yaml"))
         yield from (path for path in sorted(place.glob("*.yaml")) if _kind(path) == folder)
     yield from sorted(content_folder(folder).glob("*.yaml"))
+    if folder == "baselines":
+        yield from sorted(content_folder("zoo").glob("*.yaml"))
 
 
 def yaml_files_by_name(folder: Folder, include: Sequence[Path] = ()) -> dict[str, Path]:

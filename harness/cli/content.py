@@ -73,7 +73,7 @@ def check_tasks(
 
 @baselines.command("list")
 def list_baselines(include: Include = None, as_json: Json = False) -> None:
-    """List what --intervention and --baselines take."""
+    """List what --intervention and --baselines take; `--baselines zoo` takes all published methods."""
     from harness.interventions.spec import list_variants
 
     rows = [

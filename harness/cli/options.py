@@ -171,6 +171,12 @@ def _variants() -> Iterable[str]:
     return list_variants([])
 
 
+def _baselines() -> Iterable[str]:
+    from harness.interventions.spec import ZOO
+
+    return [*_variants(), ZOO]
+
+
 def _engines() -> Iterable[str]:
     from harness.engines.base import ENGINES
     from harness.engines.choose import AUTO
@@ -186,7 +192,7 @@ def _tasks() -> Iterable[str]:
 
 _NAMES: Mapping[str, Callable[[], Iterable[str]]] = {
     "intervention": _variants,
-    "baselines": _variants,
+    "baselines": _baselines,
     "tasks": _tasks,
     "judge": _judges,
     "engine": _engines,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from harness.experts.select import ExpertSelection, Match
+from harness.experts.select import LEAST_USED, ExpertSelection, Match
 from harness.experts.swaps import walk
 from harness.experts.use_band import UseBand, log10_choices, use_band
 from harness.models.moe import Expert
@@ -95,7 +95,7 @@ class Selected:
         for expert in sorted(self.use, key=lambda expert: (self.use[expert], expert)):
             by_layer.setdefault(expert.layer, []).append(expert)
         rare = [expert for experts in by_layer.values() for expert in experts[: int(share * len(experts))]]
-        return self._named("least used", rare)
+        return self._named(LEAST_USED, rare)
 
     def beside(self, chosen: ExpertSelection) -> dict[str, Any]:
         """Return how other experts compare with the selection, as selection.json keeps it."""

@@ -24,8 +24,11 @@ Method = Callable[["pd.DataFrame"], "pd.Series[float]"]
 
 METHODS: Registry[Method] = Registry("selection method")
 
+# What takes experts without a score that tells them from others.
+ALL, LEAST_USED = "all", "least used"
+
 # Scores that have no direction to turn round, or already have it.
-_UNSIGNED = ("stability", "gradient", "random")
+_UNSIGNED = ("stability", "gradient", "harmful_use", "random")
 
 
 class Uncertainty(NamedTuple):
@@ -81,6 +84,14 @@ for _method, _column, _how in (
     ("stability", "stability", "select again"),
     # The size of the refusal loss's gradient on the expert, the main alternative to counting.
     ("gradient", "gradient", "select with --method gradient, which computes it"),
+    # What harmful prompts use most, whatever benign ones use.
+    ("harmful_use", "a_unsafe_n", "select again"),
+    # Own compliant answers against refusals of the same prompts.
+    (
+        "paired",
+        "paired",
+        "base complied with too few harmful identify prompts, or select with --method paired",
+    ),
     # Drawn from the run's seed.
     ("random", "random", "select with the run's own table"),
 ):

@@ -76,9 +76,9 @@ def decide(gate: Gate, run: GatedRun, reference: Reference | None, level: float)
     samples = _given(gate, samples)
     if gate.against == REFERENCE and reference is not None:
         return _difference(gate, samples, reference.pinned(gate, samples, run), level)
-    decision = _difference(gate, samples, _given(gate, run.samples(run.figure(gate, against))), level)
+    other = _given(gate, run.samples(run.figure(gate, against)))
     # An intervention is to change answers; of two models that are compared, each change is news.
-    return decision if run.compares_models else decision._replace(flips=())
+    return _difference(gate, samples, other, level, names_flips=run.compares_models)
 
 
 def _given(gate: Gate, samples: Samples | None) -> Samples:
@@ -161,7 +161,9 @@ def _tested_share(
     return outcome, bound, bounded(bound, gate, rests_on, level)
 
 
-def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> Decision:
+def _difference(
+    gate: Gate, samples: Samples, other: Samples, level: float, *, names_flips: bool = True
+) -> Decision:
     side, limit = gate.bound
     decides = samples.independent
     n = decides.n
@@ -194,13 +196,13 @@ def _difference(gate: Gate, samples: Samples, other: Samples, level: float) -> D
     value = fmean(mine - theirs for mine, theirs in compared_pairs.values()) if compared_pairs else None
     ends = bounded(bound, gate, rests_on, level)
     seen = f"{share(samples)} against {compared(other)}; {grouped(samples)}{ends}"
-    labels = other.labels
-    flips = tuple(
-        Flip(id, before, now)
-        for id, (before, now) in sorted(_labels(labels, samples).items())
-        if before != now
-    )
+    flips = _flips(other, samples) if names_flips else ()
     return Decision(gate, samples.variant, outcome, seen, value, bound, n, len(both) - len(scored), flips)
+
+
+def _flips(other: Samples, samples: Samples) -> tuple[Flip, ...]:
+    labels = sorted(_labels(other.labels, samples).items())
+    return tuple(Flip(id, before, now) for id, (before, now) in labels if before != now)
 
 
 def _labels(before: Mapping[str, str], samples: Samples) -> dict[str, tuple[str, str]]:

@@ -33,6 +33,12 @@ class Adapter(FileIntervention):
 
         return {"sha256": adapter_fingerprint(self.path)}
 
+    def bytes_beside_base(self) -> int:
+        """Return the size of the adapter's weights."""
+        from harness.checkpoints.adapter import TENSORS
+
+        return (self.path / TENSORS).stat().st_size
+
     def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
         """Put the adapter into the model inside the block."""
         from harness.checkpoints.adapter import adapted

@@ -21,13 +21,14 @@ from harness.base.registry import Registry
 
 if TYPE_CHECKING:
     from harness.checkpoints.delta import ExpertDelta
+    from harness.config import SelectionConfig
     from harness.experts.draws import Selected
     from harness.experts.select import ExpertSelection
     from harness.models.load import ModelRef
     from harness.models.moe import MoEModel
 
 # The fields of a specification that are for people alone.
-FOR_PEOPLE = {"name", "description", "citation"}
+FOR_PEOPLE = {"name", "description", "citation", "published", "left_out"}
 
 
 class Lora(NamedTuple):
@@ -61,6 +62,10 @@ class Intervention(BaseModel, ABC):
     """The name of the kind."""
     citation: str | None = None
     """Where the idea comes from."""
+    published: dict[str, str | int | float] = Field(default_factory=dict)
+    """The settings that its authors give, where they are not what is done here too."""
+    left_out: tuple[str, ...] = ()
+    """The parts of a published method that are not done here."""
 
     @property
     def uses_selection(self) -> bool:
@@ -82,6 +87,15 @@ class Intervention(BaseModel, ABC):
         raise NotImplementedError
 
     @property
+    def is_matched(self) -> bool:
+        """Whether its experts are as many per layer as the run's intervention acts on."""
+        return False
+
+    def selection_of(self, settings: SelectionConfig) -> SelectionConfig:
+        """Return how the experts are selected that it acts on; by default as the run's settings say."""
+        return settings
+
+    @property
     def is_drawn(self) -> bool:
         """Whether its experts are drawn at random, so that further draws (`--draws`) are further variants."""
         return False
@@ -90,7 +104,8 @@ class Intervention(BaseModel, ABC):
         """Return the experts that it acts on.
 
         Args:
-            selected: the experts that the run selected, where some variant uses them.
+            selected: the experts that were selected for it (`selection_of`), or for the run's intervention
+                (`is_matched`), where some variant uses a selection.
             outline: the model without weights.
             seed: of a random draw.
         """
@@ -122,6 +137,10 @@ class Intervention(BaseModel, ABC):
         It is kept in run.json, and the conclusion says it.
         """
         return None
+
+    def bytes_beside_base(self) -> int:
+        """Return what the variant holds in memory beside base's weights; another model takes base's place instead."""
+        return 0
 
     def content(self) -> dict[str, Any]:
         """Return what the files that it names hold, by hash; kept in run.json beside the specification."""
@@ -163,6 +182,7 @@ for _name, _class in (
     ("checkpoint", "Checkpoint"),
     ("adapter", "Adapter"),
     ("mask", "Mask"),
+    ("activate", "Activate"),
     ("prune", "Prune"),
     ("train_lora", "TrainLora"),
     ("steer_residual", "SteerResidual"),
@@ -187,7 +207,8 @@ class Variant:
     def record(self) -> dict[str, Any]:
         """Return the whole specification, as run.json keeps it; `draw` is null where nothing is drawn."""
         draw = self.draw if self.spec.is_drawn else None
-        return {**self.spec.model_dump(mode="json"), **self.spec.content(), "draw": draw}
+        absent = {name for name in ("published", "left_out") if not getattr(self.spec, name)}
+        return {**self.spec.model_dump(mode="json", exclude=absent), **self.spec.content(), "draw": draw}
 
 
 @dataclass(frozen=True)
@@ -201,6 +222,7 @@ class Prepared:
         training: fingerprint of their training.
         trained_in: folder of the trained adapter.
         identify: the tokens of the identify prompts by kind, harmful and benign, where the kind needs them.
+        lacks_experts: why no experts were found for it, where its own selection left none.
     """
 
     variant: Variant
@@ -209,6 +231,7 @@ class Prepared:
     training: str | None = None
     trained_in: Path | None = None
     identify: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    lacks_experts: str | None = None
 
     @property
     def name(self) -> str:

@@ -38,6 +38,11 @@ class Delta(FileIntervention):
         card, _ = self._read
         return {"sha256": card.sha256, "base": card.base.name, "parameters": card.parameters}
 
+    def bytes_beside_base(self) -> int:
+        """Return the size of the delta's values."""
+        values = self._read[1].tensors.values()
+        return sum(tensor.nbytes for tensors in values for tensor in tensors.values())
+
     def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
         """Put the values into the model inside the block."""
         from harness.checkpoints.delta import applied

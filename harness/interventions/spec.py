@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from harness.base.content import yaml_files_by_name
+from harness.base.content import content_folder, yaml_files_by_name
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import read_mapping
 from harness.base.schema import require_file_name, validated
 from harness.interventions.base import INTERVENTIONS, Intervention
 
 BASE = "base"
+ZOO: Literal["zoo"] = "zoo"
+"""The name that stands for all published methods (baselines/zoo/) among baselines."""
 
 
 def list_variants(include: Sequence[Path] = ()) -> dict[str, Intervention]:
@@ -24,6 +27,14 @@ def list_variants(include: Sequence[Path] = ()) -> dict[str, Intervention]:
     return {
         name: read_variant(path) for name, path in sorted(yaml_files_by_name("baselines", include).items())
     }
+
+
+def expand(names: Sequence[str], include: Sequence[Path] = ()) -> list[str]:
+    """Return the names of baselines with all published methods in place of `zoo`, where no file has that name."""
+    if ZOO not in names or ZOO in yaml_files_by_name("baselines", include):
+        return list(names)
+    methods = sorted(path.stem for path in content_folder(ZOO).glob("*.yaml"))
+    return [each for name in names for each in (methods if name == ZOO else [name])]
 
 
 def find_variant(name: str, include: Sequence[Path] = (), kind: str = "baseline") -> Intervention:

@@ -5,9 +5,19 @@ Source of the idea: SteerMoE (arXiv:2509.09660), which masks or boosts router lo
 
 from __future__ import annotations
 
+from pydantic import model_validator
+
 from harness.interventions.experts import ExpertIntervention
 from harness.interventions.silenced import SilencedExperts
 
 
 class Steer(SilencedExperts, ExpertIntervention):
     """The experts are masked in the router."""
+
+    @model_validator(mode="after")
+    def _towards_safety(self) -> Steer:
+        if self.selection is not None and self.selection.direction == "safe":
+            raise ValueError(
+                "selection: experts that go with safe answers are not silenced: direction: unsafe"
+            )
+        return self

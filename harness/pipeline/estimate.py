@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.task import ROLES
 from harness.models.decoding import in_words
-from harness.models.load import pick_device
+from harness.models.load import outline_model, pick_device
 from harness.models.quantized import why_not_trained
 from harness.models.thinking import Thinking
 from harness.pipeline.askable import in_words as counted
@@ -36,8 +36,8 @@ _MOST_SHOWN = 50
 def estimate(plan: Plan, output: Path) -> dict[str, Any]:
     """Return what a run would do and take, without doing it.
 
-    Generated tokens are upper bounds (every answer as long as allowed); memory counts the process, weights, training
-    state and a step's activations.
+    Generated tokens are upper bounds (every answer as long as allowed); memory counts the process, the weights of the
+    variant that has most, and, where more, base's with training state and a step's activations.
     """
     device = str(pick_device(plan.config.device))
     weights, available = model_bytes(plan.outline, plan.config.dtype), available_bytes(device)
@@ -69,7 +69,8 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "test_answers": _test_answers(plan, {row["name"] for row in possible}),
         "sampling": None if plan.sampling is None else plan.sampling._asdict(),
         "generated_tokens_at_most": _tokens(plan, {row["name"] for row in possible}),
-        "memory_bytes": process_bytes(device) + weights + _training(plan, possible),
+        "memory_bytes": process_bytes(device)
+        + max(weights + _training(plan, possible), *(row["memory_bytes"] for row in possible)),
         "memory_available_bytes": available,
         "disk_bytes": _disk(plan, [row["trained_parameters"] for row in possible]),
         "disk_free_bytes": shutil.disk_usage(_existing(output)).free,
@@ -125,17 +126,26 @@ def _aims(plan: Plan) -> list[Aim]:
 def _variant(plan: Plan, variant: Variant, weights: int, available: int) -> dict[str, Any]:
     experts = plan.outline.all_experts()
     if variant.spec.uses_selection:
-        experts = experts[: plan.config.selection.at_most or len(experts)]
+        experts = experts[: plan.selection_of(variant).at_most or len(experts)]
     adapter = variant.spec.adapter
     rank = plan.config.training.lora_rank if adapter is None else adapter.rank
     trained = parameters_of(plan.outline, experts, rank) if variant.spec.needs == "training" else 0
     return {
         "intervention": variant.spec.intervention,
         "trained_parameters": trained,
+        "memory_bytes": _weights(plan, variant, weights),
         "skipped": (why_not_trained(plan.ref.path) or why_not_trainable(trained, weights, available))
         if trained
         else None,
     }
+
+
+def _weights(plan: Plan, variant: Variant, base: int) -> int:
+    """Return the size of the weights in memory while a variant answers; another model is never beside base."""
+    if not variant.spec.is_other_model:
+        return base + variant.spec.bytes_beside_base()
+    other = outline_model(variant.spec.other_model(plan.ref), may_be_dense=True)
+    return model_bytes(other, plan.config.dtype)
 
 
 def _tokens(plan: Plan, possible: set[str]) -> int:

@@ -246,6 +246,8 @@ def _run(session: Session, until: str) -> Summary | None:
 def _why_impossible(session: Session, made: Prepared) -> str | None:
     """Return why a variant cannot be made on this machine, or None."""
     outline, selection = session.plan.outline, made.selection
+    if made.lacks_experts is not None:
+        return made.lacks_experts
     reason = made.intervention.why_impossible(outline, selection)
     if reason is not None or made.intervention.needs != "training" or selection is None:
         return reason

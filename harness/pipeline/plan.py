@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, nearest
 from harness.capability.lm_eval import check_capability_tasks, require_data
-from harness.config import RunConfig
-from harness.data.group import expand
+from harness.config import RunConfig, SelectionConfig
+from harness.data.group import expand as expand_tasks
 from harness.data.holdout import hold_out
 from harness.data.sources import load_tasks
 from harness.data.splits import Splits, make_splits
@@ -22,7 +22,7 @@ from harness.engines.base import Sampling, chat_of
 from harness.engines.choose import choose_engine
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.base import Prepared, Variant
-from harness.interventions.spec import BASE, compared, find_variant
+from harness.interventions.spec import BASE, compared, expand, find_variant
 from harness.judges.base import JUDGES, Judge, require_measure
 from harness.judges.card import read_card_of
 from harness.models.auto import check_weights, stored_dtype
@@ -104,6 +104,17 @@ class Plan:
     def selects(self) -> bool:
         """Whether some variant depends on a selection of experts."""
         return any(variant.spec.uses_selection for variant in self.variants)
+
+    def selection_of(self, variant: Variant) -> SelectionConfig:
+        """Return how the experts are selected that a variant acts on, or that its own are matched with."""
+        chosen = self.intervention if variant.spec.is_matched else variant
+        return chosen.spec.selection_of(self.config.selection)
+
+    @cached_property
+    def methods(self) -> set[str]:
+        """How the experts are scored that variants act on, and that all are set beside."""
+        users = [variant for variant in self.variants if variant.spec.uses_selection]
+        return {self.selection_of(variant).method for variant in [self.intervention, *users]}
 
     @property
     def identifies(self) -> bool:
@@ -229,7 +240,7 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     """
     variants = _variants(config)
     judge = JUDGES.get(config.judge)()
-    named = expand(_distinct(config.tasks, "tasks"), config.include)
+    named = expand_tasks(_distinct(config.tasks, "tasks"), config.include)
     specs = [find_task(name, config.include) for name in named]
     if not specs:
         raise BadInputError("tasks: expected at least one prompt task, found none; see `harness tasks list`")
@@ -287,7 +298,8 @@ def _variants(config: RunConfig) -> tuple[Variant, ...]:
         spec = compared(config.variant, config.trust_remote_code, config.trust_remote_tokenizer)
         return Variant(BASE, find_variant(BASE, config.include)), Variant(spec.name, spec)
     variants: list[Variant] = []
-    for name in dict.fromkeys([BASE, config.intervention, *config.baselines]):
+    baselines = expand(config.baselines, config.include)
+    for name in dict.fromkeys([BASE, config.intervention, *baselines]):
         kind = "intervention" if name == config.intervention else "baseline"
         spec = find_variant(name, config.include, kind)
         draws = range(config.draws if spec.is_drawn else 1)
@@ -369,12 +381,12 @@ def _check_splits(plan: Plan) -> None:
 def _check_selection(plan: Plan) -> None:
     if not plan.selects:
         return
-    from harness.experts.select import METHODS
-
     settings = plan.config.selection
-    METHODS.get(settings.method)
-    if settings.method == "length_cut" and plan.config.record == "counts":
-        raise BadInputError("selection.method = length_cut needs single tokens: add --record tokens")
+    users = {variant.spec.name: variant for variant in plan.variants if variant.spec.uses_selection}
+    _check_choice(plan, settings, "selection")
+    for name, variant in users.items():
+        if (own := variant.spec.selection_of(settings)) != settings:
+            _check_choice(plan, own, f"{name}: selection")
     identify = plan.prompts("identify", "benign")
     for task in settings.control or []:
         if task not in plan.splits.prompts:
@@ -387,9 +399,21 @@ def _check_selection(plan: Plan) -> None:
             raise BadInputError(
                 f"selection.control: '{task}' has {count} prompts for 'identify', expected at least {FEWEST_TO_COMPARE}"
             )
+
+
+def _check_choice(plan: Plan, settings: SelectionConfig, where: str) -> None:
+    """Refuse a method that there is not, one that lacks what it scores by, and more experts than there are."""
+    from harness.experts.select import METHODS
+
+    if settings.method not in METHODS:
+        raise BadInputError(
+            f"{where}.method: unknown selection method '{settings.method}', {nearest(settings.method, METHODS)}"
+        )
+    if settings.method == "length_cut" and plan.config.record == "counts":
+        raise BadInputError(f"{where}.method = length_cut needs single tokens: add --record tokens")
     total = len(plan.outline.layers) * plan.outline.n_experts
     if settings.at_most is not None and settings.at_most > total:
-        raise BadInputError(f"selection.top_k = {settings.at_most}: '{plan.ref.name}' has {total} experts")
+        raise BadInputError(f"{where}.top_k = {settings.at_most}: '{plan.ref.name}' has {total} experts")
 
 
 def _check_training(plan: Plan) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.base.errors import BadInputError
 from harness.base.files import write_json, write_whole
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress, say
@@ -21,6 +22,7 @@ from harness.experts.table import Control, Group, Statistics, joined, statistica
 from harness.interventions.base import Prepared
 from harness.pipeline.capture import capture, captured_tasks
 from harness.pipeline.conversations import refusals, to_examples
+from harness.pipeline.paired import paired_differences, paired_key
 from harness.pipeline.session import random_draw_seed
 from harness.routing.files import load_counts, load_tokens
 from harness.routing.phases import phase_among
@@ -28,6 +30,7 @@ from harness.runs.layout import PATHS
 from harness.runs.stages import stage
 
 if TYPE_CHECKING:
+    from harness.config import SelectionConfig
     from harness.pipeline.session import Session
 
 
@@ -38,10 +41,24 @@ def select(session: Session) -> list[Prepared]:
         All variants of the run, in its order.
     """
     plan, seed = session.plan, session.config.seed
-    selected = _selected(session) if plan.selects else None
+    # Every variant is set beside what the intervention acts on, or would; a run that cannot find that is refused.
+    selected = _selected(session, plan.selection_of(plan.intervention)) if plan.selects else None
     variants = []
     for variant in plan.variants:
-        chosen = variant.spec.choose(selected, plan.outline, random_draw_seed(seed, variant.draw))
+        own = selected
+        if variant.spec.uses_selection:
+            settings = plan.selection_of(variant)
+            try:
+                own = _selected(session, settings)
+            except BadInputError as error:
+                if settings == session.config.selection:
+                    raise
+                # One of several published methods may find nothing in a model; the others are compared all the same.
+                session.folder.layout.variant(variant.name).selection.unlink(missing_ok=True)
+                variants.append(Prepared(variant, lacks_experts=str(error)))
+                say(f"{variant.name}: {error}")
+                continue
+        chosen = variant.spec.choose(own, plan.outline, random_draw_seed(seed, variant.draw))
         identify = _identify_tokens(session) if variant.spec.needs == "prompts" else {}
         variants.append(Prepared(variant, chosen, identify=identify))
         if chosen is not None:
@@ -82,12 +99,15 @@ def _say_how_few(variants: Sequence[Prepared], selected: Selected) -> None:
             )
 
 
-def _selected(session: Session) -> Selected:
+def _selected(session: Session, settings: SelectionConfig) -> Selected:
     """Return the experts with the highest scores in the expert table."""
+    return session.once(("selected", settings.model_dump_json()), lambda: _select(session, settings))
+
+
+def _select(session: Session, settings: SelectionConfig) -> Selected:
     import pandas as pd
 
-    _expert_table(session)
-    settings = session.config.selection
+    session.once("expert table", lambda: _expert_table(session))
     table = pd.read_parquet(session.folder.layout.experts)
     phase = phase_among(settings.phase, set(table["phase"]))
     selection = select_experts(
@@ -112,14 +132,15 @@ def _record(session: Session, made: Prepared, record: dict[str, Any]) -> None:
 
 
 def _table_key(session: Session) -> str:
-    settings, gradient = session.config.selection, None
-    if settings.method == "gradient":
+    settings, gradient, methods = session.config.selection, None, session.plan.methods
+    if "gradient" in methods:
         gradient = session.key(
             refusals=fingerprint(refusals(session)), training=session.config.training.deciding("training")
         )
     tasks = captured_tasks(session)
     captured = [[task, session.plan.kind(task), capture.fingerprint(session, task)] for task in tasks]
-    return fingerprint([captured, settings.deciding("table"), session.config.seed, gradient])
+    pairs = [paired_key(session)] if "paired" in methods else []
+    return fingerprint([captured, settings.deciding("table"), session.config.seed, gradient, *pairs])
 
 
 @stage("expert table", writes=str(PATHS.experts), key=_table_key)
@@ -144,9 +165,11 @@ def _expert_table(session: Session) -> None:
     phases = table["phase"].nunique()
     drawn = np.random.default_rng(random_draw_seed(seed, 0)).random(len(table) // phases)
     table = table.assign(random=np.tile(drawn, phases))
-    if settings.method == "gradient":
-        # It has no phase, so it is the same in each.
+    # These have no phase, so they are the same in each.
+    if "gradient" in plan.methods:
         table = table.assign(gradient=np.tile(_gradients(session), phases))
+    if "paired" in plan.methods and (differences := paired_differences(session)) is not None:
+        table = table.assign(paired=np.tile(differences.ravel(), phases))
     path = session.folder.layout.experts
     write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
 

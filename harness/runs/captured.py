@@ -54,7 +54,9 @@ def selection_of(run: Run) -> Selection | None:
 
 def direction_of(run: Run) -> Literal["unsafe", "safe"]:
     """Return whether experts were wanted that harmful prompts use more (unsafe) or less (safe)."""
-    return "safe" if run.record.config.get("selection", {}).get("direction") == "safe" else "unsafe"
+    own = run.variants.get(str(run.record.intervention), {}).get("selection") or {}
+    direction = own.get("direction") or run.record.config.get("selection", {}).get("direction")
+    return "safe" if direction == "safe" else "unsafe"
 
 
 def phase_of(run: Run, asked: str | None) -> Phase:

@@ -27,7 +27,9 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
     own = str(run.record.intervention)
     evaluated = run.record.evaluated.get(own)
     selection = run.selection(own)
-    if evaluated is None or evaluated.skipped is not None or selection is None or _is_draw(run, own):
+    if evaluated is None or evaluated.skipped is not None or _is_draw(run, own):
+        return []
+    if selection is None or not selection.is_choice:
         return []
     figure = ClaimConfig(**run.record.config.get("claim", {})).figure
     done = {name: run.variants[name] for name, each in run.record.evaluated.items() if each.skipped is None}

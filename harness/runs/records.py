@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.experts.select import ALL, LEAST_USED
 from harness.judges.labels import HumanLabel
 from harness.metrics.rates import Label
 from harness.runs.integrity import FileRecord
@@ -225,6 +226,11 @@ class Selection(_Record):
     """The decimal logarithm of the number of sets that it is one of."""
     sets_are_counted: bool | None = None
     """Whether they were counted; otherwise their number is an estimate."""
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether a score told them from other experts: all experts and pruned ones are no choice."""
+        return self.method not in (ALL, LEAST_USED)
 
 
 class TrainingStep(_Record):

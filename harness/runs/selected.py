@@ -43,10 +43,10 @@ class _Prompts(NamedTuple):
 
 
 def selection_summary(run: Evidence) -> SelectionSummary | None:
-    """Describe the experts that the intervention acts on; None where the run did not compare all experts."""
+    """Describe the experts that were chosen for the intervention; None where the run did not compare all experts."""
     name = run.record.intervention
     selection = None if name is None else run.selection(name)
-    if selection is None or not run.layout.experts.is_file():
+    if selection is None or not selection.is_choice or not run.layout.experts.is_file():
         return None
     table = run.experts()
     rows = table[table["phase"] == selection.phase].set_index(["layer", "expert"], drop=False)

@@ -94,12 +94,16 @@ def test_baselines_are_those_of_the_documentation(capsys):
     assert {row["name"]: row["intervention"] for row in rows} == {
         "all_experts": "train_experts",
         "base": "none",
+        "esft": "train_experts",
+        "guide": "train_experts",
         "lora_all": "train_lora",
         "popular_experts": "train_experts",
         "prune": "prune",
         "random_experts": "train_experts",
+        "refusal_direction": "steer_residual",
+        "safex": "train_experts",
         "steer": "steer",
-        "steer_residual": "steer_residual",
+        "steermoe": "activate",
         "system_prompt": "system_prompt",
         "unsafe_experts": "train_experts",
     }

@@ -91,7 +91,7 @@ def test_a_model_that_only_vllm_and_processes_use_leaves_the_gpu_to_them(engine,
 
 
 @pytest.mark.parametrize(
-    ("engine", "refused"), [("transformers", set()), ("vllm", {"steer_residual", "lora_all"})]
+    ("engine", "refused"), [("transformers", set()), ("vllm", {"refusal_direction", "lora_all", "steermoe"})]
 )
 def test_every_engine_says_of_every_baseline_that_is_shipped_whether_it_serves_it(engine, refused):
     reasons = {

@@ -102,6 +102,16 @@ def test_a_run_and_a_comparison_of_it(adapter):
     assert not list((adapter / "run/variants").rglob("*.safetensors"))
 
 
+def test_the_dry_run_counts_the_adapter_beside_base(adapter, capsys):
+    def memory(*more: str) -> int:
+        capsys.readouterr()
+        assert run(adapter, "--dry-run", "--json", *more) == 0
+        return json.loads(capsys.readouterr().out)["memory_bytes"]
+
+    size = (adapter / "adapter/adapter_model.safetensors").stat().st_size
+    assert memory() - memory("--intervention", "base") == size
+
+
 def refused(folder, capsys, *more: str) -> str:
     assert run(folder, *more) == 2
     assert not (folder / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from harness.base.files import read_json, read_jsonl
 from harness.cli.main import main
 from harness.engines import in_memory
-from harness.models.load import DEMO_FOLDER
+from harness.models.load import DEMO_FOLDER, outline_model, resolve_model
 
 _DENSE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -68,6 +69,32 @@ def test_base_is_freed_before_another_model_is_loaded_and_comes_back_after_it(va
     assert len(record["variants"]["dense"]["sha256"]) == 64
     assert len({tuple(responses(variants, name)) for name in ("base", "dense", "sparse")}) == 3
     assert all(evaluated["skipped"] is None for evaluated in record["evaluated"].values())
+
+
+@pytest.mark.slow
+def test_a_comparison_never_holds_both_models_in_memory(variants, loads):
+    command = ["compare", str(variants / "llama"), str(variants / "mixtral"), "--limit", "8"]
+    command += ["--tasks", "demo_harmful,demo_benign", "--max-new-tokens", "8", "--capability", "none"]
+    assert main([*command, "--output", str(variants / "run")]) == 0
+    assert [name for name, _ in loads][:2] == ["llama", "mixtral"]
+    assert {others for _, others in loads} == {0}
+
+
+def test_the_dry_run_counts_the_largest_model_and_never_two(variants, tiny_model, capsys):
+    def memory(name: str) -> int:
+        capsys.readouterr()
+        assert run(variants, name, "--dry-run", "--json", "--dtype", "float32") == 0
+        return json.loads(capsys.readouterr().out)["memory_bytes"]
+
+    alone = memory("base")
+    assert memory("sparse") == alone
+    large = tiny_model("mixtral", hidden_size=256, intermediate_size=512)
+    large.save_pretrained(variants / "large")
+    specify(variants, "large", model="./large")
+    weights = 4 * sum(value.numel() for value in large.parameters())
+    demo = 4 * sum(value.numel() for value in outline_model(resolve_model("demo")).model.parameters())
+    assert weights > demo
+    assert memory("large") == alone - demo + weights
 
 
 def test_a_copy_of_base_answers_as_base_does(tmp_path):

@@ -16,6 +16,7 @@ from harness.cli.main import main
 from harness.interventions.base import INTERVENTIONS, Prepared, Variant
 from harness.interventions.spec import find_variant
 from harness.models.load import outline_model, resolve_model
+from harness.runs.summary import read_summary
 
 
 def specify(folder, **fields):
@@ -112,6 +113,11 @@ def test_pruned_experts_are_the_least_used_of_each_layer(tmp_path):
     for layer, rows in use.groupby("layer"):
         gone = np.array([(layer, expert) in pruned for expert in rows["expert"]])
         assert rows["use"][gone].max() <= rows["use"][~gone].min()
+    summary = read_summary(tmp_path / "run")
+    assert (summary.selection, summary.claims) == (None, [])
+    report = (tmp_path / "run/report.md").read_text()
+    assert "Nothing is claimed: this run chose no experts." in report
+    assert not any(word in report for word in ("least used", "the chosen experts", "did not choose them"))
     assert not list((tmp_path / "run/variants").rglob("*.safetensors"))
 
 

@@ -55,7 +55,7 @@ def test_our_files_say_what_is_trained_and_what_depends_on_the_selection():
         "random_experts",
         "popular_experts",
         "all_experts",
-        "lora_all",
+        *("esft", "guide", "lora_all", "safex"),
     }
     assert {name for name, spec in specs.items() if spec.uses_selection} == {
         "unsafe_experts",
@@ -63,6 +63,7 @@ def test_our_files_say_what_is_trained_and_what_depends_on_the_selection():
         "popular_experts",
         "prune",
         "steer",
+        *("esft", "guide", "safex", "steermoe"),
     }
 
 

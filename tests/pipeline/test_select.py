@@ -14,6 +14,7 @@ _COLUMN = {
     "presence": "presence_diff",
     "per_prompt": "prompt_diff",
     "length_cut": "cut_diff",
+    "harmful_use": "a_unsafe_n",
 }
 
 
