@@ -70,7 +70,8 @@ def _arguments(function: Any) -> str:
 def _signature(name: str, function: Any) -> str:
     """Return a definition with its annotations as they are written, one parameter per line where it is long."""
     signature = inspect.signature(function)
-    parts = [re.sub(r": '([^']*)'", r": \1", str(each)) for each in signature.parameters.values()]
+    written = [re.sub(r": '([^']*)'", r": \1", str(each)) for each in signature.parameters.values()]
+    parts = [part.replace("'", '"') for part in written]
     returned = inspect.formatannotation(signature.return_annotation).replace("'", "")
     line = f"def {name}({', '.join(parts)}) -> {returned}: ..."
     if len(line) <= 100:
