@@ -16,15 +16,22 @@ import pytest
 import typer.main
 import yaml
 
+import harness
 from harness.cli.main import app
 from harness.config import setting_names
 from harness.data.task import TaskSpec
 from harness.gate.schema import GateFile
 from harness.interventions.base import INTERVENTIONS
 from harness.judges.classifier.preset import ClassifierPreset
+from tools import reference_docs
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 
@@ -170,15 +177,24 @@ def test_the_tutorials_tasks_have_matched_pairs_and_enough_prompts():
     assert len(set(harmful)) == len(harmful) >= FEWEST_PROMPTS
 
 
-def test_the_generated_tables_of_the_command_lines_page_are_up_to_date():
-    spec = importlib.util.spec_from_file_location("command_docs", ROOT / "tools" / "command_docs.py")
-    command_docs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(command_docs)
-    page = command_docs.PAGE.read_text(encoding="utf-8")
-    assert command_docs.updated(page) == page, "run: python -m tools.command_docs"
-    assert "| `selection.top_k` |" in page
-    assert "| `--num-epochs` |" not in page
-    assert "| `--epochs`, `--num-epochs` |" in page
+@pytest.mark.parametrize("name", sorted(reference_docs.PAGES))
+def test_a_reference_page_says_what_the_code_says(name):
+    page = (reference_docs.FOLDER / name).read_text(encoding="utf-8")
+    assert page == reference_docs.PAGES[name](), "run: python -m tools.reference_docs"
+
+
+def test_the_reference_names_settings_options_commands_fields_and_functions():
+    pages = {name: page() for name, page in reference_docs.PAGES.items()}
+    assert "| `training.epochs` | `--epochs`, `--num-epochs` | `3` | Passes over" in pages["settings.md"]
+    assert "\nharness models diff FIRST SECOND\n" in pages["commands.md"]
+    assert "| `p_adjusted` | `float \\| null` | The p-value adjusted within the family" in pages["summary.md"]
+    assert "## harness.read_run\n" in pages["python.md"]
+    assert "| `verdicts(variant, task, judge)` | Return a judge's verdicts" in pages["python.md"]
+
+
+def test_every_public_function_of_the_package_has_a_section():
+    page = reference_docs.PAGES["python.md"]()
+    assert [name for name in harness.__all__ if f"\n## harness.{name}\n" not in page] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,10 +205,14 @@ def test_every_tox_environment_that_is_named_exists(name):
         assert f"testenv:{environment}" in tox, environment
 
 
+def test_the_readme_is_short():
+    assert len(_read("README.md").split()) < 700
+
+
 def test_every_page_of_the_guide_is_in_the_index():
-    linked = set(re.findall(r"\]\(([^)#\s]+)\)", _read("docs/index.md")))
+    lines = re.findall(r"^- \[[^\]]+\]\(([^)#\s]+)\): \S", _read("docs/README.md"), re.MULTILINE)
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
-    assert pages - linked == {"index.md"}
+    assert sorted(lines) == sorted(pages - {"README.md"}), "one line per page"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""What the tutorial shows is what its commands print."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from harness.cli.main import main
+from tools import tutorial_docs
+
+
+def checked_outputs() -> list[tuple[str, str]]:
+    """Return the commands whose output the tutorial shows in part, and that part; `...` stands for left-out lines."""
+    page = tutorial_docs.PAGE.read_text(encoding="utf-8")
+    return re.findall(r"<!-- output: harness (.*?) -->\n```\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(("command", "shown"), checked_outputs())
+def test_a_short_output_of_the_tutorial_is_what_its_command_prints(command, shown, capsys):
+    assert main(shlex.split(command)) == 0
+    printed = capsys.readouterr().out
+    for part in shown.split("...\n"):
+        assert part in printed
+
+
+def test_there_are_short_outputs_to_check():
+    assert checked_outputs()
+
+
+def test_the_output_of_another_run_would_be_put_in_place(monkeypatch):
+    monkeypatch.setattr(tutorial_docs, "shown", lambda run: "another table")
+    page = tutorial_docs.PAGE.read_text(encoding="utf-8")
+    block = f"{tutorial_docs.BEGIN}```\nanother table\n```\n{tutorial_docs.END}"
+    assert block in tutorial_docs.updated(page, None)
+    assert block not in page
+
+
+@pytest.mark.slow
+def test_the_tutorials_main_job_ends_as_the_tutorial_shows(tmp_path):
+    run = tmp_path / "runs" / "first"
+    assert main(["run", "--intervention", "unsafe_experts", "--output", str(run)]) == 0
+    page = tutorial_docs.PAGE.read_text(encoding="utf-8")
+    assert tutorial_docs.updated(page, run) == page, "run: python -m tools.tutorial_docs RUN"
