@@ -16,6 +16,8 @@ from harness.base.visible import visible
 from harness.cli.lazy import HELP_NAMES, LOOKS, LazyGroup, Listed
 
 _DEBUG = "--debug"
+# typer's own lookup of the shell ignores one that is named, and prints nothing where it finds none.
+_COMPLETION = ("--install-completion", "--show-completion")
 _PATH = re.compile(r"(--[\w-]+=|)(~(?:/.*)?)", re.DOTALL)
 # What typer makes of Ctrl-C.
 _INTERRUPTED = 130
@@ -121,6 +123,11 @@ def main(arguments: list[str] | None = None) -> int:
     debug = _DEBUG in arguments
     try:
         given = [argument for argument in arguments if argument != _DEBUG]
+        if given and given[0] in _COMPLETION:
+            from harness.cli.completion import complete
+
+            complete(given[0], given[1:])
+            return 0
         result = app(given, prog_name="harness", standalone_mode=False)
     except (HarnessError, typer.TyperException, OSError) as error:
         if debug:
