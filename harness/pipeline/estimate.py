@@ -166,7 +166,8 @@ def print_estimate(estimates: dict[str, Any]) -> None:
     """Print a dry run for people."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+
+    from harness.report.listing import listing, width_of_terminal
 
     console = Console(highlight=False)
     model = estimates["model"]
@@ -175,16 +176,26 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         f"{model['moe_layers']} MoE layers of {model['experts_per_layer']} experts, "
         f"{model['experts_per_token']} per token, on {estimates['device']}"
     )
-    tasks = Table("task", *ROLES, title="prompts", title_justify="left")
-    for task, sizes in estimates["tasks"].items():
-        tasks.add_row(escape(task), *(str(n) for n in sizes.values()))
-    console.print(tasks)
-    variants = Table("variant", "how", "trained parameters", "note", title="variants", title_justify="left")
-    for row in estimates["variants"][:_MOST_SHOWN]:
-        note = f"skipped: {row['skipped']}" if row["skipped"] else ""
-        trained = f"{row['trained_parameters']:,}" if row["trained_parameters"] else "-"
-        variants.add_row(escape(row["name"]), row["intervention"], trained, escape(note))
-    console.print(variants)
+
+    def show(title: str, rows: list[dict[str, object]]) -> None:
+        console.print(f"\n[bold]{title}[/]")
+        for line in listing(rows, width) if rows else []:
+            console.print(line, markup=False, soft_wrap=True)
+
+    width = width_of_terminal()
+    show("prompts", [{"task": task, **sizes} for task, sizes in estimates["tasks"].items()])
+    show(
+        "variants",
+        [
+            {
+                "variant": row["name"],
+                "how": row["intervention"],
+                "trained parameters": f"{row['trained_parameters']:,}" if row["trained_parameters"] else "-",
+                "note": f"skipped: {row['skipped']}" if row["skipped"] else "",
+            }
+            for row in estimates["variants"][:_MOST_SHOWN]
+        ],
+    )
     if (more := len(estimates["variants"]) - _MOST_SHOWN) > 0:
         console.print(f"and {more:,} more variants")
     examples = ", ".join(f"{number} to {aim}" for aim, number in estimates["training_examples"].items())
@@ -195,6 +206,7 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         "thinking": _thinking(estimates["thinking"]),
     }
     sizes = {name: _size(value) for name, value in estimates.items() if name.endswith("_bytes")}
+    console.print()
     console.print(
         *(escape(f"{what}: {text}") for what, text in said.items() if text),
         f"capability: {escape(', '.join(estimates['capability']) or 'none')}",
