@@ -64,7 +64,7 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "thinking": plan.chat.thinking.record() | {"cost": _cost_of_thinking(plan)},
         "capability": plan.config.capability.tasks,
         "variants": variants,
-        "training_examples": (examples := _examples(plan)),
+        "training_examples": (examples := examples_of(plan)),
         "draws": price_of_draws(plan, output, sum(examples.values())),
         "test_answers": _test_answers(plan, {row["name"] for row in possible}),
         "sampling": None if plan.sampling is None else plan.sampling._asdict(),
@@ -109,7 +109,7 @@ def _training(plan: Plan, possible: list[dict[str, Any]]) -> int:
     return trained * BYTES_PER_TRAINED + activation_bytes(plan.outline, plan.config.dtype, tokens) // layers
 
 
-def _examples(plan: Plan) -> dict[str, int]:
+def examples_of(plan: Plan) -> dict[str, int]:
     """Return how many examples of each aim there are at most: answers that do not serve are left out later."""
     harmful, benign = (sum(map(len, plan.train_prompts(kind).values())) for kind in ("harmful", "benign"))
     retained = min(benign, round(plan.config.training.retain_per_refusal * harmful))
