@@ -85,8 +85,14 @@ def test_quiet_says_nothing_and_only_within_its_job(capsys):
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(2, "a few seconds"), (12, "about 10 s"), (44, "about 40 s"), (200, "about 3 min")]
-    + [(7200, "about 2 h"), (7800, "about 2 h 10 min")],
+    [
+        (2, "a few seconds"),
+        (12, "about 10 s"),
+        (44, "about 40 s"),
+        (200, "about 3 min"),
+        (7200, "about 2 h"),
+        (7800, "about 2 h 10 min"),
+    ],
 )
 def test_durations_in_words(seconds, words):
     assert in_words(seconds) == words

@@ -35,6 +35,8 @@ FLAGS = [
         "--trust-remote-tokenizer",
         "--dry-run",
         "--json",
+        "--quiet",
+        "-q",
     ),
     *(
         "--record",
