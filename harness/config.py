@@ -7,6 +7,7 @@ FILE`, flags and `--set a.b=c`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from harness.base.documents import parse_yaml
-from harness.base.errors import BadInputError, nearest
+from harness.base.errors import BadInputError
 from harness.base.files import at_home, read_mapping
 from harness.base.schema import explain
 from harness.base.settings import Settings, setting
@@ -407,8 +408,20 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise BadInputError(f"--set {text}: expected KEY=VALUE, such as selection.top_k=20")
     known = setting_names()
     if key not in known and not key.startswith("generation.chat_template_kwargs."):
-        raise BadInputError(f"--set {text}: unknown setting '{key}', {nearest(key, known)}")
+        raise BadInputError(f"--set {text}: unknown setting '{key}', {_nearest_settings(key, known)}")
     return key, parse_yaml(value, f"--set {text}")
+
+
+def _nearest_settings(key: str, known: Iterable[str]) -> str:
+    """Return the three settings that are most like a name, by the whole name or by its last part."""
+
+    def likeness(name: str) -> float:
+        pairs = ((key, name), (key.rpartition(".")[2], name.rpartition(".")[2]))
+        whole, last = (SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        return max(whole, last) + whole / 10
+
+    first, second, third = sorted(known, key=likeness, reverse=True)[:3]
+    return f"did you mean '{first}', '{second}' or '{third}'?"
 
 
 def _grouped(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def test_fifty_experts_when_neither_limit_is_given(top_k, threshold, at_most):
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("sed=1", r"--set sed=1: unknown setting 'sed', did you mean 'seed'\?"),
+        ("sed=1", r"--set sed=1: unknown setting 'sed', did you mean 'seed', '.+' or '.+'\?"),
+        ("topk=3", r"did you mean 'selection\.top_k', 'selection\.top_p' or 'generation\.top_p'\?"),
         ("training.epoch=1", r"did you mean 'training\.epochs'"),
         ("training=1", "unknown setting 'training'"),
         ("seed", "expected KEY=VALUE"),

@@ -10,7 +10,7 @@ import typer
 
 from harness.base.errors import BadInputError
 from harness.cli.options import takes_settings
-from harness.cli.pipeline import AsJson, ConfigFile, DryRun, run_with, show_summary
+from harness.cli.pipeline import AsJson, ConfigFile, DryRun, Quiet, run_with, show_summary
 from harness.config import HOW, SELECTION, TRAINING
 
 _option = partial(typer.Option, rich_help_panel=HOW)
@@ -35,6 +35,7 @@ def _compare(
     flags: dict[str, Any],
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> int:
     """Compare two models, or two variants that have answered already.
 
@@ -47,6 +48,7 @@ def _compare(
         flags: settings that have an option, those that were given, by dotted name.
         dry_run: print an estimate only.
         as_json: print JSON.
+        quiet: show no progress.
     """
     from harness.pipeline.compare_runs import Answered, compare_runs
 
@@ -60,10 +62,10 @@ def _compare(
     if finished:
         if flags or config or set_ or dry_run:
             raise BadInputError(
-                "two finished runs are compared as they were made: only --output and --json go with them"
+                "two finished runs are compared as they were made: only --output, --json and --quiet go with them"
             )
         target = output or Path("runs") / f"{finished[0].name}-vs-{finished[1].name}"
-        show_summary(compare_runs(finished[0], finished[1], target), target, as_json)
+        show_summary(compare_runs(finished[0], finished[1], target), target, as_json, quiet)
         return 0
     from harness.interventions.spec import compared
 
@@ -71,7 +73,7 @@ def _compare(
         **flags,
         **{"model": base, "variant": variant, "intervention": compared(variant).name, "baselines": []},
     }
-    return run_with("run", given, config, set_ or [], output, dry_run, as_json)
+    return run_with("run", given, config, set_ or [], output, dry_run, as_json, quiet)
 
 
 command = takes_settings(_compare, but=_LEFT_OUT)

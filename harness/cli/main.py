@@ -6,6 +6,8 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -15,7 +17,10 @@ from harness.base.errors import HarnessError
 from harness.base.visible import visible
 from harness.cli.lazy import HELP_NAMES, LOOKS, LazyGroup, Listed
 
-_DEBUG = "--debug"
+# These may stand anywhere on the line.
+_DEBUG, _NO_COLOR = "--debug", "--no-color"
+# typer's own lookup of the shell ignores one that is named, and prints nothing where it finds none.
+_COMPLETION = ("--install-completion", "--show-completion")
 _PATH = re.compile(r"(--[\w-]+=|)(~(?:/.*)?)", re.DOTALL)
 # What typer makes of Ctrl-C.
 _INTERRUPTED = 130
@@ -44,7 +49,7 @@ class _Commands(LazyGroup):
         ),
         "report": Listed(
             "harness.cli.report:report",
-            "Print one run's leaderboard and write its report anew, or one leaderboard of several runs.",
+            "Print a run (the newest, if none is named) and write its report anew, or one leaderboard of several runs.",
         ),
         "measure": Listed(
             "harness.cli.measure:measure",
@@ -103,6 +108,9 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option(_DEBUG, help="Show the traceback of an error.")] = False,
+    no_color: Annotated[
+        bool, typer.Option(_NO_COLOR, help="Use no colours, as where NO_COLOR is set.")
+    ] = False,
 ) -> None:
     """Find, fine-tune and honestly evaluate the unsafe experts of Mixture-of-Experts language models."""
 
@@ -110,8 +118,8 @@ def _options(
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    Errors become one line on stderr: exit code 1 for a failed run, 2 for bad input. `--debug` may stand
-    anywhere and shows the traceback as well.
+    Errors become one line on stderr: exit code 1 for a failed run, 2 for bad input. `--debug`, which shows the
+    traceback as well, and `--no-color` may stand anywhere.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -120,8 +128,14 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = list(map(_at_home, sys.argv[1:] if arguments is None else arguments))
     debug = _DEBUG in arguments
     try:
-        given = [argument for argument in arguments if argument != _DEBUG]
-        result = app(given, prog_name="harness", standalone_mode=False)
+        given = [argument for argument in arguments if argument not in (_DEBUG, _NO_COLOR)]
+        if given and given[0] in _COMPLETION:
+            from harness.cli.completion import complete
+
+            complete(given[0], given[1:])
+            return 0
+        with _colours(_NO_COLOR not in arguments):
+            result = app(given, prog_name="harness", standalone_mode=False)
     except (HarnessError, typer.TyperException, OSError) as error:
         if debug:
             raise
@@ -135,6 +149,19 @@ def main(arguments: list[str] | None = None) -> int:
         typer.echo("harness: stopped; run the same command again to continue", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+@contextmanager
+def _colours(wanted: bool) -> Iterator[None]:
+    """Let everything inside the block, programs that are started too, use no colours where none are wanted."""
+    before = os.environ.get("NO_COLOR")
+    if not wanted:
+        os.environ["NO_COLOR"] = "1"
+    try:
+        yield
+    finally:
+        if not wanted and before is None:
+            del os.environ["NO_COLOR"]
 
 
 def _in_words(error: HarnessError | OSError) -> str:

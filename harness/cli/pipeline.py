@@ -21,6 +21,10 @@ ConfigFile = Annotated[Path | None, _option("--config", help="YAML file with set
 DryRun = Annotated[bool, _option("--dry-run", help="Print what would run, with estimates, and stop.")]
 AsJson = Annotated[bool, _option("--json", help="Print the result as JSON.")]
 
+Quiet = Annotated[
+    bool, _option("--quiet", "-q", help="Show no progress, and of the result its headline and path alone.")
+]
+
 
 def _of_a_step(context: typer.Context, folder: Path | None) -> Path | None:
     """Take a run folder as an argument where there is one already: `run` itself makes it."""
@@ -56,6 +60,7 @@ def command(
     flags: dict[str, Any],
     dry_run: DryRun = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> int:
     """Do `run` or one of its steps, by the name that the command was called by.
 
@@ -68,6 +73,7 @@ def command(
         flags: settings that have an option, those that were given, by dotted name.
         dry_run: print an estimate only.
         as_json: print JSON.
+        quiet: show no progress.
     """
     from harness.runs.layout import Layout
 
@@ -87,9 +93,10 @@ def command(
         from harness.pipeline.judge import judge_again
 
         card = flags.get("card")
-        show_summary(judge_again(output, judge, None if card is None else Path(card)), output, as_json)
+        added = judge_again(output, judge, None if card is None else Path(card))
+        show_summary(added, output, as_json, quiet)
         return 0
-    return run_with(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json)
+    return run_with(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json, quiet)
 
 
 def run_with(
@@ -100,6 +107,7 @@ def run_with(
     output: Path | None,
     dry_run: bool,
     as_json: bool,
+    quiet: bool = False,
 ) -> int:
     """Do a command of the main path with these settings.
 
@@ -111,6 +119,7 @@ def run_with(
         output: the run folder; by default one under runs/.
         dry_run: print an estimate only.
         as_json: print JSON.
+        quiet: show no progress.
     """
     from harness.config import make_config
     from harness.models.load import quiet_transformers
@@ -132,9 +141,9 @@ def run_with(
             print_estimate(figures)
         return 0
     session = pipeline.start(plan, target, resume=command not in ("run", "capture"))
-    summary = pipeline.run(session, until="evaluate" if command == "run" else command)
+    summary = pipeline.run(session, "evaluate" if command == "run" else command, quiet)
     if summary is not None:
-        show_summary(summary, target, as_json)
+        show_summary(summary, target, as_json, quiet)
     elif as_json:
         print_json({"run": str(target)})
     else:
@@ -142,13 +151,19 @@ def run_with(
     return 0
 
 
-def show_summary(summary: Summary, target: Path, as_json: bool) -> None:
-    """Print what a run came to, for people or as JSON."""
+def show_summary(summary: Summary, target: Path, as_json: bool, quiet: bool = False) -> None:
+    """Print what a run came to, for people or as JSON; quietly, its headline and path alone."""
     if as_json:
         print_json(summary.to_json())
         return
-    from harness.report.terminal import print_report
     from harness.runs.layout import Layout
 
-    print_report(summary)
-    typer.echo(f"\nReport: {Layout(target).html}")
+    if quiet:
+        from harness.report.finding import headline
+
+        typer.echo(headline(summary))
+    else:
+        from harness.report.terminal import print_report
+
+        print_report(summary)
+    typer.echo(f"{'' if quiet else chr(10)}Report: {Layout(target).html}")

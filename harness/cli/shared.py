@@ -9,8 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.base.visible import visible
-
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o")]
 Trust = Annotated[
@@ -28,18 +26,14 @@ def print_json(result: Any) -> None:
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Print rows of the same columns as a table, or as JSON."""
+    """Print rows of the same columns as a table, whose first column holds names, or as JSON."""
     if as_json:
         print_json(rows)
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from harness.report.listing import listing, width_of_terminal
 
-    table = Table(*rows[0], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(visible(str(value))) for value in row.values()))
-    Console().print(table)
+    for line in listing(rows, width_of_terminal()):
+        typer.echo(line)
 
 
 def print_fields(fields: Mapping[str, Any], as_json: bool) -> None:

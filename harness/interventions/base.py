@@ -20,6 +20,7 @@ from harness.base.fingerprint import fingerprint
 from harness.base.registry import Registry
 
 if TYPE_CHECKING:
+    from harness.base.settings import Decides
     from harness.checkpoints.delta import ExpertDelta
     from harness.config import SelectionConfig
     from harness.experts.draws import Selected
@@ -71,6 +72,13 @@ class Intervention(BaseModel, ABC):
     def uses_selection(self) -> bool:
         """Whether it depends on which experts the run selects."""
         return False
+
+    @property
+    def depends_on(self) -> tuple[Decides, ...]:
+        """The kinds of settings that can change what the variant answers."""
+        chosen: tuple[Decides, ...] = ("experts",) if self.uses_selection else ()
+        trained: tuple[Decides, ...] = ("training",) if self.needs == "training" else ()
+        return ("answers", *chosen, *trained)
 
     @property
     def adapter(self) -> Lora | None:

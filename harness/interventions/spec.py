@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness.base.content import content_folder, yaml_files_by_name
 from harness.base.errors import BadInputError, nearest
@@ -101,3 +101,15 @@ def read_variant(path: Path) -> Intervention:
     spec: Intervention = validated(content, path, INTERVENTIONS.get(kind))
     require_file_name(path, spec.name)
     return spec.located(path.parent)
+
+
+def recorded(record: Mapping[str, Any]) -> Intervention | None:
+    """Return the specification of which run.json keeps this record.
+
+    None where an earlier version kept none, or where the kind is an extension that is not installed here.
+    """
+    name = record.get("intervention")
+    if name not in INTERVENTIONS:
+        return None
+    kind = INTERVENTIONS.get(str(name))
+    return kind.model_validate({field: record[field] for field in kind.model_fields if field in record})

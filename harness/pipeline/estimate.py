@@ -64,7 +64,7 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "thinking": plan.chat.thinking.record() | {"cost": _cost_of_thinking(plan)},
         "capability": plan.config.capability.tasks,
         "variants": variants,
-        "training_examples": (examples := _examples(plan)),
+        "training_examples": (examples := examples_of(plan)),
         "draws": price_of_draws(plan, output, sum(examples.values())),
         "test_answers": _test_answers(plan, {row["name"] for row in possible}),
         "sampling": None if plan.sampling is None else plan.sampling._asdict(),
@@ -110,7 +110,7 @@ def _training(plan: Plan, possible: list[dict[str, Any]]) -> int:
     return trained * BYTES_PER_TRAINED + activation_bytes(plan.outline, plan.config.dtype, tokens) // layers
 
 
-def _examples(plan: Plan) -> dict[str, int]:
+def examples_of(plan: Plan) -> dict[str, int]:
     """Return how many examples of each aim there are at most: answers that do not serve are left out later."""
     harmful, benign = (sum(map(len, plan.train_prompts(kind).values())) for kind in ("harmful", "benign"))
     retained = min(benign, round(plan.config.training.retain_per_refusal * harmful))
@@ -176,7 +176,8 @@ def print_estimate(estimates: dict[str, Any]) -> None:
     """Print a dry run for people."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+
+    from harness.report.listing import listing, width_of_terminal
 
     console = Console(highlight=False)
     model = estimates["model"]
@@ -185,16 +186,26 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         f"{model['moe_layers']} MoE layers of {model['experts_per_layer']} experts, "
         f"{model['experts_per_token']} per token, on {estimates['device']}"
     )
-    tasks = Table("task", *ROLES, title="prompts", title_justify="left")
-    for task, sizes in estimates["tasks"].items():
-        tasks.add_row(escape(task), *(str(n) for n in sizes.values()))
-    console.print(tasks)
-    variants = Table("variant", "how", "trained parameters", "note", title="variants", title_justify="left")
-    for row in estimates["variants"][:_MOST_SHOWN]:
-        note = f"skipped: {row['skipped']}" if row["skipped"] else ""
-        trained = f"{row['trained_parameters']:,}" if row["trained_parameters"] else "-"
-        variants.add_row(escape(row["name"]), row["intervention"], trained, escape(note))
-    console.print(variants)
+
+    def show(title: str, rows: list[dict[str, object]]) -> None:
+        console.print(f"\n[bold]{title}[/]")
+        for line in listing(rows, width) if rows else []:
+            console.print(line, markup=False, soft_wrap=True)
+
+    width = width_of_terminal()
+    show("prompts", [{"task": task, **sizes} for task, sizes in estimates["tasks"].items()])
+    show(
+        "variants",
+        [
+            {
+                "variant": row["name"],
+                "how": row["intervention"],
+                "trained parameters": f"{row['trained_parameters']:,}" if row["trained_parameters"] else "-",
+                "note": f"skipped: {row['skipped']}" if row["skipped"] else "",
+            }
+            for row in estimates["variants"][:_MOST_SHOWN]
+        ],
+    )
     if (more := len(estimates["variants"]) - _MOST_SHOWN) > 0:
         console.print(f"and {more:,} more variants")
     examples = ", ".join(f"{number} to {aim}" for aim, number in estimates["training_examples"].items())
@@ -205,6 +216,7 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         "thinking": _thinking(estimates["thinking"]),
     }
     sizes = {name: _size(value) for name, value in estimates.items() if name.endswith("_bytes")}
+    console.print()
     console.print(
         *(escape(f"{what}: {text}") for what, text in said.items() if text),
         f"capability: {escape(', '.join(estimates['capability']) or 'none')}",

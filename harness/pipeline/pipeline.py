@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import BadInputError, VariantImpossibleError
 from harness.base.files import write_json
 from harness.base.fingerprint import fingerprint
-from harness.base.progress import say
+from harness.base.progress import job, say
 from harness.config import RunConfig
 from harness.judges.base import JUDGES, judge_record
 from harness.models.clock import clock_at
@@ -29,6 +29,7 @@ from harness.pipeline.conversations import training_conversations
 from harness.pipeline.judge import CARDS, MORE_JUDGES, judge_answers, judge_with_others, name_card
 from harness.pipeline.measure import is_evaluated, measure_capability, measure_drift
 from harness.pipeline.memory import available_bytes, model_bytes, parameters_of, why_not_trainable
+from harness.pipeline.pieces import pieces
 from harness.pipeline.plan import Plan
 from harness.pipeline.select import select
 from harness.pipeline.session import Session, package_versions
@@ -193,14 +194,15 @@ def _say_how_prompts_are_asked(plan: Plan) -> None:
         say(f"prompts that spell a control token, read as text: {counted(plan.spelling_control_tokens)}")
 
 
-def run(session: Session, until: str = "evaluate") -> Summary | None:
+def run(session: Session, until: str = "evaluate", quiet: bool = False) -> Summary | None:
     """Do the job, or its first steps.
 
     Args:
         session: from `start`.
         until: capture, select, train or evaluate; after "evaluate" the summary and the reports are written.
+        quiet: show neither progress nor messages.
     """
-    with clock_at(session.clock):
+    with clock_at(session.clock), job(pieces(session.plan, session.device_type, until), quiet):
         return _run(session, until)
 
 

@@ -14,7 +14,7 @@ from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol
 
-from harness.base.progress import say
+from harness.base.progress import pass_over, piece, say
 
 if TYPE_CHECKING:
     from harness.runs.run_folder import RunFolder
@@ -53,8 +53,10 @@ class Stage(Generic[P]):
         if damage is not None:
             say(f"{damage}: making it again")
         if not known or damage is not None or (self._again is not None and self._again(*args, **kwargs)):
-            with folder.stage(name, key, self._written(folder, given)):
+            with piece(name), folder.stage(name, key, self._written(folder, given)):
                 self._work(*args, **kwargs)
+        else:
+            pass_over(name)
         # Only now: without these and without the record, a killed run would start the work over.
         for pattern in self._keeps:
             _remove(folder.path / pattern.format(**given))

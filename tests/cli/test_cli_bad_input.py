@@ -49,7 +49,7 @@ def refused(tmp_path, monkeypatch, capsys):
             ["--intervention", "unsafe_expert"],
             "unknown intervention 'unsafe_expert': did you mean 'unsafe_experts'?",
         ),
-        (["--set", "selection.topk=3"], "unknown setting 'selection.topk', did you mean 'selection.top_k'?"),
+        (["--set", "selection.topk=3"], "unknown setting 'selection.topk', did you mean 'selection.top_k',"),
         (["--set", "selection"], "--set selection: expected KEY=VALUE"),
         (
             ["--set", "selection.top_k=0"],

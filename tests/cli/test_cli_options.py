@@ -35,6 +35,8 @@ FLAGS = [
         "--trust-remote-tokenizer",
         "--dry-run",
         "--json",
+        "--quiet",
+        "-q",
     ),
     *(
         "--record",
@@ -192,6 +194,33 @@ def test_a_shell_completes_commands_options_and_names(line, some):
 
 def test_the_completion_script_is_that_of_harness():
     assert "_HARNESS_COMPLETE=complete_bash" in harness("--show-completion", "bash")
+    assert "_HARNESS_COMPLETE=complete_zsh" in harness("--show-completion", "zsh")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--show-completion", "bsh"], "no completion for the shell 'bsh', known: bash, zsh, fish"),
+        (["--install-completion"], "no process above this one is a known shell: name it, such as"),
+    ],
+)
+def test_a_shell_that_is_not_known_is_one_line(words, message, monkeypatch, capsys):
+    import shellingham
+
+    def found_none():
+        raise shellingham.ShellDetectionFailure
+
+    monkeypatch.setattr(shellingham, "detect_shell", found_none)
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_completion_is_installed_where_the_shell_looks(tmp_path):
+    said = harness("--install-completion", "bash", HOME=str(tmp_path))
+    assert "bash completion installed in" in said
+    assert ".bash_completions/harness.sh" in (tmp_path / ".bashrc").read_text()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--version"]])

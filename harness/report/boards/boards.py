@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 from harness.base.errors import BadInputError, nearest
 from harness.config import RunConfig
+from harness.interventions.spec import recorded
 from harness.report.boards.entries import Entry
 from harness.report.charts.drawing import styles_of
 from harness.report.columns import Cell, Column, cells_of, columns_of
@@ -131,16 +132,15 @@ def _why(first: Entry, other: Entry) -> str:
 def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort: str | None) -> Board:
     columns = columns_of([entry.summary for entry in entries])
     varying = _varying(entries)
-    # How experts are selected and trained says nothing about the model itself.
-    of_base = RunConfig.names_deciding("answers")
     grouped: dict[tuple[str, str, str, str], list[Entry]] = {}
     for entry in entries:
         for variant in entry.summary.variants:
             model = entry.summary.model
+            own = _settings_of(entry.summary.variants[variant].specification, variant)
             settings = ", ".join(
-                f"{short}={_short(entry.settings.get(name))}"
+                f"{short}={_short(value)}"
                 for name, short in varying.items()
-                if variant != BASE or name in of_base
+                if name in own and (value := entry.settings.get(name)) is not None
             )
             grouped.setdefault((model.name, model.fingerprint, variant, settings), []).append(entry)
     rows = [
@@ -149,6 +149,14 @@ def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort:
     ]
     rows.sort(key=lambda row: _order(row, columns, group_by, sort))
     return Board(columns, tuple(rows), len(entries), apart)
+
+
+def _settings_of(specification: Mapping[str, Any], variant: str) -> frozenset[str]:
+    """Return the names of the settings that can change a variant's figures."""
+    spec = recorded(specification)
+    if spec is not None:
+        return RunConfig.names_deciding(*spec.depends_on)
+    return RunConfig.names_deciding("answers", *(() if variant == BASE else ("experts", "training")))
 
 
 def _row(

@@ -65,6 +65,19 @@ def test_runs_of_other_settings_have_rows_of_their_own_that_say_which(like, tmp_
     assert sorted(settings) == ["top_k=12", "top_k=99"]
 
 
+def test_settings_stand_beside_the_variants_that_they_concern_and_open_ones_nowhere(like, tmp_path):
+    reconfigured(like(tmp_path / "a", settings={"top_k": 12}), "training", epochs=1)
+    reconfigured(like(tmp_path / "b", settings={"top_k": None, "threshold": 0.05}), "training", epochs=2)
+    (board,) = boards_of(tmp_path)
+    said = {row.variant: set() for row in board.rows}
+    for row in board.rows:
+        said[row.variant].add(row.settings)
+    both = {"top_k=12, epochs=1", "threshold=0.05, epochs=2"}
+    assert said["unsafe_experts"] == both
+    assert said["base"] == said["system_prompt"] == {""}
+    assert "null" not in str(said)
+
+
 def reconfigured(folder, group, **settings):
     """Write other settings into a run's record, as if it had been made with them."""
     run = read_json(folder / "run.json")
