@@ -61,6 +61,8 @@ class VariantLayout:
     """How the checkpoint that an engine served compares with the model in memory."""
     drift = _Below("drift.json")
     """How far the variant is from base on benign text."""
+    routes = _Below("routes.json")
+    """How far its routes are from base's on the same tokens."""
     capability = _Below("capability.json")
     """lm-eval's results with a score for each item."""
 

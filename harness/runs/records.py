@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.judges.labels import HumanLabel
 from harness.metrics.rates import Label
+from harness.metrics.route_drift import RouteDrift
 from harness.runs.integrity import FileRecord
 
 
@@ -243,6 +244,20 @@ class Proof(_Record):
     """Whether all weights but the trained experts' equal the base's, bit for bit."""
     violations: list[str]
     """The weights that differ."""
+
+
+class RoutesRecord(_Record):
+    """routes.json: how far a variant's routes are from base's on the same tokens."""
+
+    not_compared: str | None = None
+    """Why nothing was compared; None where figures are."""
+    figures: list[RouteDrift] = Field(default_factory=list)
+    """By kind of prompt, phase and layer."""
+
+    def overall(self, kind: str, phase: str) -> RouteDrift | None:
+        """Return the figure over all layers."""
+        rows = (row for row in self.figures if (row.kind, row.phase, row.layer) == (kind, phase, None))
+        return next(rows, None)
 
 
 class ColouredTokens(_Record):

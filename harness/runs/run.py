@@ -265,6 +265,10 @@ class Run:
         """Return how far a variant is from base on benign text; None where that was not measured."""
         return self._optional(self.layout.variant(variant).drift, Drift)
 
+    def routes(self, variant: str) -> records.RoutesRecord | None:
+        """Return how far a variant's routes are from base's; None where that was not measured."""
+        return self._optional(self.layout.variant(variant).routes, records.RoutesRecord)
+
     def capability(self, variant: str) -> dict[str, CapabilityResult]:
         """Return lm-eval's result of each capability task, with a score per item; empty where none was asked."""
         path = self.layout.variant(variant).capability
