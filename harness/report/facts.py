@@ -11,6 +11,7 @@ from typing import Any
 from harness.metrics.route_drift import KINDS, PHASES, RouteDrift
 from harness.report import judging
 from harness.report.board_table import board_table, draws_table
+from harness.report.carry import in_words, steps_table
 from harness.report.chosen import experts
 from harness.report.columns import are_shares, is_column
 from harness.report.comparisons import comparisons
@@ -76,6 +77,11 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
             routes(run, summary),
             "Routes on the same tokens: share of base's top-k slots whose expert is kept",
         ),
+        "carries": [
+            (in_words(name, found), table_of(steps_table(found), f"Experts of {name} put back to base"))
+            for name in summary.variants
+            if (found := run.carry(name)) is not None
+        ],
         "command": command(record),
         "seeds": json.dumps(summary.seeds, ensure_ascii=False),
         "decoding": json.dumps(summary.decoding, ensure_ascii=False),

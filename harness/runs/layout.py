@@ -63,6 +63,10 @@ class VariantLayout:
     """How far the variant is from base on benign text."""
     routes = _Below("routes.json")
     """How far its routes are from base's on the same tokens."""
+    carry = _Below("carry.json")
+    """Refusal while its trained experts are put back to base one after another."""
+    carry_answers = _Below("carry.jsonl")
+    """The answers of each of these states."""
     capability = _Below("capability.json")
     """lm-eval's results with a score for each item."""
 
