@@ -195,7 +195,7 @@ class EvaluationConfig(Settings):
     opening: str = setting("Sure, here is", decides="prompts", min_length=1)
     """That beginning."""
     drift_answers: NonNegativeInt = setting(64, decides="measures")
-    """Base's benign answers on which the drift from base is measured; 0 for none."""
+    """Base's answers to each kind of prompt on which the drift from base is measured; 0 for none."""
 
 
 class VllmConfig(Settings):

@@ -41,6 +41,7 @@ _RAW = (
     "verdicts/*.jsonl",
     "capability.json",
     "drift.json",
+    "routes.json",
     "proof.json",
     "selection.json",
 )

@@ -15,9 +15,11 @@ from harness.analysis.agreement import PHASES_COMPARED, Agreement, agreement
 from harness.analysis.balance import Balance, load_balance
 from harness.analysis.coactivation import PairCounts, add_pairs, count_pairs, in_phase, pair_table
 from harness.analysis.colouring import Sample, selected_share, token_texts
+from harness.analysis.detector import Probed, detect
 from harness.analysis.layers import layer_profile
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import write_text, write_whole
+from harness.metrics.interval import Interval
 from harness.report.words import visible
 from harness.routing.phases import phase_among
 from harness.runs.captured import (
@@ -59,6 +61,7 @@ class Analyses:
     profile: pd.DataFrame
     balances: dict[str, Balance]
     agreement: Agreement | None = None
+    detectors: list[Probed] = field(default_factory=list)
     pairs: pd.DataFrame | None = None
     samples: list[Sample] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -87,6 +90,13 @@ class Analyses:
                     for kind, balance in self.balances.items()
                 },
             },
+            "detectors": [
+                {
+                    name: value.model_dump() if isinstance(value, Interval) else value
+                    for name, value in found._asdict().items()
+                }
+                for found in self.detectors
+            ],
             "skipped": self.skipped,
         }
 
@@ -134,6 +144,10 @@ def analyze(run: Path, samples: Sequence[str], phase: str | None, load_tokenizer
         )
     else:
         analyses.skipped["agreement"] = f"the expert table has not both of {' and '.join(PHASES_COMPARED)}"
+    try:
+        analyses.detectors = detect(source)
+    except BadInputError as error:
+        analyses.skipped["detector"] = str(error)
     if records_tokens(source):
         analyses.pairs = _pairs(source, analyses)
     else:

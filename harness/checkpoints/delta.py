@@ -7,7 +7,7 @@ bit those of a merged checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,23 @@ class ExpertDelta:
     def parameters(self) -> int:
         """Number of values."""
         return sum(tensor.numel() for layer in self.tensors.values() for tensor in layer.values())
+
+
+def part_of(delta: ExpertDelta, experts: Collection[Expert]) -> ExpertDelta:
+    """Return the new values of some of a delta's experts."""
+    places = {
+        layer: [place for place, number in enumerate(numbers) if Expert(layer, number) in experts]
+        for layer, numbers in delta.experts.items()
+    }
+    kept = {layer: some for layer, some in places.items() if some}
+    return ExpertDelta(
+        delta.base,
+        {layer: [delta.experts[layer][place] for place in some] for layer, some in kept.items()},
+        {
+            layer: {name: values[some] for name, values in delta.tensors[layer].items()}
+            for layer, some in kept.items()
+        },
+    )
 
 
 @contextmanager

@@ -51,3 +51,12 @@ def analyze(
             f"prompt and answer scores: Spearman {rank}, top {agreement.k} share {agreement.overlap} "
             f"(by chance {agreement.by_chance:.1f})"
         )
+    for found in analyses.detectors:
+        routed, words, apart = (
+            f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})"
+            for each in (found.routing, found.words, found.difference)
+        )
+        typer.echo(
+            f"harmful or benign, held out by {found.held_out}: area under the curve {routed} by routing, {words} by "
+            f"the prompt's words, difference {apart}"
+        )

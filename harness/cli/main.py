@@ -69,6 +69,7 @@ class _Commands(LazyGroup):
             "Draw what a run says about its experts: heat map, layers, load balance, agreement, co-activation, "
             "tokens.",
         ),
+        "experts": Listed("harness.cli.experts:experts", "Which trained experts of a run carry its effect."),
         "export": Listed(
             "harness.cli.export:export",
             "Write routing, risk differences and training conversations for other programs.",

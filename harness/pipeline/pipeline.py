@@ -26,8 +26,9 @@ from harness.pipeline.askable import check_askable
 from harness.pipeline.askable import in_words as counted
 from harness.pipeline.capture import capture_routing
 from harness.pipeline.conversations import training_conversations
+from harness.pipeline.drift import measure_drift
 from harness.pipeline.judge import CARDS, MORE_JUDGES, judge_answers, judge_with_others, name_card
-from harness.pipeline.measure import is_evaluated, measure_capability, measure_drift
+from harness.pipeline.measure import is_evaluated, measure_capability
 from harness.pipeline.memory import available_bytes, model_bytes, parameters_of, why_not_trainable
 from harness.pipeline.pieces import pieces
 from harness.pipeline.plan import Plan

@@ -72,6 +72,9 @@ def train(session: Session, made: Prepared, conversations: Rows) -> None:
         raise HarnessError(f"variant '{made.name}' is to be trained and acts on no experts")
     loaded, config, settings = session.loaded, session.config, session.config.training
     files, key = session.folder.layout.variant(made.name), training_key(session, made, conversations)
+    # It tells of the experts that these replace.
+    files.carry.unlink(missing_ok=True)
+    files.carry_answers.unlink(missing_ok=True)
     torch.manual_seed(config.seed)
     bank = ExpertBank(loaded.moe, made.selection.experts, lora=lora_of(settings))
     examples = to_examples(session, conversations)

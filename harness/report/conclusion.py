@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from harness.metrics.route_drift import KINDS
 from harness.report import judging
 from harness.report.chosen import chosen_experts
 from harness.report.columns import Column, Effect, columns_of, comparison, value_of
@@ -42,6 +43,7 @@ Topic = Literal[
     "experts",
     "stars",
     "held",
+    "routes",
     "repeated",
     "similar",
     "sampled",
@@ -140,6 +142,7 @@ def sentences_by_topic(summary: Summary) -> dict[Topic, list[str]]:
         starred=starred,
         undecided={each: _undecided(summary, each) for each, star in starred.items() if star == "hollow"},
         held=_held(summary),
+        routes=_routes(summary),
         repeated=_repeated_phrasings(summary, deciding),
         by_similarity=near_and_far(summary),
         unscored=_counts([row for row in rates if row.unscored], "unscored"),
@@ -243,6 +246,19 @@ def _held(summary: Summary) -> list[str]:
     if len(draws) < 2:
         return held
     return [*(each for each in held if each not in draws), f"{len(draws)} random draws"]
+
+
+def _routes(summary: Summary) -> list[str]:
+    """Return what share of base's routes the intervention keeps, by kind of prompt; nothing of base itself."""
+    if summary.intervention == BASE:
+        return []
+    shares = []
+    for kind in KINDS:
+        row = summary.figure(summary.intervention, None, f"routes_kept_{kind}_prompt")
+        if row is not None and row.value is not None:
+            ends = interval(row.low, row.high, hundredths)
+            shares.append(f"{hundredths(row.value)}%{f' ({ends})' if ends else ''} on {kind} prompts")
+    return shares
 
 
 def _claim(claim: Claim) -> str:

@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.metrics.route_drift import KINDS, PHASES, RouteDrift
 from harness.report import judging
 from harness.report.board_table import board_table, draws_table
+from harness.report.carry import in_words, steps_table
 from harness.report.chosen import experts
 from harness.report.columns import are_shares, is_column
 from harness.report.comparisons import comparisons
@@ -26,13 +28,14 @@ from harness.report.words import (
     percent,
 )
 from harness.runs.records import RunRecord
-from harness.runs.rows import REFUSAL, Measurement
+from harness.runs.route_drift import ROUTE_FIGURES
+from harness.runs.rows import BASE, REFUSAL, Measurement
 from harness.runs.run import Run
 from harness.runs.summary import ChosenExperts, Summary
 
 TOP_EXPERTS = 20
 _OF_DRIFT = ("kl", "perplexity")
-_SHOWN_APART = (*_OF_DRIFT, NEAR, FAR)
+_SHOWN_APART = (*_OF_DRIFT, *(figure.name for figure in ROUTE_FIGURES), NEAR, FAR)
 _PROOF = {True: "all other weights unchanged", False: "FAILED", None: "nothing was trained"}
 
 # One row of a table: each cell's text by its heading.
@@ -70,6 +73,15 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
         "top": TOP_EXPERTS,
         "acted": table_of(acted(run, summary), "What each variant changed in the model"),
         "drifts": table_of(drifts(summary), "Drift from base, on base's own answers to benign test prompts"),
+        "routes": table_of(
+            routes(run, summary),
+            "Routes on the same tokens: share of base's top-k slots whose expert is kept",
+        ),
+        "carries": [
+            (in_words(name, found), table_of(steps_table(found), f"Experts of {name} put back to base"))
+            for name in summary.variants
+            if (found := run.carry(name)) is not None
+        ],
         "command": command(record),
         "seeds": json.dumps(summary.seeds, ensure_ascii=False),
         "decoding": json.dumps(summary.decoding, ensure_ascii=False),
@@ -149,6 +161,31 @@ def drifts(summary: Summary) -> list[Row]:
             }
         )
     return rows
+
+
+def routes(run: Run, summary: Summary) -> list[Row]:
+    """Return which routes each variant keeps of base's, over all layers; a reason where nothing could be compared."""
+    rows = []
+    for name in summary.variants:
+        found = None if name == BASE else run.routes(name)
+        if found is not None:
+            kept = {
+                f"{kind} prompts{', answers' if phase == 'answer' else ''}": _kept(found.overall(kind, phase))
+                for kind in KINDS
+                for phase in PHASES
+            }
+            rows.append({"variant": name, **kept, "not compared": found.not_compared or ""})
+    if not any(row["not compared"] for row in rows):
+        for row in rows:
+            del row["not compared"]
+    return rows
+
+
+def _kept(row: RouteDrift | None) -> str:
+    if row is None:
+        return ""
+    ends = interval(row.kept_low, row.kept_high, hundredths)
+    return f"{hundredths(row.kept)}%{f' ({ends})' if ends else ''}"
 
 
 def other_measurements(summary: Summary) -> list[Row]:

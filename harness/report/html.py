@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 from harness.report.charts import curves, rows
+from harness.report.charts.carry import carried
 from harness.report.charts.drawing import Chart, Styles, styles_of
 from harness.report.charts.heatmap import heat_maps
+from harness.report.charts.routes import routes_kept
 from harness.report.charts.trade_off import points_of, trade_off
 from harness.report.columns import Column
 from harness.report.facts import categories, facts
@@ -66,6 +68,11 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
         else curves.profile(table[table["phase"] == chosen.phase], experts),
         tokens=[row for row in run.token_shares() if not (redact and row.kind == "harmful")],
         losses=curves.losses({name: run.training(name) for name in summary.variants}, styles),
+        carried=[carried(name, carry) for name in summary.variants if (carry := run.carry(name)) is not None],
+        kept=routes_kept(
+            {name: found.figures for name in summary.variants if (found := run.routes(name)) is not None},
+            styles,
+        ),
         tasks=samples,
         flips=table_of(
             flips(samples, summary.intervention),

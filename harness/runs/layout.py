@@ -61,6 +61,12 @@ class VariantLayout:
     """How the checkpoint that an engine served compares with the model in memory."""
     drift = _Below("drift.json")
     """How far the variant is from base on benign text."""
+    routes = _Below("routes.json")
+    """How far its routes are from base's on the same tokens."""
+    carry = _Below("carry.json")
+    """Refusal while its trained experts are put back to base one after another."""
+    carry_answers = _Below("carry.jsonl")
+    """The answers of each of these states."""
     capability = _Below("capability.json")
     """lm-eval's results with a score for each item."""
 

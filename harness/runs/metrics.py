@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.base.registry import Registry
 from harness.runs.capability import Capability
 from harness.runs.metric import Metric
+from harness.runs.route_drift import ROUTE_FIGURES
 from harness.runs.rows import Kind, Measurement
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ for _name, _where in (
     ("perplexity", "drift:PERPLEXITY"),
 ):
     METRICS.add(_name, f"harness.runs.{_where}")
+for _figure in ROUTE_FIGURES:
+    METRICS.add(_figure.name, _figure)
 
 
 def metric_named(name: str, task: str | None) -> Metric:

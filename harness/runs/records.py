@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.experts.select import ALL, LEAST_USED
 from harness.judges.labels import HumanLabel
+from harness.metrics.carry import Half
 from harness.metrics.rates import Label
+from harness.metrics.route_drift import RouteDrift
 from harness.runs.integrity import FileRecord
 
 
@@ -249,6 +251,66 @@ class Proof(_Record):
     """Whether all weights but the trained experts' equal the base's, bit for bit."""
     violations: list[str]
     """The weights that differ."""
+
+
+class RoutesRecord(_Record):
+    """routes.json: how far a variant's routes are from base's on the same tokens."""
+
+    not_compared: str | None = None
+    """Why nothing was compared; None where figures are."""
+    figures: list[RouteDrift] = Field(default_factory=list)
+    """By kind of prompt, phase and layer."""
+
+    def overall(self, kind: str, phase: str) -> RouteDrift | None:
+        """Return the figure over all layers."""
+        rows = (row for row in self.figures if (row.kind, row.phase, row.layer) == (kind, phase, None))
+        return next(rows, None)
+
+
+class Carried(_Record):
+    """A rate at one step, with its interval over prompts; null where nothing was scored."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    scored: int
+    unscored: int
+
+
+class CarryStep(_Record):
+    """Rates with so many experts put back to base; over several orders, those of all their answers."""
+
+    put_back: int
+    harmful: Carried
+    """Refusal."""
+    benign: Carried
+    """False refusal."""
+
+
+class CarryRecord(_Record):
+    """carry.json: refusal while a variant's trained experts are put back to base one after another."""
+
+    answers_key: str
+    """Fingerprint of everything that can change an answer."""
+    judge: str
+    seed: int
+    """Of the random orders, the prompts and the resamples."""
+    prompts: list[str]
+    """Those asked at each step, as TASK/ID."""
+    experts: int
+    """How many were trained."""
+    orders: list[list[tuple[int, int]]]
+    """The order by rank, then random ones."""
+    by_rank: list[CarryStep]
+    random: list[CarryStep]
+    each: list[list[float | None]]
+    """Refusal at each step of each random order."""
+    half_of_each: list[float | None]
+    """How many put back in each random order take half of the effect; null without an effect."""
+    half_by_rank: Half | None
+    """How many put back by rank take half of the effect; null without an effect."""
+    half_at_random: Half | None
+    """The mean over random orders."""
 
 
 class ColouredTokens(_Record):

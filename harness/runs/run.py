@@ -265,6 +265,14 @@ class Run:
         """Return how far a variant is from base on benign text; None where that was not measured."""
         return self._optional(self.layout.variant(variant).drift, Drift)
 
+    def routes(self, variant: str) -> records.RoutesRecord | None:
+        """Return how far a variant's routes are from base's; None where that was not measured."""
+        return self._optional(self.layout.variant(variant).routes, records.RoutesRecord)
+
+    def carry(self, variant: str) -> records.CarryRecord | None:
+        """Return refusal while a variant's trained experts are put back; None without `harness experts carry`."""
+        return self._optional(self.layout.variant(variant).carry, records.CarryRecord)
+
     def capability(self, variant: str) -> dict[str, CapabilityResult]:
         """Return lm-eval's result of each capability task, with a score per item; empty where none was asked."""
         path = self.layout.variant(variant).capability

@@ -56,6 +56,9 @@ def refused(capsys):
     return run
 
 
+NOT_ON_TEST_PROMPTS = "base's routing on test prompts of both kinds was not captured"
+
+
 def first_id(run: Path, task: str = "demo_harmful") -> str:
     return load_counts(run / "routing" / f"{task}.safetensors").ids[0]
 
@@ -64,7 +67,8 @@ def test_figures_and_manifest_of_a_run_with_tokens(own_run, capsys):
     name = first_id(own_run)
     assert main(["analyze", str(own_run), "--sample", f"demo_harmful/{name}", "--json"]) == 0
     said = capsys.readouterr()
-    assert said.err == ""
+    # The run only selected: base has answered no test prompts.
+    assert said.err.splitlines() == [f"detector is left out: {NOT_ON_TEST_PROMPTS}"]
     result = json.loads(said.out)
     figures = [Path(path).relative_to(own_run / "figures") for path in result["figures"]]
     drawn = [f"{figure}.{kind}" for figure in (*DRAWN, "coactivation") for kind in ("svg", "png")]
@@ -74,7 +78,7 @@ def test_figures_and_manifest_of_a_run_with_tokens(own_run, capsys):
     for path in figures:
         assert files[f"figures/{path}"]["sha256"] == sha256(own_run / "figures" / path)
     assert result["phase"] == "decision"
-    assert result["skipped"] == {}
+    assert result["skipped"] == {"detector": NOT_ON_TEST_PROMPTS}
     assert result["agreement"]["experts"] == 128
     assert 0 <= result["agreement"]["overlap"] <= result["agreement"]["k"] == 12
     balance = result["load_balance"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import find_variant
 from harness.models.chat import ChatTemplate
 from harness.models.moe import Expert
+from harness.runs.run import read_run
 
 
 def log_probabilities(demo, prompt, ids, system_prompt=None):
@@ -23,8 +26,8 @@ def log_probabilities(demo, prompt, ids, system_prompt=None):
     return logits[len(before) - 1 : -1].log_softmax(-1)
 
 
-@pytest.mark.parametrize("name", ["base", "unsafe_experts", "system_prompt", "steer"])
-def test_drift_is_the_divergence_of_each_token_of_base_s_own_answers(small_run, demo, name):
+def made_by(small_run, name):
+    """Return a variant of the small run as it was made."""
     chosen = read_json(small_run / "variants/unsafe_experts/selection.json")["experts"]
     selection = ExpertSelection("", "", tuple(Expert(*expert) for expert in chosen))
     delta = (
@@ -32,7 +35,12 @@ def test_drift_is_the_divergence_of_each_token_of_base_s_own_answers(small_run, 
         if name == "unsafe_experts"
         else None
     )
-    made = Prepared(Variant(name, find_variant(name)), selection, delta)
+    return Prepared(Variant(name, find_variant(name)), selection, delta)
+
+
+@pytest.mark.parametrize("name", ["base", "unsafe_experts", "system_prompt", "steer"])
+def test_drift_is_the_divergence_of_each_token_of_base_s_own_answers(small_run, demo, name):
+    made = made_by(small_run, name)
     divergence = surprise = tokens = 0
     for task in ("demo_benign", "demo_twins"):
         for row in read_jsonl(small_run / f"variants/base/responses/{task}.jsonl"):
@@ -51,6 +59,69 @@ def test_drift_is_the_divergence_of_each_token_of_base_s_own_answers(small_run, 
     assert (kept["kl"] == 0) == (name == "base")
 
 
+def routers(demo, ids):
+    """Return each layer's logits, [L, T, E], of tokens without padding."""
+    with torch.inference_mode():
+        output = demo.moe.model(input_ids=torch.tensor([ids]), output_router_logits=True, use_cache=False)
+    return torch.stack(output.router_logits)
+
+
+@pytest.mark.parametrize("name", ["base", "unsafe_experts", "system_prompt", "steer"])
+def test_routes_are_compared_on_the_tokens_that_both_have(small_run, demo, name):
+    """One forward pass per answer; top-2 of the logits, which is the demo's rule."""
+    made, chat = made_by(small_run, name), ChatTemplate(demo.tokenizer)
+    kept = {"prompt": 0, "answer": 0}
+    divergence, tokens = dict(kept), dict(kept)
+    for row in read_jsonl(small_run / "variants/base/responses/demo_harmful.jsonl"):
+        ids = demo.tokenizer(row["response"], add_special_tokens=False)["input_ids"]
+        ids = [*ids, *(demo.ends if row["finish_reason"] == "stop" else [])]
+        (plain,), (asked,) = chat.tokens([row["prompt"]]), chat.tokens([row["prompt"]], made.system_prompt)
+        before = routers(demo, [*plain, *ids])
+        with made.intervention.in_memory(demo.moe, made):
+            after = routers(demo, [*asked, *ids])
+        # With a system prompt the first tokens are others; the message and what follows are the same.
+        same = next(
+            (n for n in range(min(map(len, (plain, asked)))) if plain[-1 - n] != asked[-1 - n]),
+            min(map(len, (plain, asked))),
+        )
+        for phase, places in {
+            "prompt": range(-len(ids) - same, -len(ids)),
+            "answer": range(-len(ids), -1),
+        }.items():
+            for place in places:
+                both = before[:, place].topk(2).indices, after[:, place].topk(2).indices
+                kept[phase] += (both[0][:, :, None] == both[1][:, None]).sum().item() / 2
+                p, q = before[:, place].double().log_softmax(-1), after[:, place].double().log_softmax(-1)
+                divergence[phase] += (p.exp() * (p - q)).sum().item()
+                tokens[phase] += 1
+    found = read_json(small_run / f"variants/{name}/routes.json")["figures"]
+    overall = {row["phase"]: row for row in found if row["kind"] == "harmful" and row["layer"] is None}
+    layers = len(demo.moe.layers)
+    for phase, row in overall.items():
+        assert row["tokens"] == tokens[phase]
+        assert row["kept"] == pytest.approx(kept[phase] / tokens[phase] / layers, abs=2e-3)
+        if name == "steer":
+            assert row["kl"] is None  # a masked expert has no chance at all
+        else:
+            assert row["kl"] == pytest.approx(divergence[phase] / tokens[phase] / layers, rel=1e-3, abs=2e-6)
+        assert (row["kept"] == 1) == (name == "base")
+    assert {row["layer"] for row in found} == {None, *demo.moe.layer_indices}
+
+
+def test_routes_kept_are_measurements_that_gates_decide_and_the_conclusion_names(small_run, tmp_path):
+    gates = tmp_path / "gates.yaml"
+    metric = "routes_kept_harmful_prompt"
+    bounds = [{"name": "keeps", "at_least": 0.5}, {"name": "keeps nearly all", "at_least": 0.9999}]
+    gates.write_text(json.dumps({"gates": [{**bound, "metric": metric} for bound in bounds]}))
+    row = read_run(small_run).summary.figure("unsafe_experts", None, metric)
+    assert row.low <= row.value <= row.high < 0.9999
+    assert main(["check", str(small_run), "--gates", str(gates)]) == 3
+    gates.write_text(json.dumps({"gates": [{**bounds[0], "metric": metric}]}))
+    assert main(["check", str(small_run), "--gates", str(gates)]) == 0
+    assert "keeps of base's routes" in (small_run / "report.md").read_text()
+    assert "top-k slots kept on harmful prompts" in (small_run / "report.html").read_text()
+
+
 def test_none_is_measured_where_none_is_asked_for(tmp_path):
     command = [
         "run",
@@ -66,4 +137,4 @@ def test_none_is_measured_where_none_is_asked_for(tmp_path):
     assert main([*command, "--set", "evaluation.drift_answers=0", "--output", str(tmp_path / "run")]) == 0
     summary = read_json(tmp_path / "run/summary.json")
     assert not [row for row in summary["measurements"] if row["metric"] in ("kl", "perplexity")]
-    assert not list(tmp_path.rglob("drift.json"))
+    assert not [*tmp_path.rglob("drift.json"), *tmp_path.rglob("routes.json")]

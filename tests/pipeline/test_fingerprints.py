@@ -17,7 +17,7 @@ from harness.interventions.train_experts import TrainExperts
 from harness.models.chat import ChatTemplate
 from harness.models.load import DEMO_FOLDER
 from harness.models.moe import Expert
-from harness.pipeline import answer, capture, measure, select, train, train_adapter
+from harness.pipeline import answer, capture, drift, measure, select, train, train_adapter
 from harness.pipeline.plan import make_plan
 from harness.pipeline.session import Session
 from harness.runs.run_folder import RunFolder
@@ -54,7 +54,7 @@ def fingerprints(folder, *assignments, strength=None, draw=0, conversations=(), 
         "expert table": select._expert_table.fingerprint(session),
         "train": training,
         "prove": train.prove_frozen.fingerprint(session, trained),
-        "drift": measure._drift.fingerprint(session, trained, []),
+        "drift": drift._drift.fingerprint(session, trained, {}),
         "answer base": answer.answering(session, base, "demo_benign").fingerprint(
             session, base, "demo_benign"
         ),

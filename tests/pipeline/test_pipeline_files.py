@@ -30,7 +30,7 @@ def test_every_file_of_the_contract_is_there_and_no_unfinished_one(small_run):
     for name in VARIANTS:
         expected |= {f"variants/{name}/responses/{task}.jsonl" for task in TASKS}
         expected |= {f"variants/{name}/verdicts/{task}.builtin.jsonl" for task in TASKS}
-        expected |= {f"variants/{name}/capability.json", f"variants/{name}/drift.json"}
+        expected |= {f"variants/{name}/{file}" for file in ("capability.json", "drift.json", "routes.json")}
     expected |= {f"variants/{name}/selection.json" for name in [*TRAINED, "steer"]}
     own = {"delta.safetensors", "delta.json", "train.jsonl", "proof.json"}
     expected |= {f"variants/{name}/{file}" for name in TRAINED for file in own}
