@@ -12,6 +12,7 @@ from harness.base.errors import HarnessError
 from harness.base.files import read_jsonl, write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress
+from harness.data.conversation import asked_in
 from harness.metrics.drift import Share, drift
 from harness.pipeline.answer import answering
 from harness.runs.layout import PATHS
@@ -134,7 +135,7 @@ def _shares(session: Session, made: Prepared, rows: list[dict[str, Any]]) -> lis
     from harness.training.examples import collate, make_examples
 
     loaded, chat = session.loaded, session.engine.chat
-    prompts, answers = [row["prompt"] for row in rows], [row["response"] for row in rows]
+    prompts, answers = [asked_in(row) for row in rows], [row["response"] for row in rows]
     finished = [row["finish_reason"] == "stop" for row in rows]
     before = make_examples(chat, prompts, answers, finished, chat.turn.end(loaded.ends), "retain")
     asked = chat.tokens(prompts, made.system_prompt)

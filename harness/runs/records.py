@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.data.conversation import Turns
 from harness.judges.labels import HumanLabel
 from harness.metrics.rates import Label
 from harness.runs.integrity import FileRecord
@@ -262,8 +263,11 @@ class TrainingExample(_Record):
     task: str
     id: str
     prompt: str
+    """Of a conversation its transcript."""
     answer: str
     aim: str
+    messages: Turns = ()
+    """The turns of a conversation; empty where the user's message is all."""
 
 
 class Stratum(_Record):
