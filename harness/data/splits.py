@@ -92,6 +92,7 @@ class Splits:
                         prompt.id: prompt.category for prompt in roles["test"] if prompt.category is not None
                     },
                     "pairs": dict(self.pairs[task]),
+                    **_tags(roles["test"]),
                 }
                 for task, roles in self.prompts.items()
             },
@@ -190,6 +191,11 @@ def make_splits(
         fingerprints={prompt_set.spec.name: prompt_set.fingerprint for prompt_set in prompt_sets},
         pairs={name: _pairs(roles["test"], prompt_sets) for name, roles in kept.items()},
     )
+
+
+def _tags(prompts: Sequence[Prompt]) -> dict[str, Any]:
+    tags = {prompt.id: list(prompt.tags) for prompt in prompts if prompt.tags}
+    return {"tags": tags} if tags else {}
 
 
 def _pairs(prompts: Sequence[Prompt], prompt_sets: Sequence[PromptSet]) -> dict[str, str]:

@@ -197,6 +197,8 @@ class SplitTask(_Record):
     """By role: identify, train, test."""
     categories: dict[str, str] = Field(default_factory=dict)
     """What each test prompt is about, by id, where its data set says."""
+    tags: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """The tags of each test prompt, by id, where its data set has any."""
     pairs: dict[str, str] = Field(default_factory=dict)
     """A key of each test prompt in a matched pair, by id; equal for matched prompts of linked tasks."""
 
