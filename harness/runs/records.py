@@ -154,6 +154,8 @@ class RunRecord(_Record):
     """Each variant's whole specification by its name; empty in runs that recorded none."""
     asked: dict[str, AskedRecord] = Field(default_factory=dict)
     """How each task was asked, forced starts apart from free ones; empty in runs that recorded none, as all below."""
+    groups: dict[str, list[str]] = Field(default_factory=dict)
+    """The tasks of each group that the run was asked for by name."""
     thinking: ThinkingRecord = ThinkingRecord()
     """What was asked of a model that may think."""
     spelling_control_tokens: dict[str, int] = Field(default_factory=dict)

@@ -49,6 +49,8 @@ def include(tmp_path_factory):
             **{"id_column": "id", "split_column": "split", "max_new_tokens": 16},
         }
         (folder / f"talk_{kind}.yaml").write_text(yaml.safe_dump(task))
+    group = {"name": "talks", "description": "Talks.", "tasks": ["talk_harmful", "talk_benign"]}
+    (folder / "talks.yaml").write_text(yaml.safe_dump(group))
     return folder
 
 
@@ -79,6 +81,11 @@ def run(include, tmp_path_factory):
     ]
     assert main(command) == 0
     return folder
+
+
+@pytest.mark.slow
+def test_the_groups_that_were_named_are_recorded_with_their_tasks(run):
+    assert read_run(run).record.groups == {"talks": ["talk_harmful", "talk_benign"]}
 
 
 @pytest.mark.slow
