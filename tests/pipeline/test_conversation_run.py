@@ -69,7 +69,7 @@ def run(include, tmp_path_factory):
         ),
         *(
             "--tasks",
-            "talk_harmful,talk_benign",
+            "talks",
             "--capability",
             "none",
             "--limit",
