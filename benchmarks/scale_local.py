@@ -138,7 +138,13 @@ def table(folder: Path, sizes: Sequence[int], runs: Sequence[int], lines: Sequen
         dry = [*asked, "--include", str(tasks), "--tasks", names[0], "--limit", "100", "--dry-run"]
         return cost("run", *dry, "--output", str(folder / "never"))
 
+    def suite(size: int) -> Cost:
+        tasks, members = folder / f"suite-{size}", [f"suite_{number:02}" for number in range(15)]
+        write_tasks(tasks, members, size // len(members))
+        return cost("tasks", "check", *members, "--include", str(tasks))
+
     return [
+        *measured("tasks check, prompts of 15 tasks", [16 * size for size in sizes], suite, idle),
         *measured("run, prompts per task", sizes, run, idle),
         *measured(
             "measure, prompts per task", sizes, lambda n: cost("measure", str(folder / f"run-{n}")), idle

@@ -165,24 +165,27 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
-def read_text(path: Path, what: str = "text") -> str:
-    """Return what a UTF-8 file holds, its line endings as they are.
+def read_text(path: Path, what: str = "text", encoding: str = "utf-8") -> str:
+    """Return what a text file holds, its line endings as they are.
 
     Args:
         path: the file.
         what: what it should be, for the message.
+        encoding: of the text; a mark at the beginning of UTF-8 is skipped.
 
     Raises:
-        BadInputError: the file is not there, cannot be read, or is not UTF-8 text.
+        BadInputError: the file is not there, cannot be read, or is not text of this encoding.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except FileNotFoundError:
         raise BadInputError(f"{path}: no such file") from None
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise BadInputError(f"{path}: not valid {what}: byte {error.start} is not UTF-8 text") from error
+        raise BadInputError(
+            f"{path}: not valid {what}: byte {error.start} is not {encoding.upper()} text"
+        ) from error
 
 
 def read_json(path: Path) -> Any:

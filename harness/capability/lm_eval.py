@@ -87,6 +87,11 @@ def require_data(names: Sequence[str], include: Sequence[Path] = (), data_dirs: 
                 raise BadInputError(
                     f"capability task {name}: its data can't be had ({reason}); {instead}"
                 ) from error
+            except ImportError as error:
+                raise BadInputError(
+                    f"capability task {name}: it needs the package '{error.name}', which is not installed: "
+                    f"pip install 'lm-eval[{name}]' where lm-eval has such an extra, or pip install {error.name}"
+                ) from error
             except KeyError as error:
                 raise BadInputError(f"unknown capability task: {error.args[0]}") from error
 

@@ -25,10 +25,10 @@ from harness.base.files import read_text, sha256
 from harness.base.fingerprint import fingerprint
 from harness.base.schema import validated
 
-# Names for several of lm-eval's tasks; they need a hub, or lm-eval's cache.
+# Names for several of lm-eval's tasks, which need a hub or lm-eval's cache. None executes code that a model wrote.
 SETS: dict[str, tuple[str, ...]] = {
-    "quick": ("arc_easy", "hellaswag", "piqa"),
-    "standard": ("mmlu", "arc_challenge", "hellaswag", "gsm8k", "truthfulqa_mc2", "ifeval"),
+    "quick": ("mmlu", "gsm8k", "ifeval"),
+    "standard": ("mmlu", "gsm8k", "ifeval", "arc_challenge", "hellaswag", "truthfulqa_mc2"),
 }
 
 _DATA_FILE = re.compile(r"\{data_dir\}/([^\s\"',\]}]+)")
@@ -85,6 +85,17 @@ class CapabilityTask:
     def text(self) -> str:
         """Return the content of the file and of those that it includes."""
         return "\n".join(path.read_text(encoding="utf-8") for path in (self.path, *self.included))
+
+    def record(self) -> dict[str, Any]:
+        """Return what a user may want to know of the task, as JSON."""
+        return {
+            "name": self.name,
+            "kind": "capability",
+            **self.notes.model_dump(mode="json", exclude={"prepare"}),
+            "members": list(self.members),
+            "files": self.files(),
+            "path": str(self.path),
+        }
 
     def files(self) -> list[str]:
         """Return the files that the task needs, relative to a --data-dir."""

@@ -22,7 +22,7 @@ Name = Annotated[str, typer.Argument(help="A name that `list` prints.")]
 @tasks.command("list")
 def list_tasks(include: Include = None, as_json: Json = False) -> None:
     """List prompt tasks, then groups of them and capability tasks."""
-    from harness.capability.tasks import list_capability_tasks
+    from harness.capability.tasks import SETS, list_capability_tasks
     from harness.data import task
     from harness.data.group import list_groups
 
@@ -38,6 +38,9 @@ def list_tasks(include: Include = None, as_json: Json = False) -> None:
         (name, "capability", "lm-eval", "run with --capability")
         for name in list_capability_tasks(include or [])
     ]
+    capability_tasks += [
+        (name, "capability", f"{len(tasks)} tasks", ", ".join(tasks)) for name, tasks in SETS.items()
+    ]
     columns = ("name", "kind", "roles", "description")
     rows = [dict(zip(columns, row, strict=True)) for row in [*prompt_tasks, *groups, *capability_tasks]]
     print_rows(rows, as_json)
@@ -45,13 +48,23 @@ def list_tasks(include: Include = None, as_json: Json = False) -> None:
 
 @tasks.command("show")
 def show_task(name: Name, include: Include = None, as_json: Json = False) -> None:
-    """Show one prompt task, or a group of them, in full."""
-    from harness.data.group import list_groups
-    from harness.data.task import find_task
+    """Show one task in full: a prompt task, a group or a capability task."""
+    from harness.base.errors import BadInputError, nearest
+    from harness.capability.tasks import SETS, list_capability_tasks
+    from harness.data.group import GroupSpec, list_groups
+    from harness.data.task import TaskSpec, list_tasks
 
-    groups = {group.name: group for group in list_groups(include or [])}
-    spec = groups.get(name) or find_task(name, include or [])
-    print_fields(spec.model_dump(mode="json", by_alias=True), as_json)
+    capability = list_capability_tasks(include or [])
+    specs: dict[str, GroupSpec | TaskSpec] = {spec.name: spec for spec in list_tasks(include or [])}
+    specs |= {group.name: group for group in list_groups(include or [])}
+    if name in specs:
+        print_fields(specs[name].model_dump(mode="json", by_alias=True), as_json)
+    elif name in capability:
+        print_fields(capability[name].record(), as_json)
+    elif name in SETS:
+        print_fields({"name": name, "kind": "capability", "tasks": list(SETS[name])}, as_json)
+    else:
+        raise BadInputError(f"unknown task '{name}': {nearest(name, [*specs, *capability, *SETS])}")
 
 
 @tasks.command("check")

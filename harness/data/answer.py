@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from harness.data.conversation import Asked, Turns, as_messages
+
 
 def answer_id(prompt: str, number: int | None) -> str:
     """Return the id of an answer: the prompt's, with # and the number behind it where answers are sampled."""
@@ -22,7 +24,7 @@ class Answer:
 
     Attributes:
         id: of the prompt; of one sampled answer among several, with # and its number behind it.
-        prompt: its text.
+        prompt: its text; of a conversation the transcript.
         response: the answer's text; "" where it never began.
         finish_reason: "length" where the token limit ended it.
         prompt_tokens: length of the prompt as the model saw it; None where it was not recorded.
@@ -31,6 +33,7 @@ class Answer:
         reasoning: what the model wrote before the answer; None where there was none.
         reasoning_tokens: how many generated tokens come before the answer's first; None where there was none.
         number: which of the prompt's sampled answers it is, from 1; None for a greedy answer.
+        messages: the turns of a conversation; empty where the user's message is all.
     """
 
     id: str
@@ -43,6 +46,12 @@ class Answer:
     reasoning: str | None = None
     reasoning_tokens: int | None = None
     number: int | None = None
+    messages: Turns = ()
+
+    @property
+    def asked(self) -> Asked:
+        """What the model was asked."""
+        return self.messages or self.prompt
 
     @property
     def written(self) -> str:
@@ -66,7 +75,9 @@ class Answer:
 
     def row(self, with_tokens: bool = False) -> dict[str, Any]:
         """Return it as a JSON object, its token ids only if asked for, its reasoning where there was one."""
-        row = asdict(self)
+        row = asdict(self) | {"messages": as_messages(self.messages)}
+        if not self.messages:
+            del row["messages"]
         if self.reasoning is None:
             del row["reasoning"], row["reasoning_tokens"]
         if self.number is None:

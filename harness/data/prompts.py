@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from harness.data.conversation import Asked, Turns
 
 if TYPE_CHECKING:
     # Not at run time: a prompt can be had without what reads task files.
@@ -19,12 +21,14 @@ class Prompt:
 
     Attributes:
         id: unique within its task.
-        text: what the user says.
+        text: what the user says; of a conversation its transcript, which people and judges read.
         task: the task's name.
         kind: "harmful" or "benign".
         category: what it is about.
         pair: prompts of linked tasks with the same value are matched pairs.
         split: the split that its data set declares.
+        turns: of a conversation; empty where the user's message is all.
+        tags: what kind of prompt it is, in words that several tasks may share.
     """
 
     id: str
@@ -34,6 +38,18 @@ class Prompt:
     category: str | None = None
     pair: str | None = None
     split: Role | None = None
+    turns: Turns = ()
+    tags: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> Asked:
+        """What the model is asked."""
+        return self.turns or self.text
+
+    def identity(self) -> list[Any]:
+        """Return everything that can change an answer, a verdict or a split."""
+        plain = [self.id, self.text, self.task, self.kind, self.category, self.pair, self.split]
+        return [*plain, self.turns] if self.turns else plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +85,7 @@ class PromptSet:
         """
         spec = self.spec
         settings = [spec.name, spec.version, spec.kind, spec.roles, spec.pairs_with, spec.max_new_tokens]
-        content = json.dumps([settings, [astuple(prompt) for prompt in self.prompts]])
+        content = json.dumps([settings, [prompt.identity() for prompt in self.prompts]])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def record(self) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import logging
 import re
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import full_disk_named, sha256
+from harness.data.conversation import Turn, Turns, checked, read_messages, transcript
 from harness.data.prompts import Prompt, PromptSet, Resolved
-from harness.data.tables import Row, read_table
+from harness.data.tables import Reader, Row, read_table
 from harness.data.task import ROLES, Hub, Role, TaskSpec
 from harness.data.where import Where
 
@@ -46,7 +47,9 @@ def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = (), *, ask_hub: bool =
         files = _files_under(source.files, data_dirs)
         if len(files) == len(source.files) > 0:
             name, path = next(iter(files.items()))
-            rows, resolved = _file_rows("files", path.parents[len(Path(name).parts) - 1], files)
+            rows, resolved = _file_rows(
+                "files", path.parents[len(Path(name).parts) - 1], files, source.reader
+            )
         elif files:
             missing = next(name for name in source.files if name not in files)
             raise BadInputError(
@@ -95,7 +98,7 @@ def _package_rows(spec: TaskSpec) -> tuple[list[Row], Resolved]:
     for name, path in files.items():
         if not path.is_file():
             raise BadInputError(f"task {spec.name}: source.package_files: no file {name} in {spec.folder}")
-    return _file_rows("package", spec.folder, files)
+    return _file_rows("package", spec.folder, files, spec.source.reader)
 
 
 def _files_under(names: Sequence[str], data_dirs: Sequence[Path]) -> dict[str, Path]:
@@ -104,9 +107,9 @@ def _files_under(names: Sequence[str], data_dirs: Sequence[Path]) -> dict[str, P
 
 
 def _file_rows(
-    kind: Literal["package", "files"], folder: Path, files: dict[str, Path]
+    kind: Literal["package", "files"], folder: Path, files: dict[str, Path], reader: Reader
 ) -> tuple[list[Row], Resolved]:
-    rows = [row for path in files.values() for row in read_table(path)]
+    rows = [row for path in files.values() for row in read_table(path, reader)]
     return rows, Resolved(kind, str(folder), sha256={name: sha256(path) for name, path in files.items()})
 
 
@@ -169,6 +172,7 @@ def _prompts(spec: TaskSpec, rows: list[Row], resolved: Resolved) -> tuple[Promp
     fields = [
         *(("prompt", column) for column in spec.prompt.columns),
         *((field, getattr(spec, field)) for field in _COLUMN_FIELDS),
+        ("tags.column", spec.tags and spec.tags.column),
         *(("where.column", where.column) for where in spec.where),
     ]
     for field, column in fields:
@@ -200,14 +204,8 @@ def _prompt(spec: TaskSpec, number: int, row: Row) -> Prompt:
     def optional(column: str | None) -> str | None:
         return (_cell(spec, number, row, column).strip() or None) if column is not None else None
 
-    parts = {column: _cell(spec, number, row, column) for column in spec.prompt.columns}
-    template = spec.prompt.template
-    text = (template.format_map(parts) if template is not None else parts[spec.prompt.columns[0]]).strip()
-    if not text:
-        _bad_row(spec, number, "the prompt is empty")
-    for column, value in parts.items():
-        if not value.strip() and column not in spec.prompt.optional:
-            _bad_row(spec, number, f"the prompt's column '{column}' is empty")
+    turns = _turns(spec, number, row)
+    text = transcript(turns)
     identity = str(number) if spec.id_column is None else optional(spec.id_column)
     if identity is None:
         _bad_row(spec, number, f"id_column '{spec.id_column}' is empty")
@@ -220,7 +218,46 @@ def _prompt(spec: TaskSpec, number: int, row: Row) -> Prompt:
         category=optional(spec.category_column),
         pair=pair,
         split=_declared(spec, number, optional(spec.split_column)),
+        turns=turns if len(turns) > 1 else (),
+        tags=_tags(spec, number, row),
     )
+
+
+def _turns(spec: TaskSpec, number: int, row: Row) -> Turns:
+    """Return the conversation of a row; of most tasks a single user's message."""
+    asked = spec.prompt
+    if isinstance(asked.messages, str):
+        try:
+            return read_messages(_value(spec, number, row, asked.messages))
+        except ValueError as error:
+            _bad_row(spec, number, f"messages '{asked.messages}': {error}")
+    parts = {column: _cell(spec, number, row, column) for column in asked.columns}
+    if asked.messages is not None:
+        turns = [Turn(turn.role, turn.content.format_map(parts).strip()) for turn in asked.messages]
+    elif asked.template is not None:
+        turns = [Turn("user", asked.template.format_map(parts).strip())]
+    else:
+        turns = [Turn("user", parts[asked.columns[0]].strip())]
+    if not turns[-1].content:
+        _bad_row(spec, number, "the prompt is empty")
+    for column, value in parts.items():
+        if not value.strip() and column not in asked.optional:
+            _bad_row(spec, number, f"the prompt's column '{column}' is empty")
+    # A turn of optional columns alone, such as a system turn that some rows have.
+    return checked([turn for turn in turns if turn.content])
+
+
+def _tags(spec: TaskSpec, number: int, row: Row) -> tuple[str, ...]:
+    if spec.tags is None:
+        return ()
+    value = _value(spec, number, row, spec.tags.column)
+    tags = []
+    for text in value if isinstance(value, list) else [value or ""]:
+        if not isinstance(text, str):
+            problem = f"expected text or a list of texts, found a {type(text).__name__}"
+            _bad_row(spec, number, f"tags.column '{spec.tags.column}': {problem}")
+        tags.append(spec.tags.rename.get(text.strip(), text.strip()))
+    return tuple(dict.fromkeys(tag for tag in tags if tag))
 
 
 def _declared(spec: TaskSpec, number: int, value: str | None) -> Role | None:
@@ -243,7 +280,8 @@ def _stored_in(column: str, known: Container[str]) -> str:
     return column if item is None or column in known else item["column"]
 
 
-def _cell(spec: TaskSpec, number: int, row: Row, column: str) -> str:
+def _value(spec: TaskSpec, number: int, row: Row, column: str) -> Any:
+    """Return what a column holds, or the item that is asked for of its list; None where it is absent."""
     stored = _stored_in(column, row)
     value = row.get(stored)
     if stored != column and value is not None:
@@ -251,7 +289,12 @@ def _cell(spec: TaskSpec, number: int, row: Row, column: str) -> str:
             _bad_row(spec, number, f"column '{stored}': expected a list, found a {type(value).__name__}")
         place = int(column[len(stored) + 1 : -1])
         value = value[place] if place < len(value) else None
-    if value is None or value != value:  # NaN, which tables have for what is absent
+    return None if value is None or value != value else value  # NaN, which tables have for what is absent
+
+
+def _cell(spec: TaskSpec, number: int, row: Row, column: str) -> str:
+    value = _value(spec, number, row, column)
+    if value is None:
         return ""
     if isinstance(value, str | int | float):
         return str(value)

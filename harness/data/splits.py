@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Limit = int | Mapping[Role, int] | None
 
+_POOL = 20_000
+"""With a limit, a larger task is cut to so many prompts before groups are formed, or to 20 times the limit."""
+
 FRACTIONS: Mapping[Role, float] = {"identify": 0.2, "train": 0.4, "test": 0.4}
 
 
@@ -92,6 +95,7 @@ class Splits:
                         prompt.id: prompt.category for prompt in roles["test"] if prompt.category is not None
                     },
                     "pairs": dict(self.pairs[task]),
+                    **_tags(roles["test"]),
                 }
                 for task, roles in self.prompts.items()
             },
@@ -153,9 +157,9 @@ def make_splits(
         raise BadInputError(f"tasks: '{max(names, key=names.count)}' is given twice")
     if min(fractions.values()) < 0 or not any(fractions.values()):
         raise BadInputError(f"splits: fractions: expected shares of at least 0, found {dict(fractions)}")
+    pools = {prompt_set.spec.name: _pool(prompt_set, caps, seed) for prompt_set in prompt_sets}
     ordered = sorted(
-        (prompt for prompt_set in prompt_sets for prompt in prompt_set.prompts),
-        key=lambda prompt: (prompt.task, prompt.id),
+        (prompt for pool in pools.values() for prompt in pool), key=lambda prompt: (prompt.task, prompt.id)
     )
     roles_of = {prompt_set.spec.name: prompt_set.spec.roles for prompt_set in prompt_sets}
     declaring = {prompt.task for prompt in ordered if prompt.split == "identify"}
@@ -183,13 +187,41 @@ def make_splits(
         fractions=dict(fractions),
         limit=dict(limit) if isinstance(limit, Mapping) else limit,
         groups=len(groups),
-        dropped={
-            prompt_set.spec.name: len(prompt_set.prompts) - used[prompt_set.spec.name]
-            for prompt_set in prompt_sets
-        },
+        dropped={name: len(pool) - used[name] for name, pool in pools.items()},
         fingerprints={prompt_set.spec.name: prompt_set.fingerprint for prompt_set in prompt_sets},
         pairs={name: _pairs(roles["test"], prompt_sets) for name, roles in kept.items()},
     )
+
+
+def _pool(prompt_set: PromptSet, caps: Mapping[Role, int | None], seed: int) -> Sequence[Prompt]:
+    """Return the prompts that are shared out: of a large task under a limit a seeded sample, pairs together.
+
+    Near-duplicates of a million prompts take long, to keep a hundred of them. Each declared split has its own sample.
+    """
+    limits = [caps.get(role) for role in prompt_set.spec.roles]
+    if None in limits:
+        return prompt_set.prompts
+    most = max(_POOL, 20 * max(cap for cap in limits if cap is not None))
+    if len(prompt_set.prompts) <= most:
+        return prompt_set.prompts
+    keys = pair_keys_of(prompt_set.prompts, [prompt_set])
+    drawn = sorted(
+        (_draw(seed, key or _key(prompt)), place)
+        for place, (prompt, key) in enumerate(zip(prompt_set.prompts, keys, strict=True))
+    )
+    left = dict.fromkeys((None, *ROLES), most)
+    pool = []
+    for _, place in drawn:
+        prompt = prompt_set.prompts[place]
+        if left[prompt.split]:
+            left[prompt.split] -= 1
+            pool.append(prompt)
+    return pool
+
+
+def _tags(prompts: Sequence[Prompt]) -> dict[str, Any]:
+    tags = {prompt.id: list(prompt.tags) for prompt in prompts if prompt.tags}
+    return {"tags": tags} if tags else {}
 
 
 def _pairs(prompts: Sequence[Prompt], prompt_sets: Sequence[PromptSet]) -> dict[str, str]:

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from harness.base.content import yaml_files_by_name
 from harness.base.errors import BadInputError, nearest
 from harness.base.schema import read_named_yaml
+from harness.data.conversation import ChatRole, Turn, checked
+from harness.data.tables import Reader
 from harness.data.where import Column, Conditions
 
 Kind = Literal["harmful", "benign"]
@@ -88,6 +90,8 @@ class Source(_Part):
     """CSV, TSV, JSON, JSONL or Parquet files under a `--data-dir`; several are read one after another."""
     package_files: tuple[RelativePath, ...] = ()
     """The same, shipped beside the YAML file."""
+    reader: Reader = Reader()
+    """How the files are read, where it is not as usual."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Source:
@@ -96,22 +100,40 @@ class Source(_Part):
         return self
 
 
+class TurnText(_Part):
+    """How a row becomes one turn of a conversation."""
+
+    role: ChatRole
+    """Who speaks."""
+    content: str
+    """Text, with columns in braces or without."""
+
+    @model_validator(mode="after")
+    def _plain_columns(self) -> TurnText:
+        _columns(self.content)
+        return self
+
+
 class PromptText(_Part):
-    """How a row becomes a prompt: one column, or a template over columns."""
+    """How a row becomes a prompt: one column, a template over columns, or the turns of a conversation."""
 
     column: Column | None = None
     """The column that holds the prompt; `turns[0]` is the first item of a column of lists."""
     template: str | None = None
     """Text with columns in braces, such as "{question} Answer in one word."."""
+    messages: Column | tuple[TurnText, ...] | None = None
+    """The column that holds a conversation as chat messages, or each turn with its role and a template."""
     optional: tuple[Column, ...] = ()
     """Columns of the template that may be empty, such as a context that some rows have."""
 
     @model_validator(mode="after")
     def _one_way(self) -> PromptText:
-        if (self.column is None) == (self.template is None):
-            raise ValueError("expected exactly one of column and template")
-        if self.template is not None:
-            _check_template(self.template)
+        if sum(way is not None for way in (self.column, self.template, self.messages)) != 1:
+            raise ValueError("expected exactly one of column, template and messages")
+        if self.template is not None and not _columns(self.template):
+            raise ValueError("template: expected at least one column in braces")
+        if isinstance(self.messages, tuple):
+            _check_turns(self.messages)
         for column in self.optional:
             if column not in self.columns:
                 raise ValueError(f"optional: expected columns of the template, found '{column}'")
@@ -122,19 +144,42 @@ class PromptText(_Part):
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the prompt is made of."""
-        if self.template is None:
-            return (self.column or "",)
-        return tuple(name for _, name, _, _ in Formatter().parse(self.template) if name is not None)
+        if isinstance(self.messages, tuple):
+            return tuple(dict.fromkeys(name for turn in self.messages for name in _columns(turn.content)))
+        if self.template is not None:
+            return _columns(self.template)
+        return (self.messages or self.column or "",)
 
 
-def _check_template(template: str) -> None:
-    fields = [part for part in Formatter().parse(template) if part[1] is not None]
-    if not fields:
-        raise ValueError("template: expected at least one column in braces")
-    for _, name, specification, conversion in fields:
+def _columns(template: str) -> tuple[str, ...]:
+    """Return the columns that a template names in braces."""
+    names = []
+    for _, name, specification, conversion in Formatter().parse(template):
+        if name is None:
+            continue
         # `{row.x}` and `{row[x]}` would reach into Python objects.
         if not name or specification or conversion or set(name) & set(".[]") or name.isdecimal():
             raise ValueError(f"template: expected column names alone in braces, found {{{name}}}")
+        names.append(name)
+    return tuple(names)
+
+
+def _check_turns(turns: tuple[TurnText, ...]) -> None:
+    try:
+        checked([Turn(turn.role, turn.content) for turn in turns])
+        if not any(_columns(turn.content) for turn in turns):
+            raise ValueError("expected at least one column in braces")
+    except ValueError as error:
+        raise ValueError(f"messages: {error}") from None
+
+
+class Tags(_Part):
+    """Which words tag a prompt, so that rates of several tasks can be read by kind of prompt."""
+
+    column: Column
+    """The column that holds a tag, or a list of them; a row without any has no tags."""
+    rename: dict[str, str] = Field(default_factory=dict)
+    """What this data set's words are called here, such as "homonyms: homonym"; others stay."""
 
 
 class TaskSpec(_Part):
@@ -158,6 +203,8 @@ class TaskSpec(_Part):
     """Unique ids; without it, the row's number in the source, counted from 0 before `where`."""
     category_column: Column | None = None
     """What a prompt is about."""
+    tags: Tags | None = None
+    """Words for the kind of prompt, such as homonym or fiction; reports show rates by them."""
     pair_column: Column | None = None
     """Matched pairs: prompts with the same value stay in one split."""
     pairs_with: str | None = None

@@ -58,6 +58,7 @@ def make_answers(
             reasoning=reading.reasoning,
             reasoning_tokens=None if reading.reasoning is None else at,
             number=number,
+            messages=prompt.turns,
         )
         answers.append(answer)
         starts.append(at)

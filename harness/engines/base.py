@@ -122,8 +122,8 @@ class Engine(Protocol):
             opening: the beginning of every answer.
             answers: of each prompt; all are in the prompt's batch.
         """
-        texts = [prompt.text for prompt in prompts]
-        lengths = [len(ids) for ids in self.chat.tokens(texts, system_prompt, opening)]
+        asked = [prompt.asked for prompt in prompts]
+        lengths = [len(ids) for ids in self.chat.tokens(asked, system_prompt, opening)]
         order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], prompts[i].id))
         size = max(self.batch_size // answers, 1)
         return [[prompts[i] for i in order[at : at + size]] for at in range(0, len(order), size)]
@@ -152,7 +152,7 @@ class Engine(Protocol):
         """
         how = Decoding(max_new_tokens, capture, sampling, self.chat.thinking.tokens, opening)
         for batch in batches:
-            tokens = self.chat.tokens([prompt.text for prompt in batch], system_prompt, opening)
+            tokens = self.chat.tokens([prompt.asked for prompt in batch], system_prompt, opening)
             yield self.answer(batch, tokens, how)
 
     def answer(self, batch: Sequence[Prompt], tokens: list[list[int]], how: Decoding) -> BatchResult:

@@ -110,7 +110,7 @@ class Witnesses:
         ]
         # A refusal behind harmful and benign prompts alike: what variants differ in.
         answers = refusals_for(asked, self.seed)
-        prompt_ids = self.chat.tokens([prompt.text for prompt in asked])
+        prompt_ids = self.chat.tokens([prompt.asked for prompt in asked])
         answer_ids = self.chat.tokenizer(answers, add_special_tokens=False)["input_ids"]
         texts = [[*prompt, *answer] for prompt, answer in zip(prompt_ids, answer_ids, strict=True)]
         texts = [ids for ids in texts if len(ids) < self.longest]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.base.errors import BadInputError
+from harness.data.conversation import Turn, as_messages
 from harness.routing.files import recorded
 from harness.routing.phases import phase_among
 from harness.runs.captured import KINDS, Kind, tasks_of
@@ -89,7 +90,7 @@ def conversations(run: Run) -> list[dict[str, Any]] | None:
     return [
         {
             "messages": [
-                {"role": "user", "content": row.prompt},
+                *as_messages(row.messages or [Turn("user", row.prompt)]),
                 {"role": "assistant", "content": row.answer},
             ],
             "aim": row.aim,

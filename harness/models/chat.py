@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, first_line, nearest
+from harness.data.conversation import Asked, Turn
 from harness.models.assistant_turn import AssistantTurn
 from harness.models.markers import BREAK, Markers
 from harness.models.thinking import Abilities, Mode, Thinking, abilities, decide
@@ -47,7 +48,7 @@ class ChatTemplate:
         self.source = _chosen(tokenizer.chat_template, (arguments or {}).get(_NAMED))
         self.thinking = Thinking()
         # Every variant is asked the same prompts.
-        self._known: dict[tuple[str, str | None, str], list[int]] = {}
+        self._known: dict[tuple[Asked, str | None, str], list[int]] = {}
 
     @classmethod
     def of_run(
@@ -96,10 +97,11 @@ class ChatTemplate:
         """Whether the template may write the date or the time."""
         return "strftime_now" in self.source
 
-    def render(self, prompt: str, system_prompt: str | None = None, opening: str = "") -> str:
+    def render(self, prompt: Asked, system_prompt: str | None = None, opening: str = "") -> str:
         """Return the text that the model goes on from, which ends with the beginning of its answer if one is given.
 
-        A template without a system role gets the system prompt before the user's message.
+        A template without a system role gets the system prompt before the user's first message. A conversation that has
+        a system turn gets the system prompt before what that says.
         """
         return (self._rendered(prompt, system_prompt) + self._begun(opening)).replace(BREAK, "")
 
@@ -111,15 +113,16 @@ class ChatTemplate:
         """Say whether the template shows a system message; some raise an error, some drop it silently."""
         return self._has_system_role
 
-    def drops(self, prompt: str, system_prompt: str | None = None) -> bool:
+    def drops(self, prompt: Asked, system_prompt: str | None = None) -> bool:
         """Say whether the template leaves out a prompt, or a part of it; spaces and punctuation apart."""
-        shown, wanted = (
-            _NEITHER_LETTER_NOR_DIGIT.sub("", text) for text in (self.render(prompt, system_prompt), prompt)
+        texts = [prompt] if isinstance(prompt, str) else [turn.content for turn in prompt]
+        shown, *wanted = (
+            _NEITHER_LETTER_NOR_DIGIT.sub("", text) for text in (self.render(prompt, system_prompt), *texts)
         )
-        return wanted not in shown
+        return any(text not in shown for text in wanted)
 
     def tokens(
-        self, prompts: Sequence[str], system_prompt: str | None = None, opening: str = ""
+        self, prompts: Sequence[Asked], system_prompt: str | None = None, opening: str = ""
     ) -> list[list[int]]:
         """Return the token ids of rendered prompts.
 
@@ -140,11 +143,11 @@ class ChatTemplate:
         turns = [(message["role"], self.markers.broken(message["content"])) for message in messages]
         return self.markers.encode([self._of_turns(turns)])[0]
 
-    def continued(self, prompt: str, written: str) -> list[int]:
+    def continued(self, prompt: Asked, written: str) -> list[int]:
         """Return the token ids of a rendered prompt with what is written behind it.
 
         Args:
-            prompt: the user's message.
+            prompt: the user's message, or the conversation.
             written: read as the template's text is: what spells a control token and must not be one has breaks.
         """
         return self.markers.encode([self._rendered(prompt, None) + written])[0]
@@ -170,17 +173,17 @@ class ChatTemplate:
         """Return the beginning of an answer with what precedes it, such as a closed thought; "" where none is given."""
         return self.turn.lead + self.markers.broken(opening) if opening else ""
 
-    def _rendered(self, prompt: str, system_prompt: str | None) -> str:
+    def _rendered(self, prompt: Asked, system_prompt: str | None) -> str:
         """Return the text of a prompt, with breaks in what must not become a control token."""
-        prompt = self.markers.broken(prompt)
-        system_prompt = None if system_prompt is None else self.markers.broken(system_prompt)
-        if system_prompt is None:
-            turns = [("user", prompt)]
-        elif self._has_system_role:
-            turns = [("system", system_prompt), ("user", prompt)]
-        else:
-            turns = [("user", f"{system_prompt}\n\n{prompt}")]
-        return self._of_turns(turns)
+        turns = [Turn("user", prompt)] if isinstance(prompt, str) else list(prompt)
+        if system_prompt is not None:
+            own = turns.pop(0).content if turns[0].role == "system" else None
+            turns.insert(0, Turn("system", system_prompt if own is None else f"{system_prompt}\n\n{own}"))
+        if turns[0].role == "system" and not self._has_system_role:
+            told = turns.pop(0).content
+            first = next(i for i, turn in enumerate(turns) if turn.role == "user")
+            turns[first] = Turn("user", f"{told}\n\n{turns[first].content}")
+        return self._of_turns([(turn.role, self.markers.broken(turn.content)) for turn in turns])
 
     def _of_turns(self, turns: Sequence[tuple[str, str]]) -> str:
         text = self._apply([self._message(*turn) for turn in turns])

@@ -37,7 +37,7 @@ def answers_key(session: Session, asked: Sequence[Prompt], task: str, **more: An
     """Return the fingerprint of answers to some prompts of a task."""
     plan = session.plan
     opening = {"opening": plan.opening(task)} if plan.opening(task) else {}
-    prompts = [[prompt.id, prompt.text] for prompt in asked]
+    prompts = [[prompt.id, prompt.asked] for prompt in asked]
     return session.key(prompts=prompts, max_new_tokens=plan.max_new_tokens(task), **opening, **more)
 
 

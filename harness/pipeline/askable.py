@@ -9,6 +9,7 @@ from harness.base.errors import BadInputError
 from harness.interventions.base import Prepared
 
 if TYPE_CHECKING:
+    from harness.data.conversation import Asked
     from harness.data.prompts import Prompt
     from harness.data.task import Role
     from harness.models.chat import ChatTemplate
@@ -43,11 +44,9 @@ def check_askable(plan: Plan, chat: ChatTemplate, roles: Sequence[Role] = ()) ->
     questions = list(_questions(plan, roles or _needed(plan)))
     for question in questions:
         system_prompt = question.system_prompt
-        # A template that leaves something out does so with the longest prompt, if not with every one.
-        samples = ["hi", max((prompt.text for prompt in question.prompts), key=len, default="hi")]
-        if any(chat.drops(text, system_prompt) for text in samples):
+        if any(chat.drops(asked, system_prompt) for asked in ["hi", *_samples(question.prompts)]):
             dropped.setdefault(question.task, set()).update(
-                prompt.id for prompt in question.prompts if chat.drops(prompt.text, system_prompt)
+                prompt.id for prompt in question.prompts if chat.drops(prompt.asked, system_prompt)
             )
         if longest is not None:
             lengths = _lengths_beyond(longest - question.longest, question, chat)
@@ -93,13 +92,23 @@ def _questions(plan: Plan, roles: Sequence[Role]) -> Iterator[_Question]:
                 yield _Question(task, prompts, system, plan.opening(task), plan.longest_generation(task))
 
 
+def _samples(prompts: Sequence[Prompt]) -> list[Asked]:
+    """Return the longest prompt of each order of turns, one of which shows whether a template leaves anything out."""
+    longest: dict[tuple[str, ...], Prompt] = {}
+    for prompt in prompts:
+        order = tuple(turn.role for turn in prompt.turns)
+        if order not in longest or len(prompt.text) > len(longest[order].text):
+            longest[order] = prompt
+    return [prompt.asked for prompt in longest.values()]
+
+
 def _lengths_beyond(room: int, question: _Question, chat: ChatTemplate) -> dict[str, int]:
     """Return the lengths of the prompts that have more tokens than there is room for, by id."""
     system, opening = question.system_prompt, question.opening
     frame = len(chat.tokens(["hi"], system, opening)[0])
-    # No text has more tokens than bytes, so most prompts need not be tokenised.
-    long = [prompt for prompt in question.prompts if len(prompt.text.encode()) + frame > room]
-    tokens = chat.tokens([prompt.text for prompt in long], system, opening)
+    # No text has more tokens than bytes, so most prompts need not be tokenised; turns have frames of their own.
+    long = [prompt for prompt in question.prompts if prompt.turns or len(prompt.text.encode()) + frame > room]
+    tokens = chat.tokens([prompt.asked for prompt in long], system, opening)
     return {prompt.id: len(ids) for prompt, ids in zip(long, tokens, strict=True) if len(ids) > room}
 
 

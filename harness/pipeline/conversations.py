@@ -12,6 +12,7 @@ from harness.base.errors import BadInputError
 from harness.base.files import write_json, write_jsonl
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
+from harness.data.conversation import as_messages, asked_in
 from harness.data.refusals import refusal_phrasings, refusals_for, thoughts_for
 from harness.judges.base import judge_all
 from harness.pipeline.answer import own_answers
@@ -71,6 +72,7 @@ def refusals(session: Session) -> Rows:
             prompts, refusals_for(prompts, seed), thoughts_for(prompts, seed), strict=True
         ):
             row = _row("refuse", task, prompt.id, prompt.text, refusal, finished=True)
+            row |= {"messages": as_messages(prompt.turns)} if prompt.turns else {}
             rows.append(row | {"thought": thought} if thinks else row)
     return rows
 
@@ -86,7 +88,7 @@ def _retained(session: Session, harmful: int) -> Rows:
     shares = even_shares(quota, {task: len(rows) for task, rows in complied.items()})
     return [
         _row("retain", task, row["id"], row["prompt"], row["response"], finished=_is_finished(row))
-        | {"tokens": row["tokens"]}
+        | {name: row[name] for name in ("tokens", "messages") if name in row}
         for task, share in shares.items()
         for row in complied[task][:share]
     ]
@@ -201,7 +203,7 @@ def _examples(session: Session, rows: Rows, aim: Aim) -> list[Example]:
         # The model's own answers are learnt as it emitted them.
         answers = [row[tokens if tokens in row else answer] for row in rows]
         whole = [row[finished] for row in rows]
-        prompts, end = [row["prompt"] for row in rows], chat.turn.end(session.loaded.ends)
+        prompts, end = [asked_in(row) for row in rows], chat.turn.end(session.loaded.ends)
         return make_examples(chat, prompts, answers, whole, end, aim, openings, thoughts)
 
     if aim == "continue":

@@ -15,6 +15,7 @@ from harness.base.errors import HarnessError
 from harness.base.files import read_jsonl, write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress
+from harness.data.conversation import asked_in
 from harness.metrics.drift import Share, drift
 from harness.metrics.route_drift import KINDS, PHASES, Kind, route_drift
 from harness.routing.capture import RoutingCapture
@@ -141,7 +142,7 @@ def _compare(session: Session, made: Prepared, rows: list[dict[str, Any]], with_
     from harness.training.examples import collate, make_examples
 
     loaded, chat = session.loaded, session.engine.chat
-    prompts, answers = [row["prompt"] for row in rows], [row["response"] for row in rows]
+    prompts, answers = [asked_in(row) for row in rows], [row["response"] for row in rows]
     finished = [row["finish_reason"] == "stop" for row in rows]
     before = make_examples(chat, prompts, answers, finished, chat.turn.end(loaded.ends), "retain")
     asked = chat.tokens(prompts, made.system_prompt) if prompts else []

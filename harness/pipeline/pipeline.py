@@ -138,6 +138,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             "engine": plan.engine.name,
             "sampling": _sampling(plan),
             "asked": plan.asked(),
+            "groups": plan.groups,
             "thinking": plan.chat.thinking.record(),
             "spelling_control_tokens": plan.spelling_control_tokens,
             "clock": session.clock.isoformat(),

@@ -216,6 +216,17 @@ class Plan:
             and any(other.name == spec.pairs_with or spec.name == other.pairs_with for other in harmful)
         ]
 
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The tasks of each group that the settings name, those that measure something."""
+        asked = self.prompts("test").keys()
+        groups = {name: expand([name], self.config.include) for name in self.config.tasks}
+        return {
+            name: [task for task in tasks if task in asked]
+            for name, tasks in groups.items()
+            if tasks != [name]
+        }
+
     def asked(self) -> dict[str, dict[str, Any]]:
         """Return how each task's test prompts are asked, as run.json keeps it; forced starts are asked apart."""
         return {

@@ -78,8 +78,8 @@ def _identify_tokens(session: Session) -> dict[str, list[list[int]]]:
     """Return the tokens of the identify prompts, by kind."""
     plan, kinds = session.plan, ("harmful", "benign")
     by_kind = {kind: plan.prompts("identify", kind).values() for kind in kinds}
-    texts = {kind: [prompt.text for prompts in by_kind[kind] for prompt in prompts] for kind in kinds}
-    return {kind: plan.chat.tokens(texts[kind]) for kind in kinds}
+    asked = {kind: [prompt.asked for prompts in by_kind[kind] for prompt in prompts] for kind in kinds}
+    return {kind: plan.chat.tokens(asked[kind]) for kind in kinds}
 
 
 def _say_how_few(variants: Sequence[Prepared], selected: Selected) -> None:

@@ -17,6 +17,7 @@ from harness.report.leaderboard import Leaderboard
 from harness.report.page import render_page
 from harness.report.samples import browser_data, flips, samples_of
 from harness.report.table import table_of
+from harness.report.tags import rates_by_tag
 from harness.runs.rows import BASE
 from harness.runs.run import Run
 from harness.runs.summary import Summary
@@ -61,6 +62,10 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
         categories={
             key: table_of(each, f"{key[0]}: refused of scored answers")
             for key, each in categories(samples, _apart(summary)).items()
+        },
+        tags={
+            kind: table_of(each, f"{kind}: refused of scored answers in percent (95 % interval)", keys=2)
+            for kind, each in rates_by_tag(samples, _apart(summary)).items()
         },
         maps=[] if table is None else heat_maps(table, experts, chosen.phase if chosen else None),
         profile=None

@@ -45,6 +45,7 @@ class Sample:
     prompt: str
     category: str
     answers: tuple[JudgedAnswer, ...]
+    tags: tuple[str, ...] = ()
 
     @property
     def differs(self) -> bool:
@@ -103,9 +104,10 @@ def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
             )
             answers.setdefault(given.prompt_id, []).append(answer)
     split = run.splits.tasks.get(task) if run.layout.splits.exists() else None
-    categories = split.categories if split else {}
+    categories, tags = (split.categories, split.tags) if split else ({}, {})
     samples = (
-        Sample(id, prompt, categories.get(id, ""), tuple(answers[id])) for id, prompt in prompts.items()
+        Sample(id, prompt, categories.get(id, ""), tuple(answers[id]), tags.get(id, ()))
+        for id, prompt in prompts.items()
     )
     return TaskSamples(task, kind, tuple(samples))
 

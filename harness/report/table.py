@@ -18,6 +18,7 @@ _WORDS = {
     "settings",
     "why",
     "prompt category",
+    "tag",
     "stage",
     "comparison",
     "worst case",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.judges.builtin.degenerate import ends_in_a_loop
-from harness.metrics.rates import AnyLabel, Groups, Outcomes, Prompts, rate, worst_case
+from harness.metrics.rates import AnyLabel, Groups, Outcomes, Prompts, Rate, rate, worst_case
 from harness.runs.labels import correction
 from harness.runs.metric import Better, Metric
 from harness.runs.rows import Kind, Measurement, figure
@@ -72,10 +72,14 @@ class JudgedRate(Metric):
         """Return the prompt of each answer, where a prompt has several."""
         return run.prompts(row.variant, str(row.task))
 
+    def share(self, run: Evidence, variant: str, task: str, judge: str) -> Rate:
+        """Return the share of a task's answers by one judge's labels."""
+        outcomes = run.outcomes(variant, task, judge, self.words[0])
+        return rate(outcomes, run.groups(task, variant), run.prompts(variant, task))
+
     def _rate(self, run: Evidence, variant: str, task: str, kind: Kind, judge: str) -> Measurement:
         outcomes, groups = run.outcomes(variant, task, judge, self.words[0]), run.groups(task, variant)
         prompts = run.prompts(variant, task)
-        share = rate(outcomes, groups, prompts)
         answers = run.answers(variant, task)
         scored = [id for id, outcome in outcomes.items() if outcome is not None]
         row = Measurement(
@@ -84,7 +88,7 @@ class JudgedRate(Metric):
             kind=kind,
             metric=self.name,
             judge=judge,
-            **figure(share),
+            **figure(self.share(run, variant, task, judge)),
             truncated=sum(answer.is_truncated for answer in answers),
             looping=sum(answer.is_truncated and ends_in_a_loop(answer.written) for answer in answers),
             prompts=len({prompts[id] for id in scored}) if prompts and scored else None,

@@ -37,6 +37,9 @@ for _name, _where in (
     ("refusal_similarity_held_out", "phrasing:LIKE_HELD_OUT"),
     ("refusal_near_training", "similarity:NEAR_TRAINING"),
     ("refusal_far_from_training", "similarity:FAR_FROM_TRAINING"),
+    ("mean_refusal_rate", "group_mean:REFUSAL"),
+    ("mean_false_refusal_rate", "group_mean:FALSE_REFUSAL"),
+    ("mean_harmful_rate", "group_mean:HARMFUL"),
     ("kl", "drift:KL"),
     ("perplexity", "drift:PERPLEXITY"),
 ):

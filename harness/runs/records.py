@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.data.conversation import Turns
 from harness.experts.select import ALL, LEAST_USED
 from harness.judges.labels import HumanLabel
 from harness.metrics.carry import Half
@@ -156,6 +157,8 @@ class RunRecord(_Record):
     """Each variant's whole specification by its name; empty in runs that recorded none."""
     asked: dict[str, AskedRecord] = Field(default_factory=dict)
     """How each task was asked, forced starts apart from free ones; empty in runs that recorded none, as all below."""
+    groups: dict[str, list[str]] = Field(default_factory=dict)
+    """The tasks of each group that the run was asked for by name."""
     thinking: ThinkingRecord = ThinkingRecord()
     """What was asked of a model that may think."""
     spelling_control_tokens: dict[str, int] = Field(default_factory=dict)
@@ -199,6 +202,8 @@ class SplitTask(_Record):
     """By role: identify, train, test."""
     categories: dict[str, str] = Field(default_factory=dict)
     """What each test prompt is about, by id, where its data set says."""
+    tags: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """The tags of each test prompt, by id, where its data set has any."""
     pairs: dict[str, str] = Field(default_factory=dict)
     """A key of each test prompt in a matched pair, by id; equal for matched prompts of linked tasks."""
 
@@ -330,8 +335,11 @@ class TrainingExample(_Record):
     task: str
     id: str
     prompt: str
+    """Of a conversation its transcript."""
     answer: str
     aim: str
+    messages: Turns = ()
+    """The turns of a conversation; empty where the user's message is all."""
 
 
 class Stratum(_Record):

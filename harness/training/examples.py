@@ -15,6 +15,7 @@ import torch
 from harness.base.errors import BadInputError
 
 if TYPE_CHECKING:
+    from harness.data.conversation import Asked
     from harness.models.chat import ChatTemplate
 
 
@@ -65,7 +66,7 @@ class Batch(NamedTuple):
 
 def make_examples(
     chat: ChatTemplate,
-    prompts: Sequence[str],
+    prompts: Sequence[Asked],
     answers: Sequence[str | Sequence[int]],
     finished: Sequence[bool],
     end: int,
@@ -77,7 +78,7 @@ def make_examples(
 
     Args:
         chat: renders the conversations.
-        prompts: users' messages.
+        prompts: users' messages, or conversations that end with one.
         answers: the answers that the model should give: texts, or token ids that it emitted, taken as they are.
         finished: whether a text is complete; a truncated one gets no end token.
         end: the token that ends an answer.
@@ -110,14 +111,14 @@ def make_examples(
 
 
 def _told_apart(
-    chat: ChatTemplate, asked: Sequence[int], prompt: str, written: str, opened: bool
+    chat: ChatTemplate, asked: Sequence[int], prompt: Asked, written: str, opened: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the tokens that are given and those that are learnt.
 
     Args:
         chat: renders the prompt.
         asked: the prompt's tokens, as far as they are given.
-        prompt: the user's message.
+        prompt: the user's message, or the conversation.
         written: what stands behind the generation prompt.
         opened: `asked` ends with the beginning of an answer; words that the tokenizer joins over its end are learnt.
     """

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 
 from harness.base.content import content_folder
 from harness.base.errors import BadInputError, HarnessError
-from harness.capability.lm_eval import check_capability_tasks, run_capability
+from harness.capability.lm_eval import check_capability_tasks, require_data, run_capability
 from harness.engines.transformers import TransformersEngine
 from harness.models.chat import ChatTemplate
 from harness.models.load import LoadedModel, load_model, resolve_model
@@ -248,3 +248,15 @@ def test_piqa_and_mmlu_run_from_local_files(demo: LoadedModel, shared_data: Path
     assert list(piqa.items) == [f"validation/{n}" for n in range(8)]
     assert piqa.others.keys() == {"acc_norm"}
     assert len({item.split("/")[0] for item in mmlu.items}) == 8
+
+
+def test_a_task_of_lm_eval_whose_package_is_missing_is_one_line(monkeypatch):
+    class Tasks:
+        def load(self, names):
+            raise ModuleNotFoundError("No module named 'langdetect'", name="langdetect")
+
+    monkeypatch.setattr("harness.capability.lm_eval._lm_evals_tasks", Tasks)
+    with pytest.raises(
+        BadInputError, match=r"capability task ifeval: it needs the package 'langdetect', which is not"
+    ):
+        require_data(["ifeval"])

@@ -83,8 +83,6 @@ def test_every_listed_name_can_be_shown(capsys, group):
     rows = json.loads(printed(capsys, group, "list", "--json"))
     assert rows
     for row in rows:
-        if row.get("kind") == "capability":
-            continue
         assert json.loads(printed(capsys, group, "show", row["name"], "--json"))["name"] == row["name"]
         assert printed(capsys, group, "show", row["name"]).startswith(f"name: {row['name']}\n")
 

@@ -293,3 +293,29 @@ def test_the_hub_is_asked_once_where_it_does_not_answer(tmp_path):
     )
     assert str(caught.value).count("accept its terms at https://huggingface.co/datasets/nobody/nothing") == 2
     assert "its id is not confirmed" in str(caught.value)
+
+
+def test_tags_are_the_words_of_a_column_or_of_its_list_as_this_task_calls_them(tmp_path):
+    rows = [{"q": "a", "kinds": ["homonyms", "it", "homonym"]}, {"q": "b", "kinds": "homonyms"}, {"q": "c"}]
+    spec = task(tags={"column": "kinds", "rename": {"homonyms": "homonym"}})
+    loaded = load_task(spec, [data(tmp_path, rows)])
+    assert [prompt.tags for prompt in loaded.prompts] == [("homonym", "it"), ("homonym",), ()]
+    assert loaded.fingerprint == load_task(task(), [tmp_path]).fingerprint
+    assert (
+        "row 0 (counted from 0): tags.column 'kinds': expected text or a list of texts, found a int"
+        in refusal(spec, data(tmp_path, [{"q": "a", "kinds": 3}]))
+    )
+    assert "tags.column: no column 'kind' in sub/mine.jsonl, did you mean 'kinds'?" in refusal(
+        task(tags={"column": "kind"}), data(tmp_path, rows)
+    )
+
+
+def test_lookalikes_and_xstest_share_their_tags(shared_data):
+    tags = {
+        name: {tag for prompt in load_task(find_task(name), [shared_data]).prompts for tag in prompt.tags}
+        for name in ("lookalikes", "lookalikes_plain", "xstest_safe")
+    }
+    assert tags["lookalikes"] == tags["lookalikes_plain"]
+    assert tags["xstest_safe"] & tags["lookalikes"] == {
+        *("homonym", "figurative", "definition", "history", "fiction", "public_facts")
+    }

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.base.errors import BadInputError
+from harness.data.duplicates import Likeness
 from harness.data.prompts import Prompt, PromptSet, Resolved
 from harness.data.sources import load_task
 from harness.data.splits import Splits, make_splits
@@ -381,3 +382,29 @@ def test_public_tasks_split_together(shared_data):
     assert sizes(splits, "xstest_safe") == {"identify": 0, "train": 0, "test": 250}
     assert roles(splits, "jbb_harmful") == roles(splits, "jbb_benign")
     assert sum(splits.dropped.values()) == 0
+
+
+def test_with_a_limit_a_large_task_is_cut_to_a_seeded_sample_first(monkeypatch):
+    prompts = [
+        Prompt(str(i), f"{i * 7919 % 1000003} {i}", "big", "benign", split="test" if i < 40 else "train")
+        for i in range(3000)
+    ]
+    spec = TaskSpec.model_validate(
+        {
+            **{"name": "big", "kind": "benign", "description": "x", "licence": "x", "citation": "x"},
+            **{"source": {"files": ["x.csv"]}, "prompt": {"column": "p"}},
+        }
+    )
+    big = PromptSet(spec, tuple(prompts), Resolved("files", "x"))
+    seen = []
+    monkeypatch.setattr("harness.data.splits._POOL", 200)
+    monkeypatch.setattr(
+        "harness.data.splits.Likeness", lambda texts: seen.append(len(texts)) or Likeness(texts)
+    )
+    splits = make_splits([big], seed=1, limit=5)
+    assert seen == [240], "all 40 of the small split, 200 of the large one"
+    assert [len(splits.prompts["big"][role]) for role in ("identify", "train", "test")] == [5, 5, 5]
+    assert splits.prompts == make_splits([big], seed=1, limit=5).prompts
+    assert splits.dropped["big"] < 240
+    make_splits([big], seed=1, limit={"test": 5})
+    assert seen[-1] == 3000, "a role without a limit gets all its prompts"

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.base.errors import BadInputError
-from harness.data.tables import read_table
+from harness.data.tables import Reader, read_table
 
 ROWS = [{"id": "1", "text": 'He said "hi",\nthen left.'}, {"id": "2", "text": "été\u2028line"}]
 
@@ -73,3 +73,15 @@ def test_a_folder_name_adds_no_column(tmp_path):
     folder.mkdir()
     pq.write_table(pa.Table.from_pylist(ROWS), folder / "a.parquet")
     assert read_table(folder / "a.parquet") == ROWS
+
+
+def test_a_reader_says_how_files_are_that_are_not_as_usual(tmp_path):
+    expected = [{"id": "1", "text": "été, là"}]
+    latin = write(tmp_path, "a.csv", "id;text\n1;été, là\n".encode("latin-1"))
+    assert read_table(latin, Reader(delimiter=";", encoding="latin-1")) == expected
+    whole = write(tmp_path, "a.json", json.dumps({"version": 1, "data": expected}))
+    assert read_table(whole, Reader(rows="data")) == expected
+    with pytest.raises(BadInputError, match="no key 'dat', did you mean 'data'"):
+        read_table(whole, Reader(rows="dat"))
+    with pytest.raises(BadInputError, match="byte 10 is not UTF-8 text"):
+        read_table(latin)

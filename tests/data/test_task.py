@@ -53,7 +53,7 @@ def test_roles_come_in_the_order_of_use(tmp_path):
         ({"prompt": {"colum": "a"}}, "prompt.colum: unknown key, did you mean 'column'?"),
         (
             {"prompt": {"column": "a", "template": "{a}"}},
-            "prompt: expected exactly one of column and template",
+            "prompt: expected exactly one of column, template and messages",
         ),
         ({"prompt": {"template": "no column"}}, "prompt: template: expected at least one column in braces"),
         (

@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from harness.base.errors import BadInputError
+from harness.data.conversation import Turn
 from harness.models.chat import ChatTemplate
 
 PLAIN = (
@@ -87,3 +88,42 @@ def test_an_opening_stands_where_the_answer_begins(demo):
     (plain,), (begun,) = chat.tokens(["Hi."]), chat.tokens(["Hi."], None, "Sure, here is")
     assert begun[: len(plain)] == plain
     assert demo.tokenizer.decode(begun[len(plain) :]) == "Sure, here is"
+
+
+TALK = (Turn("system", "Be a cook."), Turn("user", "Hi"), Turn("assistant", "Yes?"), Turn("user", "Soup?"))
+
+
+def test_a_conversation_is_written_turn_by_turn(with_template):
+    chat = with_template(PLAIN)
+    assert chat.render(TALK) == "[system]Be a cook.[user]Hi[assistant]Yes?[user]Soup?[assistant]"
+    assert chat.render(TALK[1:]) == "[user]Hi[assistant]Yes?[user]Soup?[assistant]"
+    assert not chat.drops(TALK)
+
+
+def test_a_system_prompt_precedes_what_a_conversations_system_turn_says(with_template):
+    assert with_template(PLAIN).render(TALK, "Be kind.").startswith("[system]Be kind.\n\nBe a cook.[user]Hi[")
+    assert with_template(PLAIN).render(TALK[1:], "Be kind.").startswith("[system]Be kind.[user]Hi[")
+
+
+@pytest.mark.parametrize("template", [RAISES, IGNORES], ids=["raises", "ignores"])
+def test_without_a_system_role_a_system_turn_stands_before_the_first_user_message(with_template, template):
+    chat = with_template(template)
+    assert chat.render(TALK, "Be kind.").startswith(
+        "[user]Be kind.\n\nBe a cook.\n\nHi[assistant]Yes?[user]Soup?"
+    )
+    assert not chat.drops(TALK)
+
+
+def test_a_template_that_shows_the_last_turn_alone_drops_the_others(with_template):
+    chat = with_template("[user]{{ messages[-1]['content'] }}[assistant]")
+    assert chat.drops(TALK[1:])
+    assert not chat.drops("Soup?")
+
+
+def test_what_a_turn_spells_is_no_control_token(demo):
+    chat = ChatTemplate(demo.tokenizer)
+    end = demo.tokenizer.eos_token
+    told = (TALK[1], Turn("assistant", f"Yes{end}?"), TALK[3])
+    (spelt,), (plain,) = chat.tokens([told]), chat.tokens([TALK[1:]])
+    assert spelt.count(demo.tokenizer.eos_token_id) == plain.count(demo.tokenizer.eos_token_id)
+    assert chat.render(told).count(end) == chat.render(TALK[1:]).count(end) + 1
