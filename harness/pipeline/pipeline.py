@@ -94,11 +94,10 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
     is_copied = card is not None and card.resolve() == folder.layout.card(plan.judge.name).resolve()
     if is_copied:
         _refuse_changed(folder, folder.layout.card(plan.judge.name), "name its file again with --card")
-    _refuse_changed(
-        folder,
-        folder.layout.labels,
-        "remove it, and add the labels again with `harness measure RUN --labels FILE`",
-    )
+    for labels in (folder.layout.labels, folder.layout.labels_of_harm):
+        _refuse_changed(
+            folder, labels, "remove it, and add the labels again with `harness measure RUN --labels FILE`"
+        )
     configuration = fingerprint(
         [
             *(config, model_key, plan.asked(), session.seeds(), package_versions(), session.device_type),
@@ -146,7 +145,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             "evaluated": folder.state.get("evaluated", {}) if is_same else {},
             MORE_JUDGES: more_judges,
             CARDS: {name: named[name] for name in named if name != plan.judge.name or is_copied},
-            **{key: folder.state[key] for key in (LABELS,) if key in folder.state},
+            **{key: folder.state[key] for key in LABELS.values() if key in folder.state},
         }
     )
     if card is not None and not is_copied:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.metrics.agreement import agreement
 from harness.runs.labels import own_labels
-from harness.runs.summary import JudgeAgreement, JudgeSummary
+from harness.runs.summary import JudgeAgreement, JudgeSummary, UnevenPart
 
 if TYPE_CHECKING:
     from harness.metrics.rates import AnyLabel
@@ -21,7 +21,7 @@ def judge_summaries(run: Evidence) -> dict[str, JudgeSummary]:
 
 def _summary(run: Evidence, name: str) -> JudgeSummary:
     judge, card = run.record.judges[name], run.card(name)
-    own = own_labels(run) if name == run.primary else None
+    own = own_labels(run, judge.measures) if name == run.primary_of(judge.measures) else None
     if card is None or card.fingerprint != judge.fingerprint:
         return JudgeSummary(measures=judge.measures, fingerprint=judge.fingerprint, labels=[], n=0, own=own)
     return JudgeSummary(
@@ -30,6 +30,9 @@ def _summary(run: Evidence, name: str) -> JudgeSummary:
         labels=[file.name for file in card.labels],
         n=card.all.n,
         **{what: getattr(card.all, what) for what in ("accuracy", "sensitivity", "specificity", "kappa")},
+        precision=card.all.precision,
+        positives_of=card.positives_of,
+        uneven=[UnevenPart(by=by, **each._asdict()) for by, found in card.uneven().items() for each in found],
         own=own,
     )
 
