@@ -60,7 +60,7 @@ def kept_config(output: Path) -> dict[str, Any] | None:
     config: dict[str, Any] | None = folder.state.get("config")
     if config is None or config.get("card") is None:
         return config
-    return {**config, "card": str(folder.layout.card(config["judge"]))}
+    return {**config, "card": str(folder.layout.card(next(iter(folder.state["judges"]))))}
 
 
 def start(plan: Plan, output: Path, resume: bool = False) -> Session:
@@ -88,8 +88,9 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
         )
     now, config = datetime.datetime.now(datetime.UTC), plan.config.model_dump(mode="json")
     stamp, outline = now.strftime("%Y%m%d-%H%M%S"), plan.outline
-    more_judges = folder.state.get(MORE_JUDGES, [])
-    more = [JUDGES.get(name)() for name in more_judges if name != plan.judge.name]
+    listed = [*(judge.name for judge in plan.more_judges), *folder.state.get(MORE_JUDGES, [])]
+    more_judges = [name for name in dict.fromkeys(listed) if name != plan.judge.name]
+    more = [JUDGES.get(name)() for name in more_judges]
     card, named = plan.config.card, folder.state.get(CARDS, {})
     is_copied = card is not None and card.resolve() == folder.layout.card(plan.judge.name).resolve()
     if is_copied:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from harness.metrics.interval import Interval
 from harness.report.words import interval, listing, p_is, percent
-from harness.runs.rows import HARMFUL, REFUSAL, Measurement
+from harness.runs.metrics import metric_of
+from harness.runs.rows import BASE, HARMFUL, REFUSAL, Measurement
 from harness.runs.summary import JudgeSummary, OwnLabels, Summary
 
 _NAMES = {REFUSAL: "refusal", HARMFUL: "harmful"}
@@ -71,11 +73,56 @@ def not_corrected(summary: Summary) -> list[str]:
     return [f"{reason} ({count} of {len(rows)} rates)" for reason, count in reasons.items()]
 
 
+class Disputed(NamedTuple):
+    """A comparison of the intervention with base that judges of one quantity decide differently.
+
+    Attributes:
+        what: the figure.
+        task: what was asked.
+        verdicts: what each judge's verdicts decide.
+    """
+
+    what: str
+    task: str
+    verdicts: dict[str, str]
+
+
+def disputed(summary: Summary) -> list[Disputed]:
+    """Return the comparisons of the intervention with base whose outcome depends on the judge."""
+    return [each for each in _by_judges(summary) if len(set(each.verdicts.values())) > 1]
+
+
+def undisputed(summary: Summary) -> list[str]:
+    """Return the judges of one quantity that decide every such comparison alike; none where any is disputed."""
+    compared = _by_judges(summary)
+    if any(len(set(each.verdicts.values())) > 1 for each in compared):
+        return []
+    return list(dict.fromkeys(judge for each in compared for judge in each.verdicts))
+
+
+def _by_judges(summary: Summary) -> list[Disputed]:
+    """Return the comparisons of the intervention with base that several judges' verdicts decide."""
+    if summary.lacks_verdicts:
+        return []
+    kinds = {(row.task, row.metric): row.kind for row in summary.measurements}
+    found: dict[tuple[str | None, str], dict[str, str]] = {}
+    for test in summary.comparisons:
+        is_own = (test.variant, test.against) == (summary.intervention, BASE)
+        if is_own and test.metric in _NAMES and test.judge in summary.judges:
+            found.setdefault((test.task, test.metric), {})[str(test.judge)] = test.verdict or "not tested"
+    return [
+        Disputed(metric_of(metric, kinds[task, metric]).label(kinds[task, metric]), str(task), verdicts)
+        for (task, metric), verdicts in found.items()
+        if len(verdicts) > 1
+    ]
+
+
 def agreement(summary: Summary) -> list[dict[str, str]]:
     """Return a table of how far the judges agree on each task."""
     return [
         {
             "task": row.task,
+            **({"of": row.quantity} if any(each.quantity != "refusal" for each in summary.agreement) else {}),
             "answers": str(row.n),
             "Cohen's kappa": "" if row.kappa is None else f"{row.kappa:.2f}",
             "Krippendorff's alpha": "" if row.alpha is None else f"{row.alpha:.2f}",

@@ -185,7 +185,7 @@ class RunRecord(_Record):
     @property
     def judge(self) -> str | None:
         """The primary judge."""
-        return self.config.get("judge")
+        return next(iter(self.judges), self.config.get("judge"))
 
 
 class SplitTask(_Record):

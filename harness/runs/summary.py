@@ -211,6 +211,8 @@ class JudgeAgreement(Part):
     """Krippendorff's alpha; null where it is undefined."""
     differ: int = Field(ge=0)
     """On how many answers they disagree; judges/differences.jsonl lists them."""
+    quantity: str = "refusal"
+    """What they judged: refusal or harmfulness."""
 
 
 class ChosenExperts(Part):
