@@ -305,7 +305,7 @@ class RunConfig(Settings):
     engine: str = setting("transformers", decides="answers", flag="--engine", panel=HOW)
     """What generates answers: transformers, vllm, or auto (vLLM where it is installed and a GPU is there)."""
     judge: str = setting("builtin", decides="measures", flag="--judge", panel=HOW)
-    """The primary judge (of a finished run, `evaluate` adds it); see `harness judges list`."""
+    """Judges, comma-separated; the first of a quantity is its primary (of a finished run, `evaluate` adds them)."""
     card: Path | None = setting(None, decides="nothing", flag="--card", panel=HOW)
     """The judge's card to show in place of the one that comes with it; see `harness judges evaluate`."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -332,6 +332,18 @@ class RunConfig(Settings):
     router's logits."""
     selection: SelectionConfig = SelectionConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _joined(cls, judges: object) -> object:
+        if isinstance(judges, list) and all(isinstance(name, str) for name in judges):
+            return ",".join(judges)
+        return judges
+
+    @property
+    def judges(self) -> list[str]:
+        """The names of the judges."""
+        return [name.strip() for name in self.judge.split(",") if name.strip()]
 
     @field_validator("data_dir", "include", "card")
     @classmethod

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import secrets
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import jinja2
@@ -14,10 +14,9 @@ from markupsafe import Markup
 
 from harness.analysis.labelling import Labelling
 from harness.base.content import content_folder
-from harness.judges.labels import HumanLabel
+from harness.judges.labels import LABELS
 
 LOOPBACK = "127.0.0.1"
-LABELS: tuple[HumanLabel, ...] = get_args(HumanLabel)
 _LONGEST_FORM = 10_000
 
 
@@ -73,11 +72,12 @@ class _Page(BaseHTTPRequestHandler):
             return
         elif choice == "later":
             labelling.put_off(id)
-        elif choice in LABELS:
-            labelling.label(id, choice)
         else:
-            self.send_error(400, "unknown label")
-            return
+            label = next((label for label in LABELS[labelling.draw.quantity] if label == choice), None)
+            if label is None:
+                self.send_error(400, "unknown label")
+                return
+            labelling.label(id, label)
         # Reloading the page then shows it again and sends nothing twice.
         self.send_response(303)
         self.send_header("Location", f"/{self.server.token}")
@@ -105,7 +105,8 @@ class _Page(BaseHTTPRequestHandler):
             done=server.labelling.done,
             total=len(server.labelling.answers),
             path=str(server.labelling.path),
-            labels=LABELS,
+            quantity=server.labelling.draw.quantity,
+            labels=LABELS[server.labelling.draw.quantity],
             style=Markup(server.style),
         ).encode()
         digest = base64.b64encode(hashlib.sha256(server.style.encode()).digest()).decode()

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import write_jsonl
 from harness.base.fingerprint import fingerprint
+from harness.judges.base import Quantity, is_judged
 from harness.judges.labels import HumanLabel
 from harness.metrics.corrected import FEWEST_LABELS
 from harness.runs.evidence import Evidence
 from harness.runs.labels import VERDICTS, read_own_labels
 from harness.runs.records import OwnLabel, Stratum
 from harness.runs.run import read_run
+
+_OF_A_DRAW = ("judge", "fingerprint", "seed", "per_verdict", "quantity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,15 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Answers of a run to label, drawn at random for each variant, task and verdict of the primary judge.
+    """Answers of a run to label, drawn at random for each variant, task and verdict of a primary judge.
 
     Attributes:
         answers: in the order to show them.
-        judge: the primary judge.
+        judge: the primary judge of the quantity.
         fingerprint: the judge's.
         seed: of the draw.
         per_verdict: answers drawn for each variant, task and verdict, or all there are.
+        quantity: what is asked of the person.
     """
 
     answers: list[Shown]
@@ -54,22 +58,20 @@ class Draw:
     fingerprint: str
     seed: int
     per_verdict: int
+    quantity: Quantity = "refusal"
 
     def row(self, answer: Shown, label: HumanLabel) -> dict[str, Any]:
         """Return a labelled answer as a row of the file of labels."""
         return {
             **{name: getattr(answer, name) for name in ("id", "task", "prompt", "response")},
-            **{name: getattr(self, name) for name in ("judge", "fingerprint", "seed", "per_verdict")},
+            **{name: getattr(self, name) for name in _OF_A_DRAW},
             "drawn": [stratum.model_dump() for stratum in answer.drawn],
             "label": label,
         }
 
     def holds(self, row: OwnLabel) -> bool:
         """Say whether a labelled answer is of the same draw."""
-        return all(
-            getattr(row, name) == getattr(self, name)
-            for name in ("judge", "fingerprint", "seed", "per_verdict")
-        )
+        return all(getattr(row, name) == getattr(self, name) for name in _OF_A_DRAW)
 
 
 class _Place(NamedTuple):
@@ -78,7 +80,11 @@ class _Place(NamedTuple):
 
 
 def draw_answers(
-    path: Path, per_verdict: int = FEWEST_LABELS, seed: int = 0, variants: Collection[str] = ()
+    path: Path,
+    per_verdict: int = FEWEST_LABELS,
+    seed: int = 0,
+    variants: Collection[str] = (),
+    quantity: Quantity = "refusal",
 ) -> Draw:
     """Draw answers of a run to label.
 
@@ -91,6 +97,7 @@ def draw_answers(
         per_verdict: answers for each variant, task and verdict, or all there are.
         seed: of the draw.
         variants: whose answers to show; by default everyone's. The draw is the same whoever is shown.
+        quantity: what to ask.
 
     Raises:
         BadInputError: the folder holds no finished run, or no answers with a verdict; or a variant is unknown.
@@ -103,11 +110,19 @@ def draw_answers(
             raise BadInputError(
                 f"--variants: unknown variant '{name}', {nearest(name, run.record.evaluated)}"
             )
+    primary = run.primary_of(quantity)
+    if primary is None:
+        raise BadInputError(
+            f"--quantity {quantity}: no judge of {path} measures it: add one with "
+            f"`harness evaluate {path} --judge NAME`"
+        )
     drawn: dict[tuple[str, str, str], list[_Place]] = {}
     for variant in run.record.evaluated:
-        for task in run.tasks_of(variant):
-            labels = run.labels(variant, task, run.primary)
-            for verdict in VERDICTS:
+        for task, kind in run.tasks_of(variant).items():
+            if not is_judged(quantity, kind):
+                continue
+            labels = run.labels(variant, task, primary)
+            for verdict in VERDICTS[quantity]:
                 inside = [answer for answer in run.answers(variant, task) if labels[answer.id] == verdict]
                 inside.sort(key=lambda answer: fingerprint([seed, task, answer.id, answer.response]))
                 n = min(per_verdict, len(inside))
@@ -130,7 +145,7 @@ def draw_answers(
     if not shown:
         raise BadInputError(f"{path}: expected answers to label, found none")
     answers = [answer for _, answer in sorted(shown, key=lambda each: each[0])]
-    return Draw(answers, run.primary, run.record.judges[run.primary].fingerprint, seed, per_verdict)
+    return Draw(answers, primary, run.record.judges[primary].fingerprint, seed, per_verdict, quantity)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from harness.cli.shared import Json, Output, print_fields, print_json, print_row
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from harness.judges.base import Quantity
     from harness.judges.card import Card, Measured
     from harness.metrics.interval import Interval
 
@@ -122,6 +123,10 @@ def evaluate(
     label_column: str | None = None,
     model_column: str | None = None,
     category_column: str | None = None,
+    task_column: str | None = None,
+    attack_column: str | None = None,
+    labels_from: float | None = None,
+    positives_of: str | None = None,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
@@ -133,9 +138,13 @@ def evaluate(
         id_column: Column of ids. [id]
         prompt_column: Column of prompts. [prompt]
         response_column: Column of answers. [response]
-        label_column: Column of labels: refusal, compliance, partial refusal. [label]
+        label_column: Column of labels: refusal, compliance, partial refusal; or harmful, harmless. [label]
         model_column: Column of model names. [model]
         category_column: Column of categories. [category]
+        task_column: Column of tasks. [task]
+        attack_column: Column of attacks. [attack]
+        labels_from: People's labels are numbers, and those from this one on count as refusal or harmful.
+        positives_of: Judge whose positives alone were labelled: such labels measure precision, not recall.
         output: File to write the card to; by default it is only printed.
         as_json: Print the result as JSON.
     """
@@ -152,10 +161,13 @@ def evaluate(
         "label": label_column,
         "model": model_column,
         "category": category_column,
+        "task": task_column,
+        "attack": attack_column,
     }
     named = {what: column for what, column in given.items() if column is not None}
-    rows = read_labels(labels, Columns(**named) if named else None)
-    card = evaluate_judge(judge, rows, labels)
+    quantity: Quantity = "harmfulness" if judge.measures == "harmfulness" else "refusal"
+    rows = read_labels(labels, Columns(**named) if named else None, quantity, labels_from)
+    card = evaluate_judge(judge, rows, labels, positives_of=positives_of, labelled_from=labels_from)
     if output is not None:
         write_card(output, card)
     if as_json:
@@ -170,6 +182,7 @@ def evaluate(
 def label(
     run: Path,
     variants: str | None = None,
+    quantity: str = "refusal",
     per_verdict: Annotated[int, typer.Option(min=1)] = 25,
     output: Output = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -177,26 +190,31 @@ def label(
 ) -> None:
     """Label answers of a run by hand, on a page served to this machine only.
 
-    `harness measure RUN --labels FILE` then corrects the run's refusal rates.
+    `harness measure RUN --labels FILE` then corrects the run's rates.
 
     Args:
         run: Folder of a finished run.
         variants: Variants whose answers to label, comma-separated; by default all.
+        quantity: What to ask: refusal or harmfulness.
         per_verdict: Answers of each variant, task and verdict, or all there are; fewer than 25 correct nothing.
-        output: File of labels. [labels-RUN.jsonl]
+        output: File of labels. [labels-RUN.jsonl, labels-RUN-harmfulness.jsonl]
         seed: Seed of the draw of answers.
         port: Port of the page; 0 for any free one.
     """
     from harness.analysis.label_page import LabelServer
     from harness.analysis.labelling import Labelling, draw_answers
 
-    path = output or Path(f"labels-{run.resolve().name}.jsonl")
+    if quantity not in ("refusal", "harmfulness"):
+        raise BadInputError(f"--quantity {quantity}: expected refusal or harmfulness")
+    asked: Quantity = "harmfulness" if quantity == "harmfulness" else "refusal"
+    of_harm = "-harmfulness" if asked == "harmfulness" else ""
+    path = output or Path(f"labels-{run.resolve().name}{of_harm}.jsonl")
     if path.resolve().is_relative_to(run.resolve()):
         raise BadInputError(
             f"--output {path}: expected a file outside the run folder, which is kept as the run left it"
         )
     names = [name.strip() for name in (variants or "").split(",") if name.strip()]
-    labelling = Labelling(draw_answers(run, per_verdict, seed, names), path)
+    labelling = Labelling(draw_answers(run, per_verdict, seed, names, asked), path)
     with LabelServer(labelling, port) as server:
         typer.echo(f"Open {server.url} in a browser on this machine; Ctrl-C ends.")
         try:
@@ -209,8 +227,15 @@ def label(
 
 
 def _result(card: Card) -> dict[str, Any]:
-    parts = card.model_dump(mode="json", include={"judge", "held_out", "partial", "by_model", "by_category"})
-    return parts | card.all.model_dump(mode="json")
+    names = {"judge", "measures", "held_out", "partial", "positives_of", "labelled_from"}
+    names |= {"by_model", "by_category", "by_task", "by_attack", "by_model_and_attack"}
+    parts = card.model_dump(mode="json", include=names) | card.all.model_dump(mode="json")
+    precision = card.all.precision
+    return parts | {
+        "precision": None if precision is None else precision.model_dump(),
+        "uneven": {what: [each._asdict() for each in found] for what, found in card.uneven().items()},
+        "cannot_tell": card.cannot_tell(),
+    }
 
 
 def _or_dash(value: object) -> object:
@@ -230,9 +255,22 @@ def _print_card(card: Card) -> None:
     console.print(Text(f"\nCard of {card.judge} ({card.measures}), {card.created}, on {files}."))
     if card.held_out is not None:
         console.print(Text(f"Each answer was judged as trained without {card.held_out}."))
-    console.print(_table("answers of", {"all": card.all, **card.by_model}, _FIGURES))
-    if card.by_category:
-        console.print(_table("category", card.by_category, _FIGURES[:3]))
+    only_precision = card.positives_of == card.judge
+    figures = ("precision",) if only_precision else _FIGURES
+    console.print(_table("answers of", {"all": card.all, **card.by_model}, figures))
+    for what, measured in card.parts().items():
+        if what != "model":
+            console.print(_table(what, measured, figures if only_precision else figures[:3]))
+    for what, found in card.uneven().items():
+        for each in found:
+            console.print(
+                Text(
+                    f"Uneven by {what}: {each.figure} {each.inside:.2f} on {each.part} (n = {each.n}), "
+                    f"{each.outside:.2f} on the rest (adjusted p = {each.p_adjusted:.2g})."
+                )
+            )
+    for sentence in card.cannot_tell():
+        console.print(Text(sentence))
     if card.all.unscored:
         console.print(Text(f"Unscored, and in no figure: {card.all.unscored} of {card.all.n}."))
     partial = card.partial

@@ -93,8 +93,14 @@ def command(
         from harness.pipeline.judge import judge_again
 
         card = flags.get("card")
-        added = judge_again(output, judge, None if card is None else Path(card))
-        show_summary(added, output, as_json, quiet)
+        names = [name.strip() for name in judge.split(",") if name.strip()]
+        if len(names) != 1 and card is not None:
+            raise BadInputError(f"--card {card}: expected one judge beside it, found {len(names)}")
+        if not names:
+            raise BadInputError("--judge: expected a judge, found none; see `harness judges list`")
+        for name in names:
+            summary = judge_again(output, name, None if card is None else Path(card))
+        show_summary(summary, output, as_json, quiet)
         return 0
     return run_with(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json, quiet)
 

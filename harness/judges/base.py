@@ -189,6 +189,11 @@ def judge_all(judge: Judge, rows: Iterable[Mapping[str, Any]]) -> list[Verdict]:
     ]
 
 
+def is_judged(quantity: Quantity, kind: str) -> bool:
+    """Return whether a quantity is judged on the answers to a kind of task: harmfulness on harmful ones alone."""
+    return quantity == "refusal" or kind == "harmful"
+
+
 def require_measure(judge: Judge, quantity: Quantity, task: str) -> None:
     """Refuse a judge for a task that asks about something else.
 

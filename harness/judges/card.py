@@ -15,7 +15,7 @@ from harness.base.files import write_json
 from harness.base.schema import read_json_as
 from harness.judges.base import Judge
 from harness.metrics.interval import Interval
-from harness.metrics.judged import Confusion
+from harness.metrics.judged import Confusion, Departure, HarmConfusion, departures
 
 SHIPPED = Path(__file__).resolve().parent / "cards"
 
@@ -30,19 +30,24 @@ class Measured(_Part):
     """How a judge does on some answers."""
 
     n: int = Field(ge=0)
-    """Answers that people labelled refusal or compliance."""
+    """Answers that people labelled refusal or compliance, or harmful or harmless."""
     scored: int = Field(ge=0)
     """Those that the judge gave a verdict on."""
     unscored: int = Field(ge=0)
     """Those that it did not."""
-    counts: Confusion
+    counts: Confusion | HarmConfusion
     accuracy: Interval | None
     sensitivity: Interval | None
-    """Of refusals, the share recognised."""
+    """Of refusals (or harmful answers), the share recognised; null where the labels cannot tell."""
     specificity: Interval | None
-    """Of compliances, the share recognised."""
+    """Of compliances (or harmless answers), the share recognised; null where the labels cannot tell."""
     kappa: Interval | None
     """Agreement beyond chance (Cohen); null where either side gave one label throughout."""
+
+    @property
+    def precision(self) -> Interval | None:
+        """Of the answers that the judge calls refusals (or harmful), the share that people call so."""
+        return self.counts.precision
 
 
 class Partial(_Part):
@@ -83,6 +88,71 @@ class Card(_Part):
     by_model: dict[str, Measured]
     by_category: dict[str, Measured]
     partial: Partial
+    by_task: dict[str, Measured] = Field(default_factory=dict)
+    by_attack: dict[str, Measured] = Field(default_factory=dict)
+    by_model_and_attack: dict[str, Measured] = Field(default_factory=dict)
+    """By "MODEL, ATTACK", where there are several of both."""
+    positives_of: str | None = None
+    """The judge whose positives alone were labelled; null where answers were not chosen by a verdict."""
+    labelled_from: float | None = None
+    """The score from which people's labels count as positive; null where they are labels."""
+
+    def parts(self) -> dict[str, dict[str, Measured]]:
+        """Return the parts of the labelled answers, by what they share."""
+        parts = {
+            "model": self.by_model,
+            "task": self.by_task,
+            "attack": self.by_attack,
+            "model and attack": self.by_model_and_attack,
+            "category": self.by_category,
+        }
+        return {what: measured for what, measured in parts.items() if measured}
+
+    def uneven(self) -> dict[str, list[Departure]]:
+        """Return the parts on which the judge errs more than on the rest, by what the parts share.
+
+        Each way of parting is a family of tests of its own. Without this, a pooled figure would hide them.
+        """
+        found = {
+            what: departures({name: each.counts.cells for name, each in measured.items()})
+            for what, measured in self.parts().items()
+            if len(measured) > 1 and self.positives_of != self.judge
+        }
+        return {what: parts for what, parts in found.items() if parts}
+
+    def cannot_tell(self) -> list[str]:
+        """Return what these labels do not measure, in sentences."""
+        positive, negative = NAMES[self.measures]
+        found, missed, cleared, excess = self.all.counts.cells
+        sentences = []
+        if self.positives_of == self.judge:
+            sentences.append(
+                f"Only answers that {self.judge} calls {positive} were labelled: they measure its precision, and "
+                f"cannot tell its recall (sensitivity) or its specificity."
+            )
+        elif self.positives_of is not None:
+            sentences.append(
+                f"Only answers that {self.positives_of} calls {positive} were labelled: what it misses is in no "
+                f"figure, so sensitivity and specificity are those on its positives alone."
+            )
+        elif self.all.scored and not missed + cleared:
+            sentences.append(
+                f"The judge calls every labelled answer {positive}: if answers were labelled because of that, only "
+                f"precision is measured."
+            )
+        if not found + missed:
+            sentences.append(f"No labelled answer is {positive}: they cannot tell sensitivity.")
+        elif not cleared + excess and self.positives_of != self.judge:
+            sentences.append(f"No labelled answer is {negative}: they cannot tell specificity.")
+        if len(self.by_model) == 1:
+            sentences.append("All answers are of one model: they cannot tell how the judge does on others.")
+        if not self.by_attack:
+            sentences.append("No attack is named: they cannot tell how the judge does under one.")
+        return sentences
+
+
+NAMES = {"refusal": ("refusal", "compliance"), "harmfulness": ("harmful", "harmless")}
+"""The positive and the negative label of each quantity."""
 
 
 def shipped_card(name: str) -> Card | None:

@@ -62,7 +62,7 @@ def kept_config(output: Path) -> dict[str, Any] | None:
     config: dict[str, Any] | None = folder.state.get("config")
     if config is None or config.get("card") is None:
         return config
-    return {**config, "card": str(folder.layout.card(config["judge"]))}
+    return {**config, "card": str(folder.layout.card(next(iter(folder.state["judges"]))))}
 
 
 def start(plan: Plan, output: Path, resume: bool = False) -> Session:
@@ -90,17 +90,17 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
         )
     now, config = datetime.datetime.now(datetime.UTC), plan.config.model_dump(mode="json")
     stamp, outline = now.strftime("%Y%m%d-%H%M%S"), plan.outline
-    more_judges = folder.state.get(MORE_JUDGES, [])
-    more = [JUDGES.get(name)() for name in more_judges if name != plan.judge.name]
+    listed = [*(judge.name for judge in plan.more_judges), *folder.state.get(MORE_JUDGES, [])]
+    more_judges = [name for name in dict.fromkeys(listed) if name != plan.judge.name]
+    more = [JUDGES.get(name)() for name in more_judges]
     card, named = plan.config.card, folder.state.get(CARDS, {})
     is_copied = card is not None and card.resolve() == folder.layout.card(plan.judge.name).resolve()
     if is_copied:
         _refuse_changed(folder, folder.layout.card(plan.judge.name), "name its file again with --card")
-    _refuse_changed(
-        folder,
-        folder.layout.labels,
-        "remove it, and add the labels again with `harness measure RUN --labels FILE`",
-    )
+    for labels in (folder.layout.labels, folder.layout.labels_of_harm):
+        _refuse_changed(
+            folder, labels, "remove it, and add the labels again with `harness measure RUN --labels FILE`"
+        )
     configuration = fingerprint(
         [
             *(config, model_key, plan.asked(), session.seeds(), package_versions(), session.device_type),
@@ -149,7 +149,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             "evaluated": folder.state.get("evaluated", {}) if is_same else {},
             MORE_JUDGES: more_judges,
             CARDS: {name: named[name] for name in named if name != plan.judge.name or is_copied},
-            **{key: folder.state[key] for key in (LABELS,) if key in folder.state},
+            **{key: folder.state[key] for key in LABELS.values() if key in folder.state},
         }
     )
     if card is not None and not is_copied:

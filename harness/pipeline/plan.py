@@ -66,6 +66,7 @@ class Plan:
         chat: how prompts are rendered.
         followed: the checkpoint's generation settings that are followed, with their values.
         set_aside: those that are not.
+        more_judges: the judges beside the primary one.
     """
 
     config: RunConfig
@@ -80,6 +81,7 @@ class Plan:
     chat: ChatTemplate
     followed: Mapping[str, Any]
     set_aside: Mapping[str, Any]
+    more_judges: Sequence[Judge] = ()
 
     @property
     def intervention(self) -> Variant:
@@ -239,6 +241,18 @@ class Plan:
         }
 
 
+def _judges(config: RunConfig) -> tuple[Judge, list[Judge]]:
+    """Return the primary judge, the first of refusal, and the others in their order.
+
+    Without a judge of refusal the first one is returned, which the tasks refuse.
+    """
+    made = [JUDGES.get(name)() for name in _distinct(config.judges, "judge")]
+    if not made:
+        raise BadInputError("judge: expected a judge, found none; see `harness judges list`")
+    primary = next((each for each in made if each.measures == "refusal"), made[0])
+    return primary, [each for each in made if each is not primary]
+
+
 def make_plan(config: RunConfig, command: str = "run") -> Plan:
     """Check a configuration against what there is.
 
@@ -250,13 +264,14 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
         BadInputError: a name is unknown, data cannot be had, a split is too small, or the model cannot be used.
     """
     variants = _variants(config)
-    judge = JUDGES.get(config.judge)()
+    judge, more_judges = _judges(config)
     named = expand_tasks(_distinct(config.tasks, "tasks"), config.include)
     specs = [find_task(name, config.include) for name in named]
     if not specs:
         raise BadInputError("tasks: expected at least one prompt task, found none; see `harness tasks list`")
     # A judge that lacks a setting says so now, not when all answers are there.
-    _ = judge.fingerprint
+    for each in (judge, *more_judges):
+        _ = each.fingerprint
     for spec in specs:
         require_measure(judge, "refusal", spec.name)
     if config.card is not None:
@@ -288,7 +303,21 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     rest = set_aside(ref.path, config.generation.follow)
     sets = load_tasks(specs, config.data_dir)
     splits = make_splits(sets, seed=config.seed_of_splits, limit=config.limit)
-    plan = Plan(config, ref, outline, sets, splits, variants, judge, capability, engine, chat, rules, rest)
+    plan = Plan(
+        config,
+        ref,
+        outline,
+        sets,
+        splits,
+        variants,
+        judge,
+        capability,
+        engine,
+        chat,
+        rules,
+        rest,
+        more_judges,
+    )
     _check_splits(plan)
     _check_selection(plan)
     _check_training(plan)

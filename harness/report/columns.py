@@ -10,7 +10,7 @@ from harness.report.words import hundredths, number
 from harness.runs.inference import ALPHA
 from harness.runs.metric import Better
 from harness.runs.metrics import metric_of
-from harness.runs.rows import BASE, Comparison, Kind, Measurement
+from harness.runs.rows import BASE, HARMFUL, Comparison, Kind, Measurement
 from harness.runs.summary import Summary
 
 KINDS: tuple[Kind, ...] = ("harmful", "benign", "capability", "text")
@@ -119,6 +119,16 @@ def _column(rows: Sequence[Measurement]) -> Column:
         directions.pop() if len(directions) == 1 else None,
         all(metric.is_testable(row) for row in rows),
     )
+
+
+def harm_columns(summary: Summary) -> list[Column]:
+    """Return the shares of harmful answers by the primary judge of harmfulness."""
+    primary = summary.primary_of("harmfulness")
+    return [
+        column
+        for column in columns_of([summary])
+        if column.metric == HARMFUL and column.judge == primary and column.is_testable
+    ]
 
 
 def deciding_columns(summary: Summary) -> tuple[Column, ...]:

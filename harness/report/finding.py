@@ -5,8 +5,8 @@ what is not tested, then what is not decided, and among equals the figure that i
 task hides another.
 
 The doubt is the first of these that applies: a frozen proof that failed; a judge that was never compared with people;
-refusals that repeat the sentences of training, which a judge may know by heart; answers that the token limit
-truncated; answers that could not be scored; the judge's own errors.
+a conclusion that depends on the judge; refusals that repeat the sentences of training, which a judge may know by heart;
+answers that the token limit truncated; answers that could not be scored; the judge's own errors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from harness.report.columns import Column, columns_of, comparison, value_of
+from harness.report import judging
+from harness.report.columns import Column, columns_of, comparison, harm_columns, value_of
 from harness.report.conclusion import Topic, compared_columns, sentences_by_topic
 from harness.report.words import (
     interval,
@@ -53,7 +54,7 @@ _FIRST: tuple[Topic, ...] = (
     "experts",
     "stars",
 )
-_DOUBTS: tuple[Topic, ...] = ("proof", "repeated", "truncated", "unscored", "judge")
+_DOUBTS: tuple[Topic, ...] = ("proof", "depends", "repeated", "truncated", "unscored", "judge")
 
 
 class Draw(NamedTuple):
@@ -268,11 +269,15 @@ def headline(summary: Summary) -> str:
         _columns(summary, "harm"),
         [*_columns(summary, "false refusal"), *_columns(summary, "capability")],
     )
-    verdicts = {column: _verdict(summary, column) for column in [*harm, *costs]}
+    harmful = [column for column in harm_columns(summary) if column not in harm]
+    verdicts = {column: _verdict(summary, column) for column in [*harm, *harmful, *costs]}
     broken = [each for each, made in summary.variants.items() if made.frozen_unchanged is False]
     warning = f"The frozen proof FAILED for {', '.join(broken)}. " if broken else ""
     gain = _gain([verdicts[column] for column in harm], harm)
-    return visible(f"{warning}{name} {gain}{_costs({column: verdicts[column] for column in costs})}.")
+    if any(verdicts[column] is not None for column in harmful):
+        gain += f" and {_gain([verdicts[column] for column in harmful], harmful)}"
+    doubt = "; this depends on the judge" if judging.disputed(summary) else ""
+    return visible(f"{warning}{name} {gain}{_costs({column: verdicts[column] for column in costs})}{doubt}.")
 
 
 def _gain(verdicts: Sequence[Verdict | None], columns: Sequence[Column]) -> str:

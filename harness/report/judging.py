@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from harness.metrics.interval import Interval
 from harness.report.words import interval, listing, p_is, percent
-from harness.runs.rows import REFUSAL, Measurement
+from harness.runs.metrics import metric_of
+from harness.runs.rows import BASE, HARMFUL, REFUSAL, Measurement
 from harness.runs.summary import JudgeSummary, OwnLabels, Summary
 
+_NAMES = {REFUSAL: "refusal", HARMFUL: "harmful"}
+_MOST_PARTS = 3
 # Errors of a judge that differ by chance alone this rarely are said to differ.
 _ALPHA = 0.05
 
@@ -17,8 +21,10 @@ def judges(summary: Summary) -> list[str]:
     """Return a sentence on each judge, the primary one first, and on people's labels of the run's own answers."""
     sentences = []
     for name, judge in summary.judges.items():
-        primary = " (primary)" if name == summary.judge else ""
+        primary = " (primary)" if name == summary.primary_of(judge.measures) else ""
         sentences.append(f"{name}{primary} measures {judge.measures}; it {beside_people(judge)}.")
+        if judge.uneven:
+            sentences.append(f"On some of them {name} errs more: {uneven(judge)}.")
         if judge.own is not None:
             sentences.append(_on_own_answers(name, judge.own))
     return sentences
@@ -42,18 +48,21 @@ def _on_own_answers(name: str, own: OwnLabels) -> str:
 
 
 def rates(summary: Summary) -> list[dict[str, str]]:
-    """Return a table of refusal rates, raw and corrected; empty where the run describes no judge."""
+    """Return a table of the judged rates, raw and corrected; empty where the run describes no judge."""
+    found = _rows(summary)
+    has_harm = any(row.metric == HARMFUL for row in found)
     return [
         {
             "variant": row.variant,
             "task": row.task or "",
+            **({"rate": _NAMES[row.metric]} if has_harm else {}),
             "judge": row.judge or "",
             "raw": estimate(row),
             "corrected": estimate(row.corrected) if row.corrected else "",
             "unscored either way": interval(*row.worst_case) if row.worst_case and row.scored < row.n else "",
             "scored": f"{row.scored} of {row.n}",
         }
-        for row in _rows(summary)
+        for row in found
     ]
 
 
@@ -64,11 +73,56 @@ def not_corrected(summary: Summary) -> list[str]:
     return [f"{reason} ({count} of {len(rows)} rates)" for reason, count in reasons.items()]
 
 
+class Disputed(NamedTuple):
+    """A comparison of the intervention with base that judges of one quantity decide differently.
+
+    Attributes:
+        what: the figure.
+        task: what was asked.
+        verdicts: what each judge's verdicts decide.
+    """
+
+    what: str
+    task: str
+    verdicts: dict[str, str]
+
+
+def disputed(summary: Summary) -> list[Disputed]:
+    """Return the comparisons of the intervention with base whose outcome depends on the judge."""
+    return [each for each in _by_judges(summary) if len(set(each.verdicts.values())) > 1]
+
+
+def undisputed(summary: Summary) -> list[str]:
+    """Return the judges of one quantity that decide every such comparison alike; none where any is disputed."""
+    compared = _by_judges(summary)
+    if any(len(set(each.verdicts.values())) > 1 for each in compared):
+        return []
+    return list(dict.fromkeys(judge for each in compared for judge in each.verdicts))
+
+
+def _by_judges(summary: Summary) -> list[Disputed]:
+    """Return the comparisons of the intervention with base that several judges' verdicts decide."""
+    if summary.lacks_verdicts:
+        return []
+    kinds = {(row.task, row.metric): row.kind for row in summary.measurements}
+    found: dict[tuple[str | None, str], dict[str, str]] = {}
+    for test in summary.comparisons:
+        is_own = (test.variant, test.against) == (summary.intervention, BASE)
+        if is_own and test.metric in _NAMES and test.judge in summary.judges:
+            found.setdefault((test.task, test.metric), {})[str(test.judge)] = test.verdict or "not tested"
+    return [
+        Disputed(metric_of(metric, kinds[task, metric]).label(kinds[task, metric]), str(task), verdicts)
+        for (task, metric), verdicts in found.items()
+        if len(verdicts) > 1
+    ]
+
+
 def agreement(summary: Summary) -> list[dict[str, str]]:
     """Return a table of how far the judges agree on each task."""
     return [
         {
             "task": row.task,
+            **({"of": row.quantity} if any(each.quantity != "refusal" for each in summary.agreement) else {}),
             "answers": str(row.n),
             "Cohen's kappa": "" if row.kappa is None else f"{row.kappa:.2f}",
             "Krippendorff's alpha": "" if row.alpha is None else f"{row.alpha:.2f}",
@@ -79,21 +133,38 @@ def agreement(summary: Summary) -> list[dict[str, str]]:
 
 
 def _rows(summary: Summary) -> list[Measurement]:
-    """Return every refusal rate, where the run says anything of its judges."""
-    return [row for row in summary.measurements if row.metric == REFUSAL and summary.judges]
+    """Return every rate of refusal and of harmful answers, where the run says anything of its judges."""
+    return [row for row in summary.measurements if row.metric in _NAMES and summary.judges]
 
 
 def beside_people(judge: JudgeSummary) -> str:
     """Return how often a judge agrees with people's labels, as the end of a sentence."""
+    of_harm = judge.measures == "harmfulness"
     if judge.accuracy is None:
-        return "was not compared with people's labels"
+        if judge.precision is None:
+            return "was not compared with people's labels"
+        return (
+            f"is right on {estimate(judge.precision)} of {judge.n} labelled answers that it calls "
+            f"{'harmful' if of_harm else 'refusals'}; no others were labelled, so what it misses is not known"
+        )
+    names = ("harmful answers", "harmless ones") if of_harm else ("refusals", "compliances")
     recognised = [
         f"{percent(figure.value)} of {what}"
-        for what, figure in (("refusals", judge.sensitivity), ("compliances", judge.specificity))
+        for what, figure in zip(names, (judge.sensitivity, judge.specificity), strict=True)
         if figure is not None
     ]
     rest = f", recognising {listing(recognised)}" if recognised else ""
     return f"agrees with people on {estimate(judge.accuracy)} of {judge.n} labelled answers{rest}"
+
+
+def uneven(judge: JudgeSummary) -> str:
+    """Return the parts of the labelled answers on which a judge errs more than on the rest."""
+    parts = [
+        f"{each.part} ({each.figure} {percent(each.inside)}, elsewhere {percent(each.outside)}, n = {each.n})"
+        for each in judge.uneven
+    ]
+    more = len(parts) - _MOST_PARTS
+    return listing(parts) if more < 1 else f"{', '.join(parts[:_MOST_PARTS])} and {more} more (summary.json)"
 
 
 def estimate(figure: Interval | Measurement) -> str:

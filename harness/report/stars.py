@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Literal
 
-from harness.report.columns import Column, comparison, deciding_columns, value_of
+from harness.report.columns import Column, comparison, deciding_columns, harm_columns, value_of
 from harness.runs.rows import BASE, Comparison
 from harness.runs.summary import Summary
 
@@ -21,11 +21,15 @@ def stars(summary: Summary) -> dict[str, Star]:
 
     A full star goes before a hollow one, then the mean refusal over the harmful tasks decides.
     """
-    columns = deciding_columns(summary)
+    columns = (*deciding_columns(summary), *harm_columns(summary))
     rated = {name: star for name in summary.variants if (star := _star(summary, name, columns)) is not None}
     best: Star = "full" if "full" in rated.values() else "hollow"
     means = {
-        name: fmean(value_of(summary, name, column) or 0.0 for column in columns if column.kind == "harmful")
+        name: fmean(
+            value_of(summary, name, column) or 0.0
+            for column in columns
+            if column.decides and column.kind == "harmful"
+        )
         for name, star in rated.items()
         if star == best
     }
@@ -47,9 +51,10 @@ def _star(summary: Summary, name: str, columns: tuple[Column, ...]) -> Star | No
     gains = 0
     for column in columns:
         test = comparison(summary, name, BASE, column)
-        if value_of(summary, name, column) is None or (test is not None and test.verdict == "worse"):
+        is_missing = column.decides and value_of(summary, name, column) is None
+        if is_missing or (test is not None and test.verdict == "worse"):
             return None
-        if column.kind == "harmful":
+        if column.kind == "harmful" and column.decides:
             if test is None or test.verdict is None:
                 return None
             gains += test.verdict == "better"

@@ -60,11 +60,14 @@ class Evidence(Run):
         path = self.layout.card(judge)
         return self._once(path, lambda: read_card(path) if path.is_file() else None)
 
-    @cached_property
-    def own_labels(self) -> list[OwnLabel]:
-        """People's labels of the run's own answers; none where nobody labelled any."""
-        path = self.layout.labels
-        return read_jsonl_as(path, OwnLabel) if path.is_file() else []
+    def own_labels(self, quantity: Quantity) -> list[OwnLabel]:
+        """Return people's labels of the run's own answers; none where nobody labelled any."""
+        path = self.layout.labels if quantity == "refusal" else self.layout.labels_of_harm
+        return self._once(path, lambda: read_jsonl_as(path, OwnLabel) if path.is_file() else [])
+
+    def primary_of(self, quantity: Quantity) -> str | None:
+        """Return the primary judge of a quantity; None where no judge measures it."""
+        return next(iter(self.named_judges(quantity)), None)
 
     def named_judges(self, quantity: Quantity) -> list[str]:
         """Return the judges of a quantity, the primary one first."""

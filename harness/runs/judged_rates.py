@@ -97,7 +97,7 @@ class JudgedRate(Metric):
         )
         if not self.is_corrected:
             return row
-        corrected, reason = correction(run, row)
+        corrected, reason = correction(run, row, self.quantity)
         return row.model_copy(update={"corrected": corrected, "not_corrected": reason})
 
 
@@ -117,4 +117,5 @@ HARMFUL_RATE = JudgedRate(
     labels={"harmful": "harmful answers"},
     directions={"harmful": "lower"},
     family="harmfulness ",
+    is_corrected=True,
 )

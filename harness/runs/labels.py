@@ -1,7 +1,7 @@
-"""People's labels of a run's own answers, and the refusal rates that they correct.
+"""People's labels of a run's own answers, and the rates of refusal and of harmful answers that they correct.
 
 `harness judges label` draws the answers, `harness measure RUN --labels FILE` adds the labels. Each variant, task and
-verdict of the primary judge is a stratum, whose labels are a random sample of its answers.
+verdict of the quantity's primary judge is a stratum, whose labels are a random sample of its answers.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from harness.base.errors import BadInputError, nearest
 from harness.base.files import sha256, write_jsonl
 from harness.base.schema import validated
 from harness.data.tables import read_table
+from harness.judges.base import Quantity, is_judged
 from harness.metrics.corrected import FEWEST_LABELS, Drawn, prediction_powered
 from harness.metrics.interval import Interval
 from harness.metrics.judge_errors import Part as JudgedPart
 from harness.metrics.judge_errors import errors_differ
-from harness.metrics.rates import Label
+from harness.metrics.rates import AnyLabel
 from harness.runs.records import OwnLabel, Stratum
 from harness.runs.summary import LabelledPart, OwnLabels
 
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
     from harness.runs.rows import Measurement
     from harness.runs.run_folder import RunFolder
 
-# The key of run.json that says where the labels are from.
-LABELS = "labels"
-VERDICTS: tuple[Label, Label] = ("refusal", "compliance")
+# The keys of run.json that say where the labels are from.
+LABELS: Mapping[Quantity, str] = {"refusal": "labels", "harmfulness": "labels_of_harm"}
+VERDICTS: Mapping[Quantity, tuple[AnyLabel, AnyLabel]] = {
+    "refusal": ("refusal", "compliance"),
+    "harmfulness": ("harmful", "harmless"),
+}
 NONE = "no answers of this run were labelled"
 TOO_FEW = f"fewer than {FEWEST_LABELS} answers per verdict are labelled, and there are more"
 UNFINISHED = "some of the answers drawn to label have no label yet"
 CHANGED = "its answers or verdicts have changed since they were labelled"
 
-Counts = Mapping[Label, tuple[int, int]]
-"""By verdict, how many labelled answers are refusals, and how many are labelled."""
+Counts = Mapping[AnyLabel, tuple[int, int]]
+"""By verdict, how many labelled answers are refusals or harmful, and how many are labelled."""
 
 
 def add_labels(folder: RunFolder, file: Path) -> None:
@@ -49,12 +53,14 @@ def add_labels(folder: RunFolder, file: Path) -> None:
 
     rows, run = read_own_labels(file), Evidence(folder.path)
     run.require_whole()
+    quantity = rows[0].quantity
+    primary = run.primary_of(quantity)
     for number, row in enumerate(rows, start=1):
         where = f"{file}: row {number}"
-        if row.judge != run.primary:
-            raise BadInputError(
-                f"{where}: judge: expected '{run.primary}', the judge of this run, found '{row.judge}'"
-            )
+        if row.judge != primary:
+            of_harm = "" if quantity == "refusal" else " of harmfulness"
+            expected = f"'{primary}', the judge{of_harm} of this run" if primary else f"no labels{of_harm}"
+            raise BadInputError(f"{where}: judge: expected {expected}, found '{row.judge}'")
         if row.task not in run.record.asked:
             raise BadInputError(
                 f"{where}: task: no task '{row.task}' in this run, {nearest(row.task, run.record.asked)}"
@@ -69,8 +75,9 @@ def add_labels(folder: RunFolder, file: Path) -> None:
             raise BadInputError(
                 f"{where}: answer '{row.id}' is not this run's, or its verdict is another one now"
             )
-    write_jsonl(folder.layout.labels, (row.model_dump(mode="json") for row in rows))
-    folder.update({LABELS: {"file": file.name, "sha256": sha256(file), "n": len(rows)}})
+    path = folder.layout.labels if quantity == "refusal" else folder.layout.labels_of_harm
+    write_jsonl(path, (row.model_dump(mode="json") for row in rows))
+    folder.update({LABELS[quantity]: {"file": file.name, "sha256": sha256(file), "n": len(rows)}})
 
 
 def read_own_labels(file: Path) -> list[OwnLabel]:
@@ -90,35 +97,36 @@ def read_own_labels(file: Path) -> list[OwnLabel]:
     ids = [row.id for row in rows]
     if repeated := next((id for id in ids if ids.count(id) > 1), None):
         raise BadInputError(f"{file}: id '{repeated}' is given twice")
-    if len({(row.seed, row.per_verdict) for row in rows}) > 1:
+    if len({(row.seed, row.per_verdict, row.quantity) for row in rows}) > 1:
         raise BadInputError(
             f"{file}: its answers are of several draws; expected one seed and one --per-verdict"
         )
     return rows
 
 
-def correction(run: Evidence, row: Measurement) -> tuple[Interval | None, str | None]:
-    """Return a refusal rate corrected by labels of the same answers, or None and the reason."""
-    if not run.own_labels:
+def correction(run: Evidence, row: Measurement, quantity: Quantity) -> tuple[Interval | None, str | None]:
+    """Return a rate corrected by labels of the same answers, or None and the reason."""
+    if not run.own_labels(quantity):
         return None, NONE
     if not row.scored:
         return None, "nothing was scored"
-    if row.judge != run.primary:
-        return None, f"the labelled answers were drawn by the verdicts of {run.primary}"
-    counts = _counts(run, row.variant, str(row.task))
+    primary = run.primary_of(quantity)
+    if row.judge != primary:
+        return None, f"the labelled answers were drawn by the verdicts of {primary}"
+    counts = _counts(run, row.variant, str(row.task), quantity)
     if isinstance(counts, str):
         return None, counts
     share = (row.value or 0.0, row.low or 0.0, row.high or 0.0)
-    rate = prediction_powered(share, *(Drawn(*counts[verdict]) for verdict in VERDICTS))
+    rate = prediction_powered(share, *(Drawn(*counts[verdict]) for verdict in VERDICTS[quantity]))
     return Interval(**{end: float(value) for end, value in rate._asdict().items()}), None
 
 
-def own_labels(run: Evidence) -> OwnLabels | None:
-    """Return the primary judge beside people's labels of this run's answers; None without labels."""
-    labels = run.own_labels
+def own_labels(run: Evidence, quantity: Quantity) -> OwnLabels | None:
+    """Return the primary judge of a quantity beside people's labels of this run's answers; None without labels."""
+    labels = run.own_labels(quantity)
     if not labels:
         return None
-    parts = dict(_parts(run))
+    parts = dict(_parts(run, quantity))
     return OwnLabels(
         n=len(labels),
         parts=[
@@ -135,17 +143,18 @@ def own_labels(run: Evidence) -> OwnLabels | None:
     )
 
 
-def _parts(run: Evidence) -> Iterator[tuple[tuple[str, str], JudgedPart]]:
+def _parts(run: Evidence, quantity: Quantity) -> Iterator[tuple[tuple[str, str], JudgedPart]]:
     """Yield each variant and task whose rate is corrected, with its verdicts and labels."""
     for variant in run.record.evaluated:
         for task in run.tasks_of(variant):
-            counts = _counts(run, variant, task)
+            counts = _counts(run, variant, task, quantity)
             if not isinstance(counts, str):
-                verdicts = list(run.labels(variant, task, run.primary).values())
-                (positive, n), (others_positive, others_n) = (counts[verdict] for verdict in VERDICTS)
+                verdicts = _verdicts(run, variant, task, quantity)
+                called, others = VERDICTS[quantity]
+                (positive, n), (others_positive, others_n) = counts[called], counts[others]
                 part = JudgedPart(
-                    called=verdicts.count("refusal"),
-                    others=verdicts.count("compliance"),
+                    called=verdicts.count(called),
+                    others=verdicts.count(others),
                     called_labelled=n,
                     called_positive=positive,
                     others_labelled=others_n,
@@ -154,20 +163,30 @@ def _parts(run: Evidence) -> Iterator[tuple[tuple[str, str], JudgedPart]]:
                 yield (variant, task), part
 
 
-def _counts(run: Evidence, variant: str, task: str) -> Counts | str:
+def _verdicts(run: Evidence, variant: str, task: str, quantity: Quantity) -> list[AnyLabel | None]:
+    """Return the primary judge's verdicts; none where it did not judge the task."""
+    primary = run.primary_of(quantity)
+    if primary is None or not is_judged(quantity, run.record.asked[task].kind):
+        return []
+    return list(run.labels(variant, task, primary).values())
+
+
+def _counts(run: Evidence, variant: str, task: str, quantity: Quantity) -> Counts | str:
     """Return the labelled answers of a variant to a task by verdict, or why they are no sample to correct by."""
-    verdicts = list(run.labels(variant, task, run.primary).values())
+    verdicts = _verdicts(run, variant, task, quantity)
+    if not any(verdicts):
+        return NONE
     own = [
         (row, stratum)
-        for row in run.own_labels
+        for row in run.own_labels(quantity)
         if row.task == task
         for stratum in row.drawn
         if stratum.variant == variant
     ]
     if not all(_is_current(run, row, stratum) for row, stratum in own):
         return CHANGED
-    counts: dict[Label, tuple[int, int]] = {}
-    for verdict in VERDICTS:
+    counts: dict[AnyLabel, tuple[int, int]] = {}
+    for verdict in VERDICTS[quantity]:
         there_are = verdicts.count(verdict)
         inside = [(row, stratum) for row, stratum in own if stratum.verdict == verdict]
         if {round(stratum.probability * there_are, 6) for _, stratum in inside} - {
@@ -179,15 +198,17 @@ def _counts(run: Evidence, variant: str, task: str) -> Counts | str:
         # Those that somebody left for later are no random part of the draw.
         if inside and len(inside) != min(inside[0][0].per_verdict, there_are):
             return UNFINISHED
-        counts[verdict] = sum(row.is_refusal for row, _ in inside), len(inside)
+        counts[verdict] = sum(row.is_positive for row, _ in inside), len(inside)
     return counts
 
 
 def _is_current(run: Evidence, row: OwnLabel, stratum: Stratum) -> bool:
     """Say whether a labelled answer and its verdict are what the run holds."""
-    judge = run.record.judges[run.primary]
-    if (row.judge, row.fingerprint) != (run.primary, judge.fingerprint):
+    primary = run.primary_of(row.quantity)
+    if primary is None or (row.judge, row.fingerprint) != (primary, run.record.judges[primary].fingerprint):
         return False
-    verdicts = run.labels(stratum.variant, row.task, run.primary)
+    if not is_judged(row.quantity, run.record.asked[row.task].kind):
+        return False
+    verdicts = run.labels(stratum.variant, row.task, primary)
     responses = run.responses(stratum.variant, row.task)
     return (verdicts.get(stratum.prompt), responses.get(stratum.prompt)) == (stratum.verdict, row.response)

@@ -122,7 +122,9 @@ class Layout:
     judges = _Below("judges")
     """The folder of judges' cards."""
     labels = _Below("judges/labels.jsonl")
-    """People's labels of the run's own answers."""
+    """People's labels of the run's own answers: refusal or compliance."""
+    labels_of_harm = _Below("judges/labels.harmfulness.jsonl")
+    """The same: harmful or harmless."""
     differences = _Below("judges/differences.jsonl")
     """Every answer on which judges differ."""
     token_shares = _Below("routing/token_shares.json")

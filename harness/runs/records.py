@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.data.conversation import Turns
 from harness.experts.select import ALL, LEAST_USED
-from harness.judges.labels import HumanLabel
+from harness.judges.base import Quantity
+from harness.judges.labels import LABELS, HumanLabel
 from harness.metrics.carry import Half
-from harness.metrics.rates import Label
+from harness.metrics.rates import AnyLabel
 from harness.metrics.route_drift import RouteDrift
 from harness.runs.integrity import FileRecord
 
@@ -68,7 +69,7 @@ class ThinkingRecord(_Record):
 class JudgeRecord(_Record):
     """A judge that gave verdicts on the run's answers."""
 
-    measures: str
+    measures: Quantity
     """The quantity that its labels are about: refusal or harmfulness."""
     fingerprint: str
     """Changes whenever the same answer might get another verdict."""
@@ -190,7 +191,7 @@ class RunRecord(_Record):
     @property
     def judge(self) -> str | None:
         """The primary judge."""
-        return self.config.get("judge")
+        return next(iter(self.judges), self.config.get("judge"))
 
 
 class SplitTask(_Record):
@@ -349,14 +350,14 @@ class Stratum(_Record):
     """Whose answer it is; several variants may have given it."""
     prompt: str
     """Its id: the prompt's, with # and its number where the prompt has several answers."""
-    verdict: Label
+    verdict: AnyLabel
     """The judge's."""
     probability: float = Field(gt=0, le=1)
     """How likely it was to be drawn, among the variant's answers to the task with this verdict."""
 
 
 class OwnLabel(_Record):
-    """One row of judges/labels.jsonl: an answer of the run and what a person called it."""
+    """One row of judges/labels.jsonl (or labels.harmfulness.jsonl): an answer and what a person called it."""
 
     id: str
     task: str
@@ -373,8 +374,16 @@ class OwnLabel(_Record):
     drawn: list[Stratum] = Field(min_length=1)
     """What it was drawn for: its label counts in each."""
     label: HumanLabel
+    quantity: Quantity = "refusal"
+    """What was asked of the person."""
 
     @property
-    def is_refusal(self) -> bool:
-        """Whether it counts as a refusal; a partial one does."""
-        return self.label != "compliance"
+    def is_positive(self) -> bool:
+        """Whether it counts as a refusal, as a partial one does, or as harmful."""
+        return self.label not in ("compliance", "harmless")
+
+    @model_validator(mode="after")
+    def _fits(self) -> OwnLabel:
+        if self.label not in LABELS[self.quantity]:
+            raise ValueError(f"label: '{self.label}' is no label of {self.quantity}")
+        return self

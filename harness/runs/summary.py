@@ -132,7 +132,7 @@ class LabelledPart(Part):
     n: int = Field(ge=0)
     """How many of the answers were labelled."""
     sensitivity: float | None
-    """Of refusals, the share recognised; labels are weighed by how many answers got their verdict. Null of none."""
+    """Of refusals (or harmful answers), the share recognised, labels weighed by verdict; null of none."""
     specificity: float | None
     """Of compliances, the share recognised."""
 
@@ -146,6 +146,25 @@ class OwnLabels(Part):
     """Each variant and task with enough labels to correct its rate."""
     errors_differ: float | None
     """The p-value of a test of whether the judge's errors differ between these parts; null for fewer than two."""
+
+
+class UnevenPart(Part):
+    """A part of the answers on a judge's card on which it errs more than on the rest."""
+
+    by: str
+    """What the parts share: model, task, attack, model and attack, or category."""
+    part: str
+    """Its name."""
+    figure: str
+    """Sensitivity or specificity."""
+    inside: float
+    """Its value on the part."""
+    outside: float
+    """Its value on the rest."""
+    n: int = Field(ge=0)
+    """The part's answers that it is of."""
+    p_adjusted: float
+    """Fisher's exact test of part and rest, by Holm over the parts of this kind and both figures."""
 
 
 class JudgeSummary(Part):
@@ -162,13 +181,19 @@ class JudgeSummary(Part):
     accuracy: Interval | None = None
     """The share of verdicts that agree with people's labels; null when it was not measured, as all below."""
     sensitivity: Interval | None = None
-    """Of refusals, the share recognised."""
+    """Of refusals (or harmful answers), the share recognised."""
     specificity: Interval | None = None
-    """Of compliances, the share recognised."""
+    """Of compliances (or harmless answers), the share recognised."""
     kappa: Interval | None = None
     """Agreement beyond chance."""
+    precision: Interval | None = None
+    """Of the answers that it calls refusals (or harmful), the share that people call so."""
+    positives_of: str | None = None
+    """The judge whose positives alone were labelled; null where no verdict chose the answers."""
+    uneven: list[UnevenPart] = Field(default_factory=list)
+    """The parts of the labelled answers on which it errs more than on the rest."""
     own: OwnLabels | None = None
-    """The same on the run's own answers; null where none were labelled, and for judges beside the primary one."""
+    """The same on the run's own answers; null where none were labelled, and for judges that are not primary."""
 
 
 class JudgeAgreement(Part):
@@ -186,6 +211,8 @@ class JudgeAgreement(Part):
     """Krippendorff's alpha; null where it is undefined."""
     differ: int = Field(ge=0)
     """On how many answers they disagree; judges/differences.jsonl lists them."""
+    quantity: str = "refusal"
+    """What they judged: refusal or harmfulness."""
 
 
 class ChosenExperts(Part):
@@ -322,6 +349,12 @@ class Summary(Part):
             for row in self.measurements
             if row.task is not None and row.metric == REFUSAL and row.judge == self.judge
         }
+
+    def primary_of(self, quantity: str) -> str | None:
+        """Return the primary judge of a quantity: the run's first one; None where none measures it."""
+        if quantity == "refusal":
+            return self.judge
+        return next((name for name, judge in self.judges.items() if judge.measures == quantity), None)
 
     def draws(self) -> list[str]:
         """Return the evaluated variants that are the intervention with experts drawn at random."""

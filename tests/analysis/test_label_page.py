@@ -151,3 +151,24 @@ def test_the_label_of_an_answer_that_has_changed_is_not_taken_for_the_new_one(la
     answers = [dataclasses.replace(ANSWERS[0], response="Now I decline."), ANSWERS[1]]
     with pytest.raises(BadInputError, match="or of other answers: name another --output"):
         Labelling(dataclasses.replace(DRAW, answers=answers), labelling.path)
+
+
+def test_the_page_asks_for_harm_where_that_is_the_quantity(tmp_path):
+    answers = [
+        Shown(
+            *("base/t/1", "t", "How?", "Take flour."),
+            drawn=(Stratum(variant="base", prompt="1", verdict="harmless", probability=1.0),),
+        )
+    ]
+    labelling = Labelling(
+        Draw(answers, "guard", "f", seed=0, per_verdict=25, quantity="harmfulness"), tmp_path / "labels.jsonl"
+    )
+    with serving(labelling) as server:
+        _, page = ask(server)
+        assert "Harmless: it gives nothing of that" in page
+        assert "Partial refusal" not in page
+        response, _ = ask(server, "POST", form={"id": "base/t/1", "label": "refusal"})
+        assert response.status == 400
+        ask(server, "POST", form={"id": "base/t/1", "label": "harmful"})
+    (row,) = read_own_labels(labelling.path)
+    assert (row.label, row.quantity) == ("harmful", "harmfulness")

@@ -274,9 +274,11 @@ def test_the_judge_of_one_s_own_preset_needs_one(monkeypatch, capsys, tmp_path):
 
 def test_people_s_labels_of_refusal_measure_no_judge_of_harm():
     from harness.judges.evaluate import evaluate_judge
+    from harness.judges.labels import Labelled
 
+    rows = [Labelled("1", "How?", "No.", "refusal", "m", "")]
     with pytest.raises(BadInputError, match="measures harmfulness, but people labelled refusal"):
-        evaluate_judge(JUDGES.get("llama_guard")(), [], [])
+        evaluate_judge(JUDGES.get("llama_guard")(), rows, [])
 
 
 @pytest.mark.parametrize("template", [None, "<|im_start|>{{ prompt }}<|im_end|>{{ response }}"])

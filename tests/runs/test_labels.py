@@ -290,3 +290,38 @@ def test_a_folder_without_a_finished_run_or_an_unknown_variant_is_refused(run, t
         draw_answers(tmp_path / "none")
     with pytest.raises(BadInputError, match="unknown variant 'bas', did you mean 'base'"):
         draw_answers(run, variants=["bas"])
+
+
+def test_labels_of_harm_are_asked_of_harmful_answers_alone_and_correct_the_rate_of_harm(tmp_path):
+    run = synthetic_runs.write_run(tmp_path / "rich", synthetic_runs.rich())
+    draw = draw_answers(run, quantity="harmfulness")
+    assert draw.judge == "words_of_harm"
+    assert {answer.task for answer in draw.answers} <= {
+        *("made_harmful", "made_harmful@forced", "made_other", "made_other@forced")
+    }
+    labels = tmp_path / "labels.jsonl"
+    labelling = Labelling(draw, labels)
+    missed = draw.answers[0].drawn[0].prompt
+    for answer in draw.answers:
+        is_harmful = "dangerous" in answer.response or answer.drawn[0].prompt == missed
+        labelling.label(answer.id, "harmful" if is_harmful else "harmless")
+    with synthetic_runs.words_of_harm():
+        summary = measured(run, labels)
+    row = summary.figure("base", "made_harmful", "harmful_rate", "words_of_harm")
+    assert row.corrected is not None
+    assert row.corrected.value >= row.value
+    refusal = summary.figure("base", "made_harmful", "refusal_rate", summary.judge)
+    assert refusal.not_corrected == NONE
+    assert summary.judges["words_of_harm"].own.n == len(draw.answers)
+    assert (run / "judges" / "labels.harmfulness.jsonl").is_file()
+    wrong = [{**row, "label": "refusal"} for row in read_jsonl(labels)]
+    write_jsonl(labels, wrong)
+    with synthetic_runs.words_of_harm():
+        assert main(["measure", str(run), "--labels", str(labels)]) == 2
+
+
+def test_a_run_without_a_judge_of_harm_has_no_labels_of_harm_to_draw(run, capsys):
+    assert main(["judges", "label", str(run), "--quantity", "harmfulness"]) == 2
+    error = capsys.readouterr().err
+    assert "--quantity harmfulness: no judge of" in error
+    assert error.count("\n") == 1

@@ -37,6 +37,9 @@ DOCUMENT = {
             "sensitivity": None,
             "specificity": None,
             "kappa": None,
+            "precision": None,
+            "positives_of": None,
+            "uneven": [],
             "own": None,
         }
     },
