@@ -76,6 +76,7 @@ class _Commands(LazyGroup):
             "Models: those that need no hub, what is in one, making one, and expert deltas.",
         ),
         "runs": Listed("harness.cli.runs:runs", "Run folders."),
+        "plugins": Listed("harness.cli.plugins:plugins", "What other installed packages add."),
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.base.errors import BadInputError
 from harness.base.files import write_whole
-from harness.base.registry import Registry
+from harness.base.registry import Registry, not_callable
 from harness.export.tables import conversations, record_of, risk_diff
 from harness.runs.captured import phase_of
 from harness.runs.run import Run, read_run
@@ -52,7 +52,9 @@ class Written(NamedTuple):
 Files = dict[str, Callable[[Path], None]]
 """File names, and what writes each."""
 
-FORMATS: Registry[Callable[[Export], Files]] = Registry("export format")
+FORMATS: Registry[Callable[[Export], Files]] = Registry(
+    "export format", "harness.export_formats", not_callable
+)
 FORMATS.add("guide", "harness.export.guide:files")
 FORMATS.add("parquet", "harness.export.parquet:files")
 
