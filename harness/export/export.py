@@ -101,6 +101,9 @@ def export(
     if target.exists() and not target.is_dir():
         raise BadInputError(f"{target} is a file: expected a folder")
     what = Export(source, phase or "all")
+    if not source.layout.manifest.is_file():
+        # What is missing of routing says more than that the run is not finished.
+        _ = what.record
     source.verify()
     files = files_of(what)
     taken = [name for name in files if (target / name).exists()]

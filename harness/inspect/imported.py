@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from harness.inspect.read import Log
     from harness.runs.summary import Summary
 
+_UNKNOWN = {
+    "fingerprint": "",
+    **dict.fromkeys(("moe_layers", "experts_per_layer", "experts_per_token", "parameters"), 0),
+}
 Logs = dict[str, dict[str, "Log"]]
 """By variant, base first, and by task."""
 
@@ -112,7 +116,7 @@ def _together(logs: Sequence[Log]) -> Logs:
         known = by_variant.setdefault(log.variant, {}).setdefault(log.task, log)
         if known is not log:
             raise BadInputError(
-                f"{known.path} and {log.path} are both of '{log.variant}' and task '{log.task}': name the variants, as in "
+                f"{known.path} and {log.path} are both of '{log.variant}' and task '{log.task}': name them, as in "
                 f"before={known.path} after={log.path}"
             )
     base = BASE if BASE in by_variant else next(iter(by_variant))
@@ -155,7 +159,7 @@ def _facts(by_variant: Logs, tasks: Mapping[str, Log], judge: Judge) -> dict[str
     known = fingerprint(
         [variants, judge.fingerprint, {task: log.max_new_tokens for task, log in tasks.items()}]
     )
-    kept = {
+    kept: dict[str, Any] = {
         key: first.about[key]
         for key in ("seeds", "engine", "device", "clock", "thinking")
         if key in first.about
@@ -175,7 +179,7 @@ def _facts(by_variant: Logs, tasks: Mapping[str, Log], judge: Judge) -> dict[str
         "command": shlex.join(["harness", *sys.argv[1:]]),
         "config": _config(first, others or [BASE], list(records), judge),
         "configuration": known,
-        "model": first.about.get("model") or {"name": first.model, "path": "", "fingerprint": ""},
+        "model": first.about.get("model") or {"name": first.model, "path": "", **_UNKNOWN},
         "tasks": list(records.values()),
         "judges": {judge.name: judge_record(judge)},
         "versions": {**package_versions(), **first.about.get("versions", {})},

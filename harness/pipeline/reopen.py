@@ -59,7 +59,7 @@ def _specification(run: Run, content: dict[str, Any]) -> Intervention:
     fields = {key: value for key, value in content.items() if key in kind.model_fields}
     if kind.needs == "prompts":
         raise BadInputError(
-            f"{run.path}: variant '{content['name']}' depends on the identify prompts, which a run folder does not keep: "
+            f"{run.path}: variant '{content['name']}' depends on the identify prompts, which its folder does not keep: "
             "only the run itself can answer as it"
         )
     return kind.model_validate(fields)

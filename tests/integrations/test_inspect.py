@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.integrations, pytest.mark.slow, pytest.mark.filterwarn
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inspect") / "run"
     words = ["run", "--intervention", "unsafe_experts", "--baselines", "system_prompt,steer", "--limit", "24"]
-    assert main([*words, "--tasks", "demo_harmful,demo_benign", "--capability", "none", "-o", str(folder)]) == 0
+    assert (
+        main([*words, "--tasks", "demo_harmful,demo_benign", "--capability", "none", "-o", str(folder)]) == 0
+    )
     return folder
 
 
@@ -41,7 +43,11 @@ def test_each_variant_and_task_is_a_log_with_answers_verdicts_and_versions(run, 
     assert len(list_eval_logs(str(logs))) == 2 * 4
     (path,) = logs.glob("*demo-harmful-system-prompt_*.eval")
     log, opened = read_eval_log(path), read_run(run)
-    assert (log.status, log.eval.task, log.eval.model) == ("success", "demo_harmful", "harness/demo@system_prompt")
+    assert (log.status, log.eval.task, log.eval.model) == (
+        "success",
+        "demo_harmful",
+        "harness/demo@system_prompt",
+    )
     assert log.eval.packages == opened.record.versions
     assert {sample.id: sample.output.completion for sample in log.samples} == {
         answer.id: answer.response for answer in opened.answers("system_prompt", "demo_harmful")
@@ -62,11 +68,14 @@ def test_an_unscored_verdict_is_unscored_there():
 
 
 def test_imported_logs_give_the_comparison_of_the_run_that_they_came_from(run, logs, tmp_path):
-    assert main(["import", *of(logs, "base"), *of(logs, "unsafe-experts"), "-o", str(tmp_path / "again")]) == 0
+    assert (
+        main(["import", *of(logs, "base"), *of(logs, "unsafe-experts"), "-o", str(tmp_path / "again")]) == 0
+    )
     ours, theirs = (read_run(folder).summary for folder in (run, tmp_path / "again"))
     wanted = [row for row in ours.comparisons if (row.variant, row.against) == ("unsafe_experts", "base")]
     assert wanted
-    assert [row for row in theirs.comparisons if row.variant == "unsafe_experts"] == wanted
+    found = {(row.task, row.metric): row for row in theirs.comparisons}
+    assert found == {(row.task, row.metric): row for row in wanted}
 
 
 @pytest.mark.parametrize("variant", ["base", "system_prompt", "steer", "unsafe_experts"])
@@ -75,7 +84,11 @@ def test_a_variant_answers_there_as_in_the_run(run, tmp_path, variant):
 
     model = f"harness/{run}@{variant}"
     (log,) = eval(
-        "harness/demo_harmful", model=model, task_args={"run": str(run)}, log_dir=str(tmp_path), display="none"
+        "harness/demo_harmful",
+        model=model,
+        task_args={"run": str(run)},
+        log_dir=str(tmp_path),
+        display="none",
     )
     assert log.status == "success"
     answers = {answer.id: answer.response for answer in read_run(run).answers(variant, "demo_harmful")}
@@ -93,7 +106,11 @@ def test_a_task_over_an_example_dataset_of_theirs_completes_and_is_imported(run,
     task = Task(dataset=example_dataset("security_guide"), scorer=includes(), name="security_guide")
     for variant in ("base", "unsafe_experts"):
         (log,) = eval(
-            task, model=f"harness/{run}@{variant}", max_tokens=16, log_dir=str(tmp_path / variant), display="none"
+            task,
+            model=f"harness/{run}@{variant}",
+            max_tokens=16,
+            log_dir=str(tmp_path / variant),
+            display="none",
         )
         assert log.status == "success"
     words = ["import", str(tmp_path / "base"), str(tmp_path / "unsafe_experts"), "-o", str(tmp_path / "run")]
@@ -102,12 +119,14 @@ def test_a_task_over_an_example_dataset_of_theirs_completes_and_is_imported(run,
     assert "expected --harmful security_guide or --benign security_guide" in capsys.readouterr().err
     assert main([*words, "--benign", "security_guide"]) == 0
     assert len(read_jsonl(tmp_path / "run/variants/base/responses/security_guide.jsonl")) == 16
-    assert main(["check", str(tmp_path / "run"), "--gates", str(gates(tmp_path))]) == 4
+    assert main(["check", str(tmp_path / "run"), "--gates", str(gates(tmp_path))]) == 0
 
 
 def gates(folder):
     path = folder / "gates.yaml"
-    path.write_text("gates: [{name: one, metric: refusal_rate, task: security_guide, at_most: 0.01}]")
+    path.write_text(
+        "gates: [{name: one, metric: refusal_rate, task: security_guide, variant: base, at_most: 0.5}]"
+    )
     return path
 
 
@@ -142,5 +161,5 @@ def test_the_same_variant_twice_and_other_prompts_are_refused(logs, tmp_path, ca
     (path,) = logs.glob("*demo-harmful-base_*.eval")
     copy = shutil.copy(path, tmp_path / "copy.eval")
     assert main(["import", str(path), str(copy), "-o", str(tmp_path / "run")]) == 2
-    assert "name the variants, as in before=" in capsys.readouterr().err
+    assert "name them, as in before=" in capsys.readouterr().err
     assert main(["import", str(path), f"later={copy}", "-o", str(tmp_path / "run")]) == 0
