@@ -1,21 +1,27 @@
 """Where the folders tasks/, baselines/ and reports/ are.
 
 A wheel carries them as harness/_content/, a checkout reads them in place. Folders named with `--include`
-come first, so a user's YAML file can stand in for one of ours.
+come first, so a user's YAML file can stand in for one of ours. Those of plugins come last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import BadInputError
+from harness.base.plugins import plugin_folders, plugin_with, say_once
 
 Folder = Literal["tasks", "groups", "baselines", "zoo", "reports"]
 
 # Groups are of tasks; published methods are baselines.
 _PLACES = {"groups": "tasks/groups", "zoo": "baselines/zoo"}
+_PLUGINS: Mapping[Folder, tuple[str, str]] = {
+    "tasks": ("harness.tasks", ""),
+    "groups": ("harness.tasks", "groups"),
+    "baselines": ("harness.baselines", ""),
+}
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -28,7 +34,7 @@ def content_folder(folder: Folder) -> Path:
 
 
 def yaml_files(folder: Folder, include: Sequence[Path] = ()) -> Iterator[Path]:
-    """Yield the YAML files of a folder, those of `include` first.
+    """Yield the YAML files of a folder, those of `include` first and those of plugins last.
 
     An included folder holds tasks, groups and baselines in sub-folders of these names, or side by side: the fields
     `intervention` and `tasks` distinguish a baseline and a group from a task.
@@ -44,13 +50,21 @@ def yaml_files(folder: Folder, include: Sequence[Path] = ()) -> Iterator[Path]:
     yield from sorted(content_folder(folder).glob("*.yaml"))
     if folder == "baselines":
         yield from sorted(content_folder("zoo").glob("*.yaml"))
+    if folder in _PLUGINS:
+        group, below = _PLUGINS[folder]
+        for place in plugin_folders(group):
+            yield from sorted((place / below).glob("*.yaml"))
 
 
 def yaml_files_by_name(folder: Folder, include: Sequence[Path] = ()) -> dict[str, Path]:
-    """Return the YAML files of a folder by name; of two with one name, that of `include` counts."""
+    """Return the YAML files of a folder by name; of two with one name, the first in the order of `yaml_files` counts.
+
+    A plugin's file that does not count is named on stderr.
+    """
     files: dict[str, Path] = {}
     for path in yaml_files(folder, include):
-        files.setdefault(path.stem, path)
+        if files.setdefault(path.stem, path) != path and (plugin := plugin_with(path)) is not None:
+            say_once(f"{path.name} of {plugin} is called like {files[path.stem]}, which is used")
     return files
 
 

@@ -23,6 +23,7 @@ from harness.base.documents import parse_yaml
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import read_text, sha256
 from harness.base.fingerprint import fingerprint
+from harness.base.plugins import plugin_folders, readable
 from harness.base.schema import validated
 
 # Names for several of lm-eval's tasks, which need a hub or lm-eval's cache. None executes code that a model wrote.
@@ -123,9 +124,10 @@ def list_capability_tasks(include: Sequence[Path] = ()) -> dict[str, CapabilityT
     """
     places = [place for path in include for place in (path / "capability", path / "tasks" / "capability")]
     tasks: dict[str, CapabilityTask] = {}
-    for place in [*places, content_folder("tasks") / "capability"]:
-        for path in sorted(place.glob("*.yaml")):
-            task = _read(path)
+    of_plugins = (folder / "capability" for folder in plugin_folders("harness.tasks"))
+    for place in [*places, content_folder("tasks") / "capability", *of_plugins]:
+        files = {path.name: path for path in place.glob("*.yaml")}
+        for path, task in readable(files, lambda path: (path, _read(path))).values():
             known = tasks.setdefault(task.name, task)
             if known is not task and known.path.parent == place:
                 raise BadInputError(f"{path}: task '{task.name}' is also defined in {known.path.name}")

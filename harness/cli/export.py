@@ -21,9 +21,10 @@ def export(
     """Write routing, risk differences and training conversations for other programs.
 
     Args:
-        run: The folder of a run that has selected experts.
+        run: The folder of a run.
         folder: Where the files go.
-        form: parquet: Parquet and JSONL. guide: the original guide's pickles.
+        form: parquet: Parquet and JSONL. guide: the original guide's pickles. inspect: logs of inspect_ai, which need
+            no selected experts.
         phase: Tokens of the risk difference: prompt, generation, all, decision, reasoning or answer.
         force: Overwrite files of the same names.
         as_json: Print the result as JSON.

@@ -31,8 +31,8 @@ def list_judges(as_json: Json = False) -> None:
     from harness.judges.card import shipped_card
 
     rows = []
-    for name in JUDGES:
-        made, card = JUDGES.get(name)(), shipped_card(name)
+    for name, make in sorted(JUDGES.working()):
+        made, card = make(), shipped_card(name)
         accuracy = None if card is None else card.all.accuracy
         rows.append(
             {

@@ -74,6 +74,10 @@ class _Commands(LazyGroup):
             "harness.cli.export:export",
             "Write routing, risk differences and training conversations for other programs.",
         ),
+        "import": Listed(
+            "harness.cli.import_:import_",
+            "Make a run of inspect_ai's logs: judged, compared and gated here, without a model.",
+        ),
         "tasks": Listed("harness.cli.content:tasks", "Prompt tasks and capability tasks."),
         "baselines": Listed("harness.cli.content:baselines", "Interventions and baselines."),
         "judges": Listed("harness.cli.judges:judges", "Judges that label answers."),
@@ -82,6 +86,7 @@ class _Commands(LazyGroup):
             "Models: those that need no hub, what is in one, making one, and expert deltas.",
         ),
         "runs": Listed("harness.cli.runs:runs", "Run folders."),
+        "plugins": Listed("harness.cli.plugins:plugins", "What other installed packages add."),
     }
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.base.content import yaml_files_by_name
 from harness.base.errors import BadInputError
+from harness.base.plugins import readable
 from harness.base.schema import read_named_yaml
 
 
@@ -33,7 +34,7 @@ def list_groups(include: Sequence[Path] = ()) -> list[GroupSpec]:
         BadInputError: a file does not follow the schema.
     """
     files = yaml_files_by_name("groups", include)
-    return [read_named_yaml(path, GroupSpec) for _, path in sorted(files.items())]
+    return [*readable(files, lambda path: read_named_yaml(path, GroupSpec)).values()]
 
 
 def expand(names: Sequence[str], include: Sequence[Path] = ()) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from harness.base.content import yaml_files_by_name
 from harness.base.errors import BadInputError, nearest
+from harness.base.plugins import readable
 from harness.base.schema import read_named_yaml
 from harness.data.conversation import ChatRole, Turn, checked
 from harness.data.tables import Reader
@@ -259,7 +260,7 @@ def list_tasks(include: Sequence[Path] = ()) -> list[TaskSpec]:
     Raises:
         BadInputError: a task file does not follow the schema.
     """
-    return [read_task(path) for _, path in sorted(yaml_files_by_name("tasks", include).items())]
+    return [*readable(yaml_files_by_name("tasks", include), read_task).values()]
 
 
 def find_task(name: str, include: Sequence[Path] = ()) -> TaskSpec:

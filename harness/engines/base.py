@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from harness.base.fingerprint import fingerprint
-from harness.base.registry import Registry
+from harness.base.registry import Registry, without
 from harness.models.chat import ChatTemplate
 from harness.models.thoughts import Limit
 
@@ -269,6 +269,6 @@ class EngineKind(Protocol):
         ...
 
 
-ENGINES: Registry[EngineKind] = Registry("engine")
+ENGINES: Registry[EngineKind] = Registry("engine", "harness.engines", without("name", "why_unusable", "open"))
 ENGINES.add("transformers", "harness.engines.transformers:TRANSFORMERS")
 ENGINES.add("vllm", "harness.engines.vllm.kind:VLLM")

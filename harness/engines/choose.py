@@ -27,7 +27,8 @@ def choose_engine(config: RunConfig, device: str) -> EngineKind:
     if setting != AUTO and setting not in ENGINES:
         raise BadInputError(f"unknown engine '{setting}': {nearest(setting, [*ENGINES, AUTO])}")
     if setting == AUTO:
-        name = next((name for name in ENGINES if ENGINES.get(name).is_best_on(device)), "transformers")
+        best = (name for name, kind in sorted(ENGINES.working()) if kind.is_best_on(device))
+        name = next(best, "transformers")
     else:
         name = setting
     kind = ENGINES.get(name)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from harness.base.errors import BadInputError
-from harness.base.registry import Registry
+from harness.base.registry import Registry, not_callable
 from harness.models.moe import Expert, by_layer
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Match = Literal["use", "layer"]
 
 Method = Callable[["pd.DataFrame"], "pd.Series[float]"]
 
-METHODS: Registry[Method] = Registry("selection method")
+METHODS: Registry[Method] = Registry("selection method", "harness.selection_methods", not_callable)
 
 # What takes experts without a score that tells them from others.
 ALL, LEAST_USED = "all", "least used"
@@ -56,8 +56,8 @@ def score_of(method: str, rows: pd.DataFrame) -> pd.Series[float] | None:
 
     None for a method that is not known here, and for `random` where the table has no such scores.
     """
-    is_kept = method in METHODS and (method != "random" or "random" in rows)
-    return METHODS.get(method)(rows) if is_kept else None
+    score = METHODS.find(method) if method != "random" or "random" in rows else None
+    return None if score is None else score(rows)
 
 
 def _present(table: pd.DataFrame, column: str, how: str) -> pd.Series[float]:

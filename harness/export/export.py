@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.base.errors import BadInputError
 from harness.base.files import write_whole
-from harness.base.registry import Registry
+from harness.base.registry import Registry, not_callable
 from harness.export.tables import conversations, record_of, risk_diff
 from harness.runs.captured import phase_of
 from harness.runs.run import Run, read_run
@@ -20,21 +20,40 @@ if TYPE_CHECKING:
     from harness.routing.counts import Record
 
 
-@dataclass(frozen=True)
 class Export:
-    """What is exported.
+    """What is exported; a format reads of it what it needs.
+
+    Args:
+        run: the run; routing is read from it while it is written.
+        phase: of the risk differences.
 
     Attributes:
-        run: the run; routing is read from it while it is written.
-        record: how much routing there is of every task.
-        risk_diff: the guide's columns, the highest risk difference first.
-        conversations: the training examples as chat messages; None where the run made none.
+        left_out: what a format leaves out, and why.
     """
 
-    run: Run
-    record: Record
-    risk_diff: pd.DataFrame
-    conversations: list[dict[str, Any]] | None
+    def __init__(self, run: Run, phase: str = "all") -> None:
+        self.run = run
+        self.phase = phase
+        self.left_out: dict[str, str] = {}
+
+    @cached_property
+    def record(self) -> Record:
+        """How much routing there is of every task."""
+        return record_of(self.run)
+
+    @cached_property
+    def risk_diff(self) -> pd.DataFrame:
+        """The guide's columns, the highest risk difference first."""
+        return risk_diff(self.run, phase_of(self.run, self.phase))
+
+    @cached_property
+    def conversations(self) -> list[dict[str, Any]] | None:
+        """The training examples as chat messages; None, and a reason in `left_out`, where the run made none."""
+        rows = conversations(self.run)
+        if rows is None:
+            file = self.run.layout.examples.relative_to(self.run.path)
+            self.left_out["sft_dataset"] = f"the run has no {file}: nothing was trained"
+        return rows
 
     @property
     def model(self) -> str:
@@ -52,9 +71,12 @@ class Written(NamedTuple):
 Files = dict[str, Callable[[Path], None]]
 """File names, and what writes each."""
 
-FORMATS: Registry[Callable[[Export], Files]] = Registry("export format")
+FORMATS: Registry[Callable[[Export], Files]] = Registry(
+    "export format", "harness.export_formats", not_callable
+)
 FORMATS.add("guide", "harness.export.guide:files")
 FORMATS.add("parquet", "harness.export.parquet:files")
+FORMATS.add("inspect", "harness.inspect.write:files")
 
 
 def export(
@@ -63,7 +85,7 @@ def export(
     """Write what a run found into a folder, in one of the formats.
 
     Args:
-        run: the folder of a run that has selected experts.
+        run: the folder of a run, which has selected experts unless the format is of answers alone.
         target: a folder outside it.
         form: the format's name.
         phase: of the risk differences; all tokens by default.
@@ -78,14 +100,11 @@ def export(
         raise BadInputError(f"{target} is inside the run folder {run}: name a folder beside it")
     if target.exists() and not target.is_dir():
         raise BadInputError(f"{target} is a file: expected a folder")
-    record = record_of(source)
+    what = Export(source, phase or "all")
+    if not source.layout.manifest.is_file():
+        # What is missing of routing says more than that the run is not finished.
+        _ = what.record
     source.verify()
-    what = Export(
-        source,
-        record,
-        risk_diff(source, phase_of(source, phase or "all")),
-        conversations(source),
-    )
     files = files_of(what)
     taken = [name for name in files if (target / name).exists()]
     if taken and not overwrite:
@@ -101,9 +120,4 @@ def export(
         for path in new:
             path.unlink(missing_ok=True)
         raise
-    left_out = {}
-    if what.conversations is None:
-        left_out["sft_dataset"] = (
-            f"the run has no {source.layout.examples.relative_to(run)}: nothing was trained"
-        )
-    return Written([target / name for name in files], left_out)
+    return Written([target / name for name in files], what.left_out)

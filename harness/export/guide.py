@@ -43,6 +43,8 @@ _PROTOCOL = 4
 
 def files(what: Export) -> Files:
     """Return the guide's files."""
+    # A run without routing is refused before anything is read.
+    _ = what.record
     written: Files = {
         f"routing_outputs_{what.model}.pkl": lambda path: _dump(routing_outputs(what), path),
         f"risk_diff_{what.model}.pkl": partial(

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 def files(what: Export) -> Files:
     """Return the Parquet and JSONL files."""
+    # A run without routing is refused before anything is read.
+    _ = what.record
     written: Files = {
         f"routing_outputs_{what.model}.parquet": partial(_write_routing, what),
         f"answers_{what.model}.jsonl": partial(_write_answers, what),

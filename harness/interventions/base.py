@@ -180,7 +180,12 @@ class Intervention(BaseModel, ABC):
         return None
 
 
-INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention kind")
+def _no_kind(entry: object) -> str | None:
+    is_kind = isinstance(entry, type) and issubclass(entry, Intervention)
+    return None if is_kind else "a class that is an Intervention"
+
+
+INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention kind", "harness.interventions", _no_kind)
 for _name, _class in (
     ("none", "NoIntervention"),
     ("system_prompt", "SystemPrompt"),

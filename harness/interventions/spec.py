@@ -10,6 +10,7 @@ from typing import Any, Literal
 from harness.base.content import content_folder, yaml_files_by_name
 from harness.base.errors import BadInputError, nearest
 from harness.base.files import read_mapping
+from harness.base.plugins import readable
 from harness.base.schema import require_file_name, validated
 from harness.interventions.base import INTERVENTIONS, Intervention
 
@@ -24,9 +25,7 @@ def list_variants(include: Sequence[Path] = ()) -> dict[str, Intervention]:
     Raises:
         BadInputError: as `read_variant`.
     """
-    return {
-        name: read_variant(path) for name, path in sorted(yaml_files_by_name("baselines", include).items())
-    }
+    return readable(yaml_files_by_name("baselines", include), read_variant)
 
 
 def expand(names: Sequence[str], include: Sequence[Path] = ()) -> list[str]:
@@ -62,8 +61,7 @@ def compared(
     """
     path = Path(given).expanduser()
     common = {"name": name_of(path.name), "citation": None}
-    for name in INTERVENTIONS.in_order():
-        kind = INTERVENTIONS.get(name)
+    for name, kind in INTERVENTIONS.working():
         if kind.known_by is not None and (path / kind.known_by).is_file():
             about = {"intervention": name, "description": f"The {name} in {given}, put into base."}
             return validated(common | about | {"path": path.absolute()}, given, kind)

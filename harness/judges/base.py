@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.base.errors import BadInputError
-from harness.base.registry import Registry
+from harness.base.registry import Registry, without
 from harness.base.schema import read_named_yaml
 from harness.data.reasoning import NO_ANSWER, split
 from harness.metrics.rates import AnyLabel
@@ -128,7 +128,8 @@ def _from_file(judge: str, schema: str, path: Path) -> Judge:
     return made
 
 
-JUDGES: Registry[Callable[[], Judge]] = Registry("judge")
+_no_judge = without("name", "measures", "languages", "description", "source", "judge")
+JUDGES: Registry[Callable[[], Judge]] = Registry("judge", "harness.judges", lambda make: _no_judge(make()))
 JUDGES.add("builtin", "harness.judges.builtin.judge:BuiltinJudge")
 JUDGES.add("classifier", "harness.judges.classifier.judge:OwnClassifier")
 JUDGES.add("keyword", "harness.judges.keyword:KeywordJudge")
@@ -201,7 +202,7 @@ def require_measure(judge: Judge, quantity: Quantity, task: str) -> None:
         BadInputError: what the judge measures is not what the task asks for.
     """
     if judge.measures != quantity:
-        fitting = sorted(name for name in JUDGES if JUDGES.get(name)().measures == quantity)
+        fitting = sorted(name for name, make in JUDGES.working() if make().measures == quantity)
         raise BadInputError(
             f"judge '{judge.name}' measures {judge.measures}, but task '{task}' asks for {quantity}: "
             f"expected one of {', '.join(fitting) or 'no known judge'}"

@@ -18,7 +18,7 @@ def check_declared(config: RunConfig, specs: Sequence[TaskSpec], capability: Col
         BadInputError: the claim's figure is no share of the answers to harmful prompts, or a margin is that of no task.
     """
     figure = config.claim.figure
-    figures = [name for name in METRICS.in_order() if METRICS.get(name).is_claimable]
+    figures = [name for name, metric in METRICS.working() if metric.is_claimable]
     if figure not in figures:
         raise BadInputError(f"claim.figure: unknown figure '{figure}', {nearest(figure, figures)}")
     costs = {spec.name for spec in specs if spec.kind == "benign"} | {*capability}

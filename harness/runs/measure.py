@@ -6,10 +6,11 @@ the model or the data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
+from harness.base.plugins import broken, say_once
 from harness.runs.claims import claims
 from harness.runs.evidence import QUANTITIES, Evidence
 from harness.runs.inference import comparisons
@@ -20,6 +21,7 @@ from harness.runs.selected import selection_summary
 from harness.runs.summary import ChosenExperts, ModelSummary, Summary, VariantSummary
 
 if TYPE_CHECKING:
+    from harness.runs.metric import Metric
     from harness.runs.records import RunRecord
     from harness.runs.run import Run
 
@@ -59,7 +61,7 @@ def measurements(run: Evidence) -> list[Measurement]:
     """Return every figure, variant by variant: by the primary judge, then by others, then what needs no judge."""
     from harness.runs.capability import Capability
 
-    metrics = [*(METRICS.get(name) for name in METRICS.in_order()), Capability("")]
+    metrics = [*METRICS.working(), ("", Capability(""))]
     judges: list[str | None] = [*(name for of in QUANTITIES for name in run.judges_of(of)), None]
     tasks = list(run.record.asked)
 
@@ -71,8 +73,22 @@ def measurements(run: Evidence) -> list[Measurement]:
         row
         for variant, evaluated in run.record.evaluated.items()
         if evaluated.skipped is None
-        for row in sorted((row for metric in metrics for row in metric.measure(run, variant)), key=place)
+        for row in sorted(
+            (row for name, metric in metrics for row in _figures(run, variant, name, metric)), key=place
+        )
     ]
+
+
+def _figures(run: Evidence, variant: str, name: str, metric: Metric) -> Iterable[Measurement]:
+    plugin = METRICS.plugin(name)
+    if plugin is None:
+        return metric.measure(run, variant)
+    try:
+        return [*metric.measure(run, variant)]
+    except Exception as error:
+        # Nobody named this metric, so that the run's other figures do without it.
+        say_once(f"left out: {broken(plugin, error)}")
+        return []
 
 
 def _place(name: str | None, names: Sequence[str | None]) -> int:

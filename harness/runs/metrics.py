@@ -27,7 +27,9 @@ class _Unregistered(Metric):
         yield from ()
 
 
-METRICS: Registry[Metric] = Registry("metric")
+METRICS: Registry[Metric] = Registry(
+    "metric", "harness.metrics", lambda entry: None if isinstance(entry, Metric) else "a Metric"
+)
 for _name, _where in (
     ("refusal_rate", "judged_rates:REFUSAL_RATE"),
     ("harmful_rate", "judged_rates:HARMFUL_RATE"),
@@ -50,7 +52,7 @@ for _figure in ROUTE_FIGURES:
 
 def metric_named(name: str, task: str | None) -> Metric:
     """Return the metric of a name; on a task it may be one of lm-eval's, which has names of its own."""
-    known = METRICS.get(name) if name in METRICS else None
+    known = METRICS.find(name)
     return known if known is not None and (known.of_a_task or task is None) else metric_of(name, "capability")
 
 
@@ -58,4 +60,4 @@ def metric_of(name: str, kind: Kind) -> Metric:
     """Return the metric of a figure; of a capability task it is lm-eval's, whatever its name."""
     if kind == "capability":
         return Capability(name)
-    return METRICS.get(name) if name in METRICS else _Unregistered(name)
+    return METRICS.find(name) or _Unregistered(name)

@@ -42,11 +42,14 @@ class ModelSummary(Part):
     experts_per_token: int = Field(ge=0)
     """How many of them a token is sent to."""
     parameters: int = Field(ge=0)
-    """How many parameters the model has, those of all experts included."""
+    """How many parameters the model has, those of all experts included; 0, as all above, where another program asked it
+    and nothing says."""
 
     @property
     def shape(self) -> str:
         """Its layers and experts in words."""
+        if not self.parameters:
+            return "layers and experts not known"
         if not self.moe_layers:
             return "dense, without experts"
         return f"{self.moe_layers} layers, {self.experts_per_layer} experts each, {self.experts_per_token} per token"

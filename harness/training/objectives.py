@@ -138,7 +138,9 @@ def preference(reading: Reading, weight: float = 1.0, tokens: int = 1) -> torch.
     return linear + (value - linear.detach())
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective")
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective", "harness.objectives", lambda entry: None if isinstance(entry, Objective) else "an Objective"
+)
 # Supervised fine-tuning on refusals: Bianchi et al. (2024), Safety-Tuned LLaMAs, arXiv:2309.07875.
 OBJECTIVES.add("refuse", Objective("refuse", cross_entropy))
 # Self-distillation, on the model's own answers: Yang et al. (2024), arXiv:2402.13669.

@@ -113,9 +113,7 @@ def test_parquet_of_counts_alone(small_run, tmp_path):
 
 
 def test_a_hub_name_becomes_a_file_name():
-    what = Export(
-        SimpleNamespace(model=SimpleNamespace(name="Qwen/Qwen3-30B-A3B")), "counts", pd.DataFrame(), None
-    )
+    what = Export(SimpleNamespace(model=SimpleNamespace(name="Qwen/Qwen3-30B-A3B")))
     assert what.model == "Qwen--Qwen3-30B-A3B"
 
 
