@@ -12,6 +12,7 @@ reads a run folder. Results go into the output file case by case: the same comma
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
@@ -20,6 +21,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,10 @@ def campaign(
         return results
 
     place = fault_damages.Place(folder, other, work / "made", gates, command, log)
+    with redirect_stdout(io.StringIO()):
+        # Forks find everything imported.
+        for arguments in place.commands().values():
+            main(arguments)
     states = {"finished": finished} | _unfinished(expected, work, log)
     for state, pristine in states.items():
         of = fault_damages.base(state, pristine, expected.files, place)

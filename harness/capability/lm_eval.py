@@ -32,6 +32,7 @@ from harness.engines.lm_eval import replaced
 
 if TYPE_CHECKING:
     from harness.engines.base import Engine
+    from harness.engines.unanswered import Unanswered
 
 _BOOTSTRAPS = 1000
 
@@ -97,7 +98,7 @@ def require_data(names: Sequence[str], include: Sequence[Path] = (), data_dirs: 
 
 
 def run_capability(
-    engine: Engine,
+    engine: Engine | Unanswered,
     tasks: Sequence[str],
     *,
     include: Sequence[Path] = (),

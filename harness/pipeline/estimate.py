@@ -11,11 +11,14 @@ from harness.models.decoding import in_words
 from harness.models.load import outline_model, pick_device
 from harness.models.quantized import why_not_trained
 from harness.models.thinking import Thinking
+from harness.models.weights import weight_files
 from harness.pipeline.askable import in_words as counted
 from harness.pipeline.memory import (
     BYTES_PER_TRAINED,
     activation_bytes,
     available_bytes,
+    capability_bytes,
+    mapped_bytes,
     model_bytes,
     parameters_of,
     process_bytes,
@@ -36,8 +39,9 @@ _MOST_SHOWN = 50
 def estimate(plan: Plan, output: Path) -> dict[str, Any]:
     """Return what a run would do and take, without doing it.
 
-    Generated tokens are upper bounds (every answer as long as allowed); memory counts the process, the weights of the
-    variant that has most, and, where more, base's with training state and a step's activations.
+    Generated tokens are upper bounds (every answer as long as allowed); memory counts the process, and the weights of
+    the variant that has most, or, where more, base's with training (its state and a step's activations) or lm-eval's
+    logits, whichever is more.
     """
     device = str(pick_device(plan.config.device))
     weights, available = model_bytes(plan.outline, plan.config.dtype), available_bytes(device)
@@ -70,7 +74,12 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "sampling": None if plan.sampling is None else plan.sampling._asdict(),
         "generated_tokens_at_most": _tokens(plan, {row["name"] for row in possible}),
         "memory_bytes": process_bytes(device)
-        + max(weights + _training(plan, possible), *(row["memory_bytes"] for row in possible)),
+        + max(
+            weights
+            + mapped_bytes((plan.ref.path / name for name in weight_files(plan.ref.path)), device)
+            + max(_training(plan, possible), _capability(plan, device)),
+            *(row["memory_bytes"] for row in possible),
+        ),
         "memory_available_bytes": available,
         "disk_bytes": _disk(plan, [row["trained_parameters"] for row in possible]),
         "disk_free_bytes": shutil.disk_usage(_existing(output)).free,
@@ -108,6 +117,29 @@ def _training(plan: Plan, possible: list[dict[str, Any]]) -> int:
     tokens = settings.batch_size * max(lengths, default=0)
     layers = len(plan.outline.layers) if settings.gradient_checkpointing else 1
     return trained * BYTES_PER_TRAINED + activation_bytes(plan.outline, plan.config.dtype, tokens) // layers
+
+
+def _capability(plan: Plan, device: str) -> int:
+    from harness.capability.lm_eval import run_capability
+    from harness.engines.unanswered import Unanswered
+
+    settings, config = plan.config.capability, plan.config
+    # vLLM has its share of memory, and keeps to it.
+    if plan.engine.name != "transformers" or not settings.tasks:
+        return 0
+    unanswered = Unanswered(plan.outline.model, plan.chat)
+    run_capability(
+        unanswered,
+        settings.tasks,
+        include=config.include,
+        data_dirs=config.data_dir,
+        limit=settings.limit,
+        batch_size=settings.batch_size,
+        seed=config.seed,
+        num_fewshot=settings.num_fewshot,
+        apply_chat_template=settings.chat_template,
+    )
+    return capability_bytes(plan.outline, config.dtype, device, unanswered.passes)
 
 
 def examples_of(plan: Plan) -> dict[str, int]:

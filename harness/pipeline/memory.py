@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
+    from harness.engines.unanswered import ForwardPass
     from harness.models.moe import Expert, MoELayer, MoEModel
 
 # A trained parameter: float32 master, gradient and two AdamW moments; its copy in the model's dtype with a gradient.
@@ -56,8 +58,38 @@ def activation_bytes(outline: MoEModel, dtype: str, tokens: int) -> int:
     hidden = config.hidden_size
     inner = layer.parameters_per_expert // (3 * hidden)
     numbers = outline.experts_per_token * (3 * hidden + 4 * inner) + 12 * hidden
-    size = model_bytes(outline, dtype) // sum(p.numel() for p in outline.model.parameters())
-    return int(tokens * config.num_hidden_layers * numbers * _BYTES_KEPT[4 if size >= 4 else 2])
+    kept = _BYTES_KEPT[4 if _bytes_per_weight(outline, dtype) >= 4 else 2]
+    return int(tokens * config.num_hidden_layers * numbers * kept)
+
+
+def _bytes_per_weight(outline: MoEModel, dtype: str) -> int:
+    return model_bytes(outline, dtype) // sum(p.numel() for p in outline.model.parameters())
+
+
+def capability_bytes(outline: MoEModel, dtype: str, device: str, passes: Iterable[ForwardPass]) -> int:
+    """Return what lm-eval holds at once: the logits of a batch's tokens over the vocabulary, and what is made of them.
+
+    Beside the model's own logits there are their log-softmax in float32, on a CPU the logits in float32 that it is
+    made from, and the log-softmax of the batch before.
+    """
+    size = _bytes_per_weight(outline, dtype)
+    converted = 4 if size < 4 and not device.startswith("cuda") else 0
+    vocabulary = outline.model.config.get_text_config().vocab_size
+    return max(
+        (
+            each.rows * each.tokens * vocabulary * (size + converted + 4 + 4 * each.repeated)
+            for each in passes
+        ),
+        default=0,
+    )
+
+
+def mapped_bytes(files: Iterable[Path], device: str) -> int:
+    """Return what of a checkpoint's files stays mapped into a process that has the model in memory.
+
+    Tensors that are used as they are stored are pages of the file, and keep all of the others there.
+    """
+    return 0 if device.startswith("cuda") else sum(path.stat().st_size for path in files)
 
 
 def process_bytes(device: str) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base.errors import BadInputError, VariantImpossibleError
 from harness.base.files import write_json
 from harness.base.fingerprint import fingerprint
+from harness.base.memory import return_freed
 from harness.base.progress import job, say
 from harness.config import RunConfig
 from harness.judges.base import JUDGES, judge_record
@@ -233,6 +234,8 @@ def _run(session: Session, until: str) -> Summary | None:
         for made in to_train:
             work = train if made.intervention.adapter is None else train_adapter
             work(session, made, conversations)
+            # The optimizer's state would be held beside lm-eval's logits.
+            return_freed()
     if until != "evaluate":
         for name, reason in skipped.items():
             if reason is not None:

@@ -42,8 +42,14 @@ class RunFolder:
             self.state = run.content
             if not isinstance(self.state.get("stages"), dict):
                 raise BadInputError(f"{self.layout.run}: not the run.json of a run: it has no stages")
-            # What follows reads the content as it is.
+            # What follows reads the content as it is, and writes it.
             _ = run.record
+            try:
+                json_text(self.state)
+            except ValueError as error:
+                raise BadInputError(
+                    f"{self.layout.run}: not the run.json of a run: it has NaN or Infinity, which JSON has not"
+                ) from error
         elif path.exists() and (
             not path.is_dir() or not all(is_leftover(file.name) for file in path.iterdir())
         ):

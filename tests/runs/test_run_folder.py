@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from harness.base.errors import BadInputError
@@ -156,3 +158,12 @@ def test_a_file_that_every_command_makes_anew_is_named_where_someone_changed_or_
     RunFolder(path.parent).write_again(path, {"seed": 1})
     assert "splits.json is missing: making it again" in capsys.readouterr().err
     assert read_json(path) == {"seed": 1}
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity"])
+def test_a_run_json_with_a_number_that_cannot_be_written_again_is_refused(number, tmp_path):
+    finished(RunFolder(tmp_path))
+    path = tmp_path / "run.json"
+    path.write_text(re.sub(r'"seconds": [\d.]+', f'"seconds": {number}', path.read_text(), count=1))
+    with pytest.raises(BadInputError, match=r"run\.json: .*NaN or Infinity"):
+        RunFolder(tmp_path)
