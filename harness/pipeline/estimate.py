@@ -77,7 +77,7 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         + max(
             weights
             + mapped_bytes((plan.ref.path / name for name in weight_files(plan.ref.path)), device)
-            + max(_training(plan, possible), _capability(plan, device)),
+            + max(_training(plan, possible), _capability(plan, device, possible)),
             *(row["memory_bytes"] for row in possible),
         ),
         "memory_available_bytes": available,
@@ -119,7 +119,7 @@ def _training(plan: Plan, possible: list[dict[str, Any]]) -> int:
     return trained * BYTES_PER_TRAINED + activation_bytes(plan.outline, plan.config.dtype, tokens) // layers
 
 
-def _capability(plan: Plan, device: str) -> int:
+def _capability(plan: Plan, device: str, possible: list[dict[str, Any]]) -> int:
     from harness.capability.lm_eval import run_capability
     from harness.engines.unanswered import Unanswered
 
@@ -139,7 +139,8 @@ def _capability(plan: Plan, device: str) -> int:
         num_fewshot=settings.num_fewshot,
         apply_chat_template=settings.chat_template,
     )
-    return capability_bytes(plan.outline, config.dtype, device, unanswered.passes)
+    trained = max((row["trained_parameters"] for row in possible), default=0)
+    return capability_bytes(plan.outline, config.dtype, device, unanswered.passes, trained)
 
 
 def examples_of(plan: Plan) -> dict[str, int]:

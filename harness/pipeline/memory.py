@@ -66,22 +66,31 @@ def _bytes_per_weight(outline: MoEModel, dtype: str) -> int:
     return model_bytes(outline, dtype) // sum(p.numel() for p in outline.model.parameters())
 
 
-def capability_bytes(outline: MoEModel, dtype: str, device: str, passes: Iterable[ForwardPass]) -> int:
+def capability_bytes(
+    outline: MoEModel, dtype: str, device: str, passes: Iterable[ForwardPass], trained: int = 0
+) -> int:
     """Return what lm-eval holds at once: the logits of a batch's tokens over the vocabulary, and what is made of them.
 
     Beside the model's own logits there are their log-softmax in float32, on a CPU the logits in float32 that it is
-    made from, and the log-softmax of the batch before.
+    made from, and the log-softmax of the batch before. The forward pass needs one layer's activations.
+
+    Args:
+        outline: the model.
+        dtype: of the weights in memory.
+        device: where it is.
+        passes: the largest forward pass of each task.
+        trained: values of the variant that are put into the model; what was there before is kept beside them.
     """
     size = _bytes_per_weight(outline, dtype)
     converted = 4 if size < 4 and not device.startswith("cuda") else 0
-    vocabulary = outline.model.config.get_text_config().vocab_size
-    return max(
-        (
-            each.rows * each.tokens * vocabulary * (size + converted + 4 + 4 * each.repeated)
-            for each in passes
-        ),
-        default=0,
-    )
+    config = outline.model.config.get_text_config()
+
+    def of(each: ForwardPass) -> int:
+        tokens = each.rows * each.tokens
+        logits: int = tokens * config.vocab_size * (size + converted + 4 + 4 * each.repeated)
+        return logits + activation_bytes(outline, dtype, tokens) // len(outline.layers)
+
+    return max(map(of, passes), default=0) + 2 * size * trained
 
 
 def mapped_bytes(files: Iterable[Path], device: str) -> int:
