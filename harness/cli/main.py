@@ -69,7 +69,9 @@ class _Commands(LazyGroup):
             "Draw what a run says about its experts: heat map, layers, load balance, agreement, co-activation, "
             "tokens.",
         ),
-        "experts": Listed("harness.cli.experts:experts", "Which trained experts of a run carry its effect."),
+        "experts": Listed(
+            "harness.cli.experts:experts", "Experts of a run: which of the trained ones carry the effect."
+        ),
         "export": Listed(
             "harness.cli.export:export",
             "Write routing, risk differences and training conversations for other programs.",

@@ -39,9 +39,9 @@ _MOST_SHOWN = 50
 def estimate(plan: Plan, output: Path) -> dict[str, Any]:
     """Return what a run would do and take, without doing it.
 
-    Generated tokens are upper bounds (every answer as long as allowed); memory counts the process, and the weights of
-    the variant that has most, or, where more, base's with training (its state and a step's activations) or lm-eval's
-    logits, whichever is more.
+    Generated tokens are upper bounds (every answer as long as allowed); memory counts the process and
+    the mapped checkpoint, and base's weights with training (its state and a step's activations) or those of the variant
+    that has most with lm-eval's logits, whichever is more.
     """
     device = str(pick_device(plan.config.device))
     weights, available = model_bytes(plan.outline, plan.config.dtype), available_bytes(device)
@@ -74,11 +74,10 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "sampling": None if plan.sampling is None else plan.sampling._asdict(),
         "generated_tokens_at_most": _tokens(plan, {row["name"] for row in possible}),
         "memory_bytes": process_bytes(device)
+        + mapped_bytes((plan.ref.path / name for name in weight_files(plan.ref.path)), device)
         + max(
-            weights
-            + mapped_bytes((plan.ref.path / name for name in weight_files(plan.ref.path)), device)
-            + max(_training(plan, possible), _capability(plan, device, possible)),
-            *(row["memory_bytes"] for row in possible),
+            weights + _training(plan, possible),
+            max(row["memory_bytes"] for row in possible) + _capability(plan, device, possible),
         ),
         "memory_available_bytes": available,
         "disk_bytes": _disk(plan, [row["trained_parameters"] for row in possible]),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.base.forecast import Piece
 from harness.pipeline.estimate import examples_of
-from harness.training.batches import count_steps
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt
@@ -85,6 +84,8 @@ class _Cost:
         return Piece("generate", batches * tokens * self.per_pass + n * tokens * self.per_token, part)
 
     def train(self, part: str) -> Piece:
+        from harness.training.batches import count_steps
+
         settings = self.plan.config.training
         examples = sum(examples_of(self.plan).values())
         steps = count_steps(examples, settings)

@@ -102,7 +102,10 @@ def test_what_cannot_be_compared_is_one_line(of_itself, refused, tmp_path):
     assert "no variant 'dmo', did you mean 'demo'?" in refused(f"{of_itself}@dmo", f"{of_itself}@base")
     assert "expected two models, or RUN@VARIANT twice" in refused("demo", f"{of_itself}@base")
     line = refused(f"{of_itself}@base", f"{of_itself}@demo", "--limit", "3")
-    assert line == "two finished runs are compared as they were made: only --output and --json go with them"
+    assert (
+        line
+        == "two finished runs are compared as they were made: only --output, --json and --quiet go with them"
+    )
     shutil.copytree(of_itself, tmp_path / "changed")
     (tmp_path / "changed/variants/demo/responses/demo_benign.jsonl").write_text("")
     assert "was cut off" in refused(f"{of_itself}@base", f"{tmp_path / 'changed'}@demo")

@@ -47,7 +47,10 @@ def routes_kept(figures: Mapping[str, Sequence[RouteDrift]], styles: Styles) -> 
     layers = sorted({row.layer for rows in drawn.values() for row in rows if row.layer is not None})
     lowest = min(end for rows in drawn.values() for row in rows for end in (row.kept, row.kept_low or 1.0))
     plane = Plane(
-        (layers[0], max(layers[-1], layers[0] + 1)), (math.floor(lowest * 10) / 10, 1.0), _NAMES, inset=6
+        (layers[0], max(layers[-1], layers[0] + 1)),
+        (min(math.floor(lowest * 10) / 10, 0.9), 1.0),
+        _NAMES,
+        inset=6,
     )
     parts = plane.ticks_y("{:.0%}".format)
     parts.append(plane.frame("layer", "slots kept on harmful prompts"))
