@@ -78,7 +78,7 @@ class _Commands(LazyGroup):
         ),
         "import": Listed(
             "harness.cli.import_:import_",
-            "Make a run of inspect_ai's logs: judged, compared and gated here, without a model.",
+            "Make a run of inspect_ai's logs: their answers are judged and compared prompt by prompt, without a model.",
         ),
         "tasks": Listed("harness.cli.content:tasks", "Prompt tasks and capability tasks."),
         "baselines": Listed("harness.cli.content:baselines", "Interventions and baselines."),
