@@ -44,7 +44,10 @@ DOCUMENT = {
         }
     },
     "agreement": [
-        {"task": "advbench", "judges": ["keyword", "mine"], "n": 4, "kappa": 0.5, "alpha": None, "differ": 1}
+        {
+            **{"task": "advbench", "judges": ["keyword", "mine"], "n": 4, "kappa": 0.5, "alpha": None, "differ": 1},
+            "quantity": "refusal",
+        }
     ],
     "selection": {
         "method": "top_k",
