@@ -37,7 +37,9 @@ def disk(place: Path) -> Iterator[bool]:
 def _resize(place: Path, room_kb: int) -> None:
     """Leave so much room on the disk."""
     used = shutil.disk_usage(place).used // 1024
-    subprocess.run(["mount", "-o", f"remount,size={used + room_kb}k", "tmpfs", str(place)], check=True)
+    # To tmpfs a size of 0 is no limit; a page is the least.
+    size = max(used + room_kb, 4)
+    subprocess.run(["mount", "-o", f"remount,size={size}k", "tmpfs", str(place)], check=True)
 
 
 @dataclass(frozen=True)
