@@ -222,7 +222,7 @@ class Plan:
     def groups(self) -> dict[str, list[str]]:
         """The tasks of each group that the settings name, those that measure something."""
         asked = self.prompts("test").keys()
-        groups = {name: expand([name], self.config.include) for name in self.config.tasks}
+        groups = {name: expand_tasks([name], self.config.include) for name in self.config.tasks}
         return {
             name: [task for task in tasks if task in asked]
             for name, tasks in groups.items()
