@@ -45,7 +45,14 @@ DOCUMENT = {
     },
     "agreement": [
         {
-            **{"task": "advbench", "judges": ["keyword", "mine"], "n": 4, "kappa": 0.5, "alpha": None, "differ": 1},
+            **{
+                "task": "advbench",
+                "judges": ["keyword", "mine"],
+                "n": 4,
+                "kappa": 0.5,
+                "alpha": None,
+                "differ": 1,
+            },
             "quantity": "refusal",
         }
     ],
