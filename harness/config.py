@@ -270,6 +270,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """What every generator of random numbers takes."""
 
 
+def judge_names(text: str) -> list[str]:
+    """Return the judges that a comma-separated list names."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 class RunConfig(Settings):
     """All settings of `harness run`."""
 
@@ -343,7 +348,7 @@ class RunConfig(Settings):
     @property
     def judges(self) -> list[str]:
         """The names of the judges."""
-        return [name.strip() for name in self.judge.split(",") if name.strip()]
+        return judge_names(self.judge)
 
     @field_validator("data_dir", "include", "card")
     @classmethod

@@ -90,16 +90,11 @@ def command(
             raise BadInputError(
                 f"{output} is a finished run: --judge adds a judge to it and takes no other setting but --card"
             )
+        from harness.config import judge_names
         from harness.pipeline.judge import judge_again
 
         card = flags.get("card")
-        names = [name.strip() for name in judge.split(",") if name.strip()]
-        if len(names) != 1 and card is not None:
-            raise BadInputError(f"--card {card}: expected one judge beside it, found {len(names)}")
-        if not names:
-            raise BadInputError("--judge: expected a judge, found none; see `harness judges list`")
-        for name in names:
-            summary = judge_again(output, name, None if card is None else Path(card))
+        summary = judge_again(output, judge_names(judge), None if card is None else Path(card))
         show_summary(summary, output, as_json, quiet)
         return 0
     return run_with(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json, quiet)

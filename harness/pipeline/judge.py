@@ -5,7 +5,7 @@ The latter are made from the run folder alone, so a judge can be added to a fini
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,25 +66,30 @@ def name_card(folder: RunFolder, judge: Judge, file: Path) -> None:
     folder.update({CARDS: {**cards, judge.name: {"file": file.name, "sha256": sha256(file)}}})
 
 
-def judge_again(run: Path, name: str, card: Path | None = None) -> Summary:
-    """Add a judge's verdicts to a finished run, beside those it has; no answer is generated or changed.
+def judge_again(run: Path, names: Sequence[str], card: Path | None = None) -> Summary:
+    """Add judges' verdicts to a finished run, beside those it has; no answer is generated or changed.
 
     For judges that the run has already, cards are brought up to date.
 
     Args:
         run: the folder of a finished run.
-        name: a judge; the primary one changes no verdict.
-        card: a card of this judge to show.
+        names: of judges; the primary one changes no verdict.
+        card: a card to show of the judge, where it is one alone.
 
     Raises:
-        BadInputError: the folder holds no finished run or was changed; the judge is unknown or measures a quantity that
+        BadInputError: the folder holds no finished run or was changed; a judge is unknown or measures a quantity that
             no task of the run measures; the card is not its; or the primary judge has changed since the run was made.
+            Nothing was written then.
     """
     from harness.report.write import write_measured
     from harness.runs.run import read_run
     from harness.runs.upgrade import upgrade
 
-    judge = JUDGES.get(name)()
+    if not names:
+        raise BadInputError("--judge: expected a judge, found none; see `harness judges list`")
+    if card is not None and len(names) > 1:
+        raise BadInputError(f"--card {card}: expected one judge beside it, found {len(names)}")
+    judges = [JUDGES.get(name)() for name in names]
     opened = read_run(run)
     opened.verify()
     summary = opened.summary
@@ -93,14 +98,15 @@ def judge_again(run: Path, name: str, card: Path | None = None) -> Summary:
         raise BadInputError(
             f"judge '{primary}' of {run} has changed since: run `harness evaluate {run}` to judge anew"
         )
-    _require(judge, primary, summary.tasks())
+    for judge in judges:
+        _require(judge, primary, summary.tasks())
     if card is not None:
-        read_card_of(judge, card)
+        read_card_of(judges[0], card)
     folder = RunFolder(run)
     upgrade(folder)
     if card is not None:
-        name_card(folder, judge, card)
-    more = [*folder.state[MORE_JUDGES], *([name] if name != primary else [])]
+        name_card(folder, judges[0], card)
+    more = [*folder.state[MORE_JUDGES], *(name for name in names if name != primary)]
     folder.update({MORE_JUDGES: list(dict.fromkeys(more))})
     judge_with_others(folder)
     return write_measured(folder)

@@ -66,7 +66,7 @@ def test_reports_boards_gates_and_further_judges_do_without_them(run, tmp_path, 
     (tmp_path / "gates.yaml").write_text(json.dumps({"gates": [{"name": "draw", **gates}]}))
     assert main(["check", str(run), "--gates", str(tmp_path / "gates.yaml")]) in (0, 2, 4)
     capsys.readouterr()
-    summary = judge_again(run, "keyword")
+    summary = judge_again(run, ["keyword"])
     assert {row.n for row in summary.of("random_experts") if row.judge == "keyword"} == {4}
 
 

@@ -176,6 +176,14 @@ def test_a_judge_is_added_to_a_run_of_version_1(tmp_path):
     assert all(told(after[where]) == told(row) for where, row in before.items())
 
 
+@pytest.mark.parametrize("judges", ["keyword_gcg,misspelt", ",", "keyword_gcg,llama_guard --card mine.json"])
+def test_judges_that_cannot_all_be_added_change_nothing(run, judges, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["evaluate", str(run), "--judge", *judges.split()]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 def test_a_summary_of_version_1_says_the_same_as_one_of_today(made):
     """The primary judge's rate of each task, the drift and the capability of the fixture, read from both forms."""
     content, summary = read_json(V1 / "summary.json"), read_run(V1).summary
