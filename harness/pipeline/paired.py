@@ -18,6 +18,7 @@ from harness.routing.capture import RoutingCapture
 from harness.routing.files import load_counts
 
 if TYPE_CHECKING:
+    from harness.data.conversation import Asked
     from harness.data.prompts import Prompt
     from harness.pipeline.session import Session
 
@@ -45,7 +46,7 @@ def paired_differences(session: Session) -> np.ndarray | None:
         tokens += int(of_answer[rows].sum())
         pairs = zip(asked, refusals_for(asked, session.config.seed), strict=True)
         kept = [pair for pair in pairs if pair[0].id in complied]
-        prompts += [prompt.text for prompt, _ in kept]
+        prompts += [prompt.asked for prompt, _ in kept]
         refusals += [refusal for _, refusal in kept]
     if len(prompts) < FEWEST_PROMPTS or tokens == 0:
         n = sum(map(len, _harmful(session).values()))
@@ -63,7 +64,7 @@ def _harmful(session: Session) -> dict[str, list[Prompt]]:
     return {task: prompts for task, prompts in asked.items() if prompts}
 
 
-def _use_of_refusals(session: Session, prompts: list[str], refusals: list[str]) -> np.ndarray:
+def _use_of_refusals(session: Session, prompts: list[Asked], refusals: list[str]) -> np.ndarray:
     """Return each expert's share of the tokens of refusals, [L, E]; as when generated, the last one is not routed."""
     import torch
 

@@ -11,7 +11,9 @@ from harness.base.content import content_folder
 from harness.base.files import read_jsonl
 from harness.cli.main import main
 from harness.data.conversation import asked_in
+from harness.judges.base import JUDGES, Verdict
 from harness.models.chat import ChatTemplate
+from harness.pipeline import paired
 from harness.report.html import render_html
 from harness.runs.run import read_run
 
@@ -121,3 +123,27 @@ def test_training_and_exports_have_every_turn(run, tmp_path):
 def test_the_report_shows_the_turns(run):
     page = render_html(run, read_run(run).summary)
     assert "Assistant: Hello! What is it?" in page
+
+
+@pytest.mark.slow
+def test_the_paired_score_lets_refusals_follow_the_whole_conversation(include, tmp_path, monkeypatch):
+    asked, use = [], paired._use_of_refusals
+
+    class Content(type(JUDGES.get("builtin")())):
+        """Takes every answer for compliance: the demo says little that makes sense in a conversation."""
+
+        name = "content"
+
+        def judge(self, id, prompt, response, *, truncated=False):
+            return Verdict(id, "compliance")
+
+    def watched(session, prompts, refusals):
+        asked.extend(prompts)
+        return use(session, prompts, refusals)
+
+    monkeypatch.setitem(JUDGES._entries, "content", Content)
+    monkeypatch.setattr(paired, "_use_of_refusals", watched)
+    command = ("select", "--include", str(include), "--tasks", "talks", "--limit", "8", "--method", "paired")
+    assert main([*command, "--judge", "content", "--output", str(tmp_path / "run")]) == 0
+    assert len(asked) == 8
+    assert all([turn.role for turn in turns] == ["system", "user", "assistant", "user"] for turns in asked)
