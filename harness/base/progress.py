@@ -119,26 +119,46 @@ class _Quiet:
         pass
 
 
-class _Lines:
-    """A line where a part of the job begins, and now and then within a long one."""
+class _Forecasting:
+    """What shows a job whose forecast follows its pieces and steps."""
 
     def __init__(self, forecast: Forecast) -> None:
         self.forecast = forecast
-        self.part = ""
-        self.last = float("-inf")
 
-    @contextmanager
-    def step(self, description: str, total: int, unit: str) -> Iterator[Advance]:
+    def end(self, name: str) -> None:
+        self.forecast.end(name)
+
+    def skip(self, name: str) -> None:
+        self.forecast.skip(name)
+
+    def counting(self, total: int, show: Callable[[int], None]) -> Advance:
+        """Return what advances a step: it tells the forecast, and shows how many are done."""
         done = 0
 
         def advance(n: int) -> None:
             nonlocal done
             done += n
             self.forecast.advance(done / total if total else 0.0)
+            show(done)
+
+        return advance
+
+
+class _Lines(_Forecasting):
+    """A line where a part of the job begins, and now and then within a long one."""
+
+    def __init__(self, forecast: Forecast) -> None:
+        super().__init__(forecast)
+        self.part = ""
+        self.last = float("-inf")
+
+    @contextmanager
+    def step(self, description: str, total: int, unit: str) -> Iterator[Advance]:
+        def show(done: int) -> None:
             if time.monotonic() - self.last >= _SECONDS_BETWEEN_LINES and done < total:
                 self.line(f": {description} {done}/{total} {unit}".rstrip())
 
-        yield advance
+        yield self.counting(total, show)
 
     def say(self, message: str) -> None:
         _print(_console(), message)
@@ -150,12 +170,6 @@ class _Lines:
             self.part = self.forecast.part
             self.line("")
 
-    def end(self, name: str) -> None:
-        self.forecast.end(name)
-
-    def skip(self, name: str) -> None:
-        self.forecast.skip(name)
-
     def line(self, detail: str) -> None:
         self.last = time.monotonic()
         left = in_words(self.forecast.left())
@@ -163,11 +177,11 @@ class _Lines:
         print(f"{visible(where + detail)}, {left} left", file=sys.stderr, flush=True)
 
 
-class _Live:
+class _Live(_Forecasting):
     """Two bars: the job with the time left, and the step that it is at."""
 
     def __init__(self, forecast: Forecast, bars: Any) -> None:
-        self.forecast = forecast
+        super().__init__(forecast)
         self.bars = bars
         self.whole = bars.add_task("starting", total=1.0, detail="")
         self.current = bars.add_task("", total=1, detail="", visible=False)
@@ -197,19 +211,14 @@ class _Live:
 
     @contextmanager
     def step(self, description: str, total: int, unit: str) -> Iterator[Advance]:
-        done = 0
-
-        def advance(n: int) -> None:
-            nonlocal done
-            done += n
-            self.forecast.advance(done / total if total else 0.0)
+        def show(done: int) -> None:
             self.bars.update(self.current, completed=done, detail=f"{done}/{total} {unit}".rstrip())
 
         self.bars.reset(
             self.current, description=visible(description), total=total, detail=f"0/{total} {unit}".rstrip()
         )
         self.bars.update(self.current, visible=True)
-        yield advance
+        yield self.counting(total, show)
 
     def say(self, message: str) -> None:
         _print(self.bars.console, message)
@@ -218,12 +227,6 @@ class _Live:
         self.forecast.begin(name)
         self.bars.update(self.whole, description=visible(self.forecast.part or "starting"))
         self.bars.update(self.current, description=visible(name), total=None, detail="", visible=True)
-
-    def end(self, name: str) -> None:
-        self.forecast.end(name)
-
-    def skip(self, name: str) -> None:
-        self.forecast.skip(name)
 
 
 def _console() -> Console:

@@ -31,6 +31,7 @@ from harness.pipeline.session import Session
 from harness.report.write import write_measured
 from harness.runs.journal import BatchJournal
 from harness.runs.layout import PATHS
+from harness.runs.rows import figure
 from harness.runs.run import read_run
 from harness.runs.run_folder import RunFolder
 from harness.runs.stages import stage
@@ -329,11 +330,4 @@ def _over_orders(outcomes: Sequence[Mapping[str, bool | None]]) -> dict[str, Any
     else:
         each = {f"{place} {id}": label for place, own in enumerate(outcomes) for id, label in own.items()}
         whole = rate(each, prompts={id: id.partition(" ")[2] for id in each})
-    ends = whole.interval
-    return {
-        "value": whole.value,
-        "low": None if ends is None else ends.low,
-        "high": None if ends is None else ends.high,
-        "scored": whole.scored,
-        "unscored": whole.unscored,
-    }
+    return {name: value for name, value in figure(whole).items() if name != "n"}

@@ -13,6 +13,7 @@ from harness.models.quantized import why_not_trained
 from harness.models.thinking import Thinking
 from harness.models.weights import weight_files
 from harness.pipeline.askable import in_words as counted
+from harness.pipeline.measure import capability_with
 from harness.pipeline.memory import (
     BYTES_PER_TRAINED,
     activation_bytes,
@@ -101,7 +102,7 @@ def _test_answers(plan: Plan, possible: set[str]) -> int:
 
 
 def _training(plan: Plan, possible: list[dict[str, Any]]) -> int:
-    trained = max((row["trained_parameters"] for row in possible), default=0)
+    trained = _most_trained(possible)
     if not trained:
         return 0
     settings = plan.config.training
@@ -119,27 +120,19 @@ def _training(plan: Plan, possible: list[dict[str, Any]]) -> int:
 
 
 def _capability(plan: Plan, device: str, possible: list[dict[str, Any]]) -> int:
-    from harness.capability.lm_eval import run_capability
     from harness.engines.unanswered import Unanswered
 
-    settings, config = plan.config.capability, plan.config
     # vLLM has its share of memory, and keeps to it.
-    if plan.engine.name != "transformers" or not settings.tasks:
+    if plan.engine.name != "transformers" or not plan.config.capability.tasks:
         return 0
     unanswered = Unanswered(plan.outline.model, plan.chat)
-    run_capability(
-        unanswered,
-        settings.tasks,
-        include=config.include,
-        data_dirs=config.data_dir,
-        limit=settings.limit,
-        batch_size=settings.batch_size,
-        seed=config.seed,
-        num_fewshot=settings.num_fewshot,
-        apply_chat_template=settings.chat_template,
-    )
-    trained = max((row["trained_parameters"] for row in possible), default=0)
-    return capability_bytes(plan.outline, config.dtype, device, unanswered.passes, trained)
+    capability_with(unanswered, plan.config)
+    passes, dtype = unanswered.passes, plan.config.dtype
+    return capability_bytes(plan.outline, dtype, device, passes, _most_trained(possible))
+
+
+def _most_trained(possible: list[dict[str, Any]]) -> int:
+    return max((row["trained_parameters"] for row in possible), default=0)
 
 
 def examples_of(plan: Plan) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.base.files import write_json
 from harness.pipeline.answer import answering
@@ -10,6 +10,10 @@ from harness.runs.layout import PATHS
 from harness.runs.stages import stage
 
 if TYPE_CHECKING:
+    from harness.capability.results import CapabilityResult
+    from harness.config import RunConfig
+    from harness.engines.base import Engine
+    from harness.engines.unanswered import Unanswered
     from harness.interventions.base import Prepared
     from harness.pipeline.session import Session
 
@@ -50,21 +54,38 @@ def _capability_key(session: Session, made: Prepared) -> str:
 
 @stage("capability {made.name}", writes=str(_VARIANT.capability), key=_capability_key)
 def _capability(session: Session, made: Prepared) -> None:
-    from harness.capability.lm_eval import run_capability
-
-    settings = session.config.capability
-    results = run_capability(
+    results = capability_with(
         session.engine,
-        settings.tasks,
-        include=session.config.include,
-        data_dirs=session.config.data_dir,
-        limit=settings.limit,
-        batch_size=settings.batch_size,
-        seed=session.config.seed,
-        num_fewshot=settings.num_fewshot,
-        apply_chat_template=settings.chat_template,
+        session.config,
         system_prompt=made.system_prompt,
         description=f"capability {made.name}",
     )
     path = session.folder.layout.variant(made.name).capability
     write_json(path, {task: result.row() for task, result in results.items()})
+
+
+def capability_with(
+    engine: Engine | Unanswered, config: RunConfig, **how: Any
+) -> dict[str, CapabilityResult]:
+    """Run lm-eval as the settings ask for.
+
+    Args:
+        engine: what answers.
+        config: the settings.
+        how: what else `run_capability` takes, of a variant.
+    """
+    from harness.capability.lm_eval import run_capability
+
+    settings = config.capability
+    return run_capability(
+        engine,
+        settings.tasks,
+        include=config.include,
+        data_dirs=config.data_dir,
+        limit=settings.limit,
+        batch_size=settings.batch_size,
+        seed=config.seed,
+        num_fewshot=settings.num_fewshot,
+        apply_chat_template=settings.chat_template,
+        **how,
+    )
