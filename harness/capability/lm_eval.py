@@ -227,6 +227,10 @@ def _evaluate(
         ) from error
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         raise HarnessError(f"no data for capability tasks {', '.join(names)}: {first_line(error)}") from error
+    except (FileNotFoundError, datasets.exceptions.DatasetsError) as error:
+        raise BadInputError(
+            f"capability tasks {', '.join(names)}: their data can't be read ({first_line(error)})"
+        ) from error
     except ValueError as error:
         if not str(error).startswith("Duplicate task"):
             raise

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from harness.base.errors import BadInputError
 from harness.metrics.noninferiority import NonInferiority, no_worse_mean
 from harness.metrics.paired import compare_scores
 from harness.metrics.rates import Outcomes
@@ -12,12 +13,22 @@ from harness.runs.metric import Better, Metric, Tested
 from harness.runs.rows import Measurement
 
 if TYPE_CHECKING:
+    from harness.capability.results import CapabilityResult
     from harness.runs.evidence import Evidence
 
 _FIGURE = (
     *("metric", "value", "low", "high", "n", "stderr", "unparsed"),
     *("higher_is_better", "is_mean", "unit"),
 )
+
+
+def figure_of(result: CapabilityResult, variant: str, task: str) -> dict[str, Any]:
+    """Return the fields of the measurement that lm-eval's result of a task is."""
+    return {
+        **{"variant": variant, "task": task, "kind": "capability", "judge": None},
+        **{name: getattr(result, name) for name in _FIGURE},
+        **{"scored": result.n, "unscored": 0},
+    }
 
 
 class Capability(Metric):
@@ -47,15 +58,7 @@ class Capability(Metric):
     def measure(self, run: Evidence, variant: str) -> Iterator[Measurement]:
         """Yield each task's figure, whatever its metric."""
         for task, result in run.capability(variant).items():
-            yield Measurement(
-                variant=variant,
-                task=task,
-                kind="capability",
-                judge=None,
-                **{name: getattr(result, name) for name in _FIGURE},
-                scored=result.n,
-                unscored=0,
-            )
+            yield Measurement(**figure_of(result, variant, task))
 
     def samples(self, run: Evidence, row: Measurement) -> Outcomes | None:
         """Return whether each item scores 1; None where items score more than 0 and 1, or are not the figure."""
@@ -92,4 +95,11 @@ class Capability(Metric):
         if not (self.is_testable(row) and self.is_testable(other)):
             return None
         mine, theirs = self.scores(run, row), self.scores(run, other)
-        return None if mine is None or theirs is None else (mine, theirs)
+        if mine is None or theirs is None:
+            return None
+        if different := mine.keys() ^ theirs.keys():
+            raise BadInputError(
+                f"{run.path}: capability task {row.task}: '{row.variant}' and '{other.variant}' have different items: "
+                f"{len(different)} are of one only, such as '{min(different)}'"
+            )
+        return mine, theirs

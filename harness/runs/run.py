@@ -18,10 +18,11 @@ from harness.data.answer import Answer
 from harness.judges.base import Verdict
 from harness.metrics.drift import Drift
 from harness.runs import integrity, records
+from harness.runs.capability import figure_of
 from harness.runs.earlier import with_direction
 from harness.runs.integrity import MadeAnewError
 from harness.runs.layout import Layout
-from harness.runs.rows import Comparison, Part
+from harness.runs.rows import Comparison, Measurement, Part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -377,7 +378,10 @@ def _table(rows: Sequence[Part], columns: Sequence[str]) -> pd.DataFrame:
 def _read_capability(path: Path) -> dict[str, CapabilityResult]:
     content = read_json_as(path, dict[str, dict[str, Any]])
     completed = {task: with_direction(figure) for task, figure in content.items()}
-    return validated(completed, path, dict[str, CapabilityResult])
+    results = validated(completed, path, dict[str, CapabilityResult])
+    for task, result in results.items():
+        validated(figure_of(result, path.parent.name, task), f"{path}: {task}", Measurement)
+    return results
 
 
 def _read_experts(path: Path) -> pd.DataFrame:

@@ -226,6 +226,19 @@ def test_an_lm_eval_task_whose_data_cannot_be_had_is_named(
         run_capability(TransformersEngine(demo, 8), ["arc_easy"], limit=2)
 
 
+def test_a_task_of_ours_whose_file_is_not_there_is_one_line(demo: LoadedModel, tmp_path: Path) -> None:
+    task = (
+        "task: mine\ndataset_path: json\ndataset_kwargs: {data_files: {validation: '{prepared_dir}/mine.jsonl'}}\n"
+        "validation_split: validation\noutput_type: multiple_choice\ndoc_to_text: '{{question}}'\n"
+        "doc_to_target: label\ndoc_to_choice: '{{choices}}'\nmetric_list: [{metric: acc}]\n"
+    )
+    include = _include(tmp_path, mine__yaml=task)
+    with pytest.raises(
+        BadInputError, match=r"^capability tasks mine: their data can't be read \(.*mine\.jsonl"
+    ):
+        run_capability(TransformersEngine(demo, 8), ["mine"], include=[include])
+
+
 def test_checking_fingerprints_what_will_be_read(tmp_path: Path) -> None:
     checked = check_capability_tasks(["demo_facts", "hellaswag"])
     assert checked["hellaswag"].startswith("lm-eval 0.")

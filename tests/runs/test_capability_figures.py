@@ -8,6 +8,7 @@ import pytest
 import synthetic_runs
 import yaml
 
+from harness.base.errors import BadInputError
 from harness.capability.results import CapabilityResult
 from harness.cli.main import main
 from harness.gate.samples import GatedRun
@@ -15,7 +16,9 @@ from harness.gate.schema import Gate
 from harness.report import leaderboard
 from harness.report.conclusion import conclude
 from harness.report.finding import headline
+from harness.runs.capability import Capability
 from harness.runs.earlier import with_direction
+from harness.runs.evidence import Evidence
 from harness.runs.layout import Layout
 from harness.runs.run import read_run
 
@@ -193,3 +196,20 @@ def test_rows_of_earlier_summaries_are_completed_and_others_left_as_they_are():
     assert with_direction(row) == row | {"higher_is_better": True, "is_mean": True, "unit": "share"}
     for whole in ({"kind": "harmful"}, {**row, "higher_is_better": None}, "not a row"):
         assert with_direction(whole) == whole
+
+
+def test_variants_that_were_asked_different_items_are_not_compared(run, tmp_path):
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    path = Layout(other).capability("unsafe_experts")
+    figures = json.loads(path.read_text())
+    del figures["mistakes"]["items"]["7"]
+    path.write_text(json.dumps(figures))
+    evidence, metric = Evidence(other), Capability("")
+    mine, base = (
+        next(row for row in metric.measure(evidence, name) if row.task == "mistakes")
+        for name in ("unsafe_experts", "base")
+    )
+    said = "mistakes: 'unsafe_experts' and 'base' have different items: 1 are of one only, such as '7'"
+    with pytest.raises(BadInputError, match=said):
+        metric.compare(evidence, mine, base)

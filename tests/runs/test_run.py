@@ -141,6 +141,15 @@ def test_a_damaged_file_is_named_with_row_and_field(folder, row, said):
     assert said in refusal(lambda: read_run(folder).answers("base", "forgery"))
 
 
+def test_a_capability_figure_that_no_measurement_can_hold_is_named_with_its_task(folder):
+    figure = {"task": "facts", "metric": "acc", "value": None, "stderr": None, "low": 0.5, "high": 0.9}
+    figure |= {"interval": None, "n": 0, "unparsed": None, "items": {}, "others": {}, "is_mean": False}
+    write_json(folder / "variants/base/capability.json", {"facts": figure | {"higher_is_better": True}})
+    line = refusal(lambda: read_run(folder).capability("base"))
+    assert "capability.json: facts: " in line
+    assert "low and high are null together" in line
+
+
 def test_a_verdict_needs_a_label_or_a_reason(folder):
     write_jsonl(folder / "variants/base/verdicts/forgery.keyword.jsonl", [{"id": "h-0", "label": None}])
     line = refusal(lambda: read_run(folder).verdicts("base", "forgery"))
