@@ -201,7 +201,7 @@ def test_rows_of_earlier_summaries_are_completed_and_others_left_as_they_are():
 def test_variants_that_were_asked_different_items_are_not_compared(run, tmp_path):
     other = tmp_path / "run"
     shutil.copytree(run, other)
-    path = Layout(other).capability("unsafe_experts")
+    path = other / "variants" / "unsafe_experts" / "capability.json"
     figures = json.loads(path.read_text())
     del figures["mistakes"]["items"]["7"]
     path.write_text(json.dumps(figures))
