@@ -1,10 +1,11 @@
-"""trackio, which keeps runs on this machine. Its own variables say where to: TRACKIO_DIR, TRACKIO_SPACE_ID and so on."""
+"""trackio, which keeps runs on this machine. Its own variables say where to: TRACKIO_DIR, TRACKIO_SPACE_ID, ..."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from harness.tracking.base import PROJECT
@@ -25,6 +26,10 @@ class Trackio:
         """Begin the run; no dashboard is opened."""
         import trackio
 
+        # It never raises where it cannot write, and only warns of each thing that it loses.
+        trackio.TRACKIO_DIR.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=trackio.TRACKIO_DIR):
+            pass
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
         self._id = about.id
         name = f"{about.name}-{about.id}"

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
+import sqlite3
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.base.files import read_json, read_jsonl
+from harness.runs.run import read_run
+
 pytestmark = [pytest.mark.integrations, pytest.mark.slow]
 
-RUN = ("run", "--intervention", "unsafe_experts", "--baselines", "none", "--limit", "8")
-FEW = ("--set", "training.max_steps=3", "--set", "capability.tasks=[]")
+FEW = ("--intervention", "unsafe_experts", "--baselines", "none", "--limit", "8")
+RUN = ("run", *FEW, "--set", "training.max_steps=3", "--set", "capability.tasks=[]")
+CAPTURE = ("capture", *FEW)
 SECRET = "0123456789abcdef" * 2 + "01234567"
 
 
-def tracked(place: Path, tracker: str, **env: str) -> tuple[Path, str]:
+def tracked(place: Path, tracker: str, words: Sequence[str] = RUN, **env: str) -> tuple[Path, str]:
     """Do a small run in a process of its own, whose working directory and home are the test's."""
     try:
         importlib.metadata.version(tracker)
@@ -25,7 +35,7 @@ def tracked(place: Path, tracker: str, **env: str) -> tuple[Path, str]:
         pytest.skip(f"needs {tracker}")
     run = place / "the run"
     done = subprocess.run(
-        [sys.executable, "-m", "harness", *RUN, *FEW, "--track", tracker, "--output", str(run), "--json"],
+        [sys.executable, "-m", "harness", *words, "--track", tracker, "--output", str(run), "--json"],
         env={**os.environ, "HOME": str(place), "WANDB_API_KEY": SECRET, **env},
         cwd=place,
         capture_output=True,
@@ -34,7 +44,7 @@ def tracked(place: Path, tracker: str, **env: str) -> tuple[Path, str]:
     )
     assert done.returncode == 0, done.stderr
     # Standard output is the result alone.
-    assert json.loads(done.stdout)["run_id"] == read_json(run / "run.json")["run_id"]
+    assert json.loads(done.stdout)
     assert SECRET not in done.stderr
     read_run(run).verify()
     return run, done.stderr
@@ -100,7 +110,12 @@ def test_wandb_offline_holds_settings_losses_figures_tables_and_the_report(tmp_p
 
 def test_wandb_without_network_costs_one_line(tmp_path):
     run, said = tracked(
-        tmp_path, "wandb", WANDB_MODE="online", WANDB_BASE_URL="http://127.0.0.1:9", WANDB_INIT_TIMEOUT="5"
+        tmp_path,
+        "wandb",
+        CAPTURE,
+        WANDB_MODE="online",
+        WANDB_BASE_URL="http://127.0.0.1:9",
+        WANDB_INIT_TIMEOUT="5",
     )
     assert said.count("warning: wandb failed and is told nothing more; the run goes on") == 1
     assert read_json(run / "run.json")["tracking"]["failed"]
@@ -125,6 +140,6 @@ def test_trackio_holds_settings_losses_figures_tables_and_the_report(tmp_path):
 
 def test_trackio_that_cannot_write_costs_one_line(tmp_path):
     (tmp_path / "kept").write_text("no folder")
-    run, said = tracked(tmp_path, "trackio", TRACKIO_DIR=str(tmp_path / "kept"))
+    run, said = tracked(tmp_path, "trackio", CAPTURE, TRACKIO_DIR=str(tmp_path / "kept"))
     assert said.count("warning: trackio failed and is told nothing more; the run goes on") == 1
     assert read_json(run / "run.json")["tracking"]["failed"]
