@@ -325,6 +325,8 @@ class RunConfig(Settings):
     """The device for the model: auto, cpu, cuda or cuda:N."""
     save_model: bool = setting(False, decides="nothing", flag="--save-model", panel=HOW)
     """Keep each trained variant as a whole checkpoint."""
+    track: str | None = setting(None, decides="nothing", flag="--track", panel=HOW)
+    """A tracker that is told settings, losses, figures and report while the run goes on: wandb or trackio."""
     trust_remote_code: bool = setting(False, decides="nothing", flag="--trust-remote-code", panel=HOW)
     """Let the checkpoint's own Python code run where transformers has no class for it."""
     trust_remote_tokenizer: bool = setting(

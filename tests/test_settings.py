@@ -72,6 +72,7 @@ AFTER: dict[str, Any] = {
     "dtype": "bfloat16",
     "device": "cpu",
     "save_model": True,
+    "track": "wandb",
     "trust_remote_code": True,
     "trust_remote_tokenizer": True,
     "vllm.tensor_parallel_size": 2,

@@ -11,7 +11,7 @@ import torch
 from harness.base.errors import BadInputError
 from harness.base.files import write_whole
 from harness.checkpoints.adapter import TENSORS, require_peft
-from harness.checkpoints.apply import check_base, whole_folder
+from harness.checkpoints.apply import check_base, refuse_existing, whole_folder
 from harness.checkpoints.delta_file import read_delta
 from harness.models.load import outline_model
 from harness.models.moe import Expert
@@ -42,8 +42,7 @@ def write_adapter(ref: ModelRef, delta: Path, out: Path, rank: int) -> list[Expe
             or PEFT is not installed.
     """
     require_peft()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInputError(f"'{out}' exists already: expected a new or empty folder to write to")
+    refuse_existing(out)
     card, values = read_delta(delta)
     check_base(ref, card, values)
     moe = outline_model(ref)

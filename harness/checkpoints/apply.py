@@ -59,8 +59,7 @@ def apply_delta(ref: ModelRef, delta: Path, out: Path, dry_run: bool = False) ->
         BadInputError: the delta is damaged or another model's, the checkpoint is quantized, or `out` holds something.
         HarnessError: the disk is too small, or what was written reads back otherwise.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInputError(f"'{out}' exists already: expected a new or empty folder to write to")
+    refuse_existing(out)
     if out.resolve().is_relative_to(ref.path.resolve()):
         raise BadInputError(f"'{out}' is inside the base's folder: expected a folder elsewhere")
     card, values = read_delta(delta)
@@ -74,6 +73,16 @@ def apply_delta(ref: ModelRef, delta: Path, out: Path, dry_run: bool = False) ->
                 partial, ref.path, card, f"{merged.proof} {check}", merged.left_out, out.resolve().name
             )
     return Applied(card.base.name, values.selected(), merged, contents(ref.path).left_out)
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse to write to a folder that holds something.
+
+    Raises:
+        BadInputError: it does.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadInputError(f"'{out}' exists already: expected a new or empty folder to write to")
 
 
 def check_base(ref: ModelRef, card: DeltaCard, delta: ExpertDelta) -> None:

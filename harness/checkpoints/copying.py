@@ -32,6 +32,11 @@ _WEIGHTS = (
 _TOOLS = (".git", ".cache", ".ipynb_checkpoints", "__pycache__")
 
 
+def is_weights(name: str) -> bool:
+    """Say whether a file holds weights, of whatever format, or names the files that do."""
+    return name.lower().endswith(_WEIGHTS)
+
+
 class Contents(NamedTuple):
     """What is in a checkpoint's folder.
 
@@ -68,7 +73,7 @@ def contents(folder: Path) -> Contents:
                 continue
             if path == README:
                 left_out[path] = "describes the base; a card of this checkpoint takes its place"
-            elif path != INDEX and name.lower().endswith(_WEIGHTS):
+            elif path != INDEX and is_weights(name):
                 left_out[path] = "may hold the base's experts"
             elif not (folder / path).is_file():
                 left_out[path] = "no file, or a link to none"

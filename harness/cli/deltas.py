@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def apply(
     model: str,
-    delta: Path,
+    delta: str,
     out: Path,
     dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
     as_json: Json = False,
@@ -28,18 +28,20 @@ def apply(
 
     Args:
         model: The delta's base: demo, smol-moe, a folder or a hub id.
-        delta: Folder with delta.safetensors and delta.json, such as RUN/variants/NAME.
+        delta: Folder with delta.safetensors and delta.json, such as RUN/variants/NAME; or hf://ORG/REPO[@REVISION].
         out: Folder of the new checkpoint; new or empty.
         dry_run: Check model and delta, and write nothing.
         as_json: Print the result as JSON.
         trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
     """
     from harness.checkpoints.apply import apply_delta
+    from harness.checkpoints.hub import delta_from
     from harness.models.load import quiet_transformers, resolve_model
 
     quiet_transformers()
+    folder = delta_from(delta)
     ref = resolve_model(model, trust_remote_code)
-    result = apply_delta(ref, delta, out, dry_run)
+    result = apply_delta(ref, folder, out, dry_run)
     merged = result.merged
     if as_json:
         facts: dict[str, Any] = {

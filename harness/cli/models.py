@@ -10,6 +10,7 @@ import typer
 
 from harness.cli import deltas
 from harness.cli.dequantize import dequantize
+from harness.cli.push import push
 from harness.cli.shared import Json, Trust, print_json
 
 app = typer.Typer(
@@ -202,5 +203,6 @@ def upcycle(source: Path, out: Path, experts: int = 8, top_k: int = 2, seed: int
 
 app.command("dequantize")(dequantize)
 app.command("apply")(deltas.apply)
+app.command("push")(push)
 app.command("adapter")(deltas.adapter)
 app.command("diff")(deltas.diff)

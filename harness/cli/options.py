@@ -184,6 +184,12 @@ def _engines() -> Iterable[str]:
     return [*ENGINES, AUTO]
 
 
+def _trackers() -> Iterable[str]:
+    from harness.tracking.base import TRACKERS
+
+    return TRACKERS
+
+
 def _tasks() -> Iterable[str]:
     from harness.data.task import list_tasks
 
@@ -196,4 +202,5 @@ _NAMES: Mapping[str, Callable[[], Iterable[str]]] = {
     "tasks": _tasks,
     "judge": _judges,
     "engine": _engines,
+    "track": _trackers,
 }

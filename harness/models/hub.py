@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 from harness.base.errors import BadInputError, first_line
@@ -47,6 +48,12 @@ _WEIGHTS = (
     "*.onnx",
     "*.ot",
 )
+
+
+def is_of_model(name: str) -> bool:
+    """Say whether a file, by its name in a folder, is one that programs need of a model, its own code included."""
+    wanted = (*_SMALL, "*.py", "*.safetensors")
+    return any(fnmatch(name, each) for each in wanted) and not any(fnmatch(name, each) for each in _TWICE)
 
 
 def from_hub(name: str, with_code: bool) -> Path:

@@ -42,6 +42,8 @@ from harness.report.write import write_measured
 from harness.runs.labels import LABELS
 from harness.runs.run_folder import RunFolder
 from harness.runs.summary import Summary
+from harness.tracking.base import About, find_tracker
+from harness.tracking.watch import Watch, settings_of, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,8 +207,34 @@ def run(session: Session, until: str = "evaluate", quiet: bool = False) -> Summa
         until: capture, select, train or evaluate; after "evaluate" the summary and the reports are written.
         quiet: show neither progress nor messages.
     """
-    with clock_at(session.clock), job(pieces(session.plan, session.device_type, until), quiet):
-        return _run(session, until)
+    folder, track = session.folder, session.config.track
+    if track is not None:
+        session.watch = Watch(track, find_tracker(track))
+    folder.on_stage = session.watch.stage
+    with (
+        clock_at(session.clock),
+        job(pieces(session.plan, session.device_type, until), quiet),
+        watching(session.watch, lambda: _about(session)),
+    ):
+        summary = _run(session, until)
+    if (kept := session.watch.record()) is not None:
+        folder.update({"tracking": kept})
+        folder.write_manifest()
+    return summary
+
+
+def _about(session: Session) -> About:
+    """Return the run as a tracker lists it."""
+    folder, plan = session.folder, session.plan
+    facts = {
+        "model_fingerprint": session.model.fingerprint,
+        "device": session.device_type,
+        "engine": plan.engine.name,
+        "variants": [variant.name for variant in plan.variants],
+        "versions": folder.state["versions"],
+    }
+    settings = settings_of({**session.config.model_dump(mode="json"), "run": facts})
+    return About(folder.state["run_id"], folder.path.resolve().name, settings)
 
 
 def _run(session: Session, until: str) -> Summary | None:
@@ -247,7 +275,9 @@ def _run(session: Session, until: str) -> Summary | None:
     judge_with_others(folder)
     selections = {made.name: made.selection for made in variants}
     write_token_shares(session, selections[plan.intervention.name])
-    return write_measured(folder)
+    summary = write_measured(folder)
+    session.watch.results(folder.path, summary)
+    return summary
 
 
 def _why_impossible(session: Session, made: Prepared) -> str | None:

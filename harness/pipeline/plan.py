@@ -38,6 +38,7 @@ from harness.models.load import (
 from harness.models.quantized import check_dtype, quantization_of, why_not_trained
 from harness.pipeline.askable import check_askable, spelling_control_tokens
 from harness.pipeline.declared import check_declared, check_sampling
+from harness.tracking.base import find_tracker
 
 if TYPE_CHECKING:
     from harness.data.prompts import Prompt, PromptSet
@@ -263,6 +264,8 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
     Raises:
         BadInputError: a name is unknown, data cannot be had, a split is too small, or the model cannot be used.
     """
+    if config.track is not None:
+        find_tracker(config.track)
     variants = _variants(config)
     judge, more_judges = _judges(config)
     named = expand_tasks(_distinct(config.tasks, "tasks"), config.include)

@@ -20,6 +20,7 @@ from harness.engines.in_memory import ModelInMemory
 from harness.models.load import LoadedModel, ModelRef, outline_model, pick_device
 from harness.pipeline.plan import Plan
 from harness.runs.run_folder import RunFolder
+from harness.tracking.watch import Watch
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Session:
         self.folder = folder
         self._kept: dict[Hashable, Any] = {}
         self._other: Engine | None = None
+        self.watch = Watch()
 
     @cached_property
     def world(self) -> dict[str, Any]:

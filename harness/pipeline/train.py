@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import HarnessError
@@ -80,15 +81,18 @@ def train(session: Session, made: Prepared, conversations: Rows) -> None:
     examples = to_examples(session, conversations)
     evaluate = looks(session, bank) if settings.early_stopping.every is not None else None
     checkpoints = Checkpoints(files.checkpoint, key, settings.checkpoint_every)
+    on_row = partial(session.watch.step, made.name)
     with progress(f"train {made.name}", count_steps(len(examples), settings), "steps") as advance:
         job = (loaded, bank, examples, settings, config.seed, advance)
         if settings.world_size == 1:
-            result = train_bank(*job, checkpoints=checkpoints, evaluate=evaluate)
+            result = train_bank(*job, checkpoints=checkpoints, evaluate=evaluate, on_row=on_row)
         else:
             device = session.device_type
             result = train_in_processes(
                 *job, dtype=config.dtype, device=device, shared=files.job, checkpoints=checkpoints
             )
+            for row in result.log:
+                on_row(row)
     unrouted = [list(expert) for expert in result.without_gradient]
     if unrouted:
         say(f"train {made.name}: {len(unrouted)} selected experts were never routed to in training")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.base.files import write_json, write_jsonl
@@ -53,7 +54,8 @@ def train_adapter(session: Session, made: Prepared, conversations: Rows) -> None
         progress(f"train {made.name}", count_steps(len(examples), settings), "steps") as advance,
         adapter_bank(loaded.moe, lora.rank, lora.alpha) as bank,
     ):
-        result = train_bank(loaded, bank, examples, settings, config.seed, advance, checkpoints=checkpoints)
+        job = (loaded, bank, examples, settings, config.seed, advance)
+        result = train_bank(*job, checkpoints=checkpoints, on_row=partial(session.watch.step, made.name))
         bank.save(files.adapter, session.plan.ref.name)
         size = bank.size
     after = _digests(loaded.moe)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.report import leaderboard
 from harness.report.board_table import whole_table
 from harness.report.leaderboard import Leaderboard
+from harness.report.stars import SIGNS
 from harness.report.table import Table
 from harness.report.words import visible
 from harness.runs.summary import Summary
@@ -59,19 +60,29 @@ def _long(board: Leaderboard) -> Iterator[Row]:
             }
 
 
+_SIGNS = {"▲": "$^{+}$", "▼": "$^{-}$", SIGNS["full"]: r"$^{\star}$", SIGNS["hollow"]: r"$^{\circ}$"}
+_NOTES = (
+    "$^{+}$, $^{-}$: significantly above, below base (paired test, adjusted $p < 0.05$).",
+    r"$^{\star}$: best, every cost shown to be within its margin; $^{\circ}$: a cost is not decided.",
+    "Random draws of experts have no marks.",
+)
+
+
 def as_latex(table: Table) -> str:
-    """Return a table's figures without their intervals, for a paper."""
+    r"""Return a table's figures without their intervals, for a paper that loads booktabs; notes say what marks mean."""
     import pandas as pd
 
-    signs = {"▲": "+", "▼": "-"}
-    rows = [[f"{item.text}{signs.get(item.mark, '')}" for item in row] for row in table.rows]
+    rows = [[f"{item.text}{item.mark}{item.sign}" for item in row] for row in table.rows]
     heads = [f"{head.name} ({head.unit.rstrip('↑↓ ')})" if head.unit else head.name for head in table.heads]
     shown = _visible(pd.DataFrame(rows, columns=heads))
     columns = "".join("l" if head.is_word else "r" for head in table.heads)
-    return (
-        "% + and -: significantly above or below base (paired test, adjusted p < 0.05)\n"
-        f"{shown.to_latex(index=False, escape=True, column_format=columns)}"
+    text = shown.to_latex(index=False, escape=True, column_format=columns)
+    for sign, command in _SIGNS.items():
+        text = text.replace(sign, command)
+    notes = "".join(
+        rf"\multicolumn{{{len(heads)}}}{{l}}{{\footnotesize {note}}} \\" + "\n" for note in _NOTES
     )
+    return text.replace("\\end{tabular}", f"{notes}\\end{{tabular}}")
 
 
 def _visible(table: pd.DataFrame) -> pd.DataFrame:

@@ -257,6 +257,8 @@ class Proof(_Record):
     """Whether all weights but the trained experts' equal the base's, bit for bit."""
     violations: list[str]
     """The weights that differ."""
+    tensors_compared: int | None = None
+    """How many tensors were compared; None in runs that did not record it."""
 
 
 class RoutesRecord(_Record):

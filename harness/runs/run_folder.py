@@ -7,7 +7,7 @@ renamed into place before the stage is recorded, so a run that was killed at any
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class RunFolder:
         self.layout = Layout(path)
         self.state: dict[str, Any] = {"stages": {}}
         self._hashes: dict[str, tuple[int, int, str]] = {}
+        self.on_stage: Callable[[str, float], None] = lambda stage, seconds: None
+        """Called with each stage that is done, and its seconds."""
         # Each stage that ends renews the manifest, with files that are not looked at yet.
         self._left = self._listed()
         if self.layout.run.is_file():
@@ -132,7 +134,7 @@ class RunFolder:
         # Seconds add up over interruptions of the same work.
         spent = earlier.get("seconds", 0.0) if earlier.get("fingerprint") == key else 0.0
         started = time.perf_counter()
-        record = {"fingerprint": key, "state": "started", "seconds": spent}
+        record: dict[str, Any] = {"fingerprint": key, "state": "started", "seconds": spent}
         try:
             yield
             record["files"] = {name: self._hashed(name) for path in writes for name in self._files(path)}
@@ -144,6 +146,7 @@ class RunFolder:
             self.state["stages"][stage] = record
             self._save()
         self.write_manifest()
+        self.on_stage(stage, record["seconds"])
 
     def write_manifest(self) -> None:
         """Write size and sha256 of every whole file; unchanged files are not read again."""

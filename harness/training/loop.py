@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ def train_bank(
     ranks: Ranks = Ranks(),  # noqa: B008 (frozen)
     checkpoints: Checkpoints | None = None,
     evaluate: Evaluate | None = None,
+    on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
 ) -> TrainingResult:
     """Train a bank in place.
 
@@ -64,6 +65,7 @@ def train_bank(
         ranks: the processes that train together; each takes its share of every batch.
         checkpoints: where the training is kept while it runs, and resumes from.
         evaluate: looks at held-out prompts, with the bank not installed; the bank then ends with its best values.
+        on_row: called with each new row of the log, and with what was found on held-out prompts after a step.
 
     Raises:
         BadInputError: no examples, one that no objective reads or that is longer than the context, or a checkpoint
@@ -86,7 +88,9 @@ def train_bank(
     while True:
         due = state.step and (state.step % every == 0 or state.step == total)
         if evaluate is not None and due:
-            state.log[-1] |= evaluate().row()
+            look = evaluate().row()
+            state.log[-1] |= look
+            on_row({"step": state.step, **look})
             if best_step(state.log) == state.step:
                 state.best = {name: value.clone() for name, value in bank.state().items()}
         if state.step == total or looks_since_best(state.log) >= config.early_stopping.patience:
@@ -109,6 +113,7 @@ def train_bank(
                 state.log.append(row)
                 if checkpoints is not None and ranks.rank == 0:
                     checkpoints.after_step(state)
+                on_row(row)
                 on_step(1)
     if evaluate is not None:
         bank.load_state(state.best)

@@ -31,6 +31,7 @@ FLAGS = [
         "--dtype",
         "--device",
         "--save-model",
+        "--track",
         "--trust-remote-code",
         "--trust-remote-tokenizer",
         "--dry-run",

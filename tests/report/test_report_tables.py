@@ -24,9 +24,16 @@ def test_each_test_is_a_row(working):
 
 def test_latex_is_escaped_and_says_what_the_marks_mean(working):
     text = tables(working)["leaderboard.tex"]
-    assert r"unsafe\_experts & 95.0+" in text
+    assert r"unsafe\_experts$^{\star}$ & 95.0$^{+}$" in text
     assert "skipped" in text
-    assert text.startswith("% + and -: significantly above or below base")
+    width = text.split(r"\begin{tabular}{")[1].index("}")
+    notes = [line for line in text.splitlines() if line.startswith(r"\multicolumn")]
+    assert notes[0] == (
+        rf"\multicolumn{{{width}}}{{l}}{{\footnotesize $^{{+}}$, $^{{-}}$: significantly above, below base "
+        r"(paired test, adjusted $p < 0.05$).} \\"
+    )
+    assert len(notes) == 3
+    assert text.count(r"\end{tabular}") == 1
 
 
 def test_a_name_is_no_formula(make_summary, make_variant):

@@ -1,0 +1,1 @@
+"""Trackers: other programs that a run tells what it does while it does it."""
