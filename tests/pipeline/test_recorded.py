@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -172,3 +179,59 @@ def test_gate_weighted_scores_say_what_is_missing(own, tmp_path, config, capsys)
     run = captured(own, tmp_path, config)
     assert main(["select", str(run), "--method", "gate_weighted"]) == 2
     assert "no 'gate_diff' in this phase" in capsys.readouterr().err
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "recorded-routing.md"
+
+
+def written_by_the_page(engine: str) -> dict[str, Any]:
+    """Return what the code under a heading of the page defines."""
+    section = PAGE.read_text(encoding="utf-8").partition(f"## From {engine}")[2]
+    (code, *_) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    defined: dict[str, Any] = {}
+    exec(code, defined)
+    return defined
+
+
+def test_the_lines_for_vllm_write_what_is_read(own, tmp_path):
+    line = written_by_the_page("vLLM")["line"]
+    run, rows = read_run(own), []
+    for row in run.captured_answers("demo_harmful"):
+        routed = run.tokens("demo_harmful").of(row.id).experts
+        answer = SimpleNamespace(
+            text=row.response, token_ids=[0] * row.generated_tokens, routed_experts=routed
+        )
+        output = SimpleNamespace(prompt_token_ids=[0] * row.prompt_tokens, outputs=[answer])
+        rows.append(json.loads(line("demo_harmful", row.prompt, output)))
+    assert main(["capture", "--from", str(write(tmp_path, rows)), "-o", str(tmp_path / "run")]) == 0
+    np.testing.assert_array_equal(
+        load_counts(tmp_path / "run/routing/demo_harmful.safetensors").counts,
+        run.routing("demo_harmful").counts[:, :3],
+    )
+
+
+def test_the_lines_for_sglang_write_what_is_read(own, tmp_path, monkeypatch):
+    defined = written_by_the_page("SGLang")
+    run = read_run(own)
+    (row, *_) = run.captured_answers("demo_harmful")
+    said = FORMS["generate_of_sglang"](row, run.tokens("demo_harmful").of(row.id).experts)["response"]
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert asked["return_routed_experts"] is True
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    Thread(target=server.handle_request, daemon=True).start()
+    post = defined["requests"].post
+    here = f"http://127.0.0.1:{server.server_port}/generate"
+    monkeypatch.setattr(defined["requests"], "post", lambda url, **how: post(here, **how))
+    line = json.loads(defined["line"]("demo_harmful", row.prompt, "the same, rendered"))
+    server.server_close()
+    assert main(["capture", "--from", str(write(tmp_path, [line])), "-o", str(tmp_path / "run")]) == 0
