@@ -86,13 +86,8 @@ def capability_result(
         BadInputError: the task has no such metric.
         HarnessError: the model gave a log-likelihood that is no number.
     """
-    figures: dict[str, Any] = {**results["results"].get(task, {}), **results.get("groups", {}).get(task, {})}
-    metrics = [key for key in figures if key not in _NOT_METRICS and "_stderr," not in key]
-    if not metrics:
-        raise BadInputError(f"capability task '{task}' has no figure of its own: name its tasks one by one")
-    key = _key(task, metrics, scoring.metrics, metric)
+    key, value, stderr, others = _figure(task, results, scoring, metric)
     name, _, used_filter = key.partition(",")
-    value, stderr = _number(figures[key]), _number(figures.get(f"{name}_stderr,{used_filter}")) or None
     samples = list(_samples(task, results, used_filter))
     _check_numbers(task, samples)
     scores = {item: float(sample[name]) for item, sample in samples if _number(sample.get(name)) is not None}
@@ -110,10 +105,53 @@ def capability_result(
         n=len(samples),
         unparsed=_unparsed([sample for _, sample in samples]),
         items=scores,
-        others={_shown(other): _number(figures[other]) for other in metrics if other != key},
+        others=others,
         higher_is_better=scoring.higher_is_better.get(name),
         is_mean=is_mean,
     )
+
+
+def rate_alone(task: str, results: Mapping[str, Any], scoring: Scoring, n: int) -> CapabilityResult:
+    """Read one task's (or group's) figure where no samples were kept: without a score per item nothing is paired.
+
+    Args:
+        task: task or group that was asked for.
+        results: what lm-eval saved.
+        scoring: how lm-eval makes its figures.
+        n: items asked.
+    """
+    key, value, stderr, others = _figure(task, results, scoring, None)
+    low, high, interval = _interval(value, stderr, [])
+    return CapabilityResult(
+        task=task,
+        metric=_shown(key),
+        value=value,
+        stderr=stderr,
+        low=low,
+        high=high,
+        interval=interval,
+        n=n,
+        unparsed=None,
+        items={},
+        others=others,
+        higher_is_better=scoring.higher_is_better.get(key.partition(",")[0]),
+        is_mean=False,
+    )
+
+
+def _figure(
+    task: str, results: Mapping[str, Any], scoring: Scoring, metric: str | None
+) -> tuple[str, float | None, float | None, dict[str, float | None]]:
+    """Return the figure to report ("metric,filter"), its value and standard error, and the task's other figures."""
+    figures: dict[str, Any] = {**results["results"].get(task, {}), **results.get("groups", {}).get(task, {})}
+    metrics = [key for key in figures if key not in _NOT_METRICS and "_stderr," not in key]
+    if not metrics:
+        raise BadInputError(f"capability task '{task}' has no figure of its own: name its tasks one by one")
+    key = _key(task, metrics, scoring.metrics, metric)
+    name, _, used_filter = key.partition(",")
+    stderr = _number(figures.get(f"{name}_stderr,{used_filter}")) or None
+    others = {_shown(other): _number(figures[other]) for other in metrics if other != key}
+    return key, _number(figures[key]), stderr, others
 
 
 def _key(task: str, figures: Sequence[str], order: Sequence[str], metric: str | None) -> str:
@@ -159,7 +197,8 @@ def _check_numbers(task: str, samples: list[tuple[str, dict[str, Any]]]) -> None
     # lm-eval takes the argmax of log-likelihoods: with NaN it would report the first choice as the answer.
     for item, sample in samples:
         pairs = [answer for answer in _answers(sample) if isinstance(answer, (tuple, list)) and answer]
-        if any(isinstance(pair[0], float) and math.isnan(pair[0]) for pair in pairs):
+        # A saved sample has its numbers as text.
+        if any(str(pair[0]) == "nan" for pair in pairs):
             raise HarnessError(f"capability task '{task}', item {item}: the log-likelihood is not a number")
 
 

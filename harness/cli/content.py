@@ -84,6 +84,35 @@ def check_tasks(
     print_rows(rows if as_json else [dict(list(row.items())[:-2]) for row in rows], as_json)
 
 
+@tasks.command("path")
+def write_tasks(
+    names: Annotated[
+        str | None, typer.Option("--tasks", help="Tasks or groups, comma-separated. [those of `harness run`]")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder, whose test prompts are asked, whatever its tasks.")
+    ] = None,
+    include: Include = None,
+    data_dir: DataDir = None,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+) -> None:
+    """Write prompt tasks for lm-eval and print their folder: `lm_eval --include_path $(harness tasks path)`.
+
+    They hold the prompts that `harness run` would test with, and are scored by the built-in judge.
+    """
+    from harness.base.errors import BadInputError
+    from harness.pipeline.lm_eval_tasks import tasks_of_run, tasks_of_splits
+
+    if run is not None and (names or include or data_dir or seed):
+        raise BadInputError("--run: a run has its own tasks, data and seed; expected no other option")
+    from harness.capability.prompt_tasks import write_prompt_tasks
+
+    given = {} if names is None else {"tasks": [name.strip() for name in names.split(",") if name.strip()]}
+    settings = {**given, "include": include or [], "data_dir": data_dir or [], "seed": seed}
+    asked = tasks_of_splits(settings) if run is None else tasks_of_run(run)
+    typer.echo(write_prompt_tasks(asked))
+
+
 @baselines.command("list")
 def list_baselines(include: Include = None, as_json: Json = False) -> None:
     """List what --intervention and --baselines take; `--baselines zoo` takes all published methods."""

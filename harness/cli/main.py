@@ -34,7 +34,10 @@ class _Commands(LazyGroup):
             _STEP,
             "The main job: find the unsafe experts, fine-tune only those, evaluate beside baselines, report.",
         ),
-        "capture": Listed(_STEP, "Answer the identify prompts and count which experts they use."),
+        "capture": Listed(
+            "harness.cli.capture:command",
+            "Answer the identify prompts and count which experts they use, or read what another engine recorded.",
+        ),
         "select": Listed(_STEP, "Score the experts and select the unsafe ones (captures first, if need be)."),
         "train": Listed(
             _STEP, "Fine-tune the experts of each trained variant (captures and selects first, if need be)."
@@ -78,7 +81,7 @@ class _Commands(LazyGroup):
         ),
         "import": Listed(
             "harness.cli.import_:import_",
-            "Make a run of inspect_ai's logs: their answers are judged and compared prompt by prompt, without a model.",
+            "Make a run of inspect_ai's logs, or give a finished run the scores of lm-eval; no model is needed.",
         ),
         "tasks": Listed("harness.cli.content:tasks", "Prompt tasks and capability tasks."),
         "baselines": Listed("harness.cli.content:baselines", "Interventions and baselines."),

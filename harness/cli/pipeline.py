@@ -39,23 +39,22 @@ def _of_a_step(context: typer.Context, folder: Path | None) -> Path | None:
     return folder
 
 
-@takes_settings
-def command(
+Folder = Annotated[
+    Path | None,
+    typer.Argument(metavar="RUN", help="Run folder, the same as --output.", callback=_of_a_step, hidden=True),
+]
+Output = Annotated[Path | None, _option("--output", "-o", help="Run folder. [runs/MODEL-INTERVENTION-seedN]")]
+Set = Annotated[
+    list[str] | None, _option("--set", help="Any setting, such as selection.top_k=20; may be repeated.")
+]
+
+
+def step(
     context: typer.Context,
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="RUN", help="Run folder, the same as --output.", callback=_of_a_step, hidden=True
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, _option("--output", "-o", help="Run folder. [runs/MODEL-INTERVENTION-seedN]")
-    ] = None,
+    folder: Folder = None,
+    output: Output = None,
     config: ConfigFile = None,
-    set_: Annotated[
-        list[str] | None,
-        _option("--set", help="Any setting, such as selection.top_k=20; may be repeated."),
-    ] = None,
+    set_: Set = None,
     *,
     flags: dict[str, Any],
     dry_run: DryRun = False,
@@ -100,6 +99,9 @@ def command(
     return run_with(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json, quiet)
 
 
+command = takes_settings(step)
+
+
 def run_with(
     command: str,
     flags: dict[str, Any],
@@ -124,7 +126,7 @@ def run_with(
     """
     from harness.config import make_config
     from harness.models.load import quiet_transformers
-    from harness.pipeline import pipeline
+    from harness.pipeline import pipeline, recorded
     from harness.pipeline.estimate import estimate, print_estimate
     from harness.pipeline.plan import make_plan
 
@@ -133,6 +135,11 @@ def run_with(
     kept = pipeline.kept_config(output) if command != "run" and output is not None else None
     config = make_config(flags, config_file, assignments, kept)
     target = output or pipeline.default_output(config)
+    if command not in ("run", "capture") and recorded.is_recorded(target):
+        if command != "select" or dry_run:
+            recorded.refuse_to_ask(target, "estimate" if dry_run else command)
+        show_summary(recorded.select_recorded(target, config), target, as_json, quiet)
+        return 0
     plan = make_plan(config, command)
     if dry_run:
         figures = estimate(plan, target)

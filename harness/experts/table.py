@@ -11,7 +11,7 @@ Columns (every selection method is a function of this table alone; docs/selectio
 - stability: the share of half-samples of the prompts in which the expert is among the selected.
 - gate_diff, presence_diff, prompt_diff, cut_diff: the difference in gate weight per token, in the share of prompts that
   use the expert at all, with each prompt counting once, and over answers cut to the same length (NaN where single
-  tokens were not recorded, and in phases without an answer).
+  tokens were not recorded, and in phases without an answer; the first also where no gate weights were).
 - log_odds: the log odds ratio of a token's going to the expert, unsafe against safe.
 - topic_adjusted, topic_low, topic_high, topic_p_value, topic_q_value: the difference from control prompts on the same
   topics, each prompt counting once (NaN without control prompts).
@@ -238,11 +238,13 @@ def _other_differences(unsafe: Group, safe: Group, phase: Phase, cut: int) -> di
         of_unsafe, of_safe = (view(counts, phase).pooled() for counts in groups)
         return of_unsafe - of_safe
 
+    unknown = np.full(unsafe.counts.counts.shape[2:], np.nan)
     columns = {
-        "gate_diff": difference(views.by_gate),
+        # Routing that another engine recorded has no gate weights.
+        "gate_diff": unknown if any(each.mass is None for each in groups) else difference(views.by_gate),
         "presence_diff": difference(views.by_presence),
         "prompt_diff": difference(views.by_prompt),
-        "cut_diff": np.full(unsafe.counts.counts.shape[2:], np.nan),
+        "cut_diff": unknown,
         "log_odds": _log_odds(*groups, phase),
     }
     if phase in _ANSWERED and unsafe.tokens is not None and safe.tokens is not None:

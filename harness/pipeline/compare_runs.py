@@ -129,9 +129,11 @@ def compare_runs(base: Answered, other: Answered, output: Path) -> Summary:
             _copy(theirs.responses(task), ours.responses(task))
             _copy(theirs.verdicts(task, judge), ours.verdicts(task, judge))
         if theirs.capability.is_file():
-            scores = side.run.capability(side.variant)
+            scores = side.run.measured_capability(side.variant)
             shared = {task: result.row() for task, result in scores.items() if task in tasks}
             write_json(ours.capability, shared)
+        if theirs.imported.is_file():
+            write_json(ours.imported, side.run.imported(side.variant).only(tasks).model_dump(mode="json"))
         folder.note_evaluated(called, trained=False, tasks=_limited(side, tasks))
     return write_measured(folder)
 

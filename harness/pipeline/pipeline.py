@@ -40,6 +40,7 @@ from harness.pipeline.train import prove_frozen, train, trained
 from harness.pipeline.train_adapter import train_adapter, trained_adapter
 from harness.report.write import write_measured
 from harness.runs.labels import LABELS
+from harness.runs.layout import PATHS
 from harness.runs.run_folder import RunFolder
 from harness.runs.summary import Summary
 from harness.tracking.base import About, find_tracker
@@ -155,10 +156,19 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
             **{key: folder.state[key] for key in LABELS.values() if key in folder.state},
         }
     )
+    if not is_same:
+        _forget_imported(folder)
     if card is not None and not is_copied:
         name_card(folder, plan.judge, card)
     folder.write_again(folder.layout.splits, plan.splits.record())
     return session
+
+
+def _forget_imported(folder: RunFolder) -> None:
+    """Remove scores that lm-eval gave variants of other settings (`harness import`)."""
+    for path in sorted(folder.path.glob(str(PATHS.variant("*").imported))):
+        say(f"{path.relative_to(folder.path)} is of other settings: removed, import it again")
+        path.unlink()
 
 
 def _record(plan: Plan, variant: Variant) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,10 @@ from harness.runs.layout import PATHS
 from harness.runs.stages import stage
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.config import SelectionConfig
+    from harness.data.task import Kind
     from harness.pipeline.session import Session
 
 
@@ -62,13 +65,7 @@ def select(session: Session) -> list[Prepared]:
         identify = _identify_tokens(session) if variant.spec.needs == "prompts" else {}
         variants.append(Prepared(variant, chosen, identify=identify))
         if chosen is not None:
-            record = {
-                "method": chosen.method,
-                "phase": chosen.phase,
-                "experts": [list(expert) for expert in chosen.experts],
-                **(selected.beside(chosen) if selected else {}),
-            }
-            _record(session, variants[-1], record)
+            _record(session, variants[-1], record_of(chosen, selected))
     if selected is not None:
         _say_how_few(variants, selected)
     return variants
@@ -108,7 +105,11 @@ def _select(session: Session, settings: SelectionConfig) -> Selected:
     import pandas as pd
 
     session.once("expert table", lambda: _expert_table(session))
-    table = pd.read_parquet(session.folder.layout.experts)
+    return selected_in(pd.read_parquet(session.folder.layout.experts), settings, session.config.seed)
+
+
+def selected_in(table: pd.DataFrame, settings: SelectionConfig, seed: int) -> Selected:
+    """Return the experts with the highest scores in an expert table."""
     phase = phase_among(settings.phase, set(table["phase"]))
     selection = select_experts(
         table,
@@ -119,7 +120,22 @@ def _select(session: Session, settings: SelectionConfig) -> Selected:
         method=settings.method,
         direction=settings.direction,
     )
-    return Selected(selection, use_of(table, phase), random_draw_seed(session.config.seed, -1))
+    return Selected(selection, use_of(table, phase), random_draw_seed(seed, -1))
+
+
+def record_of(chosen: ExpertSelection, selected: Selected | None) -> dict[str, Any]:
+    """Return the content of a variant's selection.json.
+
+    Args:
+        chosen: the experts that the variant acts on.
+        selected: those of the run's intervention, beside which they are set.
+    """
+    return {
+        "method": chosen.method,
+        "phase": chosen.phase,
+        "experts": [list(expert) for expert in chosen.experts],
+        **(selected.beside(chosen) if selected else {}),
+    }
 
 
 def _record_key(session: Session, made: Prepared, record: dict[str, Any]) -> str:
@@ -146,11 +162,57 @@ def _table_key(session: Session) -> str:
 @stage("expert table", writes=str(PATHS.experts), key=_table_key)
 def _expert_table(session: Session) -> None:
     """Compare captured routing of unsafe with that of safe prompts."""
-    settings, plan, seed = session.config.selection, session.plan, session.config.seed
-    groups = {task: _group(session, task) for task in captured_tasks(session)}
+    plan, path = session.plan, session.folder.layout.experts
+    prompts = plan.prompts("identify")
+    captured = {
+        task: CapturedTask(
+            plan.kind(task),
+            _group(session, task),
+            [prompt.text for prompt in prompts[task]],
+            pair_keys_of(prompts[task], plan.sets),
+        )
+        for task in captured_tasks(session)
+    }
+    control = plan.control_tasks()
+    table = table_of(captured, control, session.config.selection, session.config.seed)
+    phases = table["phase"].nunique()
+    # These have no phase, so they are the same in each.
+    if "gradient" in plan.methods:
+        table = table.assign(gradient=np.tile(_gradients(session), phases))
+    if "paired" in plan.methods and (differences := paired_differences(session)) is not None:
+        table = table.assign(paired=np.tile(differences.ravel(), phases))
+    write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
+
+
+class CapturedTask(NamedTuple):
+    """The identify prompts of a task, with their routing.
+
+    Attributes:
+        kind: harmful or benign.
+        group: the routing, N prompts.
+        texts: of the prompts.
+        pairs: the key of each prompt in a matched pair, equal for matched prompts of linked tasks.
+    """
+
+    kind: Kind
+    group: Group
+    texts: Sequence[str]
+    pairs: Sequence[str | None]
+
+
+def table_of(
+    captured: Mapping[str, CapturedTask], control: Sequence[str], settings: SelectionConfig, seed: int
+) -> pd.DataFrame:
+    """Return the expert table of captured prompts, without the columns that need a model.
+
+    Args:
+        captured: by task.
+        control: benign tasks on the harmful prompts' topics.
+        settings: of the selection.
+        seed: of everything that is drawn.
+    """
     harmful, benign = (
-        _joined(session, {task: group for task, group in groups.items() if plan.kind(task) == kind})
-        for kind in ("harmful", "benign")
+        _joined([each for each in captured.values() if each.kind == kind]) for kind in ("harmful", "benign")
     )
     statistics = Statistics(
         seed=seed,
@@ -161,17 +223,11 @@ def _expert_table(session: Session) -> None:
         half_samples=settings.half_samples,
         cut_tokens=settings.cut_tokens,
     )
-    table = statistical_table(harmful, benign, statistics, _control(session, groups))
+    matched = _control(captured, [task for task in control if task in captured], settings)
+    table = statistical_table(harmful, benign, statistics, matched)
     phases = table["phase"].nunique()
     drawn = np.random.default_rng(random_draw_seed(seed, 0)).random(len(table) // phases)
-    table = table.assign(random=np.tile(drawn, phases))
-    # These have no phase, so they are the same in each.
-    if "gradient" in plan.methods:
-        table = table.assign(gradient=np.tile(_gradients(session), phases))
-    if "paired" in plan.methods and (differences := paired_differences(session)) is not None:
-        table = table.assign(paired=np.tile(differences.ravel(), phases))
-    path = session.folder.layout.experts
-    write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
+    return table.assign(random=np.tile(drawn, phases))
 
 
 def _group(session: Session, task: str) -> Group:
@@ -180,31 +236,27 @@ def _group(session: Session, task: str) -> Group:
     return Group(load_counts(path), tokens)
 
 
-def _joined(session: Session, groups: Mapping[str, Group]) -> Group:
+def _joined(parts: Sequence[CapturedTask]) -> Group:
     """Put the prompts of some tasks together, near-duplicates in groups."""
-    prompts = session.plan.prompts("identify")
-    texts = [prompt.text for task in groups for prompt in prompts[task]]
-    return joined(list(groups.values()), near_duplicate_groups(texts))
+    texts = [text for part in parts for text in part.texts]
+    return joined([part.group for part in parts], near_duplicate_groups(texts))
 
 
-def _control(session: Session, groups: Mapping[str, Group]) -> Control | None:
+def _control(
+    captured: Mapping[str, CapturedTask], tasks: Sequence[str], settings: SelectionConfig
+) -> Control | None:
     """Return the control prompts: those of the tasks in the settings, or of the tasks whose pairs match."""
-    plan, named = session.plan, session.config.selection.control
-    tasks = [task for task in plan.control_tasks() if task in groups]
     if not tasks:
         return None
-    prompts = plan.prompts("identify")
-    harmful = [prompt for task in groups if plan.kind(task) == "harmful" for prompt in prompts[task]]
-    benign = [prompt for task in tasks for prompt in prompts[task]]
-    keys = pair_keys_of([*harmful, *benign], plan.sets)
-    pairs = match(keys[: len(harmful)], keys[len(harmful) :])
-    if named is None and len(pairs.keys) < FEWEST_PROMPTS:
+    harmful = [key for each in captured.values() if each.kind == "harmful" for key in each.pairs]
+    pairs = match(harmful, [key for task in tasks for key in captured[task].pairs])
+    if settings.control is None and len(pairs.keys) < FEWEST_PROMPTS:
         say(
             f"topic_adjusted is left out: {len(pairs.keys)} matched pairs of harmful and benign identify prompts, "
             f"{FEWEST_PROMPTS} are needed"
         )
         return None
-    return Control(_joined(session, {task: groups[task] for task in tasks}), pairs)
+    return Control(_joined([captured[task] for task in tasks]), pairs)
 
 
 def _gradients(session: Session) -> np.ndarray:

@@ -69,6 +69,8 @@ class VariantLayout:
     """The answers of each of these states."""
     capability = _Below("capability.json")
     """lm-eval's results with a score for each item."""
+    imported = _Below("capability.imported.json")
+    """The same of tasks that lm-eval was run on elsewhere (`harness import`), and where they are from."""
 
     def responses(self, task: str) -> Path:
         """Its answers to a task."""

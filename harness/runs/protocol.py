@@ -78,10 +78,32 @@ def _of_capability_tasks(run: Run) -> dict[str, Protocol]:
     rows = {str(row.task): row for row in run.summary.measurements if row.kind == "capability"}
     if not rows:
         return {}
+    imported = {
+        task: origin for variant in run.variants for task, origin in run.imported(variant).origins.items()
+    }
+    made = {
+        task: Protocol(
+            task_version=f"lm-eval {origin.lm_eval}, version {origin.task_version} of the task",
+            prompts=f"{origin.n} items, limit {origin.limit}",
+            decoding=json.dumps(
+                {
+                    "metric": rows[task].metric,
+                    "chat_template": origin.chat_template,
+                    "num_fewshot": origin.num_fewshot,
+                },
+                sort_keys=True,
+            ),
+            judge=None,
+        )
+        for task, origin in imported.items()
+        if task in rows
+    }
+    if rows.keys() <= made.keys():
+        return made
     settings, version = run.record.config["capability"], run.record.versions["lm-eval"]
     decoding = {"chat_template": settings["chat_template"], "num_fewshot": settings.get("num_fewshot")}
     decoding |= {name: run.summary.decoding[name] for name in ("thinking",) if name in run.summary.decoding}
-    return {
+    return made | {
         task: Protocol(
             task_version=f"lm-eval {version}",
             prompts=f"{row.n} items, limit {settings['limit']}",
@@ -89,4 +111,5 @@ def _of_capability_tasks(run: Run) -> dict[str, Protocol]:
             judge=None,
         )
         for task, row in rows.items()
+        if task not in made
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from harness.capability.results import CapabilityResult
+from harness.capability.saved import Origin
 from harness.data.conversation import Turns
 from harness.experts.select import ALL, LEAST_USED
 from harness.judges.base import Quantity
@@ -259,6 +262,21 @@ class Proof(_Record):
     """The weights that differ."""
     tensors_compared: int | None = None
     """How many tensors were compared; None in runs that did not record it."""
+
+
+class ImportedRecord(_Record):
+    """capability.imported.json: figures of lm-eval that were measured elsewhere."""
+
+    tasks: dict[str, CapabilityResult] = Field(default_factory=dict)
+    origins: dict[str, Origin] = Field(default_factory=dict)
+    """Where each task's figure is from."""
+
+    def only(self, tasks: Collection[str]) -> ImportedRecord:
+        """Return what it has of some tasks."""
+        return ImportedRecord(
+            tasks={task: result for task, result in self.tasks.items() if task in tasks},
+            origins={task: origin for task, origin in self.origins.items() if task in tasks},
+        )
 
 
 class RoutesRecord(_Record):

@@ -275,9 +275,21 @@ class Run:
         return self._optional(self.layout.variant(variant).carry, records.CarryRecord)
 
     def capability(self, variant: str) -> dict[str, CapabilityResult]:
-        """Return lm-eval's result of each capability task, with a score per item; empty where none was asked."""
+        """Return lm-eval's result of each capability task, with a score per item; empty where none was asked.
+
+        Those that were imported come after those that the run measured.
+        """
+        return {**self.measured_capability(variant), **self.imported(variant).tasks}
+
+    def measured_capability(self, variant: str) -> dict[str, CapabilityResult]:
+        """Return the same of the tasks that the run itself measured."""
         path = self.layout.variant(variant).capability
         return self._once(path, lambda: _read_capability(path) if path.exists() else {})
+
+    def imported(self, variant: str) -> records.ImportedRecord:
+        """Return what lm-eval measured elsewhere; empty where nothing was imported."""
+        path = self.layout.variant(variant).imported
+        return self._optional(path, records.ImportedRecord) or records.ImportedRecord()
 
     def experts(self) -> pd.DataFrame:
         """Return the expert table, one row per phase, layer and expert (docs/selection.md has the columns).
