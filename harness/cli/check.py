@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,6 +12,8 @@ from harness.base.errors import BadInputError
 from harness.cli.shared import Json, print_json
 
 _SUMMARY = "GITHUB_STEP_SUMMARY"
+_ON_GITHUB = "GITHUB_ACTIONS"
+_CHECKOUT = "GITHUB_WORKSPACE"
 
 
 def check(
@@ -23,6 +25,7 @@ def check(
     junit: Path | None = None,
     sarif: Path | None = None,
     markdown: Path | None = None,
+    annotations: Literal["github", "none"] | None = None,
     as_json: Json = False,
 ) -> int:
     """Decide gates on a run: exit code 0 if all pass, 3 if one fails, 4 if one is inconclusive.
@@ -36,10 +39,13 @@ def check(
         junit: Also write JUnit XML.
         sarif: Also write SARIF.
         markdown: Also write Markdown.
+        annotations: Also print what does not pass to stderr, as annotations of the gates file.
+            [github in a GitHub workflow, none elsewhere]
         as_json: Print the result as JSON.
     """
     from harness.base.files import write_json, write_text
     from harness.gate.check import check as decide
+    from harness.gate.github import github_annotations
     from harness.gate.junit import junit_xml
     from harness.gate.sarif import sarif_log
     from harness.gate.show import markdown as as_markdown
@@ -61,4 +67,7 @@ def check(
         print_json(checked.to_json())
     else:
         print_check(checked)
+    if annotations == "github" or (annotations is None and os.environ.get(_ON_GITHUB) == "true"):
+        for line in github_annotations(checked, Path(os.environ.get(_CHECKOUT) or Path.cwd())):
+            typer.echo(line, err=True)
     return checked.exit_code

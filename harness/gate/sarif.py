@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
 import harness
 from harness.gate.check import Checked
 from harness.gate.decision import Decision, Outcome
+from harness.gate.lines import gate_lines
 from harness.report.words import visible
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -23,7 +22,7 @@ _LEVELS: dict[Outcome, str] = {"FAIL": "error", "INCONCLUSIVE": "warning"}
 
 def sarif_log(checked: Checked) -> dict[str, Any]:
     """Return the log; every result points at the gate's line in the gates file."""
-    lines = _lines(checked.gates)
+    lines = gate_lines(checked.gates)
     uri = _uri(checked.gates)
     rules = [
         {"id": _id(one), "shortDescription": {"text": visible(one.required)}} for one in checked.decisions
@@ -63,16 +62,3 @@ def _uri(path: Path) -> str:
     if absolute.is_relative_to(here):
         return quote(absolute.relative_to(here).as_posix())
     return absolute.as_uri()
-
-
-def _lines(path: Path) -> dict[str, int]:
-    """Return the line of each gate's name; one that comes through an anchor is left out."""
-    document = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    assert isinstance(document, yaml.MappingNode)  # `check` has read it
-    gates = next(value for key, value in document.value if key.value == "gates")
-    return {
-        value.value: value.start_mark.line + 1
-        for gate in gates.value
-        for key, value in gate.value
-        if key.value == "name"
-    }

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.base.files import read_jsonl, write_jsonl
+from harness.report.write import write_measured
+from harness.runs.run_folder import RunFolder
+
 
 @pytest.fixture
 def run(small_run: Path, tmp_path: Path) -> Path:
@@ -27,3 +31,13 @@ def gates(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def relabel(run, labels, variant="unsafe_experts", task="demo_harmful"):
+    """Have the judge say something else of a variant's answers, and measure the run anew."""
+    path = run / f"variants/{variant}/verdicts/{task}.builtin.jsonl"
+    rows = read_jsonl(path)
+    for row, label in zip(rows, labels, strict=False):
+        row |= {"label": label, "reason": "empty answer" if label is None else None}
+    write_jsonl(path, rows)
+    write_measured(RunFolder(run))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from gate.conftest import relabel
 from lxml import etree
 
-from harness.base.files import read_json, read_jsonl, write_json, write_jsonl
+from harness.base.files import read_json, read_jsonl, write_json
 from harness.cli.main import main
-from harness.report.write import write_measured
 from harness.runs.run_folder import RunFolder
 
 HERE = Path(__file__).parent
@@ -33,16 +33,6 @@ def check(*words):
 
 def found(capsys):
     return json.loads(capsys.readouterr().out)
-
-
-def relabel(run, labels, variant="unsafe_experts", task="demo_harmful"):
-    """Have the judge say something else of a variant's answers, and measure the run anew."""
-    path = run / f"variants/{variant}/verdicts/{task}.builtin.jsonl"
-    rows = read_jsonl(path)
-    for row, label in zip(rows, labels, strict=False):
-        row |= {"label": label, "reason": "empty answer" if label is None else None}
-    write_jsonl(path, rows)
-    write_measured(RunFolder(run))
 
 
 @pytest.mark.parametrize(
