@@ -44,10 +44,12 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module(_MODULES.get(name, "harness.guide")), name)
-    raise AttributeError(f"module 'harness' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a checker that saw it would take any name for one of the package
+
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            return getattr(importlib.import_module(_MODULES.get(name, "harness.guide")), name)
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -23,6 +23,7 @@ from harness.runs.run import read_run
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.gate.check import Checked
     from harness.runs.summary import Summary
 
 ANSWER_COLUMNS = (
@@ -125,6 +126,20 @@ class Run:
             for verdict in self.files.verdicts(variant, task, judge)
         )
         return _table(rows, ("variant", "task", "kind", "judge", *VERDICT_COLUMNS))
+
+    def check(self, gates: Path | str, against: str | None = None) -> Checked:
+        """Decide the gates of a file, as `harness check` does: `outcome`, `exit_code` and `decisions`.
+
+        Args:
+            gates: the gates file.
+            against: a reference's name or file, or a run folder, for gates that compare with one.
+
+        Raises:
+            BadInputError: an input cannot be used.
+        """
+        from harness.gate.check import check
+
+        return check(self.path, at_home(Path(gates)), against)
 
     def _answered(self) -> Iterator[tuple[str, str, str | None]]:
         """Yield each variant of the summary with a task that it answered and the task's kind."""

@@ -217,7 +217,7 @@ def test_type_checkers_know_the_public_names(tmp_path):
     said = [row["message"] for row in map(json.loads, ended.stdout.splitlines()) if "snippet" in row["file"]]
     assert said == [
         'Revealed type is "harness.api.Run"',
-        'Revealed type is "pandas.DataFrame"',
+        'Revealed type is "pandas.core.frame.DataFrame"',
         'Revealed type is "harness.api.Run"',
         'Module has no attribute "nothing"',
     ]
