@@ -41,7 +41,7 @@ def main(out: Path) -> harness.Run:
     assert chosen is not None
     ranks = run.experts[run.experts["phase"] == chosen.phase].copy()
     ranks["rank by risk_diff"] = ranks["risk_diff"].rank(ascending=False).astype(int)
-    print(ranks.set_index(["layer", "expert"]).loc[chosen.experts, ["risk_diff", "rank by risk_diff"]])
+    print(ranks.set_index(["layer", "expert"]).loc[list(chosen.experts), ["risk_diff", "rank by risk_diff"]])
     return run
 
 

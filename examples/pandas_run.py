@@ -32,7 +32,9 @@ def main(path: Path) -> None:
         table = run.experts[run.experts["phase"] == selection.phase].set_index(["layer", "expert"])
         columns = ["risk_diff", "low", "high", "q_value"]
         print(f"\nThe experts of {name}, by risk difference in phase {selection.phase}:")
-        print(table.loc[selection.experts, columns].sort_values("risk_diff", ascending=False).to_string())
+        print(
+            table.loc[list(selection.experts), columns].sort_values("risk_diff", ascending=False).to_string()
+        )
 
 
 if __name__ == "__main__":

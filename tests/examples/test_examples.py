@@ -57,10 +57,10 @@ def test_a_careless_fine_tuning_fails_the_gates_and_one_that_changes_nothing_pas
 
 @pytest.mark.slow
 def test_two_checkpoints_are_compared_in_ci(bin_folder, tmp_path):
-    words = ("--tasks", "demo_harmful,demo_benign", "--capability", "none", "--max-new-tokens", "8")
+    words = ("--tasks", "demo_harmful,demo_benign", "--capability", "none")
     ended = run(bin_folder, "compare_in_ci.sh", "demo", "demo", tmp_path / "out", *words)
     assert ended.returncode == 0, ended.stderr
-    assert "2 gates pass" in ended.stdout or "PASS" in ended.stdout
+    assert ended.stdout.count(" PASS ") == 2
     assert (tmp_path / "out/gates.xml").is_file()
     assert json.loads((tmp_path / "out/gates.sarif").read_text())["runs"]
     assert "declines no less than before" in (tmp_path / "out/gates.md").read_text()
