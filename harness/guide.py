@@ -6,6 +6,7 @@ answer of G tokens has G - 1 rows of routing. Every dictionary says which tokens
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -261,14 +262,13 @@ def _generation_settings(given: Mapping[str, Any], model: PreTrainedModel) -> di
     Raises:
         BadInputError: one is unknown, given under both names, or they are no mapping.
     """
-    import inspect
-
     if not isinstance(given, Mapping):
         raise BadInputError(
             f'sampling_params: expected a mapping such as {{"max_tokens": 64}}, found {_shown(given)}'
         )
     own = (name for name in vars(model.generation_config) if not name.startswith("_"))
-    known = {*own, *inspect.signature(model.generate).parameters, *_VLLM_NAMES}.difference(_TAKEN)
+    generate: Any = model.generate
+    known = {*own, *inspect.signature(generate).parameters, *_VLLM_NAMES}.difference(_TAKEN)
     settings: dict[str, Any] = {}
     for name, value in given.items():
         called = _VLLM_NAMES.get(name, name)

@@ -14,6 +14,8 @@ from markupsafe import Markup
 from harness.base.content import content_folder
 from harness.report.words import percent, visible
 
+# The page around a fragment may colour its own paragraphs and headings; these take the fragment's ink.
+_INK = ":is(p, h2, ul, li, dl, dt, dd, code, strong, data, details, summary) { color: inherit; }\n"
 _PAGE = re.compile(r"(?:(?<=^)|(?<=^  ))(?::root|body)(?= \{)", re.MULTILINE)
 
 
@@ -62,7 +64,7 @@ def render_fragment(template: str, **content: Any) -> str:
     """
     style = (content_folder("reports") / "style.css").read_text(encoding="utf-8")
     # Rules inside a rule are for what is inside; `&` is the element itself, in place of the page.
-    nested = f".harness-run {{\n{_PAGE.sub('&', style)}}}"
+    nested = f".harness-run {{\n{_INK}{_PAGE.sub('&', style)}}}"
     made = environment(autoescape=True, finalize=_finalize).get_template(template)
     return made.render(style=Markup(nested), **content)
 
