@@ -427,11 +427,11 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise BadInputError(f"--set {text}: expected KEY=VALUE, such as selection.top_k=20")
     known = setting_names()
     if key not in known and not key.startswith("generation.chat_template_kwargs."):
-        raise BadInputError(f"--set {text}: unknown setting '{key}', {_nearest_settings(key, known)}")
+        raise BadInputError(f"--set {text}: unknown setting '{key}', {nearest_settings(key, known)}")
     return key, parse_yaml(value, f"--set {text}")
 
 
-def _nearest_settings(key: str, known: Iterable[str]) -> str:
+def nearest_settings(key: str, known: Iterable[str]) -> str:
     """Return the three settings that are most like a name, by the whole name or by its last part."""
 
     def likeness(name: str) -> float:

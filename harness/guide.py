@@ -6,19 +6,26 @@ answer of G tokens has G - 1 rows of routing. Every dictionary says which tokens
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from harness.base.errors import BadInputError, HarnessError
+from harness.base.errors import BadInputError, HarnessError, nearest
+from harness.routing.phases import Phase
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.routing.counts import Phase
     from harness.training.bank import ExpertBank
+
+# vLLM's names of sampling parameters that transformers calls otherwise.
+_VLLM_NAMES = {"max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens"}
+_SAMPLES = ("temperature", "top_p", "top_k", "min_p")
+# Parameters of `generate` that are no settings.
+_TAKEN = ("inputs", "generation_config", "kwargs")
 
 
 def get_routings_with_generation(
@@ -33,7 +40,8 @@ def get_routings_with_generation(
         model: a transformers MoE model.
         tokenizer: has a chat template.
         messages: the user's messages, such as `[{"role": "user", "content": "Count to ten"}]`.
-        sampling_params: passed to `model.generate`; greedy decoding of 64 tokens by default.
+        sampling_params: settings of `model.generate`, also by vLLM's names (`max_tokens`); greedy decoding of 64 tokens
+            by default, and where the temperature is 0.
 
     Returns:
         - router_logits: float32 [MoE layers, routed tokens, experts]
@@ -45,7 +53,8 @@ def get_routings_with_generation(
         - n_routed_tokens: prompt tokens + generated tokens - 1; the rows of router_logits
 
     Raises:
-        BadInputError: a dense model, or one whose router has no logits to hand out.
+        BadInputError: a dense model, one whose router has no logits to hand out, messages that are none, or a setting
+            that `generate` does not know.
         HarnessError: other rows were routed than one per token.
     """
     import torch
@@ -56,9 +65,13 @@ def get_routings_with_generation(
     from harness.models.thoughts import Reader
     from harness.routing.logits import RouterLogits
 
+    _require_list(messages, "messages", 'such as [{"role": "user", "content": "Count to ten"}]', _is_mapping)
+    settings = _generation_settings(sampling_params or {}, model)
+    if "stop_strings" in settings:
+        settings["tokenizer"] = tokenizer
     moe = find_moe(model)
     rules = greedy(model.generation_config.eos_token_id, tokenizer.pad_token_id, 64)
-    more = rules.update(**dict(sampling_params or {}))
+    more = rules.update(**settings)
     chat = ChatTemplate(tokenizer)
     prompt_ids = chat.conversation(messages)
     tokens = torch.tensor([prompt_ids], device=model.device)
@@ -119,7 +132,13 @@ def process_prompt_batch(
     unsafe_prompts: Sequence[str],
     sampling_params: Mapping[str, Any] | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Let a model answer safe and unsafe prompts; returns the separated routings of each."""
+    """Let a model answer safe and unsafe prompts; returns the separated routings of each.
+
+    Raises:
+        BadInputError: as `get_routings_with_generation`, or prompts that are not a list of texts.
+    """
+    for name, prompts in (("safe_prompts", safe_prompts), ("unsafe_prompts", unsafe_prompts)):
+        _require_list(prompts, name, 'such as ["Count to ten"]', _is_text)
 
     def answered(prompts: Sequence[str]) -> list[dict[str, Any]]:
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
@@ -145,9 +164,16 @@ def calculate_risk_diff(
         The expert table, the highest risk difference first: layer, expert, a_safe, a_unsafe, a_safe_n,
         a_unsafe_n, risk_diff. An expert counts as used by a token when its router logit is among the top k,
         which holds for routers that choose by their logits alone; `harness run` watches the experts instead.
+
+    Raises:
+        BadInputError: no routings, an unknown phase, or one without a routed token.
     """
     from harness.experts.table import expert_table
 
+    if phase not in (phases := get_args(Phase)):
+        raise BadInputError(f"unknown phase '{phase}', {nearest(str(phase), phases)}")
+    for name, routings in (("safe_routings", safe_routings), ("unsafe_routings", unsafe_routings)):
+        _require_list(routings, name, "from process_prompt_batch", _is_mapping)
     safe, unsafe = _counts(safe_routings), _counts(unsafe_routings)
     table = expert_table(unsafe, safe, phases=[phase])
     ordered = table.sort_values(["risk_diff", "layer", "expert"], ascending=[False, True, True])
@@ -157,8 +183,19 @@ def calculate_risk_diff(
 def identify_unsafe_experts(
     risk_diff: pd.DataFrame, threshold: float | None = 0.05, top_k: int | None = 50
 ) -> list[tuple[int, int]]:
-    """Return (layer, expert) of the riskiest experts: at least `threshold`, at most `top_k` of them."""
+    """Return (layer, expert) of the riskiest experts: at least `threshold`, at most `top_k` of them.
+
+    Raises:
+        BadInputError: no expert is left, `top_k` is below 1, or the table is not that of `calculate_risk_diff`.
+    """
     from harness.experts.select import Limits, select_experts
+
+    columns = getattr(risk_diff, "columns", ())
+    absent = [name for name in ("phase", "layer", "expert", "risk_diff") if name not in columns]
+    if absent:
+        raise BadInputError(f"risk_diff: expected the table of calculate_risk_diff, it has no '{absent[0]}'")
+    if top_k is not None and top_k < 1:
+        raise BadInputError(f"top_k: expected at least 1, found {top_k}")
 
     phase = str(risk_diff["phase"].iloc[0])
     at_most = min(top_k, len(risk_diff)) if top_k is not None else None
@@ -181,8 +218,73 @@ def freeze_model_except_unsafe_experts(
     from harness.models.moe import Expert, find_moe
     from harness.training.bank import ExpertBank
 
+    _require_list(unsafe_experts, "unsafe_experts", "of pairs such as [(2, 7)], layer and expert", _is_pair)
+    experts = [Expert(*expert) for expert in unsafe_experts]
+    bank = ExpertBank(find_moe(model), experts)
     model.requires_grad_(False)
-    return ExpertBank(find_moe(model), [Expert(*expert) for expert in unsafe_experts])
+    return bank
+
+
+def _require_list(values: object, name: str, example: str, fits: Callable[[Any], bool]) -> None:
+    """Refuse a single value, or another thing, where a list is meant.
+
+    Raises:
+        BadInputError: it is no list, or an item does not fit.
+    """
+    expected = f"{name}: expected a list {example}"
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise BadInputError(f"{expected}, found {_shown(values)}")
+    for place, value in enumerate(values):
+        if not fits(value):
+            raise BadInputError(f"{expected}; item {place} is {_shown(value)}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:40] + '...'}"
+
+
+def _generation_settings(given: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]:
+    """Return sampling parameters, in transformers' names or vLLM's, as settings of `generate`.
+
+    Raises:
+        BadInputError: one is unknown, given under both names, or they are no mapping.
+    """
+    if not isinstance(given, Mapping):
+        raise BadInputError(
+            f'sampling_params: expected a mapping such as {{"max_tokens": 64}}, found {_shown(given)}'
+        )
+    own = (name for name in vars(model.generation_config) if not name.startswith("_"))
+    generate: Any = model.generate
+    known = {*own, *inspect.signature(generate).parameters, *_VLLM_NAMES}.difference(_TAKEN)
+    settings: dict[str, Any] = {}
+    for name, value in given.items():
+        called = _VLLM_NAMES.get(name, name)
+        if name not in known:
+            raise BadInputError(f"sampling_params: unknown '{name}', {nearest(name, known)}")
+        if called in settings:
+            raise BadInputError(f"sampling_params: '{called}' is given twice")
+        settings[called] = value
+    # As vLLM has it: a temperature of 0 is greedy, any other setting of sampling samples, and top_k = -1 is all tokens.
+    if settings.get("temperature") == 0:
+        return {name: value for name, value in settings.items() if name not in _SAMPLES} | {
+            "do_sample": False
+        }
+    if settings.get("top_k") == -1:
+        settings["top_k"] = 0
+    return {"do_sample": any(name in settings for name in _SAMPLES)} | settings
 
 
 def _counts(routings: Sequence[Mapping[str, Any]]) -> Any:

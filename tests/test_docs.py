@@ -188,8 +188,8 @@ def test_the_reference_names_settings_options_commands_fields_and_functions():
     assert "| `training.epochs` | `--epochs`, `--num-epochs` | `3` | Passes over" in pages["settings.md"]
     assert "\nharness models diff FIRST SECOND\n" in pages["commands.md"]
     assert "| `p_adjusted` | `float \\| null` | The p-value adjusted within the family" in pages["summary.md"]
-    assert "## harness.read_run\n" in pages["python.md"]
-    assert "| `verdicts(variant, task, judge)` | Return a judge's verdicts" in pages["python.md"]
+    assert "## harness.open\n" in pages["python.md"]
+    assert "| `verdicts` | Every verdict: variant, task, kind, judge" in pages["python.md"]
 
 
 def test_every_public_function_of_the_package_has_a_section():

@@ -10,11 +10,12 @@ from typing import Any
 
 import harness
 import harness.guide
+from harness.runs.run import Run as RunFiles
 from tools.markdown import generated, table
 
 
 def page() -> str:
-    """Return the page: functions and classes of `harness`, then what `harness.guide` has besides."""
+    """Return the page: functions and classes of `harness`, what `harness.guide` has besides, and the files of a run."""
     introduction = (
         "What `import harness` offers; [Python](../python-api.md) is the guide, with examples. Importing the "
         "package loads no torch."
@@ -29,6 +30,7 @@ def _public() -> Iterator[tuple[str, Any]]:
     for name in _own(harness.guide):
         if name not in offered:
             yield f"harness.guide.{name}", getattr(harness.guide, name)
+    yield "harness.runs.run.Run", RunFiles
 
 
 def _own(module: ModuleType) -> list[str]:
@@ -42,7 +44,7 @@ def _own(module: ModuleType) -> list[str]:
 
 def _section(name: str, what: Any) -> str:
     if inspect.isclass(what):
-        return "\n\n".join([f"## {name}", _text(what), _members(what)])
+        return "\n\n".join(part for part in (f"## {name}", _text(what), _members(what)) if part)
     if not callable(what):
         return f"## {name}\n\n`{what!r}`"
     return f"## {name}\n\n```python\n{_signature(name.rpartition('.')[2], what)}\n```\n\n{_text(what)}"
@@ -59,7 +61,7 @@ def _members(kind: type) -> str:
         called = "" if target is not member and not isinstance(member, classmethod) else _arguments(target)
         first = inspect.cleandoc(target.__doc__ or "").partition("\n\n")[0]
         rows.append([f"`{name}{called}`", first])
-    return table(["member", "meaning"], rows)
+    return table(["member", "meaning"], rows) if rows else ""
 
 
 def _arguments(function: Any) -> str:
@@ -70,7 +72,11 @@ def _arguments(function: Any) -> str:
 def _signature(name: str, function: Any) -> str:
     """Return a definition with its annotations as they are written, one parameter per line where it is long."""
     signature = inspect.signature(function)
-    written = [re.sub(r": '([^']*)'", r": \1", str(each)) for each in signature.parameters.values()]
+    written: list[str] = []
+    for each in signature.parameters.values():
+        if each.kind == each.KEYWORD_ONLY and "*" not in written:
+            written.append("*")
+        written.append(re.sub(r": '([^']*)'", r": \1", str(each)))
     parts = [part.replace("'", '"') for part in written]
     returned = inspect.formatannotation(signature.return_annotation).replace("'", "")
     line = f"def {name}({', '.join(parts)}) -> {returned}: ..."

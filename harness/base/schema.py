@@ -34,6 +34,7 @@ _WORDS = {
     "less than or equal to": "at most",
     "greater than": "more than",
     r"a valid dictionary( or instance of \w+)?": "a mapping of keys to values",
+    "a valid list": "a list",
     # The value that was found says as much.
     r", (unable to|got a) .*": "",
 }

@@ -50,29 +50,23 @@ def _compare(
         as_json: print JSON.
         quiet: show no progress.
     """
-    from harness.pipeline.compare_runs import Answered, compare_runs
+    from harness.pipeline.compare_runs import (
+        both_answered,
+        compare_runs,
+        default_output,
+        settings_to_compare,
+    )
 
-    sides = [Answered.read(text) for text in (base, variant)]
-    finished = [side for side in sides if side is not None]
-    if len(finished) == 1:
-        raise BadInputError(
-            f"'{finished[0]}' has answered already, '{variant if sides[0] else base}' is a model: expected two models, "
-            "or RUN@VARIANT twice"
-        )
-    if finished:
+    finished = both_answered(base, variant)
+    if finished is not None:
         if flags or config or set_ or dry_run:
             raise BadInputError(
                 "two finished runs are compared as they were made: only --output, --json and --quiet go with them"
             )
-        target = output or Path("runs") / f"{finished[0].name}-vs-{finished[1].name}"
-        show_summary(compare_runs(finished[0], finished[1], target), target, as_json, quiet)
+        target = output or default_output(*finished)
+        show_summary(compare_runs(*finished, target), target, as_json, quiet)
         return 0
-    from harness.interventions.spec import compared
-
-    given = {
-        **flags,
-        **{"model": base, "variant": variant, "intervention": compared(variant).name, "baselines": []},
-    }
+    given = flags | settings_to_compare(base, variant)
     return run_with("run", given, config, set_ or [], output, dry_run, as_json, quiet)
 
 

@@ -41,8 +41,9 @@ def report(
         as_json: Print the result as JSON.
     """
     from harness.runs.layout import Layout
+    from harness.runs.listing import newest
 
-    runs = runs or [_newest()]
+    runs = runs or [newest()]
     is_run = len(runs) == 1 and Layout(runs[0]).is_run()
     of_many = {"--html": html, "--markdown": markdown, "--csv": csv, "--group-by": group_by, "--sort": sort}
     if is_run or (len(runs) == 1 and not runs[0].is_dir()):
@@ -68,21 +69,6 @@ def report(
             _open(html)
     else:
         keep_writing(places, outputs, watch)
-
-
-def _newest() -> Path:
-    """Return the newest finished run below runs/.
-
-    Raises:
-        BadInputError: there is none.
-    """
-    from harness.runs.listing import list_runs
-
-    rows = list_runs(Path("runs"))
-    finished = [Path(row.path) for row in rows if row.state == "finished"]
-    if not finished:
-        raise BadInputError("runs: holds no finished run; `harness runs list` says how far each one came")
-    return finished[0]
 
 
 def _open(page: Path) -> None:

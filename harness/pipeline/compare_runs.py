@@ -20,7 +20,7 @@ from harness.base.files import write_json
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.data.task import AskedTask
-from harness.interventions.spec import BASE, name_of
+from harness.interventions.spec import BASE, compared, name_of
 from harness.report.write import write_measured
 from harness.runs.layout import Layout
 from harness.runs.protocol import Protocol, protocols
@@ -98,13 +98,41 @@ class Answered:
         }
 
 
-def compare_runs(base: Answered, other: Answered, output: Path) -> Summary:
+def both_answered(base: str, variant: str) -> tuple[Answered, Answered] | None:
+    """Read RUN@VARIANT twice; None of two models.
+
+    Raises:
+        BadInputError: one of the two is a model, or as `Answered.read`.
+    """
+    ours, theirs = Answered.read(base), Answered.read(variant)
+    if ours is not None and theirs is not None:
+        return ours, theirs
+    if ours is None and theirs is None:
+        return None
+    raise BadInputError(
+        f"'{ours or theirs}' has answered already, '{variant if ours else base}' is a model: expected two models, "
+        "or RUN@VARIANT twice"
+    )
+
+
+def settings_to_compare(base: str, variant: str) -> dict[str, Any]:
+    """Return the settings of a run that compares two models."""
+    return {"model": base, "variant": variant, "intervention": compared(variant).name, "baselines": []}
+
+
+def default_output(base: Answered, other: Answered) -> Path:
+    """Return where the comparison is kept when `--output` names no folder."""
+    return Path("runs") / f"{base.name}-vs-{other.name}"
+
+
+def compare_runs(base: Answered, other: Answered, output: Path, command: str | None = None) -> Summary:
     """Write a run of two variants that were asked the same prompts in the same way.
 
     Args:
         base: what the other is compared with; it is called base in the new run.
         other: the other.
         output: a new or empty folder.
+        command: the command line to record; that of this process by default.
 
     Raises:
         BadInputError: prompts, decoding or judge differ, they have no task in common, or the folder holds something.
@@ -115,7 +143,9 @@ def compare_runs(base: Answered, other: Answered, output: Path) -> Summary:
     _refuse_other_judge(base, other)
     name = other.name if other.name != BASE else "variant"
     folder = RunFolder(output)
-    folder.describe(_facts(base, other, name, tasks))
+    folder.describe(
+        {**_facts(base, other, name, tasks), "command": command or shlex.join(["harness", *sys.argv[1:]])}
+    )
     splits = base.run.splits.model_dump(mode="json")
     of_tasks = {AskedTask.read(task).name for task in tasks}
     splits["tasks"] = {task: split for task, split in splits["tasks"].items() if task in of_tasks}
@@ -191,7 +221,6 @@ def _facts(base: Answered, other: Answered, name: str, tasks: list[str]) -> dict
     return {
         "run_id": f"{now:%Y%m%d-%H%M%S}-{known[:6]}",
         "created": now.isoformat(timespec="seconds"),
-        "command": shlex.join(["harness", *sys.argv[1:]]),
         "config": config,
         "configuration": known,
         **{key: content[key] for key in kept if key in content},

@@ -69,13 +69,14 @@ def kept_config(output: Path) -> dict[str, Any] | None:
     return {**config, "card": str(folder.layout.card(next(iter(folder.state["judges"]))))}
 
 
-def start(plan: Plan, output: Path, resume: bool = False) -> Session:
+def start(plan: Plan, output: Path, resume: bool = False, command: str | None = None) -> Session:
     """Open the run's folder and write down what is going to happen.
 
     Args:
         plan: what to do.
         output: the run folder.
         resume: continue the run that the folder holds with a later step; a whole run may make it anew.
+        command: the command line to record; that of this process by default.
 
     Raises:
         BadInputError: the folder holds something else, or a later step finds another model's run.
@@ -118,7 +119,7 @@ def start(plan: Plan, output: Path, resume: bool = False) -> Session:
         {
             "run_id": folder.state.get("run_id") or f"{stamp}-{fingerprint([config, stamp])[:6]}",
             "created": folder.state.get("created") or now.isoformat(timespec="seconds"),
-            "command": shlex.join(["harness", *sys.argv[1:]]),
+            "command": command or shlex.join(["harness", *sys.argv[1:]]),
             "config": config,
             "configuration": configuration,
             "model": {

@@ -13,8 +13,9 @@ from harness.report.charts.routes import routes_kept
 from harness.report.charts.trade_off import points_of, trade_off
 from harness.report.columns import Column
 from harness.report.facts import categories, facts
+from harness.report.finding import find
 from harness.report.leaderboard import Leaderboard
-from harness.report.page import render_page
+from harness.report.page import render_fragment, render_page
 from harness.report.samples import browser_data, flips, samples_of
 from harness.report.table import table_of
 from harness.report.tags import rates_by_tag
@@ -86,6 +87,19 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
         data=browser_data(samples, list(summary.variants), summary.intervention, redact),
         redacted=redact,
         config=json.dumps(run.content, indent=2, ensure_ascii=False) if run.layout.run.exists() else None,
+    )
+
+
+def render_finding(path: Path, summary: Summary) -> str:
+    """Return the headline and cards as a piece of HTML for a notebook, which carries its style and asks for nothing."""
+    found = find(summary)
+    return render_fragment(
+        "notebook.html.j2",
+        path=str(path),
+        summary=summary,
+        found=found,
+        strips=[rows.strip(card) for card in found.cards],
+        trade_off=None,
     )
 
 

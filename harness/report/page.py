@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from markupsafe import Markup
 
 from harness.base.content import content_folder
 from harness.report.words import percent, visible
+
+# The page around a fragment may colour its own paragraphs and headings; these take the fragment's ink.
+_INK = ":is(p, h2, ul, li, dl, dt, dd, code, strong, data, details, summary) { color: inherit; }\n"
+_PAGE = re.compile(r"(?:(?<=^)|(?<=^  ))(?::root|body)(?= \{)", re.MULTILINE)
 
 
 def environment(*, trim_blocks: bool = True, **options: Any) -> jinja2.Environment:
@@ -48,6 +53,20 @@ def render_page(template: str, scripts: Sequence[str] = (), **content: Any) -> s
             **content,
         )
     )
+
+
+def render_fragment(template: str, **content: Any) -> str:
+    """Return a piece of a page of somebody else's, with the style sheet for what is inside its `.harness-run` alone.
+
+    Args:
+        template: its name in `reports/`.
+        **content: as for `render_page`.
+    """
+    style = (content_folder("reports") / "style.css").read_text(encoding="utf-8")
+    # Rules inside a rule are for what is inside; `&` is the element itself, in place of the page.
+    nested = f".harness-run {{\n{_INK}{_PAGE.sub('&', style)}}}"
+    made = environment(autoescape=True, finalize=_finalize).get_template(template)
+    return made.render(style=Markup(nested), **content)
 
 
 def standalone(chart: Markup) -> str:

@@ -49,6 +49,18 @@ def list_runs(place: Path) -> list[Listed]:
     return sorted((_listed(folder) for folder in folders), key=lambda row: row.date or "", reverse=True)
 
 
+def newest(place: Path = Path("runs")) -> Path:
+    """Return the newest finished run below a folder.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    finished = [Path(row.path) for row in list_runs(place) if row.state == "finished"]
+    if not finished:
+        raise BadInputError(f"{place}: holds no finished run; `harness runs list` says how far each one came")
+    return finished[0]
+
+
 def state_of(run: Run) -> tuple[State, str | None]:
     """Return a run's state and, where it is damaged, the reason.
 

@@ -63,7 +63,7 @@ def test_the_wheel_carries_code_content_and_the_demo_model(wheel):
         assert ours
         assert ours <= carried
     for name in (
-        *("cli/main.py", "data/refusals.txt", "zoo/demo_world.yaml", "models/presets/demo.yaml"),
+        *("py.typed", "cli/main.py", "data/refusals.txt", "zoo/demo_world.yaml", "models/presets/demo.yaml"),
         *("zoo/calibration_texts.yaml", "zoo/smol_notice.md", "models/demo/README.md"),
         *("models/demo/model.safetensors", "models/demo/tokenizer.json", "models/demo/chat_template.jinja"),
     ):
