@@ -15,7 +15,8 @@ from rich.text import Text
 from harness.base.files import write_text
 from harness.report import leaderboard
 from harness.report.board_table import board_table
-from harness.report.finding import Card, Finding, find
+from harness.report.cards import Card
+from harness.report.finding import Finding, find
 from harness.report.terminal_table import folded, lines_of
 from harness.report.words import visible
 from harness.runs.summary import Summary
@@ -123,6 +124,8 @@ def _card(card: Card, width: int) -> Iterator[Text]:
         (card.margin, "dim"),
         (_strip(card, width), ""),
         (card.spread, "dim"),
+        (f"beside: {card.beside.summed_up}" if card.beside else "", "dim"),
+        (card.disagreement, "bold yellow"),
     ]
     for text, style in parts:
         if text:

@@ -201,6 +201,17 @@ class Comparison(Part):
     decided."""
 
 
+class Gain(Part):
+    """The one figure that gains rest on, in a run whose answers were judged for refusal and for harmfulness."""
+
+    metric: Literal["refusal_rate", "harmful_rate"]
+    """Whether harmful answers fall, or refusals rise."""
+    judge: str
+    """The judge whose verdicts count."""
+    declared: bool
+    """Whether the run's settings named the figure or its judge; false where the judge was added to the finished run."""
+
+
 class Claim(Part):
     """A claim about a method, choosing experts by a score: tested over random draws of experts, not over prompts."""
 
