@@ -12,7 +12,7 @@ import random
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from harness.metrics.interval import Interval
+from harness.metrics.interval import Interval, wilson_ends
 
 Id = TypeVar("Id", bound=Hashable)
 
@@ -57,15 +57,10 @@ def clustered_share(successes: Sequence[bool], groups: Sequence[Hashable]) -> In
     if 0 < share < 1 and distinct > 1:
         variance = mean_and_error([float(each) for each in successes], groups)[1] ** 2
         independent = min(share * (1 - share) / variance, n) if variance > _NOTHING else float(n)
-    square = float(t.ppf(0.975, distinct - 1)) ** 2 if distinct > 1 else float("inf")
-    if square == float("inf"):
+    if distinct < 2:
         return Interval(value=share, low=0.0, high=1.0)
-    scale = 1 + square / independent
-    centre = (share + square / (2 * independent)) / scale
-    reach = (square * (share * (1 - share) / independent + square / (4 * independent**2))) ** 0.5 / scale
-    return Interval(
-        value=share, low=min(max(centre - reach, 0.0), share), high=max(min(centre + reach, 1.0), share)
-    )
+    low, high = wilson_ends(share, independent, float(t.ppf(0.975, distinct - 1)))
+    return Interval(value=share, low=float(low), high=float(high))
 
 
 def clustered_test(values: Sequence[float], groups: Sequence[Hashable]) -> ClusteredTest | None:
