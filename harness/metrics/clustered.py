@@ -1,9 +1,9 @@
 """Shares and paired differences over prompts that repeat one another: near-duplicates are no independent evidence.
 
-Everything takes the same partition: the group of each sample. Variances are cluster-robust (Liang and Zeger,
-Biometrika 73 (1986) 13) with the factor G / (G - 1) of G groups, and quantiles are of Student's t with G - 1
-degrees of freedom. Where no variance can be seen, or a bound or margin is to be decided exactly, one member of
-each group stands for it (`one_per_group`): neither a majority vote nor an effective sample size keeps its level.
+Everything takes the same partition: the group of each sample. Variances are cluster-robust (harness/metrics/ratio.py),
+and quantiles are of Student's t with G - 1 degrees of freedom for G groups. Where no variance can be seen, or a bound
+or margin is to be decided exactly, one member of each group stands for it (`one_per_group`): neither a majority vote
+nor an effective sample size keeps its level.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from harness.metrics.interval import Interval, wilson_ends
+from harness.metrics.ratio import covariance, mean_of
 
 Id = TypeVar("Id", bound=Hashable)
 
@@ -87,11 +88,8 @@ def mean_and_error(values: Sequence[float], groups: Sequence[Hashable]) -> tuple
     import numpy as np
 
     value = np.asarray(values, dtype=np.float64)
-    group = np.unique(np.asarray(groups), return_inverse=True)[1]
-    mean = float(value.mean())
-    sums = np.bincount(group, weights=value - mean)
-    variance = len(sums) / (len(sums) - 1) * float(sums @ sums) / len(value) ** 2
-    return mean, variance**0.5
+    mean = mean_of(value[:, None], np.ones(len(value)), np.asarray(groups))
+    return float(mean.value[0]), float(covariance([(mean, 1.0)], [(mean, 1.0)])[0]) ** 0.5
 
 
 def one_per_cluster(
