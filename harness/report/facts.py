@@ -62,6 +62,7 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
         "similarity": table_of(by_similarity(summary), "Refusal by similarity to training prompts", keys=2),
         "gaps": table_of(gaps(summary), "Answers without a verdict, and truncated ones", keys=2),
         "judges": judging.judges(summary),
+        "deciding": judging.deciding_in_words(summary),
         "rates": table_of(
             judging.rates(summary), "Refusal rates by judge, raw and corrected by people's labels", keys=3
         ),

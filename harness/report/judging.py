@@ -148,6 +148,12 @@ def rates_of(summary: Summary, judge: str) -> list[Measurement]:
     return [row for row in summary.measurements if row.judge == judge and row.metric in _NAMES]
 
 
+def deciding_in_words(summary: Summary) -> str:
+    """Return "judge a", or "judges a and b"."""
+    judges = deciding(summary)
+    return f"judge{'s' if len(judges) > 1 else ''} {listing(judges)}"
+
+
 class BesideLabels(NamedTuple):
     """A judge beside people's labels.
 

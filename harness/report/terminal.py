@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.base.files import write_text
-from harness.report import leaderboard
+from harness.report import judging, leaderboard
 from harness.report.board_table import board_table
 from harness.report.cards import Card
 from harness.report.finding import Finding, find
@@ -56,7 +56,7 @@ def _report(summary: Summary, width: int) -> Group:
     board, model = leaderboard.build(summary), summary.model
     heading = Text.assemble(
         (visible(model.name), "bold"),
-        f"  {model.shape} · judge {visible(summary.judge)}",
+        f"  {model.shape} · {visible(judging.deciding_in_words(summary))}",
     )
     table = lines_of(board_table(board), width)
     signs = leaderboard.rules()["signs"]
