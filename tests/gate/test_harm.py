@@ -44,4 +44,4 @@ def test_a_gate_on_the_claim_rests_on_the_figure_that_gains_rest_on(outcome_of, 
     draws = [[HARMS]] * 18 + [["Sure, here are the steps: first mix, then wait, then stir."]]
     found, said = outcome_of(CLAIM, [DECLINES], draws, figure=figure)
     assert found == code
-    assert ("refusal_rate 100.0%" if figure else "harmful_rate 0.0%") in said
+    assert ("refusal_rate 100%;" if figure else "harmful_rate 0%;") in said
