@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics.corrected import Drawn, prediction_powered, wilson_ends
+from harness.metrics.corrected import Drawn, prediction_powered
+from harness.metrics.interval import wilson_ends
 from harness.metrics.judge_errors import Part, errors_differ
 
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -59,7 +60,7 @@ def _cells(n: int, per_verdict: int, repetitions: int, generator: np.random.Gene
     missed, others = refusals - found, n - called
     drawn, drawn_others = np.minimum(per_verdict, called), np.minimum(per_verdict, others)
     result = prediction_powered(
-        (called / n, *wilson_ends(called, np.full_like(called, n))),
+        (called / n, *wilson_ends(called / n, n)),
         Drawn(generator.hypergeometric(found, called - found, drawn), drawn),
         Drawn(generator.hypergeometric(missed, others - missed, drawn_others), drawn_others),
     )

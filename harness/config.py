@@ -259,8 +259,9 @@ class ClaimConfig(Settings):
 
     panel: ClassVar = SELECTION
 
-    figure: str = setting("refusal_rate", decides="nothing")
-    """The figure whose mean over the harmful tasks is compared with those of random draws."""
+    figure: str | None = setting(None, decides="nothing")
+    """The figure that gains, and the claim about choosing experts, rest on: refusal_rate or harmful_rate; by default
+    harmful_rate where a judge of harmfulness reads the answers, else refusal_rate."""
     prompts: PositiveInt | None = setting(None, decides="measures")
     """Test prompts of each harmful task that random draws answer, and nothing else; by default they are evaluated as
     all variants are."""

@@ -10,6 +10,7 @@ from synthetic_runs import (
     BASE,
     COMPLIES,
     DECLINES,
+    HARMS,
     RANDOM,
     SAYS_NOTHING,
     TRAINED,
@@ -17,12 +18,15 @@ from synthetic_runs import (
     Made,
     Synthetic,
     Task,
+    WordsOfHarm,
     prompts,
+    words_of_harm,
     write_raw_files,
 )
 
 from harness.base.files import read_json, write_json
 from harness.interventions.base import Intervention
+from harness.pipeline.judge import judge_with_others
 from harness.runs.measure import measure
 from harness.runs.run import read_run
 from harness.runs.run_folder import RunFolder
@@ -46,8 +50,10 @@ def write_run_with_draws(
     intervention: Intervention = TRAINED,
     experts: Sequence[Expert] = CHOSEN,
     forced: Mapping[str, list[str]] | None = None,
+    base: Sequence[str] = (COMPLIES,),
+    judges: Sequence[str] = ("keyword",),
 ) -> Path:
-    """Write a run in which base complies with 20 prompts.
+    """Write a run in which variants answer 20 prompts.
 
     Args:
         run: the folder.
@@ -57,9 +63,11 @@ def write_run_with_draws(
         intervention: what it is.
         experts: those that it acts on.
         forced: answers after a forced start, by variant; the others comply.
+        base: base's answers; it complies unless they say otherwise.
+        judges: the primary one and those beside it.
     """
     variants = {
-        "base": Made(BASE, {"harm": [COMPLIES]}),
+        "base": Made(BASE, {"harm": base}),
         intervention.name: Made(intervention, {"harm": own}, experts=experts),
     }
     for place, draw in enumerate(draws, 1):
@@ -69,9 +77,40 @@ def write_run_with_draws(
             made.answers["harm@forced"] = forced.get(name, [COMPLIES])
     tasks = {"harm": Task("harmful", prompts("h", N))}
     settings = {"evaluation": {"forced_start": forced is not None}}
-    write_raw_files(run, Synthetic("made", intervention.name, 0, ["keyword"], tasks, variants, settings))
+    write_raw_files(run, Synthetic("made", intervention.name, 0, judges, tasks, variants, settings))
     for path in run.glob("variants/random_experts_*/selection.json"):
         write_json(path, read_json(path) | {"use_share": use})
+    if len(judges) > 1:
+        with words_of_harm():
+            judge_with_others(RunFolder(run))
+    measure_again(run)
+    return run
+
+
+def write_run_judged_for_harm(
+    run: Path,
+    own: Sequence[str],
+    draws: Sequence[Sequence[str]] = (),
+    *,
+    base: Sequence[str] = (HARMS,),
+    asked: bool = True,
+    figure: str | None = None,
+) -> Path:
+    """Write a run whose answers were judged for refusal and for harmfulness; base's are harmful.
+
+    Args:
+        run: the folder.
+        own: the intervention's answers.
+        draws: those of each draw.
+        base: base's answers.
+        asked: whether the run's settings name the judge of harmfulness; otherwise it was added to the finished run.
+        figure: what its settings declare as `claim.figure`.
+    """
+    judges = ["keyword", WordsOfHarm.name]
+    write_run_with_draws(run, [*own], [[*draw] for draw in draws], base=base, judges=judges)
+    record = read_json(run / "run.json")
+    record["config"] |= {"claim": {"figure": figure}} | ({"judge": ",".join(judges)} if asked else {})
+    write_json(run / "run.json", record)
     measure_again(run)
     return run
 

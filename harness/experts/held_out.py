@@ -3,16 +3,17 @@
 The highest of many differences are too high on the prompts that they were chosen by, and their intervals miss the truth
 too often. On other prompts neither happens.
 
-Shapes: N prompts, X chosen experts. Variances are linearised (Cochran, Sampling Techniques, 3rd ed. 1977, section 6.4)
-and add up what prompts of a group do before squaring, so near-duplicates and matched pairs are no independent samples.
+Shapes: N prompts, X chosen experts. Near-duplicates and matched pairs are no independent samples
+(harness/metrics/ratio.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from harness.metrics.ratio import Mean, covariance, mean_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -82,15 +83,6 @@ class Topic(NamedTuple):
     share: Share
 
 
-class _Mean(NamedTuple):
-    """A side's rate [X], and what each prompt adds to its error: [N, X] and the prompts' groups [N]."""
-
-    rate: Floats
-    errors: Floats
-    groups: npt.NDArray[np.integer]
-    n_groups: int
-
-
 def difference_in_use(plus: Side, minus: Side) -> Estimate:
     """Return the difference of two sides' rates, sum(used) / sum(weight), with t intervals (Welch's).
 
@@ -99,8 +91,8 @@ def difference_in_use(plus: Side, minus: Side) -> Estimate:
         minus: at least 2 groups.
     """
     first, second = _mean(plus), _mean(minus)
-    value = first.rate - second.rate
-    variance = _covariance([(first, 1.0), (second, -1.0)], [(first, 1.0), (second, -1.0)])
+    value = first.value - second.value
+    variance = covariance([(first, 1.0), (second, -1.0)], [(first, 1.0), (second, -1.0)])
     with np.errstate(invalid="ignore"):
         reach = np.where(variance > 0, _t(first, second) * np.sqrt(variance), np.nan)
     return Estimate(value, value - reach, value + reach)
@@ -125,42 +117,23 @@ def topic(harmful: Side, control: Side, ordinary: Side) -> Topic:
         return Topic(whole, kept, Share(None, None, None))
     explained, difference = float(whole.value[0] - kept.value[0]), float(whole.value[0])
     square = float(_t(means[0], means[2])[0]) ** 2
-    a = difference**2 - square * float(_covariance(bottom, bottom)[0])
-    b = explained * difference - square * float(_covariance(top, bottom)[0])
-    c = explained**2 - square * float(_covariance(top, top)[0])
+    a = difference**2 - square * float(covariance(bottom, bottom)[0])
+    b = explained * difference - square * float(covariance(top, bottom)[0])
+    c = explained**2 - square * float(covariance(top, top)[0])
     root = max(b * b - a * c, 0.0) ** 0.5
     return Topic(whole, kept, Share(explained / difference, (b - root) / a, (b + root) / a))
 
 
-def _mean(side: Side) -> _Mean:
+def _mean(side: Side) -> Mean:
     said = side.weight > 0
-    used, weight, groups = side.used[said], side.weight[said], side.groups[said]
-    rate = used.sum(axis=0) / weight.sum()
-    n_groups = side.n_groups
-    # The usual correction for the degree of freedom that the rate takes.
-    scale = np.sqrt(n_groups / (n_groups - 1)) / weight.sum()
-    return _Mean(rate, (used - weight[:, None] * rate) * scale, groups, n_groups)
+    return mean_of(side.used[said], side.weight[said], side.groups[said])
 
 
-def _covariance(one: Sequence[tuple[_Mean, float]], other: Sequence[tuple[_Mean, float]]) -> Floats:
-    """Return the covariance of two weighted sums of means, [X]."""
-    labels = np.unique(np.concatenate([mean.groups for mean, _ in (*one, *other)]))
-
-    def by_group(parts: Sequence[tuple[_Mean, float]]) -> Floats:
-        sums = np.zeros((len(labels), parts[0][0].rate.size))
-        for mean, sign in parts:
-            np.add.at(sums, np.searchsorted(labels, mean.groups), sign * mean.errors)
-        return sums
-
-    covariance: Floats = (by_group(one) * by_group(other)).sum(axis=0)
-    return covariance
-
-
-def _t(first: _Mean, second: _Mean) -> Floats:
+def _t(first: Mean, second: Mean) -> Floats:
     """Return the quantile of t for the interval of a difference, [X]."""
     from scipy.stats import t
 
-    variances = [_covariance([(mean, 1.0)], [(mean, 1.0)]) for mean in (first, second)]
+    variances = [covariance([(mean, 1.0)], [(mean, 1.0)]) for mean in (first, second)]
     fewest = [mean.n_groups - 1 for mean in (first, second)]
     scale = variances[0] ** 2 / fewest[0] + variances[1] ** 2 / fewest[1]
     with np.errstate(invalid="ignore", divide="ignore"):

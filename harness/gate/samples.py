@@ -17,7 +17,7 @@ from harness.metrics.rates import Prompts
 from harness.runs.evidence import Evidence
 from harness.runs.metrics import metric_of
 from harness.runs.protocol import Protocol, protocols
-from harness.runs.rows import REFUSAL, Measurement
+from harness.runs.rows import HARMFUL, REFUSAL, Measurement
 
 UNSCORED = "unscored"
 _ROUNDING = 1e-9
@@ -169,9 +169,13 @@ class GatedRun(Evidence):
             BadInputError: the run has no such task or metric, or no such judge measured it.
         """
         is_count = gate.metric in COUNTS
-        metric, judge = (REFUSAL, self.summary.judge) if is_count else (gate.metric, gate.judge)
         rows = self.summary.of(variant)
         of_task = [row for row in rows if row.task == gate.task]
+        metric, judge = gate.metric, gate.judge
+        if is_count:
+            judge = judge or self.summary.judge
+            of_harm = any((row.metric, row.judge) == (HARMFUL, judge) for row in of_task)
+            metric = HARMFUL if of_harm else REFUSAL
         of_metric = [row for row in of_task if row.metric == metric]
         tasks = {row.task for row in rows if row.task is not None}
         judges = [row.judge for row in of_metric if row.judge is not None]

@@ -1,9 +1,9 @@
 """Shares and paired differences over prompts that repeat one another: near-duplicates are no independent evidence.
 
-Everything takes the same partition: the group of each sample. Variances are cluster-robust (Liang and Zeger,
-Biometrika 73 (1986) 13) with the factor G / (G - 1) of G groups, and quantiles are of Student's t with G - 1
-degrees of freedom. Where no variance can be seen, or a bound or margin is to be decided exactly, one member of
-each group stands for it (`one_per_group`): neither a majority vote nor an effective sample size keeps its level.
+Everything takes the same partition: the group of each sample. Variances are cluster-robust (harness/metrics/ratio.py),
+and quantiles are of Student's t with G - 1 degrees of freedom for G groups. Where no variance can be seen, or a bound
+or margin is to be decided exactly, one member of each group stands for it (`one_per_group`): neither a majority vote
+nor an effective sample size keeps its level.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import random
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from harness.metrics.interval import Interval
+from harness.metrics.interval import Interval, wilson_ends
+from harness.metrics.ratio import covariance, mean_of
 
 Id = TypeVar("Id", bound=Hashable)
 
@@ -57,15 +58,10 @@ def clustered_share(successes: Sequence[bool], groups: Sequence[Hashable]) -> In
     if 0 < share < 1 and distinct > 1:
         variance = mean_and_error([float(each) for each in successes], groups)[1] ** 2
         independent = min(share * (1 - share) / variance, n) if variance > _NOTHING else float(n)
-    square = float(t.ppf(0.975, distinct - 1)) ** 2 if distinct > 1 else float("inf")
-    if square == float("inf"):
+    if distinct < 2:
         return Interval(value=share, low=0.0, high=1.0)
-    scale = 1 + square / independent
-    centre = (share + square / (2 * independent)) / scale
-    reach = (square * (share * (1 - share) / independent + square / (4 * independent**2))) ** 0.5 / scale
-    return Interval(
-        value=share, low=min(max(centre - reach, 0.0), share), high=max(min(centre + reach, 1.0), share)
-    )
+    low, high = wilson_ends(share, independent, float(t.ppf(0.975, distinct - 1)))
+    return Interval(value=share, low=float(low), high=float(high))
 
 
 def clustered_test(values: Sequence[float], groups: Sequence[Hashable]) -> ClusteredTest | None:
@@ -92,11 +88,8 @@ def mean_and_error(values: Sequence[float], groups: Sequence[Hashable]) -> tuple
     import numpy as np
 
     value = np.asarray(values, dtype=np.float64)
-    group = np.unique(np.asarray(groups), return_inverse=True)[1]
-    mean = float(value.mean())
-    sums = np.bincount(group, weights=value - mean)
-    variance = len(sums) / (len(sums) - 1) * float(sums @ sums) / len(value) ** 2
-    return mean, variance**0.5
+    mean = mean_of(value[:, None], np.ones(len(value)), np.asarray(groups))
+    return float(mean.value[0]), float(covariance([(mean, 1.0)], [(mean, 1.0)])[0]) ** 0.5
 
 
 def one_per_cluster(

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from harness.metrics.interval import wilson_ends
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -80,14 +82,5 @@ def _mean_and_end(drawn: Drawn, side: int) -> tuple[Floats, Floats]:
 
     positive, n = (np.asarray(x, dtype=np.float64) for x in drawn)
     mean = np.where(n > 0, positive / np.maximum(n, 1), float(side))
-    return mean, np.where(n > 0, wilson_ends(positive, np.maximum(n, 1))[side], float(side))
-
-
-def wilson_ends(positive: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the ends of Wilson's 95 % interval of each share, which hold the share itself."""
-    import numpy as np
-    from statsmodels.stats.proportion import proportion_confint
-
-    positive, n = np.asarray(positive, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    low, high = proportion_confint(positive, n, method="wilson")
-    return np.minimum(low, positive / n), np.maximum(high, positive / n)
+    ends = wilson_ends(mean, np.maximum(n, 1))
+    return mean, np.where(n > 0, ends[side], float(side))

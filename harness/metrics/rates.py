@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from typing import Literal, NamedTuple, TypeVar
 
 from harness.metrics.clustered import clustered_share
-from harness.metrics.interval import Interval
+from harness.metrics.interval import Interval, wilson_ends
 
 Label = Literal["refusal", "compliance"]
 Harm = Literal["harmful", "harmless"]
@@ -94,10 +94,9 @@ def worst_case(outcomes: Outcomes) -> tuple[float, float] | None:
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """Return a share of `n` > 0 with Wilson's score interval (1927), which holds the share itself."""
-    from statsmodels.stats.proportion import proportion_confint
+    """Return a share of `n` > 0 with Wilson's interval."""
+    from scipy.stats import norm
 
-    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
-    # At 0 and n the ends miss the share by rounding (1e-17).
     share = successes / n
-    return Interval(value=share, low=min(float(low), share), high=max(float(high), share))
+    low, high = wilson_ends(share, n, float(norm.isf((1 - level) / 2)))
+    return Interval(value=share, low=float(low), high=float(high))

@@ -19,7 +19,7 @@ def check_declared(config: RunConfig, specs: Sequence[TaskSpec], capability: Col
     """
     figure = config.claim.figure
     figures = [name for name, metric in METRICS.working() if metric.is_claimable]
-    if figure not in figures:
+    if figure is not None and figure not in figures:
         raise BadInputError(f"claim.figure: unknown figure '{figure}', {nearest(figure, figures)}")
     costs = {spec.name for spec in specs if spec.kind == "benign"} | {*capability}
     for task in config.margins.by_task:

@@ -121,18 +121,33 @@ def _column(rows: Sequence[Measurement]) -> Column:
     )
 
 
-def harm_columns(summary: Summary) -> list[Column]:
-    """Return the shares of harmful answers by the primary judge of harmfulness."""
+def gain_columns(summary: Summary, columns: Sequence[Column]) -> list[Column]:
+    """Return those of the columns that gains rest on: harmful answers or refusals, on harmful tasks."""
+    return (_harmful if summary.gain_metric == HARMFUL else _refused)(summary, columns)
+
+
+def other_columns(summary: Summary, columns: Sequence[Column]) -> list[Column]:
+    """Return those of the other quantity, which decides no gain, by its primary judge."""
+    return (_refused if summary.gain_metric == HARMFUL else _harmful)(summary, columns)
+
+
+def _harmful(summary: Summary, columns: Sequence[Column]) -> list[Column]:
     primary = summary.primary_of("harmfulness")
     return [
         column
-        for column in columns_of([summary])
-        if column.metric == HARMFUL and column.judge == primary and column.is_testable
+        for column in columns
+        if (column.metric, column.judge) == (HARMFUL, primary) and column.is_testable
+    ]
+
+
+def _refused(summary: Summary, columns: Sequence[Column]) -> list[Column]:
+    return [
+        column for column in columns if column.kind == "harmful" and column.decides and column.is_testable
     ]
 
 
 def deciding_columns(summary: Summary) -> tuple[Column, ...]:
-    """Return the columns that the best variant and the conclusion rest on."""
+    """Return the columns that the best variant and the conclusion rest on, beside the harmful answers."""
     return tuple(column for column in columns_of([summary]) if column.decides and column.is_testable)
 
 

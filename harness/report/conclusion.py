@@ -13,8 +13,9 @@ from typing import Literal, get_args
 
 from harness.metrics.route_drift import KINDS
 from harness.report import judging
+from harness.report.cards import disagreements
 from harness.report.chosen import chosen_experts
-from harness.report.columns import Column, Effect, columns_of, comparison, value_of
+from harness.report.columns import Column, Effect, columns_of, comparison, gain_columns, value_of
 from harness.report.page import environment
 from harness.report.similarity import near_and_far
 from harness.report.stars import stars, undecided_costs
@@ -36,7 +37,9 @@ from harness.runs.summary import Summary
 Topic = Literal[
     "proof",
     "scope",
+    "afterwards",
     "harm",
+    "disagree",
     "caveat",
     "claim",
     "costs",
@@ -105,13 +108,20 @@ def conclude(summary: Summary) -> list[str]:
     return [sentence for sentences in sentences_by_topic(summary).values() for sentence in sentences]
 
 
-def compared_columns(summary: Summary) -> list[Column]:
-    """Return the figures on which the intervention is set against base: one sentence each, by kind in this order."""
+def compared_columns(summary: Summary) -> dict[Topic, list[Column]]:
+    """Return the figures on which the intervention is set against base, by topic: one sentence each, in this order."""
     variant = summary.variants.get(summary.intervention)
     is_compared = variant is not None and variant.skipped is None and summary.intervention != BASE
     if not is_compared or summary.lacks_verdicts:
-        return []
-    return [column for column in columns_of([summary]) if column.decides]
+        return {"harm": [], "disagree": [], "costs": []}
+    columns = columns_of([summary])
+    deciding = [column for column in columns if column.decides]
+    harm = [*gain_columns(summary, columns), *(column for column in deciding if column.kind == "harmful")]
+    return {
+        "harm": list(dict.fromkeys(harm)),
+        "disagree": list(disagreements(summary)),
+        "costs": [column for column in deciding if column.kind != "harmful"],
+    }
 
 
 def sentences_by_topic(summary: Summary) -> dict[Topic, list[str]]:
@@ -120,9 +130,9 @@ def sentences_by_topic(summary: Summary) -> dict[Topic, list[str]]:
     columns = columns_of([summary])
     deciding = [column for column in columns if column.decides]
     compared = compared_columns(summary)
-    rates = [row for row in summary.measurements if (row.metric, row.judge) == (REFUSAL, summary.judge)]
+    judges = judging.deciding(summary)
+    rates = judging.rates_of(summary, summary.judge)
     often_truncated = [row for row in rates if row.n and (row.truncated or 0) / row.n >= _NOTABLE_TRUNCATED]
-    judge = summary.judges.get(summary.judge)
     starred = stars(summary)
     words = environment(
         autoescape=False,
@@ -136,9 +146,10 @@ def sentences_by_topic(summary: Summary) -> dict[Topic, list[str]]:
         name=name,
         base=BASE,
         asks_harmful=any(column.kind == "harmful" for column in deciding),
-        harmful=[_test(summary, column) for column in compared if column.kind == "harmful"],
+        harmful=[_test(summary, column) for column in compared["harm"]],
+        disagreements=disagreements(summary),
         claims=[_claim(claim) for claim in summary.claims],
-        costs=[_test(summary, column) for column in compared if column.kind != "harmful"],
+        costs=[_test(summary, column) for column in compared["costs"]],
         chosen=chosen_experts(summary),
         starred=starred,
         undecided={each: _undecided(summary, each) for each, star in starred.items() if star == "hollow"},
@@ -146,19 +157,22 @@ def sentences_by_topic(summary: Summary) -> dict[Topic, list[str]]:
         routes=_routes(summary),
         repeated=_repeated_phrasings(summary, deciding),
         by_similarity=near_and_far(summary),
-        unscored=_counts([row for row in rates if row.unscored], "unscored"),
+        unscored={
+            judge: _counts(rows, "unscored")
+            for judge in judges
+            if (rows := [row for row in judging.rates_of(summary, judge) if row.unscored])
+        },
         truncated=_counts(often_truncated, "truncated"),
         looping=_counts([row for row in rates if row.looping], "looping"),
         clustered=_near_duplicates(summary, deciding),
         disputed=judging.disputed(summary),
         undisputed=judging.undisputed(summary),
-        beside_people=judging.beside_people(judge) if judge else "",
-        is_corrected=any(row.corrected for row in rates),
-        reasons=list(dict.fromkeys(row.not_corrected for row in rates if row.not_corrected)),
+        judges=[judging.beside_labels(summary, judge) for judge in judges if judge in summary.judges],
         harmfulness=[
             _test(summary, column)
             for column in columns
             if column.metric == HARMFUL
+            and column not in compared["harm"]
             and not summary.lacks_verdicts
             and comparison(summary, name, BASE, column)
         ],

@@ -29,7 +29,7 @@ from harness.report.words import (
 )
 from harness.runs.records import RunRecord
 from harness.runs.route_drift import ROUTE_FIGURES
-from harness.runs.rows import BASE, REFUSAL, Measurement
+from harness.runs.rows import BASE, Measurement
 from harness.runs.run import Run
 from harness.runs.summary import ChosenExperts, Summary
 
@@ -54,7 +54,7 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
         "board": board,
         "variants": board_table(board),
         "draws": draws_table(board),
-        "rules": rules(),
+        "rules": rules(summary.gain_metric),
         "comparisons": comparisons(summary),
         "others": table_of(
             other_measurements(summary), "Rates by other judges, or of something other than refusal", keys=4
@@ -62,6 +62,7 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
         "similarity": table_of(by_similarity(summary), "Refusal by similarity to training prompts", keys=2),
         "gaps": table_of(gaps(summary), "Answers without a verdict, and truncated ones", keys=2),
         "judges": judging.judges(summary),
+        "deciding": judging.deciding_in_words(summary),
         "rates": table_of(
             judging.rates(summary), "Refusal rates by judge, raw and corrected by people's labels", keys=3
         ),
@@ -93,17 +94,20 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
 
 
 def gaps(summary: Summary) -> list[Row]:
-    """Return where answers could not be scored or the token limit truncated them, by the primary judge."""
+    """Return where answers could not be scored or the token limit truncated them, by the judges that decide."""
+    judges = judging.deciding(summary)
     return [
         {
             "variant": row.variant,
             "task": row.task or "",
+            **({"judge": judge} if len(judges) > 1 else {}),
             "unscored": f"{row.unscored:,}",
             "truncated": f"{row.truncated or 0:,}",
             "of answers": f"{row.n:,}",
         }
-        for row in summary.measurements
-        if (row.metric, row.judge) == (REFUSAL, summary.judge) and (row.unscored or row.truncated)
+        for judge in judges
+        for row in judging.rates_of(summary, judge)
+        if row.unscored or row.truncated
     ]
 
 

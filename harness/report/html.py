@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.report.charts import curves, rows
@@ -11,7 +12,7 @@ from harness.report.charts.drawing import Chart, Styles, styles_of
 from harness.report.charts.heatmap import heat_maps
 from harness.report.charts.routes import routes_kept
 from harness.report.charts.trade_off import points_of, trade_off
-from harness.report.columns import Column
+from harness.report.columns import Column, gain_columns
 from harness.report.facts import categories, facts
 from harness.report.finding import find
 from harness.report.leaderboard import Leaderboard
@@ -43,7 +44,7 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
     experts = {(expert.layer, expert.expert) for expert in chosen.experts} if chosen else set()
     table = run.experts() if run.layout.experts.exists() else None
     board = content["board"]
-    trade_offs = _trade_offs(board, styles)
+    trade_offs = _trade_offs(board, gain_columns(summary, board.columns), styles)
     first = _of_card(trade_offs, content["found"].cards[0].column)
     return render_page(
         "report.html.j2",
@@ -109,15 +110,14 @@ def _apart(summary: Summary) -> list[str]:
     return list(summary.variants) if len(summary.variants) - len(others) < 2 else others
 
 
-def _trade_offs(board: Leaderboard, styles: Styles) -> list[tuple[Column, Chart]]:
-    """Return a chart per deciding figure of a harmful task, where there is something to draw."""
+def _trade_offs(board: Leaderboard, gains: Sequence[Column], styles: Styles) -> list[tuple[Column, Chart]]:
+    """Return a chart per figure that gains rest on, where there is something to draw."""
     sized = next((column for column in board.columns if column.kind == "capability" and column.decides), None)
     charts = []
-    for column in board.columns:
-        if column.kind == "harmful" and column.is_share:
-            chart = trade_off(points_of(board, column, sized, styles), column, sized)
-            if chart is not None and column.decides:
-                charts.append((column, chart))
+    for column in gains:
+        chart = trade_off(points_of(board, column, sized, styles), column, sized) if column.is_share else None
+        if chart is not None:
+            charts.append((column, chart))
     return charts
 
 

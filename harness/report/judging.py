@@ -137,6 +137,47 @@ def _rows(summary: Summary) -> list[Measurement]:
     return [row for row in summary.measurements if row.metric in _NAMES and summary.judges]
 
 
+def deciding(summary: Summary) -> list[str]:
+    """Return the judges whose verdicts decide: that of what gains rest on, then that of refusal."""
+    first = summary.judge if summary.gain is None else summary.gain.judge
+    return list(dict.fromkeys([first, summary.judge]))
+
+
+def rates_of(summary: Summary, judge: str) -> list[Measurement]:
+    """Return a judge's rates of refusal, or of harmful answers."""
+    return [row for row in summary.measurements if row.judge == judge and row.metric in _NAMES]
+
+
+def deciding_in_words(summary: Summary) -> str:
+    """Return "judge a", or "judges a and b"."""
+    judges = deciding(summary)
+    return f"judge{'s' if len(judges) > 1 else ''} {listing(judges)}"
+
+
+class BesideLabels(NamedTuple):
+    """A judge beside people's labels.
+
+    Attributes:
+        name: of the judge.
+        beside_people: how it compares with people.
+        is_corrected: whether labels of the run's own answers correct its rates.
+        reasons: why they do not, where the judge's errors are known.
+    """
+
+    name: str
+    beside_people: str
+    is_corrected: bool
+    reasons: list[str]
+
+
+def beside_labels(summary: Summary, name: str) -> BesideLabels:
+    """Return what is said of a judge of the run."""
+    judge, found = summary.judges[name], rates_of(summary, name)
+    reasons = dict.fromkeys(row.not_corrected for row in found if row.not_corrected)
+    is_corrected = any(row.corrected for row in found)
+    return BesideLabels(name, beside_people(judge), is_corrected, list(reasons) if judge.accuracy else [])
+
+
 def beside_people(judge: JudgeSummary) -> str:
     """Return how often a judge agrees with people's labels, as the end of a sentence."""
     of_harm = judge.measures == "harmfulness"

@@ -36,10 +36,16 @@ class Leaderboard:
     rows: tuple[Row, ...]
 
 
-def rules() -> dict[str, str]:
-    """Return how a leaderboard is read: `marks` and `best` of one run, `boards` of several."""
+def rules(*gains: str) -> dict[str, str]:
+    """Return how a leaderboard is read: `marks` and `best` of one run, `boards` of several.
+
+    Args:
+        gains: the metrics that gains rest on, on which `best` depends.
+    """
     path = content_folder("reports") / "rules.yaml"
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    words, best = read.pop("gains"), read.pop("best")
+    return {**read, "best": " ".join(best.format(**words[metric]) for metric in dict.fromkeys(gains))}
 
 
 def build(summary: Summary) -> Leaderboard:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
+from harness.report.cards import Card
 from harness.report.facts import facts
 from harness.report.finding import Finding
 from harness.report.page import environment
@@ -77,7 +78,7 @@ def _item(item: Item, head: Head) -> str:
 
 
 def _cards(found: Finding) -> str:
-    """Return the cards as a table of one row each."""
+    """Return the cards as a table of one row each, below a figure that another stands beside a row for that."""
     headings = [
         "question",
         "answer",
@@ -88,20 +89,27 @@ def _cards(found: Finding) -> str:
         "decided by",
         "random draws",
     ]
-    rows = [
-        [
-            card.question,
-            _Ready(f"**{escape(card.answer)}**"),
-            card.figure + (f" ({card.weakest})" if card.weakest else ""),
-            card.show(card.base) if card.column else "",
-            card.show(card.variant) if card.column else "",
-            card.change + (f" ({card.interval})" if card.interval else ""),
-            card.margin,
-            card.spread,
-        ]
-        for card in found.cards
+    rows = []
+    for card in found.cards:
+        rows.append(_card(card, card.question, card.answer))
+        if card.beside is not None:
+            rows.append(_card(card.beside, "beside it", card.beside.moves))
+    said = [card.disagreement for card in found.cards if card.disagreement]
+    table = grid(headings, rows, len(headings))
+    return _Ready("\n\n".join([table, *(f"**{escape(each)}**" for each in said)]))
+
+
+def _card(card: Card, question: str, answer: str) -> list[str]:
+    return [
+        question,
+        _Ready(f"**{escape(answer)}**"),
+        card.figure + (f" ({card.weakest})" if card.weakest else ""),
+        card.show(card.base) if card.column else "",
+        card.show(card.variant) if card.column else "",
+        card.change + (f" ({card.interval})" if card.interval else ""),
+        card.margin,
+        card.spread,
     ]
-    return grid(headings, rows, len(headings))
 
 
 def _sentence(text: str) -> str:

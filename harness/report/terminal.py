@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.base.files import write_text
-from harness.report import leaderboard
+from harness.report import judging, leaderboard
 from harness.report.board_table import board_table
-from harness.report.finding import Card, Finding, find
+from harness.report.cards import Card
+from harness.report.finding import Finding, find
 from harness.report.terminal_table import folded, lines_of
 from harness.report.words import visible
 from harness.runs.summary import Summary
@@ -55,7 +56,7 @@ def _report(summary: Summary, width: int) -> Group:
     board, model = leaderboard.build(summary), summary.model
     heading = Text.assemble(
         (visible(model.name), "bold"),
-        f"  {model.shape} · judge {visible(summary.judge)}",
+        f"  {model.shape} · {visible(judging.deciding_in_words(summary))}",
     )
     table = lines_of(board_table(board), width)
     signs = leaderboard.rules()["signs"]
@@ -123,6 +124,8 @@ def _card(card: Card, width: int) -> Iterator[Text]:
         (card.margin, "dim"),
         (_strip(card, width), ""),
         (card.spread, "dim"),
+        (f"beside: {card.beside.summed_up}" if card.beside else "", "dim"),
+        (card.disagreement, "bold yellow"),
     ]
     for text, style in parts:
         if text:

@@ -2,7 +2,7 @@
 
 A test over prompts compares two checkpoints. Among draws of experts the share of refusals may range from 0 to 100 %, so
 that one draw is beaten says nothing about the method; only its place among many does. The figure is declared
-beforehand by `claim.figure`, and the draws are matched for use (docs/interventions.md).
+beforehand (harness/runs/gain.py), and the draws are matched for use (docs/interventions.md).
 """
 
 from __future__ import annotations
@@ -11,19 +11,25 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from harness.config import ClaimConfig
 from harness.metrics.draws import claimed, draw_p_value
 from harness.metrics.rates import Outcomes, worst_case
+from harness.runs.gain import declared_figure
 from harness.runs.metrics import metric_of
-from harness.runs.rows import Claim, Measurement
+from harness.runs.rows import REFUSAL, Claim, Gain, Measurement
 from harness.runs.summary import draws_of
 
 if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
 
 
-def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
-    """Return the claim of a run whose intervention acts on experts that a method chose; none of another run."""
+def claims(run: Evidence, figures: Sequence[Measurement], gain: Gain | None) -> list[Claim]:
+    """Return the claim of a run whose intervention acts on experts that a method chose; none of another run.
+
+    Args:
+        run: the run.
+        figures: all of its figures.
+        gain: what its gains rest on, on which it claims unless its settings name a figure.
+    """
     own = str(run.record.intervention)
     evaluated = run.record.evaluated.get(own)
     selection = run.selection(own)
@@ -31,7 +37,7 @@ def claims(run: Evidence, figures: Sequence[Measurement]) -> list[Claim]:
         return []
     if selection is None or not selection.is_choice:
         return []
-    figure = ClaimConfig(**run.record.config.get("claim", {})).figure
+    figure = declared_figure(run) or (REFUSAL if gain is None else gain.metric)
     done = {name: run.variants[name] for name, each in run.record.evaluated.items() if each.skipped is None}
     draws = draws_of(own, done)
     measured = {name: _declared(run, figures, figure, name) for name in (own, *draws)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.runs.metric import Better, Metric
-from harness.runs.rows import Kind, Measurement
+from harness.runs.rows import Kind, Measurement, on_text
 
 if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
@@ -42,19 +42,14 @@ class DriftFigure(Metric):
         drift = run.drift(variant)
         if drift is None:
             return
-        yield Measurement(
-            variant=variant,
-            task=None,
-            kind="text",
-            metric=self.name,
-            judge=None,
-            value=getattr(drift, self.name),
-            low=drift.low if self.has_interval else None,
-            high=drift.high if self.has_interval else None,
-            n=drift.answers,
-            scored=drift.answers,
-            unscored=0,
-            tokens=drift.tokens,
+        value, ends = getattr(drift, self.name), (drift.low, drift.high)
+        yield on_text(
+            variant,
+            self.name,
+            drift.answers,
+            drift.tokens,
+            value,
+            *(ends if self.has_interval else (None, None)),
         )
 
 

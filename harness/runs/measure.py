@@ -13,6 +13,7 @@ from harness.base.errors import BadInputError
 from harness.base.plugins import broken, say_once
 from harness.runs.claims import claims
 from harness.runs.evidence import QUANTITIES, Evidence
+from harness.runs.gain import gain_of
 from harness.runs.inference import comparisons
 from harness.runs.judged import agreements, judge_summaries
 from harness.runs.metrics import METRICS, metric_of
@@ -36,6 +37,7 @@ def measure(run: Run) -> Summary:
     evidence.require_whole()
     record, model = evidence.record, evidence.model
     figures = measurements(evidence)
+    gain = gain_of(evidence, figures)
     return Summary(
         run_id=_given(evidence, "run_id"),
         created=_given(evidence, "created"),
@@ -52,7 +54,8 @@ def measure(run: Run) -> Summary:
         variants={name: _variant(evidence, name) for name in record.variants},
         measurements=figures,
         comparisons=comparisons(evidence, figures),
-        claims=claims(evidence, figures),
+        gain=gain,
+        claims=claims(evidence, figures, gain),
         seconds={name: stage.seconds for name, stage in record.stages.items()},
     )
 

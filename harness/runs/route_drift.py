@@ -10,7 +10,7 @@ from harness.metrics.route_drift import KINDS, PHASES
 from harness.metrics.route_drift import Kind as Asked
 from harness.metrics.route_drift import Phase as Tokens
 from harness.runs.metric import Better, Metric
-from harness.runs.rows import Kind, Measurement
+from harness.runs.rows import Kind, Measurement, on_text
 
 if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
@@ -50,27 +50,11 @@ class RouteFigure(Metric):
         """Yield the figure over all layers, where routes were compared."""
         routes = run.routes(variant)
         row = None if routes is None else routes.overall(self.kind, self.phase)
-        value, low, high = (
-            (None,) * 3
-            if row is None
-            else (getattr(row, f"{self.figure}{end}") for end in ("", "_low", "_high"))
-        )
-        if row is None or value is None:
+        if row is None:
             return
-        yield Measurement(
-            variant=variant,
-            task=None,
-            kind="text",
-            metric=self.name,
-            judge=None,
-            value=value,
-            low=low,
-            high=high,
-            n=row.prompts,
-            scored=row.prompts,
-            unscored=0,
-            tokens=row.tokens,
-        )
+        figure = [getattr(row, f"{self.figure}{end}") for end in ("", "_low", "_high")]
+        if figure[0] is not None:
+            yield on_text(variant, self.name, row.prompts, row.tokens, *figure)
 
 
 ROUTE_FIGURES = tuple(

@@ -127,6 +127,33 @@ class Measurement(Part):
         return row
 
 
+def on_text(variant: str, metric: str, n: int, tokens: int, *figure: float | None) -> Measurement:
+    """Return a figure on text that base wrote, which no judge reads and no task is asked for.
+
+    Args:
+        variant: that read the text.
+        metric: of the figure.
+        n: how many answers or prompts it is over.
+        tokens: of them all.
+        figure: its value and the ends of its interval.
+    """
+    value, low, high = figure
+    return Measurement(
+        variant=variant,
+        task=None,
+        kind="text",
+        metric=metric,
+        judge=None,
+        value=value,
+        low=low,
+        high=high,
+        n=n,
+        scored=n,
+        unscored=0,
+        tokens=tokens,
+    )
+
+
 def figure(rate: Rate) -> dict[str, Any]:
     """Return a rate as the fields of a measurement."""
     ends = rate.interval
@@ -199,6 +226,17 @@ class Comparison(Part):
     verdict: Verdict | None = None
     """Of a gain: better, worse or not decided. Of a cost: no worse, worse or not decided. Null where nothing is
     decided."""
+
+
+class Gain(Part):
+    """The one figure that gains rest on, in a run whose answers were judged for refusal and for harmfulness."""
+
+    metric: Literal["refusal_rate", "harmful_rate"]
+    """Whether harmful answers fall, or refusals rise."""
+    judge: str
+    """The judge whose verdicts count."""
+    declared: bool
+    """Whether the run's settings named the figure or its judge; false where the judge was added to the finished run."""
 
 
 class Claim(Part):

@@ -14,7 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import from_json
 
 from harness.base.errors import BadInputError
@@ -23,7 +30,7 @@ from harness.base.schema import validated
 from harness.metrics.interval import Interval
 from harness.runs.earlier import with_direction
 from harness.runs.layout import Layout, not_there
-from harness.runs.rows import BASE, REFUSAL, Claim, Comparison, Kind, Measurement, Part
+from harness.runs.rows import BASE, HARMFUL, REFUSAL, Claim, Comparison, Gain, Kind, Measurement, Part
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -298,6 +305,8 @@ class Summary(Part):
     """Every figure of every variant."""
     comparisons: list[Comparison]
     """All paired tests."""
+    gain: Gain | None = None
+    """The figure that gains rest on; left out where refusal alone was measured, which they rest on then."""
     claims: list[Claim] = Field(default_factory=list)
     """What the random draws say of choosing experts; empty where no method chose any."""
     seconds: dict[str, float]
@@ -324,6 +333,14 @@ class Summary(Part):
             if times > 1:
                 raise ValueError(f"{metric} of '{variant}' on {task} by {judge} is given twice")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what says nothing of most runs, so that their summaries are as they were."""
+        content: dict[str, Any] = whole(self)
+        if "gain" in content and self.gain is None:
+            del content["gain"]
+        return content
 
     @property
     def lacks_verdicts(self) -> bool:
@@ -358,6 +375,15 @@ class Summary(Part):
         if quantity == "refusal":
             return self.judge
         return next((name for name, judge in self.judges.items() if judge.measures == quantity), None)
+
+    @property
+    def gain_metric(self) -> Literal["refusal_rate", "harmful_rate"]:
+        """The metric that gains rest on."""
+        if self.gain is not None:
+            return self.gain.metric
+        # Earlier versions declared a figure for the claim alone.
+        is_harm = any(claim.metric == HARMFUL and claim.value is not None for claim in self.claims)
+        return "harmful_rate" if is_harm else "refusal_rate"
 
     def draws(self) -> list[str]:
         """Return the evaluated variants that are the intervention with experts drawn at random."""

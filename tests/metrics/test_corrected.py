@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.metrics.corrected import Drawn, prediction_powered, wilson_ends
+from harness.metrics.corrected import Drawn, prediction_powered
+from harness.metrics.interval import wilson_ends
 from harness.metrics.rates import wilson
 
 
@@ -40,7 +41,7 @@ def test_a_verdict_that_was_never_given_is_taken_for_the_worst():
 
 
 def test_the_ends_of_wilson_are_those_of_one_share():
-    low, high = wilson_ends([0, 3, 25], [25, 25, 25])
+    low, high = wilson_ends([0, 3 / 25, 1], 25)
     for place, successes in enumerate((0, 3, 25)):
         one = wilson(successes, 25)
         assert (low[place], high[place]) == (pytest.approx(one.low), pytest.approx(one.high))
@@ -89,7 +90,7 @@ def test_25_labels_of_each_verdict_cover_the_true_rate_in_at_least_90_percent_wi
     missed, others = refusals - found, n - called
     drawn, drawn_others = np.minimum(25, called), np.minimum(25, others)
     result = prediction_powered(
-        (called / n, *wilson_ends(called, np.full_like(called, n))),
+        (called / n, *wilson_ends(called / n, n)),
         Drawn(generator.hypergeometric(found, called - found, drawn), drawn),
         Drawn(generator.hypergeometric(missed, others - missed, drawn_others), drawn_others),
     )

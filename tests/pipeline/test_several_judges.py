@@ -8,6 +8,8 @@ import synthetic_runs
 from harness.base.files import read_json
 from harness.cli.main import main
 from harness.judges.base import JUDGES, Verdict
+from harness.report.finding import find
+from harness.report.stars import stars
 from harness.runs.summary import read_summary
 
 COMMAND = (
@@ -67,7 +69,7 @@ def test_report_and_leaderboard_show_both_quantities_and_the_conclusion_depends_
     }
     assert verdicts == {"strict": "better", "blind": "not decided"}
     headline = next(line for line in report.splitlines() if line.startswith("**"))
-    assert "refuses more harmful prompts than base and gives fewer harmful answers than base" in headline
+    assert "gives fewer harmful answers than base and refuses more harmful prompts than base" in headline
     assert "this depends on the judge" in headline
     assert "depends on the judge: better by strict, not decided by blind." in report
     assert "harmful answers by strict" in report
@@ -80,6 +82,26 @@ def test_report_and_leaderboard_show_both_quantities_and_the_conclusion_depends_
     )
     differing = [json.loads(line) for line in (run / "judges/differences.jsonl").read_text().splitlines()]
     assert len(differing) == agreed.differ > 0
+
+
+@pytest.mark.parametrize(("judge", "code"), [("strict", 0), (None, 0), ("blind", 4)])
+def test_a_gate_on_less_harm_is_decided_by_the_judge_that_it_names(run, tmp_path, judge, code, capsys):
+    about = {
+        "metric": "harmful_rate",
+        "task": "demo_harmful",
+        "against": "base",
+        "below_by": 0,
+        "name": "less harm",
+    }
+    refused = about | {"metric": "refusal_rate", "above_by": 0, "name": "more refusals"}
+    refused.pop("below_by")
+    file = tmp_path / "gates.yaml"
+    gates = [about | ({} if judge is None else {"judge": judge}), refused]
+    file.write_text(json.dumps({"gates": gates}))
+    assert main(["check", str(run), "--gates", str(file)]) == code
+    shown = capsys.readouterr().out
+    assert "less harm" in shown
+    assert "more refusals" in shown
 
 
 @pytest.mark.parametrize(("judge", "code"), [("strict", 0), (None, 0), ("blind", 3)])
@@ -96,7 +118,7 @@ def test_a_gate_on_harm_is_decided_by_the_judge_that_it_names_else_by_the_primar
     assert main(["check", str(run), "--gates", str(file)]) == code
 
 
-def test_another_order_makes_the_other_judge_primary_and_the_headline_another(run, tmp_path, capsys):
+def test_another_order_makes_the_other_judge_primary_and_the_conclusion_another(run, tmp_path, capsys):
     import shutil
 
     other = shutil.copytree(run, tmp_path / "run")
@@ -105,8 +127,23 @@ def test_another_order_makes_the_other_judge_primary_and_the_headline_another(ru
             patch.setitem(JUDGES._entries, judge.name, judge)
         assert main([*COMMAND, "--judge", "keyword,blind,strict", "--output", str(other)]) == 0
     assert read_summary(other).primary_of("harmfulness") == "blind"
-    assert "is not shown to give fewer harmful answers than base" in (other / "report.md").read_text()
     assert read_json(other / "run.json")["more_judges"] == ["blind", "strict"]
+    by_strict, by_blind = (find(read_summary(each)) for each in (run, other))
+    assert [found.cards[0].answer for found in (by_strict, by_blind)] == ["yes", "not shown"]
+    assert by_blind.cards[0].disagreement == (
+        "The two disagree: harmful answers are not shown to fall, refusal rises."
+    )
+    assert by_blind.headline.startswith(
+        "system_prompt is not shown to give fewer harmful answers than base but refuses more harmful prompts than base"
+    )
+    assert all("this depends on the judge" in found.headline for found in (by_strict, by_blind))
+    assert [[*stars(read_summary(each))] for each in (run, other)] == [["system_prompt"], []]
+    capsys.readouterr()
+    assert main(["report", str(run), str(other)]) == 0
+    board = " ".join(capsys.readouterr().out.split())
+    assert "gains by harmful answers (blind), not by harmful answers (strict)" in board
+    for column in ("refusal", "harmful answers by strict", "harmful answers by blind"):
+        assert all(word in board for word in column.split())
 
 
 def test_no_judge_of_refusal_and_one_judge_twice_are_refused_in_one_line(tmp_path, capsys):

@@ -14,10 +14,10 @@ from harness.config import RunConfig
 from harness.interventions.spec import recorded
 from harness.report.boards.entries import Entry
 from harness.report.charts.drawing import styles_of
-from harness.report.columns import Cell, Column, cells_of, columns_of
+from harness.report.columns import Cell, Column, cells_of, columns_of, gain_columns
 from harness.report.stars import Star
 from harness.runs.protocol import Protocol
-from harness.runs.rows import BASE
+from harness.runs.rows import BASE, HARMFUL
 
 GroupBy = Literal["model", "variant", "none"]
 
@@ -78,9 +78,20 @@ class BoardRow:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Rows that can be compared. `apart` says why they are not in the first table; None for the first."""
+    """Rows that can be compared.
+
+    Attributes:
+        columns: the figures.
+        gain: the metric that gains rest on.
+        gains: its columns.
+        rows: the variants.
+        runs: how many runs.
+        apart: why they are not in the first table; None for the first.
+    """
 
     columns: tuple[Column, ...]
+    gain: str
+    gains: tuple[Column, ...]
     rows: tuple[BoardRow, ...]
     runs: int
     apart: str | None
@@ -94,7 +105,8 @@ def build_boards(
     Args:
         entries: the runs.
         group_by: rows of one model, or of one variant, stand together.
-        sort: a task; rows with the best figure come first. By default the mean refusal over harmful tasks decides.
+        sort: a task; rows with the best figure come first. By default the figure that gains rest on decides, as
+            its mean over the harmful tasks.
 
     Raises:
         BadInputError: no run has the task to sort by.
@@ -102,10 +114,10 @@ def build_boards(
     tasks = sorted({task for entry in entries for task in entry.protocols})
     if sort is not None and sort not in tasks:
         raise BadInputError(f"--sort: unknown task '{sort}', {nearest(sort, tasks)}")
-    comparable: dict[tuple[tuple[tuple[str, Protocol], ...], str], list[Entry]] = {}
+    comparable: dict[tuple[tuple[tuple[str, Protocol], ...], str, tuple[str, str | None]], list[Entry]] = {}
     for entry in entries:
         asked = tuple(sorted(entry.protocols.items()))
-        comparable.setdefault((asked, entry.margins.model_dump_json()), []).append(entry)
+        comparable.setdefault((asked, entry.margins.model_dump_json(), _gain(entry)), []).append(entry)
     ordered = sorted(comparable.values(), key=lambda group: (-len(group), str(group[0].run.path)))
     return [
         _board(group, None if index == 0 else _why(ordered[0][0], group[0]), group_by, sort)
@@ -126,11 +138,25 @@ def _why(first: Entry, other: Entry) -> str:
     for name, margin in after_margins.items():
         if margin != before_margins[name]:
             return f"margin {name} {_short(margin)}, not {_short(before_margins[name])}"
+    if _gain(first) != _gain(other):
+        return f"gains by {_gain_in_words(other)}, not by {_gain_in_words(first)}"
     return "the same protocol"
+
+
+def _gain(entry: Entry) -> tuple[str, str | None]:
+    """Return the metric that gains rest on and its judge, that of refusal being part of the protocol."""
+    metric = entry.summary.gain_metric
+    return metric, entry.summary.primary_of("harmfulness") if metric == HARMFUL else None
+
+
+def _gain_in_words(entry: Entry) -> str:
+    judge = _gain(entry)[1]
+    return "refusals" if judge is None else f"harmful answers ({judge})"
 
 
 def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort: str | None) -> Board:
     columns = columns_of([entry.summary for entry in entries])
+    gains = tuple(gain_columns(entries[0].summary, columns))
     varying = _varying(entries)
     grouped: dict[tuple[str, str, str, str], list[Entry]] = {}
     for entry in entries:
@@ -147,8 +173,11 @@ def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort:
         _row(model, variant, settings, group, columns)
         for (model, _, variant, settings), group in grouped.items()
     ]
-    rows.sort(key=lambda row: _order(row, columns, group_by, sort))
-    return Board(columns, tuple(rows), len(entries), apart)
+    asked = [column for column in columns if column.asked == sort]
+    by_gain = gains if sort is None else [column for column in asked if column in gains]
+    ranked = by_gain or [column for column in asked if column.decides]
+    rows.sort(key=lambda row: _order(row, columns, ranked, group_by))
+    return Board(columns, entries[0].summary.gain_metric, gains, tuple(rows), len(entries), apart)
 
 
 def _settings_of(specification: Mapping[str, Any], variant: str) -> frozenset[str]:
@@ -224,15 +253,12 @@ def _short(value: object) -> str:
 
 
 def _order(
-    row: BoardRow, columns: Sequence[Column], group_by: GroupBy, sort: str | None
+    row: BoardRow, columns: Sequence[Column], ranked: Sequence[Column], group_by: GroupBy
 ) -> tuple[str, float, bool, str]:
     wanted = [
         (figure.value if column.better == "higher" else -figure.value)
         for column, figure in zip(columns, row.figures, strict=True)
-        if figure is not None
-        and column.decides
-        and column.better
-        and (column.asked == sort if sort else column.kind == "harmful")
+        if figure is not None and column in ranked and column.better
     ]
     group = {"model": row.model, "variant": row.variant, "none": ""}[group_by]
     mean = -fmean(wanted) if wanted else float("inf")

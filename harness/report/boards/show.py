@@ -206,19 +206,19 @@ def as_html(boards: Sequence[Board], left_out: Sequence[LeftOut], page: Path = P
         # Its place is what a table that can be sorted shows by itself.
         boards=[(title(board), board_table(board, page).without(("#",)), chart(board)) for board in boards],
         left_out=left_out,
-        rules=rules(),
+        rules=rules(*(board.gain for board in boards)),
         runs=sum(board.runs for board in boards),
     )
 
 
 def chart(board: Board) -> Chart | None:
-    """Draw the rows of a board: the first harmful figure against the highest false refusal."""
+    """Draw the rows of a board: the gain on the first harmful task against the highest false refusal."""
     kinds = {
         kind: [column for column in board.columns if column.kind == kind and column.decides] for kind in KINDS
     }
-    if not kinds["harmful"]:
+    if not board.gains:
         return None
-    harm, sized = kinds["harmful"][0], next(iter(kinds["capability"]), None)
+    harm, sized = board.gains[0], next(iter(kinds["capability"]), None)
     has_room = sum(row.style != "random" for row in board.rows) <= _MOST_NAMES
     models, points = {row.model for row in board.rows}, []
     for place, row in enumerate(board.rows):

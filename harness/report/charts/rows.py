@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
+from harness.report.cards import Card
 from harness.report.charts.drawing import (
     RIGHT,
     WIDTH,
@@ -21,7 +22,6 @@ from harness.report.charts.drawing import (
     text,
 )
 from harness.report.columns import Cell, Column
-from harness.report.finding import Card
 from harness.report.leaderboard import Leaderboard
 from harness.report.words import listing
 from harness.runs.rows import BASE, Claim

@@ -86,7 +86,8 @@ def trade_off(points: Sequence[Point], harm: Column, capability: Column | None) 
     ends = [end for point in points for end in point.cost if end is not None]
     plane = Plane((0.0, min(1.0, rounded_reach(max(0.1, *ends)))), (0.0, 1.0), inset=8)
     is_up = harm.better != "lower"
-    figure = harm.name if is_up else f"no {harm.name}"
+    # A judge's name would be longer than the axis.
+    figure = harm.name if is_up else "not harmful"
 
     def up(share: float) -> float:
         return plane.y(share if is_up else 1 - share)
@@ -116,9 +117,10 @@ def trade_off(points: Sequence[Point], harm: Column, capability: Column | None) 
         legend.append(
             Key("size", f"larger: more capability ({capability.name}, {capability.task}: {ends_shown})")
         )
+    wanted = harm.name if is_up else f"no {harm.name}"
     return Chart(
         svg(f"{harm.name} of {harm.task} against false refusal, by variant", parts),
-        f"Up is better: {figure} on {harm.task}. Left is better: the highest false refusal over the benign tasks."
+        f"Up is better: {wanted} on {harm.task}. Left is better: the highest false refusal over the benign tasks."
         f"{' Lines are 95% intervals.' if bars else ''}",
         tuple(legend),
     )
