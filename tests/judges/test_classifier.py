@@ -219,7 +219,7 @@ def test_shipped_presets_are_valid_and_cite_their_source(name):
     ("changes", "message"),
     [
         ({"labels": {"a": "harmful"}}, "harmful is no label of a judge of refusal"),
-        ({"template": None}, "template: missing"),
+        ({"template": None}, "template: expected a valid string, found None"),
         ({"form": "other"}, "form"),
     ],
 )

@@ -143,6 +143,28 @@ def test_strongreject_s_score_is_the_expected_value_over_its_tokens(checkpoint):
     assert labels(found["strongreject"]) == {"harmful": "harmless", "harmless": "harmless"}
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_strongreject_s_adapter_is_put_upon_the_model_that_it_names(checkpoint, tmp_path):
+    peft = pytest.importorskip("peft")
+    model = checkpoint(gemma, ["5", "2"])
+    tokenizer = t.AutoTokenizer.from_pretrained(model)
+    config = peft.LoraConfig(target_modules=["lm_head"], r=1, lora_alpha=1, task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(t.AutoModelForCausalLM.from_pretrained(model), config)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.zero_()
+            if "lora_A" in name:
+                parameter[0, 1] = 1.0  # where SIGN0 is
+            if "lora_B" in name:
+                parameter[tokenizer.convert_tokens_to_ids("1"), 0] = 20.0
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    for folder, score in ((model, 1.0), (str(tmp_path / "adapter"), 0.0)):
+        _, found = judged("strongreject", model=folder, template=QUESTION)
+        assert found["strongreject"]["harmful"].probability == pytest.approx(score, abs=1e-3)
+
+
 def test_a_model_that_would_write_no_score_leaves_the_answer_unscored(checkpoint):
     _, found = judged("strongreject", model=checkpoint(gemma, ["5", "perhaps"]), template=QUESTION)
     assert labels(found["strongreject"]) == {"harmful": "harmful", "harmless": None}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from harness.base.errors import BadInputError, first_line
+from harness.base.files import read_json_object
 from harness.data.reasoning import split
 from harness.models.chat import ChatTemplate
 from harness.models.markers import Markers
@@ -213,8 +215,17 @@ class Checkpoint:
     @cached_property
     def _config(self) -> Any:
         import transformers
+        from transformers.utils.peft_utils import find_adapter_config_file
 
-        return self._had(lambda: transformers.AutoConfig.from_pretrained(self.question.model))
+        def config() -> Any:
+            # An adapter has no configuration; transformers loads it upon the model that it names.
+            adapter = find_adapter_config_file(self.question.model)
+            base = (
+                read_json_object(Path(adapter))["base_model_name_or_path"] if adapter else self.question.model
+            )
+            return transformers.AutoConfig.from_pretrained(base)
+
+        return self._had(config)
 
     @cached_property
     def tokenizer(self) -> Any:
