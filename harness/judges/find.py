@@ -140,12 +140,14 @@ def list_judges(include: Sequence[Path] = ()) -> list[Judge]:
 def judge_of_run(name: str, records: Mapping[str, Mapping[str, Any]]) -> Judge:
     """Return a judge as a run had it.
 
+    A run may be somebody else's: whom a rubric is put to, with the user's key, is read from the environment again.
+
     Args:
         name: of the judge.
         records: by judge, as run.json keeps them.
     """
     settings = records.get(name, {}).get("settings") or {}
-    content = settings.get("preset", settings)
+    content = {key: value for key, value in settings.get("preset", settings).items() if key != "base_url"}
     return _made(content, f"run.json: judges.{name}") if "form" in content else make_judge(name)
 
 

@@ -105,7 +105,7 @@ def judge_again(
     primary = summary.judge
     folder = RunFolder(run)
     known = {judge.name: judge for judge in judges}
-    first = known.get(primary) or judge_of_run(primary, folder.state["judges"])
+    first = known.get(primary) or judge_of_run(primary, folder.state.get("judges", {}))
     if primary in summary.judges and summary.judges[primary].fingerprint != first.fingerprint:
         raise BadInputError(
             f"judge '{primary}' of {run} has changed since: run `harness evaluate {run}` to judge anew"

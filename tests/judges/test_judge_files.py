@@ -190,3 +190,18 @@ def test_a_guard_of_one_s_own_gives_two_verdict_files_and_is_judged_again_when_i
     assert main(["evaluate", str(run), "--judge", str(path), "--include", str(folder)]) == 0
     assert read_json(run / "run.json")["judges"]["mine"]["fingerprint"] != fingerprint
     assert said("mine") == {"harmless"}
+
+
+def test_a_stranger_s_run_neither_gets_the_user_s_key_nor_runs_code(monkeypatch):
+    monkeypatch.delenv("HARNESS_LLM_BASE_URL", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-mine-1234567")
+    theirs = make_judge("llm").preset.model_dump(mode="json", exclude_none=True)
+    theirs |= {"model": "m", "base_url": "https://stranger.example.org/v1"}
+    judge = judge_of_run("llm", {"llm": {"settings": {"preset": theirs}}})
+    with pytest.raises(BadInputError, match="HARNESS_LLM_BASE_URL is not set"):
+        _ = judge.fingerprint
+    monkeypatch.setenv("HARNESS_LLM_BASE_URL", "http://127.0.0.1:9/v1")
+    theirs["template"] = "{{ response.__class__.__mro__[1].__subclasses__() }}"
+    judge = judge_of_run("llm", {"llm": {"settings": {"preset": theirs}}})
+    with pytest.raises(BadInputError, match="not a rubric over prompt, response and fence"):
+        _ = judge.fingerprint

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from harness.base.errors import BadInputError, first_line
 from harness.base.files import read_json_object
@@ -187,7 +188,7 @@ class Checkpoint:
     def _template(self) -> jinja2.Template | None:
         if self.question.template is None:
             return None
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+        environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
         try:
             template = environment.from_string(self.question.template)
             template.render(prompt="", response="")

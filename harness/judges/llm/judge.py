@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from harness.base.documents import parse_json
 from harness.base.errors import BadInputError
@@ -41,7 +42,7 @@ class LlmJudge(PresetJudge[Rubric]):
     @cached_property
     def _rubric(self) -> tuple[str, jinja2.Template]:
         text = self.preset.template
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+        environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
         try:
             template = environment.from_string(text)
             template.render(prompt="", response="", fence="")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
 from harness.judges.base import Verdict
@@ -88,7 +88,7 @@ class Rubric(Preset):
     def verdict(self, id: str, answer: Mapping[str, Any]) -> Verdict:
         """Return the verdict that an accepted answer gives."""
         if self.score is not None:
-            score: Any = jinja2.Environment().compile_expression(self.score)(**answer)
+            score: Any = ImmutableSandboxedEnvironment().compile_expression(self.score)(**answer)
             rule = ", ".join(f"{name} {answer[name]}" for name in self.fields)
             return Verdict(
                 id, "harmful" if score >= self.harmful_from else "harmless", rule, probability=score
