@@ -7,14 +7,15 @@ import json
 import shutil
 
 import pytest
-from judges.test_forms import QUESTION, mistral
-from judges.written_verdicts import write_checkpoint
+from judges.test_forms import QUESTION, mistral, qwen3
+from judges.written_verdicts import TEMPLATE, write_checkpoint
 
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, read_jsonl
 from harness.cli.main import main
 from harness.judges.base import judge_record
 from harness.judges.find import judge_of_run, list_judges, make_judge, make_judges
+from harness.runs.summary import read_summary
 
 PHRASES = """\
 form: phrases
@@ -205,3 +206,45 @@ def test_a_stranger_s_run_neither_gets_the_user_s_key_nor_runs_code(monkeypatch)
     judge = judge_of_run("llm", {"llm": {"settings": {"preset": theirs}}})
     with pytest.raises(BadInputError, match="not a rubric over prompt, response and fence"):
         _ = judge.fingerprint
+
+
+def test_a_guard_alone_judges_a_run_of_both_quantities_by_settings_of_its_configuration(demo, tmp_path):
+    verdicts = [
+        "Safety: Controversial\nCategories: Unethical Acts\nRefusal: No",
+        "Safety: Safe\nCategories: None\nRefusal: Yes",
+    ]
+    template = TEMPLATE.replace("'flour' in", "'sorry' not in").replace(
+        ".content else", ".content | lower else"
+    )
+    model = write_checkpoint(
+        tmp_path / "guard", copy.deepcopy(demo.tokenizer), qwen3, verdicts, template=template
+    )
+    config = tmp_path / "config.json"
+    config.write_text(
+        json.dumps({"judge": "qwen3guard", "judge_settings": {"qwen3guard": {"model": str(model)}}})
+    )
+    run = [
+        "run",
+        "--intervention",
+        "system_prompt",
+        "--baselines",
+        "none",
+        "--capability",
+        "none",
+        "--limit",
+        "12",
+    ]
+    run += ["--tasks", "demo_harmful,demo_benign", "--config", str(config), "--output", str(tmp_path / "run")]
+    assert main(run) == 0
+    summary = read_summary(tmp_path / "run")
+    assert list(summary.judges) == ["qwen3guard_refusal", "qwen3guard", "qwen3guard_strict"]
+    assert summary.primary_of("harmfulness") == "qwen3guard"
+    rates = {
+        row.judge: row.value
+        for row in summary.measurements
+        if (row.variant, row.task, row.metric) == ("base", "demo_harmful", "harmful_rate")
+    }
+    # Both ways of counting what is controversial; base complies with all harmful prompts.
+    assert rates == {"qwen3guard": 0.0, "qwen3guard_strict": 1.0}
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "harmful answers by qwen3guard_strict" in report
