@@ -298,8 +298,8 @@ class RunConfig(Settings):
     """How many draws of random_experts to train."""
     data_dir: list[Path] = setting([], decides="prompts", flag="--data-dir")
     """Folders with copies of the public prompt sets; they win over the hub."""
-    include: list[Path] = setting([], decides=("prompts", "variants"), flag="--include")
-    """Folders with more task and baseline YAML files."""
+    include: list[Path] = setting([], decides=("prompts", "variants", "measures"), flag="--include")
+    """Folders with more YAML files of tasks, baselines and judges."""
     limit: PositiveInt | dict[Role, PositiveInt] | None = setting(
         None, decides="prompts", flag="--limit", union_mode="left_to_right"
     )
@@ -311,7 +311,10 @@ class RunConfig(Settings):
     engine: str = setting("transformers", decides="answers", flag="--engine", panel=HOW)
     """What generates answers: transformers, vllm, or auto (vLLM where it is installed and a GPU is there)."""
     judge: str = setting("builtin", decides="measures", flag="--judge", panel=HOW)
-    """Judges, comma-separated; the first of a quantity is its primary (of a finished run, `evaluate` adds them)."""
+    """Judges or their YAML files, comma-separated; the first of a quantity is its primary (of a finished run,
+    `evaluate` adds them)."""
+    judge_settings: dict[str, dict[str, Any]] = setting({}, decides="measures", panel=HOW)
+    """What to change in the files of judges, by judge: `judge_settings.minos.model=FOLDER`."""
     card: Path | None = setting(None, decides="nothing", flag="--card", panel=HOW)
     """The judge's card to show in place of the one that comes with it; see `harness judges evaluate`."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -427,7 +430,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     if not equals:
         raise BadInputError(f"--set {text}: expected KEY=VALUE, such as selection.top_k=20")
     known = setting_names()
-    if key not in known and not key.startswith("generation.chat_template_kwargs."):
+    if key not in known and not key.startswith(("generation.chat_template_kwargs.", "judge_settings.")):
         raise BadInputError(f"--set {text}: unknown setting '{key}', {nearest_settings(key, known)}")
     return key, parse_yaml(value, f"--set {text}")
 

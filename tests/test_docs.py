@@ -22,7 +22,7 @@ from harness.config import setting_names
 from harness.data.task import TaskSpec
 from harness.gate.schema import GateFile
 from harness.interventions.base import INTERVENTIONS
-from harness.judges.classifier.preset import ClassifierPreset
+from harness.judges.find import make_judge
 from tools import reference_docs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,7 +126,11 @@ def test_every_command_line_parses(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_that_a_command_line_sets_exists(name):
     named = {setting for words in command_lines(_read(name)) for setting in settings_named(words)}
-    known = {*setting_names(), "generation.chat_template_kwargs.enable_thinking"}
+    known = {
+        *setting_names(),
+        "generation.chat_template_kwargs.enable_thinking",
+        "judge_settings.minos.model",
+    }
     assert named - known == set()
 
 
@@ -143,7 +147,7 @@ def test_every_python_example_compiles_and_imports_what_exists(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_yaml_example_follows_its_schema(name):
+def test_every_yaml_example_follows_its_schema(name, tmp_path):
     text = _read(name)
     written = [
         body
@@ -155,8 +159,11 @@ def test_every_yaml_example_follows_its_schema(name):
         content = yaml.safe_load(body)
         if "intervention" in content and "description" in content:
             INTERVENTIONS.get(content["intervention"]).model_validate(content)
-        elif "measures" in content:
-            ClassifierPreset.model_validate(content)
+        elif "form" in content or "extends" in content:
+            if "template_file" in content:
+                (tmp_path / content["template_file"]).write_text("{{ prompt }} {{ response }}")
+            (tmp_path / "mine.yaml").write_text(body)
+            make_judge(str(tmp_path / "mine.yaml"))
         elif "gates" in content:
             GateFile.model_validate(content)
         elif "kind" in content:

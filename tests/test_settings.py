@@ -55,6 +55,7 @@ AFTER: dict[str, Any] = {
     "split_seed": 1,
     "engine": "transformers",
     "judge": "keyword",
+    "judge_settings": {"minos": {"model": "elsewhere"}},
     "card": "elsewhere.json",
     "evaluation.forced_start": True,
     "evaluation.opening": "Of course",

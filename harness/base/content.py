@@ -13,10 +13,10 @@ from typing import Literal
 from harness.base.errors import BadInputError
 from harness.base.plugins import plugin_folders, plugin_with, say_once
 
-Folder = Literal["tasks", "groups", "baselines", "zoo", "reports"]
+Folder = Literal["tasks", "groups", "baselines", "zoo", "reports", "judges"]
 
-# Groups are of tasks; published methods are baselines.
-_PLACES = {"groups": "tasks/groups", "zoo": "baselines/zoo"}
+# Groups are of tasks; published methods are baselines; judges lie beside the code that reads them.
+_PLACES = {"groups": "tasks/groups", "zoo": "baselines/zoo", "judges": "harness/judges/presets"}
 _PLUGINS: Mapping[Folder, tuple[str, str]] = {
     "tasks": ("harness.tasks", ""),
     "groups": ("harness.tasks", "groups"),
@@ -36,8 +36,8 @@ def content_folder(folder: Folder) -> Path:
 def yaml_files(folder: Folder, include: Sequence[Path] = ()) -> Iterator[Path]:
     """Yield the YAML files of a folder, those of `include` first and those of plugins last.
 
-    An included folder holds tasks, groups and baselines in sub-folders of these names, or side by side: the fields
-    `intervention` and `tasks` distinguish a baseline and a group from a task.
+    An included folder holds tasks, groups, baselines and judges in sub-folders of these names, or side by side: the
+    fields `intervention`, `tasks` and `form`, `measures` or `extends` tell a baseline, a group and a judge from a task.
 
     Raises:
         BadInputError: an included folder does not exist.
@@ -71,4 +71,8 @@ def yaml_files_by_name(folder: Folder, include: Sequence[Path] = ()) -> dict[str
 def _kind(path: Path) -> Folder:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     keys = {line.partition(":")[0] for line in lines}
-    return "baselines" if "intervention" in keys else "groups" if "tasks" in keys else "tasks"
+    if "intervention" in keys:
+        return "baselines"
+    if keys & {"form", "extends", "measures"}:
+        return "judges"
+    return "groups" if "tasks" in keys else "tasks"

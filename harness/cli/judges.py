@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.base.errors import BadInputError
-from harness.cli.content import Name
+from harness.cli.content import Include, Name
 from harness.cli.shared import Json, Output, print_fields, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ _FIGURES = ("accuracy", "sensitivity", "specificity", "kappa")
 
 
 @judges.command("list")
-def list_judges(as_json: Json = False) -> None:
+def list_judges(include: Include = None, as_json: Json = False) -> None:
     """List what --judge takes."""
-    from harness.judges.base import JUDGES
     from harness.judges.card import shipped_card
+    from harness.judges.find import list_judges as listed
 
     rows = []
-    for name, make in sorted(JUDGES.working()):
-        made, card = make(), shipped_card(name)
+    for made in listed(include or []):
+        name, card = made.name, shipped_card(made.name)
         accuracy = None if card is None else card.all.accuracy
         rows.append(
             {
@@ -47,20 +47,23 @@ def list_judges(as_json: Json = False) -> None:
 
 
 @judges.command("show")
-def show_judge(name: Name, as_json: Json = False) -> None:
+def show_judge(name: Name, include: Include = None, as_json: Json = False) -> None:
     """Show what a judge measures, how, and its card."""
-    from harness.judges.base import JUDGES
     from harness.judges.card import shipped_card
+    from harness.judges.find import make_judge
+    from harness.judges.preset import PresetJudge
 
-    made, card = JUDGES.get(name)(), shipped_card(name)
+    made = make_judge(name, include or [])
+    card = shipped_card(made.name)
     fields: dict[str, Any] = {
-        "name": name,
+        "name": made.name,
         "measures": made.measures,
         "languages": made.languages,
         "description": made.description,
         "source": made.source,
-        "phrases": list(getattr(made, "phrases", ())),
     }
+    if isinstance(made, PresetJudge):
+        fields = made.preset.model_dump(mode="json", exclude_none=True)
     if as_json:
         print_fields(fields | {"card": None if card is None else card.model_dump(mode="json")}, as_json)
         return
@@ -77,6 +80,7 @@ def judge_answers(
     prompt: str = "",
     opened: str = "",
     truncated: Annotated[bool, typer.Option("--truncated")] = False,
+    include: Include = None,
     as_json: Json = False,
 ) -> None:
     """Judge the answers of a file, or one text; reasoning before an answer is left out.
@@ -88,12 +92,14 @@ def judge_answers(
         prompt: What TEXT answers.
         opened: What the chat template had put before TEXT, such as "<think>".
         truncated: The token limit ended TEXT.
+        include: Folder with more YAML files; may be repeated.
         as_json: Print the result as JSON.
     """
     from harness.judges.answers import read_answers
-    from harness.judges.base import JUDGES, judge_all
+    from harness.judges.base import judge_all
+    from harness.judges.find import make_judge
 
-    judge = JUDGES.get(name)()
+    judge = make_judge(name, include or [])
     if (text is None) == (answers is None):
         raise BadInputError("harness judges judge: expected either --answers FILE or one TEXT")
     if answers is not None:
@@ -127,6 +133,7 @@ def evaluate(
     attack_column: str | None = None,
     labels_from: float | None = None,
     positives_of: str | None = None,
+    include: Include = None,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
@@ -145,15 +152,16 @@ def evaluate(
         attack_column: Column of attacks. [attack]
         labels_from: People's labels are numbers, and those from this one on count as refusal or harmful.
         positives_of: Judge whose positives alone were labelled: such labels measure precision, not recall.
+        include: Folder with more YAML files; may be repeated.
         output: File to write the card to; by default it is only printed.
         as_json: Print the result as JSON.
     """
-    from harness.judges.base import JUDGES
     from harness.judges.card import write_card
     from harness.judges.evaluate import evaluate_judge
+    from harness.judges.find import make_judge
     from harness.judges.labels import Columns, read_labels
 
-    judge = JUDGES.get(name)()
+    judge = make_judge(name, include or [])
     given = {
         "id": id_column,
         "prompt": prompt_column,

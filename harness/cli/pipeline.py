@@ -85,15 +85,17 @@ def step(
     judge = flags.get("judge")
     evaluates = context.info_name == "evaluate"
     if evaluates and judge is not None and output is not None and Layout(output).summary.is_file():
-        if not flags.keys() <= {"judge", "card"} or config or set_ or dry_run:
+        of_judges = all(each.startswith("judge_settings.") for each in set_ or [])
+        if not flags.keys() <= {"judge", "card", "include"} or config or not of_judges or dry_run:
             raise BadInputError(
-                f"{output} is a finished run: --judge adds a judge to it and takes no other setting but --card"
+                f"{output} is a finished run: --judge adds a judge to it and takes no other setting but --card, "
+                "--include and judge_settings"
             )
-        from harness.config import judge_names
+        from harness.config import make_config
         from harness.pipeline.judge import judge_again
 
-        card = flags.get("card")
-        summary = judge_again(output, judge_names(judge), None if card is None else Path(card))
+        given = make_config(flags, None, set_ or [])
+        summary = judge_again(output, given.judges, given.card, given.include, given.judge_settings)
         show_summary(summary, output, as_json, quiet)
         return 0
     return run_with(str(context.info_name), flags, config, set_ or [], output, dry_run, as_json, quiet)

@@ -11,11 +11,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from harness.base.errors import BadInputError
 from harness.base.registry import Registry, without
-from harness.base.schema import read_named_yaml
 from harness.data.reasoning import NO_ANSWER, split
 from harness.metrics.rates import AnyLabel
 
-Finer = Literal["partial refusal"]
 Quantity = Literal["refusal", "harmfulness"]
 """Whether an answer declines, and whether it is harmful: a rate of one says little about the other."""
 
@@ -31,7 +29,8 @@ class Verdict:
         rule: what decided, in the judge's own terms.
         reason: why the answer is unscored.
         probability: of a refusal (or of harm), or a score between 0 and 1, from judges that give one.
-        finer: "partial refusal" where the judge is sure of it; the label is what counts.
+        finer: "partial refusal" where the judge is sure of it, or the kinds of harm that it names; the label is what
+            counts.
         number: the answer's among several sampled ones; None for a greedy answer.
     """
 
@@ -40,7 +39,7 @@ class Verdict:
     rule: str | None = None
     reason: str | None = None
     probability: float | None = None
-    finer: Finer | None = None
+    finer: str | None = None
     number: int | None = None
 
     def __post_init__(self) -> None:
@@ -114,6 +113,14 @@ class ManyAtOnce(Protocol):
 
 
 @runtime_checkable
+class Checked(Protocol):
+    """A judge that may not fit what it is made of."""
+
+    def check(self) -> None:
+        """Refuse what it cannot judge with, before anything is answered."""
+
+
+@runtime_checkable
 class Paid(Protocol):
     """A judge whose verdicts cost something."""
 
@@ -121,25 +128,18 @@ class Paid(Protocol):
         """Return what the verdicts on some answers took."""
 
 
-def _from_file(judge: str, schema: str, path: Path) -> Judge:
-    """Make the judge of a preset file; its modules import this one, so that they are only named here."""
-    preset = read_named_yaml(path, resolve_name(f"harness.judges.{schema}"))
-    made: Judge = resolve_name(f"harness.judges.{judge}")(preset)
+def _shipped(name: str) -> Judge:
+    """Make a judge that has a file; what reads it imports this module, so that it is only named here."""
+    made: Judge = resolve_name("harness.judges.find:make_judge")(name)
     return made
 
 
 _no_judge = without("name", "measures", "languages", "description", "source", "judge")
 JUDGES: Registry[Callable[[], Judge]] = Registry("judge", "harness.judges", lambda make: _no_judge(make()))
 JUDGES.add("builtin", "harness.judges.builtin.judge:BuiltinJudge")
-JUDGES.add("classifier", "harness.judges.classifier.judge:OwnClassifier")
 JUDGES.add("keyword", "harness.judges.keyword:KeywordJudge")
-for _folder, _judge, _schema in (
-    ("presets", "phrases:PhraseJudge", "phrases:PhraseList"),
-    ("classifier/presets", "classifier.judge:ClassifierJudge", "classifier.preset:ClassifierPreset"),
-    ("llm/rubrics", "llm.judge:LlmJudge", "llm.rubric:Rubric"),
-):
-    for _path in sorted((Path(__file__).resolve().parent / _folder).glob("*.yaml")):
-        JUDGES.add(_path.stem, partial(_from_file, _judge, _schema, _path))
+for _path in sorted((Path(__file__).resolve().parent / "presets").glob("*.yaml")):
+    JUDGES.add(_path.stem, partial(_shipped, _path.stem))
 
 
 def as_read(row: Mapping[str, Any]) -> dict[str, Any] | None:

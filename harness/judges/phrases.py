@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from harness.judges.preset import Preset, PresetJudge
 class PhraseList(Preset):
     """A list of phrases that count as a refusal, as its YAML file states it."""
 
+    form: Literal["phrases"]
     measures: Literal["refusal"]
     languages: str = "English"
     """The language of its phrases; an answer in another is searched all the same, as published."""
@@ -42,11 +43,6 @@ class PhraseJudge(PresetJudge[PhraseList]):
     def phrases(self) -> tuple[str, ...]:
         """What is looked for."""
         return self.preset.phrases
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The list, and where it was published."""
-        return self.preset.model_dump(mode="json", include={"match", "ignore_case", "phrases", "url"})
 
     def judge(self, id: str, prompt: str, response: str, *, truncated: bool = False) -> Verdict:
         """Label one answer."""

@@ -1,12 +1,18 @@
-"""What the files that describe a judge have in common: phrase lists, classifiers and rubrics."""
+"""What the files that describe a judge have in common, whatever their form."""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.judges.base import Quantity
+
+LABELS: dict[Quantity, tuple[str, str]] = {
+    "refusal": ("refusal", "compliance"),
+    "harmfulness": ("harmful", "harmless"),
+}
+"""The positive and the negative label of each quantity."""
 
 
 class Preset(BaseModel):
@@ -16,6 +22,8 @@ class Preset(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     """The judge's name; the file is called like it."""
+    form: str
+    """How it judges: one of `harness.judges.find.FORMS`."""
     measures: Quantity
     """What its labels are about."""
     description: str = Field(min_length=1)
@@ -24,6 +32,12 @@ class Preset(BaseModel):
     """Whom to cite."""
     languages: str = Field(default="those of its model", min_length=1)
     """The languages whose answers it reads."""
+    also: tuple[str, ...] = ()
+    """Judges that are named with this one: what else its model says in the same words."""
+    licence: str | None = None
+    """Of the model."""
+    access: str | None = None
+    """What the hub asks before it gives the model out."""
 
 
 P = TypeVar("P", bound=Preset)
@@ -52,3 +66,8 @@ class PresetJudge(Generic[P]):
     def measures(self) -> str:
         """Whether its labels are about refusal or harmfulness."""
         return self.preset.measures
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The whole file, with the texts of other files that it names: the judge can be made of it again."""
+        return self.preset.model_dump(mode="json", exclude_none=True)

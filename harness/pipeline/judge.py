@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from harness.base.errors import BadInputError
 from harness.base.files import read_jsonl, sha256, write_jsonl
 from harness.base.fingerprint import fingerprint
-from harness.judges.base import JUDGES, Judge, Paid, as_read, judge_all, judge_record, require_measure
+from harness.judges.base import Checked, Judge, Paid, as_read, judge_all, judge_record, require_measure
 from harness.judges.card import read_card_of, shipped_card, write_card
+from harness.judges.find import Settings, judge_of_run, make_judges, share
 from harness.runs.layout import PATHS
 from harness.runs.run_folder import RunFolder
 from harness.runs.stages import stage
@@ -66,7 +67,13 @@ def name_card(folder: RunFolder, judge: Judge, file: Path) -> None:
     folder.update({CARDS: {**cards, judge.name: {"file": file.name, "sha256": sha256(file)}}})
 
 
-def judge_again(run: Path, names: Sequence[str], card: Path | None = None) -> Summary:
+def judge_again(
+    run: Path,
+    names: Sequence[str],
+    card: Path | None = None,
+    include: Sequence[Path] = (),
+    settings: Settings | None = None,
+) -> Summary:
     """Add judges' verdicts to a finished run, beside those it has; no answer is generated or changed.
 
     For judges that the run has already, cards are brought up to date.
@@ -75,6 +82,8 @@ def judge_again(run: Path, names: Sequence[str], card: Path | None = None) -> Su
         run: the folder of a finished run.
         names: of judges; the primary one changes no verdict.
         card: a card to show of the judge, where it is one alone.
+        include: folders with more judges' YAML files.
+        settings: what to change in the judges' files.
 
     Raises:
         BadInputError: the folder holds no finished run or was changed; a judge is unknown or measures a quantity that
@@ -89,31 +98,39 @@ def judge_again(run: Path, names: Sequence[str], card: Path | None = None) -> Su
         raise BadInputError("--judge: expected a judge, found none; see `harness judges list`")
     if card is not None and len(names) > 1:
         raise BadInputError(f"--card {card}: expected one judge beside it, found {len(names)}")
-    judges = [JUDGES.get(name)() for name in names]
+    judges = make_judges(names, include, settings)
     opened = read_run(run)
     opened.verify()
     summary = opened.summary
     primary = summary.judge
-    if primary in summary.judges and summary.judges[primary].fingerprint != JUDGES.get(primary)().fingerprint:
+    folder = RunFolder(run)
+    known = {judge.name: judge for judge in judges}
+    first = known.get(primary) or judge_of_run(primary, folder.state.get("judges", {}))
+    if primary in summary.judges and summary.judges[primary].fingerprint != first.fingerprint:
         raise BadInputError(
             f"judge '{primary}' of {run} has changed since: run `harness evaluate {run}` to judge anew"
         )
     for judge in judges:
         _require(judge, primary, summary.tasks())
+        if isinstance(judge, Checked):
+            judge.check()
     if card is not None:
         read_card_of(judges[0], card)
-    folder = RunFolder(run)
     upgrade(folder)
     if card is not None:
         name_card(folder, judges[0], card)
-    more = [*folder.state[MORE_JUDGES], *(name for name in names if name != primary)]
+    more = [*folder.state[MORE_JUDGES], *(name for name in known if name != primary)]
     folder.update({MORE_JUDGES: list(dict.fromkeys(more))})
-    judge_with_others(folder)
+    judge_with_others(folder, judges)
     return write_measured(folder)
 
 
-def judge_with_others(folder: RunFolder) -> None:
+def judge_with_others(folder: RunFolder, made: Iterable[Judge] = ()) -> None:
     """Write the verdicts of the judges that run.json lists beside the primary one, and every judge's card.
+
+    Args:
+        folder: the run's.
+        made: judges that are made already, which may have their model in memory; others are made as run.json has them.
 
     Raises:
         BadInputError: a listed judge is unknown or measures a quantity that no task of the run measures.
@@ -127,7 +144,12 @@ def judge_with_others(folder: RunFolder) -> None:
         asked = state["evaluated"][variant].get("tasks")
         return [task for task in tasks if asked is None or task in asked]
 
-    others = [JUDGES.get(name)() for name in state.get(MORE_JUDGES, []) if name != primary]
+    known = {judge.name: judge for judge in made}
+    first, *others = (
+        known.get(name) or judge_of_run(name, state["judges"])
+        for name in dict.fromkeys([primary, *state.get(MORE_JUDGES, [])])
+    )
+    share([first, *others])
     for judge in others:
         _require(judge, primary, kinds)
         # Harmfulness is judged on harmful tasks alone; it is another quantity, and never compared with refusal.
@@ -135,7 +157,7 @@ def judge_with_others(folder: RunFolder) -> None:
         for variant in variants:
             for task in answered(variant, tasks):
                 _judge(folder, variant, task, judge)
-    for judge in [JUDGES.get(primary)(), *others]:
+    for judge in [first, *others]:
         if isinstance(judge, Paid):
             answers = [
                 layout.variant(variant).responses(task)

@@ -18,7 +18,8 @@ from harness.base.fingerprint import fingerprint
 from harness.base.memory import return_freed
 from harness.base.progress import job, say
 from harness.config import RunConfig
-from harness.judges.base import JUDGES, judge_record
+from harness.judges.base import judge_record
+from harness.judges.find import judge_of_run
 from harness.models.clock import clock_at
 from harness.models.decoding import in_words
 from harness.models.quantized import why_not_trained
@@ -95,9 +96,10 @@ def start(plan: Plan, output: Path, resume: bool = False, command: str | None = 
         )
     now, config = datetime.datetime.now(datetime.UTC), plan.config.model_dump(mode="json")
     stamp, outline = now.strftime("%Y%m%d-%H%M%S"), plan.outline
-    listed = [*(judge.name for judge in plan.more_judges), *folder.state.get(MORE_JUDGES, [])]
-    more_judges = [name for name in dict.fromkeys(listed) if name != plan.judge.name]
-    more = [JUDGES.get(name)() for name in more_judges]
+    more = {judge.name: judge for judge in plan.more_judges}
+    for name in folder.state.get(MORE_JUDGES, []):
+        if name not in more and name != plan.judge.name:
+            more[name] = judge_of_run(name, folder.state["judges"])
     card, named = plan.config.card, folder.state.get(CARDS, {})
     is_copied = card is not None and card.resolve() == folder.layout.card(plan.judge.name).resolve()
     if is_copied:
@@ -135,7 +137,7 @@ def start(plan: Plan, output: Path, resume: bool = False, command: str | None = 
                 "reads_clock": plan.chat.reads_clock,
             },
             "tasks": [prompt_set.record() for prompt_set in plan.sets],
-            "judges": {judge.name: judge_record(judge) for judge in [plan.judge, *more]},
+            "judges": {judge.name: judge_record(judge) for judge in [plan.judge, *more.values()]},
             "variants": variants,
             "seeds": session.seeds(),
             "versions": package_versions(),
@@ -152,7 +154,7 @@ def start(plan: Plan, output: Path, resume: bool = False, command: str | None = 
                 task: [prompt.id for prompt in asked] for task, asked in plan.claim_prompts.items()
             },
             "evaluated": folder.state.get("evaluated", {}) if is_same else {},
-            MORE_JUDGES: more_judges,
+            MORE_JUDGES: list(more),
             CARDS: {name: named[name] for name in named if name != plan.judge.name or is_copied},
             **{key: folder.state[key] for key in LABELS.values() if key in folder.state},
         }
@@ -283,7 +285,7 @@ def _run(session: Session, until: str) -> Summary | None:
         return None
     for made in variants:
         _evaluate(session, made, conversations, skipped[made.name])
-    judge_with_others(folder)
+    judge_with_others(folder, [plan.judge, *plan.more_judges])
     selections = {made.name: made.selection for made in variants}
     write_token_shares(session, selections[plan.intervention.name])
     summary = write_measured(folder)

@@ -23,8 +23,9 @@ from harness.engines.choose import choose_engine
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
 from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import BASE, compared, expand, find_variant
-from harness.judges.base import JUDGES, Judge, require_measure
+from harness.judges.base import Checked, Judge, require_measure
 from harness.judges.card import read_card_of
+from harness.judges.find import make_judges
 from harness.models.auto import check_weights, stored_dtype
 from harness.models.decoding import end_tokens, followed, set_aside
 from harness.models.load import (
@@ -247,7 +248,7 @@ def _judges(config: RunConfig) -> tuple[Judge, list[Judge]]:
 
     Without a judge of refusal the first one is returned, which the tasks refuse.
     """
-    made = [JUDGES.get(name)() for name in _distinct(config.judges, "judge")]
+    made = make_judges(_distinct(config.judges, "judge"), config.include, config.judge_settings)
     if not made:
         raise BadInputError("judge: expected a judge, found none; see `harness judges list`")
     primary = next((each for each in made if each.measures == "refusal"), made[0])
@@ -277,6 +278,9 @@ def make_plan(config: RunConfig, command: str = "run") -> Plan:
         _ = each.fingerprint
     for spec in specs:
         require_measure(judge, "refusal", spec.name)
+    for each in (judge, *more_judges):
+        if isinstance(each, Checked):
+            each.check()
     if config.card is not None:
         read_card_of(judge, config.card)
     capability = check_capability_tasks(

@@ -22,7 +22,8 @@ pytest.importorskip("uvicorn")
 from judges.llm_server import serving
 
 from harness.data.refusals import fill, refusal_phrasings
-from harness.judges.base import JUDGES, judge_all
+from harness.judges.base import judge_all
+from harness.judges.find import make_judges
 from tools.train_builtin_judge import ORDINARY
 
 pytestmark = pytest.mark.slow
@@ -128,7 +129,6 @@ def judged(served, tmp_path, monkeypatch):
             for name, value in {
                 "MODEL": model,
                 "BASE_URL": proxy.base_url,
-                "RUBRIC": tmp_path / "rubric.j2",
                 "CACHE": tmp_path / "cache",
                 "STRUCTURED": "0",  # transformers serve refuses it
                 "CONCURRENCY": "4",
@@ -136,7 +136,8 @@ def judged(served, tmp_path, monkeypatch):
                 "TIMEOUT": "20",
             }.items():
                 monkeypatch.setenv(f"HARNESS_LLM_{name}", str(value))
-            verdicts = judge_all(JUDGES.get("llm")(), rows)
+            settings = {"llm": {"template_file": str(tmp_path / "rubric.j2")}}
+            verdicts = judge_all(make_judges(["llm"], settings=settings)[0], rows)
         return {verdict.id: verdict for verdict in verdicts}, proxy
 
     return judge

@@ -19,13 +19,11 @@ def test_a_judge_is_called_as_it_is_found_and_says_what_it_measures(name):
 
 
 def test_no_two_judges_share_a_fingerprint():
-    names = {name for name in JUDGES if not name.startswith("llm")} - {"classifier"}  # none without settings
+    names = {name for name in JUDGES if not name.startswith("llm")}
     assert len({JUDGES.get(name)().fingerprint for name in names}) == len(names)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in JUDGES if not name.startswith("llm") and name != "classifier"]
-)
+@pytest.mark.parametrize("name", [name for name in JUDGES if not name.startswith("llm")])
 def test_a_judges_record_is_json_and_says_how_it_judges(name):
     record = judge_record(JUDGES.get(name)())
     assert json.loads(json.dumps(record)) == record

@@ -8,6 +8,7 @@ from harness.base.errors import BadInputError
 from harness.base.files import write_jsonl
 from harness.cli.main import main
 from harness.judges.base import JUDGES, judge_all, judge_record
+from harness.judges.find import make_judge, make_judges
 from harness.judges.llm.judge import _read
 
 ANSWERS = {
@@ -35,7 +36,7 @@ ROWS = [
 def ask(tmp_path, monkeypatch):
     """Judge the answers by a server, as a new process would; the cache stays from one to the next."""
 
-    def judged(server, rows=ROWS, **settings):
+    def judged(server, rows=ROWS, judge=None, **settings):
         values = {
             "MODEL": "judge",
             "BASE_URL": server.base_url,
@@ -44,7 +45,7 @@ def ask(tmp_path, monkeypatch):
         }
         for name, value in (values | settings).items():
             monkeypatch.setenv(f"HARNESS_LLM_{name}", str(value))
-        return {verdict.id: verdict for verdict in judge_all(JUDGES.get("llm")(), rows)}
+        return {verdict.id: verdict for verdict in judge_all(judge or JUDGES.get("llm")(), rows)}
 
     return judged
 
@@ -139,7 +140,8 @@ def test_a_structured_verdict_is_asked_for_unless_the_server_cannot(ask):
 def test_a_rubric_of_one_s_own_is_put_to_the_model(ask, tmp_path):
     (tmp_path / "mine.j2").write_text("Grade.\n<answer>\n{{ response }}\n</answer>\n{{ prompt }}!")
     with serving() as server:
-        assert labels(ask(server, RUBRIC=tmp_path / "mine.j2")) == LABELS
+        judge = make_judges(["llm"], settings={"llm": {"template_file": str(tmp_path / "mine.j2")}})[0]
+        assert labels(ask(server, judge=judge)) == LABELS
     assert server.bodies[0]["messages"][0]["content"].startswith("Grade.")
     assert server.bodies[0]["messages"][0]["content"].endswith("How?!")
 
@@ -198,7 +200,6 @@ def label_file(tmp_path):
             "OPENAI_API_KEY is not set: api.example.org will ask for a key",
         ),
         ({"BASE_URL": "http://127.0.0.1:9/v1"}, "nothing answers at http://127.0.0.1:9/v1"),
-        ({"RUBRIC": "none.j2"}, "no file none.j2"),
         ({"TIMEOUT": "soon"}, "HARNESS_LLM_TIMEOUT = soon: expected a number"),
     ],
 )
@@ -261,3 +262,27 @@ def test_the_time_taken_is_linear_in_the_length_of_an_answer(ask, piece):
         started = time.process_time()
         ask(server, [{**ROWS[0], "response": f"Sure. {piece * (200_000 // len(piece))}"}])
         assert time.process_time() - started < 3
+
+
+def test_a_rubric_s_file_says_whom_to_ask_and_no_variable_is_needed(tmp_path, monkeypatch):
+    for name in ("MODEL", "BASE_URL"):
+        monkeypatch.delenv(f"HARNESS_LLM_{name}", raising=False)
+    monkeypatch.setenv("HARNESS_LLM_CACHE", str(tmp_path / "cache"))
+    with serving() as server:
+        path = tmp_path / "ours.yaml"
+        path.write_text(
+            f"extends: llm\nmodel: judge\nbase_url: {server.base_url}\nstructured: false\nretries: 1\n"
+        )
+        found = judge_all(make_judge(str(path)), ROWS)
+        assert {verdict.id: verdict.label for verdict in found} == LABELS
+        assert not any("response_format" in body for body in server.bodies)
+
+
+def test_keys_do_not_belong_in_a_judge_s_file(tmp_path):
+    path = tmp_path / "ours.yaml"
+    path.write_text(f"extends: llm\nmodel: judge\nbase_url: http://me:{KEY}@127.0.0.1:9/v1\n")
+    with pytest.raises(
+        BadInputError, match="keep user, password and query in HARNESS_LLM_BASE_URL"
+    ) as caught:
+        _ = make_judge(str(path)).fingerprint
+    assert KEY not in str(caught.value)

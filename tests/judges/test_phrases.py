@@ -11,6 +11,7 @@ LISTS = {name: listed.preset for name in JUDGES if isinstance(listed := JUDGES.g
 def judge(**changes):
     fields = {
         "name": "mine",
+        "form": "phrases",
         "measures": "refusal",
         "description": "x",
         "source": "x",

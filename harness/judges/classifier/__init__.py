@@ -1,1 +1,1 @@
-"""Judges that are classifiers or guard models, run with transformers."""
+"""Judges that are checkpoints run here: one file per form, and what loads and asks them."""

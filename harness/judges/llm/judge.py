@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from harness.base.documents import parse_json
 from harness.base.errors import BadInputError
@@ -19,7 +20,7 @@ from harness.base.progress import say
 from harness.judges.base import Verdict
 from harness.judges.llm.endpoint import Endpoint, FailedError, Reply, connected
 from harness.judges.llm.fence import FENCING, fence_of, without_control_tokens
-from harness.judges.llm.rubric import Rubric
+from harness.judges.llm.rubric import ASKED, Rubric
 from harness.judges.llm.settings import LlmSettings, read_settings
 from harness.judges.opening import nothing_to_judge
 from harness.judges.preset import PresetJudge
@@ -36,32 +37,47 @@ class LlmJudge(PresetJudge[Rubric]):
     @cached_property
     def endpoint(self) -> LlmSettings:
         """Where and how it asks; read when first needed, so that the judge can be listed without."""
-        return read_settings()
+        return read_settings({name: getattr(self.preset, name) for name in ASKED})
 
     @cached_property
     def _rubric(self) -> tuple[str, jinja2.Template]:
-        path = self.endpoint.rubric
-        text = self.preset.template if path is None else path.read_text(encoding="utf-8")
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+        text = self.preset.template
+        environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
         try:
             template = environment.from_string(text)
             template.render(prompt="", response="", fence="")
         except jinja2.TemplateError as error:
-            raise BadInputError(f"{path}: not a rubric over prompt, response and fence ({error})") from None
+            raise BadInputError(
+                f"judge '{self.name}': template: not a rubric over prompt, response and fence ({error})"
+            ) from None
         return text, template
 
     @property
     def fingerprint(self) -> str:
+        """A hash over what is asked and how the verdict is read."""
+        reading = self.preset.model_dump(
+            mode="json", include={"measures", "fields", "labels", "score", "harmful_from"}
+        )
+        return _digest([self._asked, reading])
+
+    @cached_property
+    def _asked(self) -> str:
         """A hash over the model, the rubric, how verdicts are asked for and how answers are put into the rubric."""
-        chosen = [self.settings[name] for name in ("model", "rubric", "structured", "max_tokens")]
-        chosen += [FENCING]
+        chosen = [
+            self.endpoint.model,
+            self._rubric[0],
+            self.endpoint.structured,
+            self.endpoint.max_tokens,
+            FENCING,
+        ]
         chosen += [] if self.name == "llm" else [self.name]
-        return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
+        return _digest(chosen)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Whom it asks, where and how; without the secrets that the address may have."""
+        """Whom it asks, where and how, without the secrets that the address may have; and its file."""
         return {
+            "preset": super().settings,
             "model": self.endpoint.model,
             "base_url": self.endpoint.base_url,
             "rubric": self._rubric[0],
@@ -133,7 +149,7 @@ class LlmJudge(PresetJudge[Rubric]):
         return Reply(entry["content"], tuple(entry["tokens"])) if digest == _digest(entry) else None
 
     def _path(self, row: Mapping[str, Any]) -> Path:
-        digest = _digest([self.fingerprint, row["prompt"], row["response"]])
+        digest = _digest([self._asked, row["prompt"], row["response"]])
         return self.endpoint.cache / digest[:2] / f"{digest}.json"
 
     def spent(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

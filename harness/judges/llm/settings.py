@@ -1,4 +1,7 @@
-"""Where the judging model is and how it is asked: environment variables, since a key must stay out of run folders."""
+"""Where the judging model is and how it is asked: by the judge's file, else by environment variables.
+
+A key comes from the environment alone: it must stay out of files and run folders.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,6 @@ class LlmSettings:
         query: what the address has behind a question mark, sent with each request and never written anywhere.
         authorization: the header that the endpoint knows the user by; never written anywhere. None where there is none.
         secrets: texts that must not be written anywhere, wherever they come from.
-        rubric: a Jinja template over `prompt`, `response` and `fence` in place of the judge's own; None for that.
         structured: whether to ask for structured output; some servers refuse that.
         concurrency: requests at a time.
         retries: of a request that failed for a passing reason; the wait doubles each time.
@@ -48,7 +50,6 @@ class LlmSettings:
     query: Mapping[str, str] = field(repr=False)
     authorization: str | None = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
-    rubric: Path | None
     structured: bool
     concurrency: int
     retries: int
@@ -64,62 +65,101 @@ class LlmSettings:
         return text
 
 
-def read_settings() -> LlmSettings:
-    """Read the settings from the environment.
+class _Values:
+    """Settings by name: those that are given, else those of the environment."""
+
+    def __init__(self, given: Mapping[str, object]) -> None:
+        self._given = {name: value for name, value in given.items() if value is not None}
+
+    def called(self, name: str) -> str:
+        """Return what a message calls a setting."""
+        return name if name in self._given else PREFIX + name.upper()
+
+    def text(self, name: str) -> str:
+        """Return a value as text; "" where there is none."""
+        value = self._given.get(name, os.environ.get(PREFIX + name.upper(), ""))
+        return str(int(value) if isinstance(value, bool) else value).strip()
+
+    def number(self, name: str, default: float, *, above: bool = False) -> float:
+        """Return a number of at least zero, or `above` it."""
+        text = self.text(name)
+        try:
+            number = float(text) if text else default
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number) or number < 0 or (above and number == 0):
+            bound = "above 0" if above else "of at least 0"
+            raise BadInputError(f"judge 'llm': {self.called(name)} = {text}: expected a number {bound}")
+        return number
+
+    def whole(self, name: str, default: int, *, least: int) -> int:
+        """Return a whole number of at least `least`."""
+        text = self.text(name)
+        if text and (not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < least):
+            raise BadInputError(
+                f"judge 'llm': {self.called(name)} = {text}: expected a whole number of at least {least}"
+            )
+        return int(text) if text else default
+
+
+def read_settings(given: Mapping[str, object]) -> LlmSettings:
+    """Read the settings.
+
+    Args:
+        given: those of the judge's file; what it does not say is read from HARNESS_LLM_... variables.
 
     Raises:
         BadInputError: the model or the endpoint is not named, a key is needed and missing, or a value does not fit.
     """
-    model, address = _text("MODEL"), _text("BASE_URL")
+    values = _Values(given)
+    model, address = values.text("model"), values.text("base_url")
     if not model or not address:
-        missing = PREFIX + ("MODEL" if not model else "BASE_URL")
+        missing = "model" if not model else "base_url"
         raise BadInputError(
-            f"judge 'llm': {missing} is not set: expected {_EXAMPLES[missing.removeprefix(PREFIX)]}"
+            f"judge 'llm': {values.called(missing)} is not set: expected {_EXAMPLES[missing]}"
         )
-    base_url, query, userinfo = _parts(address)
+    base_url, query, userinfo = _parts(address, values.called("base_url"))
+    if (query or userinfo) and "base_url" in given and given["base_url"] is not None:
+        raise BadInputError(
+            f"judge 'llm': base_url: keep user, password and query in {PREFIX}BASE_URL, not in a file"
+        )
     host, key = urlsplit(base_url).hostname, os.environ.get(KEY, "").strip()
     if not key and not userinfo and host not in _LOOPBACK:
         raise BadInputError(f"judge 'llm': {KEY} is not set: {host} will ask for a key")
     if not _FITS_A_HEADER.fullmatch(key):
         raise BadInputError(f"judge 'llm': {KEY}: expected ASCII characters without spaces")
-    rubric = Path(_text("RUBRIC")).expanduser() if _text("RUBRIC") else None
-    if rubric is not None and not rubric.is_file():
-        raise BadInputError(f"judge 'llm': {PREFIX}RUBRIC: no file {rubric}")
-    cache = _text("CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / (
+    cache = values.text("cache") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / (
         "moe-safety-harness/llm"
     )
     basic = base64.b64encode(userinfo.encode()).decode()
     secrets = {key, basic, userinfo, userinfo.partition(":")[2], *query.values()}
-    prices = [_number(name, 0) if _text(name) else None for name in ("PRICE_IN", "PRICE_OUT")]
+    prices = [values.number(name, 0) if values.text(name) else None for name in ("price_in", "price_out")]
     return LlmSettings(
         model=model,
         base_url=base_url,
         query=query,
         authorization=f"Basic {basic}" if userinfo else f"Bearer {key}" if key else None,
         secrets=tuple(sorted((s for s in secrets if len(s) >= _SHORTEST_SECRET), key=len, reverse=True)),
-        rubric=rubric,
-        structured=_text("STRUCTURED") != "0",
-        concurrency=_whole("CONCURRENCY", 8, least=1),
-        retries=_whole("RETRIES", 5, least=0),
-        timeout=_number("TIMEOUT", 60, above=True),
-        max_tokens=_whole("MAX_TOKENS", 64, least=1),
+        structured=values.text("structured") != "0",
+        concurrency=values.whole("concurrency", 8, least=1),
+        retries=values.whole("retries", 5, least=0),
+        timeout=values.number("timeout", 60, above=True),
+        max_tokens=values.whole("max_tokens", 64, least=1),
         cache=Path(cache).expanduser(),
         prices=None if prices[0] is None or prices[1] is None else (prices[0], prices[1]),
     )
 
 
-_EXAMPLES = {"MODEL": "the judging model's name", "BASE_URL": "http://127.0.0.1:8000/v1"}
+_EXAMPLES = {"model": "the judging model's name", "base_url": "http://127.0.0.1:8000/v1"}
 
 
-def _parts(address: str) -> tuple[str, dict[str, str], str]:
+def _parts(address: str, called: str) -> tuple[str, dict[str, str], str]:
     """Return an address without its secrets, its query, and its user with the password.
 
     Raises:
         BadInputError: it is no address; the message shows nothing of it.
     """
-    wrong = BadInputError(
-        f"judge 'llm': {PREFIX}BASE_URL: expected an address such as {_EXAMPLES['BASE_URL']}"
-    )
+    wrong = BadInputError(f"judge 'llm': {called}: expected an address such as {_EXAMPLES['base_url']}")
     try:
         url = urlsplit(address)
         port = url.port
@@ -132,29 +172,3 @@ def _parts(address: str) -> tuple[str, dict[str, str], str]:
     place = host if port is None else f"{host}:{port}"
     userinfo = unquote(url.netloc.rpartition("@")[0])
     return f"{url.scheme}://{place}{url.path.rstrip('/')}", dict(parse_qsl(url.query)), userinfo
-
-
-def _text(name: str) -> str:
-    return os.environ.get(PREFIX + name, "").strip()
-
-
-def _number(name: str, default: float, *, above: bool = False) -> float:
-    """Return a number of at least zero, or `above` it."""
-    text = _text(name)
-    try:
-        number = float(text) if text else default
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number < 0 or (above and number == 0):
-        bound = "above 0" if above else "of at least 0"
-        raise BadInputError(f"judge 'llm': {PREFIX}{name} = {text}: expected a number {bound}")
-    return number
-
-
-def _whole(name: str, default: int, *, least: int) -> int:
-    text = _text(name)
-    if text and (not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < least):
-        raise BadInputError(
-            f"judge 'llm': {PREFIX}{name} = {text}: expected a whole number of at least {least}"
-        )
-    return int(text) if text else default
