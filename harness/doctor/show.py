@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from harness.doctor.machine import HUB_TIMEOUT
 from harness.pipeline.estimate import size
-from harness.report.listing import listing, width_of_terminal
+from harness.report.listing import width_of_terminal
+from harness.report.words import visible
+
+# A column narrower than this reads badly, and is left to the terminal to break.
+_LEAST = 24
 
 # How the data of a task are called, by where they would come from.
 _DATA = {
@@ -22,20 +27,30 @@ _DATA = {
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a whole report."""
-    yield from _block("machine", _machine(found))
-    yield from _block("data of", _data(found["data"]))
+    yield from _block("machine", _machine(found).items())
+    yield from _block("data", _data(found["data"]).items())
     yield from _block("judges", _judges(found["judges"]))
     if found["model"] is not None:
-        yield from _block("model", _model(found["model"]))
+        yield from _block("model", _model(found["model"]).items())
     if found["problems"]:
-        yield from _block("what stops a run", {f"{n}.": text for n, text in enumerate(found["problems"], 1)})
+        yield from _block(
+            "what stops a run", [(f"{n}.", text) for n, text in enumerate(found["problems"], 1)]
+        )
     elif found["model"] is None:
         yield "Nothing stops a run. What a model wants: harness doctor MODEL"
     yield from (found["model"] or {}).get("commands", [])
 
 
-def _block(title: str, rows: Mapping[str, str]) -> Iterator[str]:
-    yield from listing([{title: name, "": text} for name, text in rows.items()], width_of_terminal())
+def _block(title: str, rows: Collection[tuple[str, str]]) -> Iterator[str]:
+    """Yield a title and its rows; a name that is to be typed is never broken in two."""
+    before, width = max(len(name) for name, _ in rows) + 4, width_of_terminal()
+    yield title
+    for name, text in rows:
+        text = visible(text)
+        room = len(text) if width is None else max(width - before, _LEAST)
+        first, *rest = wrap(text, max(room, 1), break_long_words=False, break_on_hyphens=False) or [""]
+        yield f"  {name:{before - 2}}{first}"
+        yield from (" " * before + line for line in rest)
     yield ""
 
 
@@ -73,12 +88,16 @@ def _data(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {_DATA[where]: ", ".join(tasks) for where, tasks in of.items() if tasks}
 
 
-def _judges(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _judges(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     by_need: dict[str | None, list[str]] = {}
     for row in rows:
         by_need.setdefault(row["needs"], []).append(row["judge"])
     ready = by_need.pop(None, [])
-    return {"at hand": ", ".join(ready), **{", ".join(names): str(need) for need, names in by_need.items()}}
+    needs = [f"{', '.join(names)}: {need}" for need, names in by_need.items()]
+    return [
+        ("at hand", ", ".join(ready)),
+        *((("" if n else "not yet"), text) for n, text in enumerate(needs)),
+    ]
 
 
 def _model(model: Mapping[str, Any]) -> dict[str, str]:

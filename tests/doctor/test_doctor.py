@@ -302,3 +302,15 @@ def test_for_people_it_says_what_can_be_installed_and_what_to_type(capsys):
     ):
         assert words in printed
     assert printed.splitlines()[-1] == "harness run --model demo --output runs/demo"
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_a_name_that_is_to_be_typed_is_never_broken(width, monkeypatch):
+    from harness.doctor import check, show
+
+    found = check.check("demo")
+    monkeypatch.setattr(show, "width_of_terminal", lambda: width)
+    lines = list(show.lines(found))
+    words = set(" ".join(lines).replace(",", " ").replace(":", " ").split())
+    assert {row["task"] for row in found["data"]} | {row["judge"] for row in found["judges"]} <= words
+    assert max(map(len, lines)) <= width
