@@ -36,6 +36,8 @@ def tasks(data_dirs: Sequence[Path] = (), include: Sequence[Path] = ()) -> list[
             where = "shipped"
         elif source.files and missing is None:
             where = "data folder"
+        elif any(_is_under(file, data_dirs) for file in source.files):
+            pass  # some of its files and not others: a run would refuse it
         elif source.hub is not None and is_cached(source.hub.path, "dataset"):
             where = "cached"
         elif source.hub is not None:
@@ -56,17 +58,12 @@ def _is_under(file: str, folders: Sequence[Path]) -> bool:
 
 
 def is_cached(repository: str, kind: Literal["model", "dataset"]) -> bool:
-    """Say whether the hub's cache holds something of a repository, or `datasets` has prepared it."""
+    """Say whether the hub's cache holds something of a repository."""
     from huggingface_hub import constants
 
     named = f"{kind}s--{repository.replace('/', '--')}"
-    prepared = (
-        [Path(constants.HF_HOME) / "datasets" / repository.replace("/", "___").lower()]
-        if kind == "dataset"
-        else []
-    )
-    folders = [Path(constants.HF_HUB_CACHE) / named / "snapshots", *prepared]
-    return any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+    snapshots = Path(constants.HF_HUB_CACHE) / named / "snapshots"
+    return snapshots.is_dir() and any(snapshots.iterdir())
 
 
 def judges() -> list[dict[str, Any]]:

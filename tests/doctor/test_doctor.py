@@ -314,3 +314,19 @@ def test_a_name_that_is_to_be_typed_is_never_broken(width, monkeypatch):
     words = set(" ".join(lines).replace(",", " ").replace(":", " ").split())
     assert {row["task"] for row in found["data"]} | {row["judge"] for row in found["judges"]} <= words
     assert max(map(len, lines)) <= width
+
+
+def test_a_set_of_which_only_some_files_are_there_is_missing(asked, tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "two.yaml").write_text(
+        "name: two\nkind: benign\ndescription: d\nsource: {files: [a.csv, b.csv], hub: {path: o/n, split: test}}\n"
+        "prompt: {column: p}\nlicence: l\ncitation: c\n"
+    )
+    (tmp_path / "a.csv").write_text("p\nHello?\n")
+    _, found = asked("--include", tmp_path, "--data-dir", tmp_path)
+    assert {row["task"]: row for row in found["data"]}["two"] == {
+        "task": "two",
+        "kind": "benign",
+        "data": "missing",
+        "missing": "b.csv",
+    }
