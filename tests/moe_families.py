@@ -299,7 +299,7 @@ def load(model_type: str, tokenizer: Any) -> Any:
 
 
 def served_table() -> str:
-    """Return the table of docs/architectures.md."""
+    """Return the table of docs/reference/architectures.md."""
     head = (
         "model type",
         "gate and up",

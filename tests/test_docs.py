@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import csv
 import importlib
 import importlib.util
 import re
@@ -176,12 +177,13 @@ def test_the_tutorials_tasks_have_matched_pairs_and_enough_prompts():
     files = {}
     for script in fences(_read("docs/tutorial.md"), "bash"):
         files |= heredocs(script)
-    harmful, benign = (
-        [yaml.safe_load(line)["pair"] for line in files[f"mine/data/my_{kind}.jsonl"].splitlines()]
-        for kind in ("harmful", "benign")
-    )
-    assert harmful == benign
-    assert len(set(harmful)) == len(harmful) >= FEWEST_PROMPTS
+    rows = list(csv.DictReader(files["mine/mine.csv"].splitlines()))
+    assert len(rows) >= FEWEST_PROMPTS
+    for column in ("pair", "harmful", "benign"):
+        assert len({row[column] for row in rows}) == len(rows)
+    for name in ("my_harmful", "my_benign"):
+        spec = TaskSpec.model_validate(yaml.safe_load(files[f"mine/{name}.yaml"]))
+        assert {spec.prompt.column, spec.pair_column} <= rows[0].keys()
 
 
 @pytest.mark.parametrize("name", sorted(reference_docs.PAGES))

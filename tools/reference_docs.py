@@ -1,4 +1,4 @@
-"""Writes the reference pages below docs/reference/ from the code: commands, settings, summary schema, Python.
+"""Writes the reference pages below docs/reference/ from the code: commands, settings, summary schema, tasks, Python.
 
     python -m tools.reference_docs
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tools import command_docs, python_docs, summary_docs
+from tools import command_docs, python_docs, summary_docs, task_docs
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 
@@ -18,6 +18,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "commands.md": command_docs.commands_page,
     "settings.md": command_docs.settings_page,
     "summary.md": summary_docs.page,
+    "tasks.md": task_docs.page,
     "python.md": python_docs.page,
 }
 

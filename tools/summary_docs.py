@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -18,10 +18,10 @@ def page() -> str:
         "fractions of 1, intervals are 95 %, a null is *there is no such figure* and never zero. What the figures "
         "mean: [the run folder](../run-folder.md#summaryjson) and [reading a report](../reading-a-report.md)."
     )
-    return generated("The summary", introduction, *map(_section, _parts(Summary)))
+    return generated("The summary", introduction, *map(section, parts_of(Summary)))
 
 
-def _parts(model: type[BaseModel]) -> list[type[BaseModel]]:
+def parts_of(model: type[BaseModel]) -> list[type[BaseModel]]:
     """Return a model and all models that its fields hold, in the order in which they are named."""
     found = [model]
     for each in found:
@@ -36,9 +36,10 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
-def _section(model: type[BaseModel]) -> str:
+def section(model: type[BaseModel]) -> str:
+    """Return a model as a section: its sentence, and a row for each field."""
     rows = (
-        [f"`{name}`", f"`{_type(field.annotation)}`", field.description or ""]
+        [f"`{field.alias or name}`", f"`{_type(field.annotation)}`", field.description or ""]
         for name, field in model.model_fields.items()
     )
     text = (model.__doc__ or "").strip().partition("\n\n")[0]
@@ -47,12 +48,16 @@ def _section(model: type[BaseModel]) -> str:
 
 def _type(annotation: Any) -> str:
     """Return an annotation as it is read: no modules, `null` for None, choices as words."""
-    if annotation is None or annotation is type(None):
+    if annotation in (None, type(None)):
         return "null"
-    text = (
-        annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
-    )
-    text = re.sub(r"Literal\[([^\]]*)\]", lambda choices: choices[1].replace(", ", " | "), text)
-    text = re.sub(r"Annotated\[(\w+), [^\]]*\]", r"\1", text)
-    text = re.sub(r"Optional\[([^\]]*)\]", r"\1 | None", text)
-    return re.sub(r"\b(?:\w+\.)+", "", text).replace("None", "null")
+    if annotation is ...:
+        return "..."
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is Literal:
+        return " | ".join(map(repr, arguments))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type, arguments))
+    name = getattr(origin or annotation, "__name__", str(annotation))
+    return f"{name}[{', '.join(map(_type, arguments))}]" if arguments else name

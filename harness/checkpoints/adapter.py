@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, first_line
+from harness.base.extras import pip_line
 from harness.base.files import read_json_object, sha256
 from harness.base.fingerprint import fingerprint
 
@@ -115,8 +116,7 @@ def require_peft() -> None:
         import peft  # noqa: F401
     except ImportError as error:
         raise BadInputError(
-            f"an adapter needs PEFT, which cannot be imported ({first_line(error)}): pip install "
-            "'moe-safety-harness[peft]'"
+            f"an adapter needs PEFT, which cannot be imported ({first_line(error)}): {pip_line('peft')}"
         ) from error
 
 

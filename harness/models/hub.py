@@ -56,7 +56,7 @@ def is_of_model(name: str) -> bool:
     return any(fnmatch(name, each) for each in wanted) and not any(fnmatch(name, each) for each in _TWICE)
 
 
-def from_hub(name: str, with_code: bool) -> Path:
+def from_hub(name: str, with_code: bool, with_weights: bool = True) -> Path:
     """Download what is needed of a repository of the hub, or find it in the hub's cache.
 
     First the small files; then the weights, which are those that the index names: repositories often hold them a
@@ -65,6 +65,7 @@ def from_hub(name: str, with_code: bool) -> Path:
     Args:
         name: owner and repository.
         with_code: the checkpoint's own Python code too.
+        with_weights: False for the small files alone, to look at a model.
 
     Raises:
         BadInputError: it cannot be had.
@@ -75,6 +76,8 @@ def from_hub(name: str, with_code: bool) -> Path:
     unwanted = [*_TWICE, *_WEIGHTS, *([] if with_code else ["*.py"])]
     try:
         folder = Path(snapshot_download(name, allow_patterns=small, ignore_patterns=unwanted))
+        if not with_weights:
+            return folder
         named = weight_files(folder) if (folder / INDEX).is_file() else ["*.safetensors"]
         # A snapshot's folder is called by its commit: the weights must be of the same.
         return Path(

@@ -79,7 +79,10 @@ class LoadedModel:
 
 
 def resolve_model(
-    name: str, trust_remote_code: bool = False, trust_remote_tokenizer: bool = False
+    name: str,
+    trust_remote_code: bool = False,
+    trust_remote_tokenizer: bool = False,
+    with_weights: bool = True,
 ) -> ModelRef:
     """Find a model on disk, downloading it if it is a hub id.
 
@@ -87,6 +90,7 @@ def resolve_model(
         name: demo, smol-moe, a checkpoint folder or a hub id.
         trust_remote_code: let the checkpoint's own Python code run where transformers has no class of its own.
         trust_remote_tokenizer: let that of the tokenizer alone run.
+        with_weights: False where they are not read: those of a hub id are then not downloaded.
 
     Raises:
         BadInputError: there is no such model, or it was not built yet.
@@ -108,7 +112,7 @@ def resolve_model(
         return ModelRef(path.resolve().name, path, *trusts)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise BadInputError(f"no model at '{name}': expected demo, smol-moe, a checkpoint folder or a hub id")
-    return ModelRef(name, from_hub(name, with_code=any(trusts)), *trusts)
+    return ModelRef(name, from_hub(name, any(trusts), with_weights), *trusts)
 
 
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:

@@ -240,7 +240,7 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         "prompts that spell a control token, read as text": counted(estimates["spelling_control_tokens"]),
         "thinking": _thinking(estimates["thinking"]),
     }
-    sizes = {name: _size(value) for name, value in estimates.items() if name.endswith("_bytes")}
+    sizes = {name: size(value) for name, value in estimates.items() if name.endswith("_bytes")}
     console.print()
     console.print(
         *(escape(f"{what}: {text}") for what, text in said.items() if text),
@@ -270,5 +270,6 @@ def _sampled(sampling: dict[str, Any] | None) -> str:
     return ", {answers} sampled per prompt (temperature {temperature:g}, top-p {top_p:g})".format(**sampling)
 
 
-def _size(n: int) -> str:
+def size(n: int) -> str:
+    """Return a number of bytes for people."""
     return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"

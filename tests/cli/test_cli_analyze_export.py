@@ -211,7 +211,7 @@ def test_folders_that_are_no_run_or_not_ready_are_refused(own_run, tmp_path, ref
 def test_without_matplotlib_one_line_says_what_to_install(token_run, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     line = refused("analyze", token_run)
-    assert "figures need matplotlib, which is not installed: install the extra `plots`" in line
+    assert "figures need matplotlib, which is not installed: pip install 'moe-safety-harness[plots]'" in line
 
 
 def test_the_guides_files_of_a_whole_run(small_run, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The prompts of `lookalikes` and `lookalikes_plain`, as docs/tasks.md describes them."""
+"""The prompts of `lookalikes` and `lookalikes_plain`, as docs/lookalikes.md describes them."""
 
 import csv
 import json
@@ -78,7 +78,7 @@ def test_no_two_prompts_are_near_duplicates_except_within_a_pair(prompts):
         if prompts[one].pair != prompts[other].pair
     ]
     assert strangers == []
-    assert len(alike) == 31  # as docs/tasks.md says
+    assert len(alike) == 31  # as docs/lookalikes.md says
 
 
 def test_plain_partners_have_no_alarming_word_and_most_lookalikes_have_one(sets):

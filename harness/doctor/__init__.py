@@ -1,0 +1,1 @@
+"""`harness doctor`: whether a run can go here, and how."""
