@@ -13,8 +13,9 @@ from harness.base.errors import BadInputError
 from harness.base.files import at_home
 from harness.config import RunConfig, make_config, nearest_settings, setting_names
 from harness.data.task import AskedTask
+from harness.report.cards import Card
 from harness.report.conclusion import conclude
-from harness.report.finding import Card, Finding, find
+from harness.report.finding import Finding, find
 from harness.report.html import render_finding
 from harness.runs.listing import newest
 from harness.runs.run import Run as RunFiles

@@ -160,9 +160,10 @@ def _completion(setting: Setting) -> Callable[[str], list[str]] | None:
 
 
 def _judges() -> Iterable[str]:
+    from harness.base.content import yaml_files_by_name
     from harness.judges.base import JUDGES
 
-    return JUDGES
+    return sorted({*JUDGES, *yaml_files_by_name("judges", ())})
 
 
 def _variants() -> Iterable[str]:

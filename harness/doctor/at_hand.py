@@ -66,23 +66,22 @@ def is_cached(repository: str, kind: Literal["model", "dataset"]) -> bool:
     return snapshots.is_dir() and any(snapshots.iterdir())
 
 
-def judges() -> list[dict[str, Any]]:
-    """Return each judge with what it still needs: a setting, a key or a checkpoint; None where it can judge now."""
-    from harness.judges.base import JUDGES
-    from harness.judges.classifier.judge import ClassifierJudge
+def judges(include: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return each judge with what it still needs, such as a key or a checkpoint; None where it can judge now."""
+    from harness.judges.classifier.judge import ModelJudge
+    from harness.judges.find import list_judges
 
     rows = []
-    for name, make in sorted(JUDGES.working()):
-        judge = make()
+    for judge in list_judges(include):
         needs = None
         try:
             _ = judge.fingerprint
         except BadInputError as error:
             needs = str(error).partition(": ")[2] or str(error)
         else:
-            if isinstance(judge, ClassifierJudge) and not _has_model(judge.model):
-                needs = f"{judge.model} is not here: it comes from the hub"
-        rows.append({"judge": name, "measures": judge.measures, "needs": needs})
+            if isinstance(judge, ModelJudge) and not _has_model(judge.preset.model):
+                needs = f"{judge.preset.model} is not here: it comes from the hub"
+        rows.append({"judge": judge.name, "measures": judge.measures, "needs": needs})
     return rows
 
 

@@ -38,7 +38,7 @@ def check(
         "engines": machine.engines(device["kind"]),
         "hub": hub,
         "data": data,
-        "judges": at_hand.judges(),
+        "judges": at_hand.judges(include),
         "model": None,
     }
     if model is not None:

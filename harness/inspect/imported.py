@@ -18,7 +18,8 @@ from harness.config import make_config
 from harness.data.task import AskedTask, Kind
 from harness.inspect.library import require_inspect
 from harness.interventions.spec import BASE
-from harness.judges.base import JUDGES, Judge, Verdict, judge_all, judge_record, require_measure
+from harness.judges.base import Judge, Verdict, judge_all, judge_record, require_measure
+from harness.judges.find import make_judge
 from harness.pipeline.judge import judge_with_others
 from harness.pipeline.session import package_versions
 from harness.report.write import write_measured
@@ -57,7 +58,7 @@ def import_logs(
         raise BadInputError(f"{output} holds a run already: name another --output")
     by_variant = _together([_named(text, kinds or {}) for text in _files(logs)])
     first = next(iter(by_variant[BASE].values()))
-    reader = JUDGES.get(judge or next(iter(first.about.get("judges", {})), "builtin"))()
+    reader = make_judge(judge or next(iter(first.about.get("judges", {})), "builtin"))
     tasks = {task: log for of in by_variant.values() for task, log in of.items()}
     for task in tasks:
         require_measure(reader, "refusal", task)

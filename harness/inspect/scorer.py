@@ -20,9 +20,10 @@ def judge(name: str = "builtin") -> Scorer:
     Args:
         name: a judge that `harness judges list` prints.
     """
-    from harness.judges.base import JUDGES, judge_all
+    from harness.judges.base import judge_all
+    from harness.judges.find import make_judge
 
-    reader = JUDGES.get(name)()
+    reader = make_judge(name)
 
     async def score(state: TaskState, target: Target) -> Score:
         from anyio.to_thread import run_sync

@@ -21,7 +21,8 @@ from harness.experts.permutation import FEWEST_PROMPTS
 from harness.experts.table import Group
 from harness.interventions.base import Variant
 from harness.interventions.spec import BASE, find_variant
-from harness.judges.base import JUDGES, judge_record
+from harness.judges.base import judge_record
+from harness.judges.find import make_judges
 from harness.models.load import ModelRef, outline_model, resolve_model
 from harness.pipeline.judge import judge_with_others
 from harness.pipeline.recorded_tasks import RecordedTask, answer_of, read_tasks
@@ -180,7 +181,7 @@ def _facts(
     """Return the run.json of the run."""
     now = datetime.datetime.now(datetime.UTC)
     sources = [{"file": str(file.absolute()), "sha256": sha256(file)} for file in files]
-    judge = JUDGES.get(config.judges[0] if config.judges else "builtin")()
+    judge = make_judges(config.judges or ["builtin"], config.include, config.judge_settings)[0]
     known = fingerprint([sources, config.model_dump(mode="json"), package_versions()])
     records = {each.spec.name: each.record() for each in sets}
     harmful = [each.spec for each in sets if each.spec.kind == "harmful"]
