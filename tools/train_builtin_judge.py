@@ -1,6 +1,6 @@
 """Train the built-in judge: `python -m tools.train_builtin_judge --data DIR`.
 
-DIR holds copies of public sets (docs/judges.md names them and their licences). Three classifiers are trained: one
+DIR holds copies of public sets (docs/judge-rules.md names them and their licences). Three classifiers are trained: one
 on everything, which judges, and one without each model family, which judges that family's labelled answers
 when the judge is measured. Settings are chosen by cross-validation over categories of prompts, inside the
 training answers alone: no answer of a held-out family takes part in any choice.

@@ -26,8 +26,8 @@ def test_each_rule_decides_its_example(rule):
 
 
 def test_the_guide_lists_every_rule_once_with_its_example():
-    guide = (Path(__file__).parents[2] / "docs" / "judges.md").read_text(encoding="utf-8")
-    listed = [line.split("|")[1::2] for line in guide.splitlines() if line.startswith("| `")]
+    guide = (Path(__file__).parents[2] / "docs" / "judge-rules.md").read_text(encoding="utf-8")
+    listed = [line.split("|")[1:3] for line in guide.splitlines() if line.startswith("| `")]
     assert [(name.strip(" `"), example.strip()) for name, example in listed] == [
         (rule.id, rule.example) for rule in RULES
     ]
@@ -181,7 +181,7 @@ def test_agreement_with_people_on_labelled_xstest_answers(shared_data):
     for path in sorted((shared_data / "xstest" / "labelled").glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             counts.update((row["final_label"], label(row["completion"])) for row in csv.DictReader(file))
-    # The table in docs/judges.md: a change of rules must change it too.
+    # The table in docs/judge-rules.md: a change of rules must change it too.
     assert counts == {
         ("1_full_compliance", "compliance"): 632,
         ("1_full_compliance", "refusal"): 19,
