@@ -45,9 +45,9 @@ def write_tables(run: Path, page: Path) -> list[Path]:
     paths = {name: data / f"{page.stem}-{name}.csv" for name in TABLES}
     for name in ("leaderboard", "comparisons"):
         shutil.copyfile(run / "tables" / f"{name}.csv", paths[name])
-    opened = harness.read_run(run)
-    opened.measurements().to_csv(paths["measurements"], index=False)
-    stages = opened.record.stages
+    opened = harness.open(run)
+    opened.measurements.to_csv(paths["measurements"], index=False)
+    stages = opened.files.record.stages
     seconds = "".join(f"{name},{stage.seconds:.1f}\n" for name, stage in stages.items())
     paths["seconds"].write_text(f"stage,seconds\n{seconds}", encoding="utf-8")
     return list(paths.values())

@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 
-import harness
 from harness.base.errors import BadInputError
 from harness.base.files import write_json, write_jsonl
 from harness.data.answer import Answer
@@ -69,11 +68,6 @@ def test_run_json_is_typed_and_its_unknown_parts_are_left_out(folder):
     assert run.record.tasks[0].version == 2
     assert run.content["from_a_later_version"] == [1]
     assert not run.is_finished
-
-
-def test_the_package_hands_on_run_and_read_run(folder):
-    assert harness.read_run(folder).path == folder
-    assert harness.Run is Run
 
 
 def test_a_folder_that_is_no_run_is_refused_when_it_is_opened(tmp_path):
