@@ -23,6 +23,8 @@ EXTRAS = {
     "plots": Extra("matplotlib", "harness analyze"),
     "peft": Extra("peft", "adapters, and the baseline lora_all"),
     "inspect": Extra("inspect_ai", "harness import, harness export --format inspect"),
+    "wandb": Extra("wandb", "--track wandb"),
+    "trackio": Extra("trackio", "--track trackio"),
     "vllm": Extra("vllm", "--engine vllm, in an environment of its own"),
     "ray": Extra("ray", "harness sweep --executor ray"),
 }

@@ -10,6 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from harness.base.extras import EXTRAS, installed, pip_line
+from harness.tracking.base import TRACKERS
 
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -55,7 +56,9 @@ def test_every_extra_that_is_named_anywhere_exists():
 def test_the_installing_page_says_what_each_extra_is_for(extra):
     page = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if line.startswith(f"| `{extra}` |"))
-    for command in re.findall(r"harness \w+(?: \w+)*|--engine \w+|lora_all", EXTRAS[extra].purpose):
+    for command in re.findall(
+        r"harness \w+(?: \w+)*|--engine \w+|--track \w+|lora_all", EXTRAS[extra].purpose
+    ):
         assert command in row, f"{extra}: {command}"
 
 
@@ -67,7 +70,7 @@ def test_messages_take_their_line_from_the_table():
     ]
     assert written_out == []
     used = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "harness").rglob("*.py"))
-    assert {extra for extra in EXTRAS if f"pip_line('{extra}')" in used} == EXTRAS.keys()
+    assert {extra for extra in EXTRAS if f"pip_line('{extra}')" in used} == EXTRAS.keys() - set(TRACKERS)
 
 
 def test_a_line_installs_the_distribution_that_pyproject_names():

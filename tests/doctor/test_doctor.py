@@ -116,13 +116,13 @@ def test_a_set_in_the_hubs_cache_is_at_hand(asked, tmp_path, monkeypatch):
 
 
 def test_judges_say_what_they_need(asked, monkeypatch):
-    for name in ("HARNESS_LLM_MODEL", "HARNESS_LLM_BASE_URL", "OPENAI_API_KEY", "HARNESS_CLASSIFIER_PRESET"):
+    for name in ("HARNESS_LLM_MODEL", "HARNESS_LLM_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     needs = {row["judge"]: row["needs"] for row in asked()[1]["judges"]}
     assert needs["builtin"] is None
     assert needs["keyword"] is None
     assert needs["llm"].startswith("HARNESS_LLM_MODEL is not set")
-    assert needs["classifier"].startswith("HARNESS_CLASSIFIER_PRESET is not set")
+    assert needs["wildguard"] == "allenai/wildguard is not here: it comes from the hub"
     monkeypatch.setenv("HARNESS_LLM_MODEL", "judge")
     monkeypatch.setenv("HARNESS_LLM_BASE_URL", "http://127.0.0.1:1/v1")
     assert {row["judge"]: row["needs"] for row in asked()[1]["judges"]}["llm"] is None
