@@ -77,8 +77,12 @@ def test_a_gate_that_fails_fails_the_job_and_every_output_has_it(run, workspace,
     job = run(gates="broken.yaml", code_scanning="true", report="true")
     assert job.codes == {**dict.fromkeys(RUN, 0), "Check": 3}, job.printed
     assert job.outputs == {"verdict": "FAIL"}
+    stopped = re.match(r"::stop-commands::(\w{32})\n", job.printed["Check"])
+    table, resumed, commands = job.printed["Check"].partition(f"\n::{stopped[1]}::\n")
+    assert resumed
+    assert "FAIL: 1 of 2 gates" in table
     annotation = r"^::error file=broken.yaml,line=6,title=declines%2C mostly::FAIL: "
-    assert re.search(annotation, job.printed["Check"], re.MULTILINE)
+    assert re.search(annotation, commands, re.MULTILINE)
     assert job.summary.startswith("### ❌ FAIL: 1 of 2 gates: declines, mostly")
     suite = ET.parse(workspace / "harness-gates/gates.xml").getroot().find("testsuite")
     assert suite.get("failures") == "1"
@@ -172,7 +176,7 @@ def test_all_of_it_runs_from_a_python_without_the_harness(workspace, environment
         pytest.skip(f"no package index: {got.stderr.strip().splitlines()[-1]}")
     small = """
         --intervention unsafe_experts --limit 8 --baselines none --capability none
-        --set 'generation.max_new_tokens = 4' --set training.max_steps=1
+        --set 'generation.max_new_tokens=4' --set training.max_steps=1
     """
     inputs = {"gates": "gates.yaml", "run-arguments": small, "torch-index": ""}
     job = run_action(FILE, workspace, inputs, PULL_REQUEST, environment)
