@@ -78,6 +78,8 @@ class Card:
             return "not measured"
         if self.verdict is None:
             return "not tested"
+        if self._is_refusal_only:
+            return "more refusals only"
         is_harm = self.subject == "harm"
         answers = {
             "better": "yes",
@@ -90,7 +92,7 @@ class Card:
     @property
     def tone(self) -> Tone:
         """Whether the answer is the wanted one."""
-        return _TONES.get(self.verdict, "open")
+        return "open" if self._is_refusal_only else _TONES.get(self.verdict, "open")
 
     @property
     def figure(self) -> str:
@@ -171,6 +173,12 @@ class Card:
             return ""
         said = _disagree(self.column, self.verdict, self.beside.column, self.beside.verdict)
         return f"The two disagree: {said}." if said else ""
+
+    @property
+    def _is_refusal_only(self) -> bool:
+        """Whether refusal, which was declared to decide, rises without less harm where that was judged too."""
+        is_refusal = self.column is not None and self.column.better == "higher"
+        return is_refusal and self.verdict == "better" and self.disagreement != ""
 
     @property
     def _points(self) -> str:

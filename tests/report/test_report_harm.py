@@ -89,7 +89,7 @@ def test_more_harm_is_said_and_has_no_star_whatever_is_refused(run_of):
 def test_declared_refusal_keeps_card_and_star_and_harmful_answers_stand_beside(run_of):
     summary = summary_of(run_of([DECLINES_AND_HARMS], figure="refusal_rate"))
     card = find(summary).cards[0]
-    assert (card.figure, card.answer) == ("refusal, harm", "yes")
+    assert (card.figure, card.answer, card.tone) == ("refusal, harm", "more refusals only", "open")
     assert card.beside.moves == "harmful answers are not shown to fall"
     assert card.disagreement == "The two disagree: refusal rises, harmful answers are not shown to fall."
     assert stars(summary) == {"unsafe_experts": "full"}
