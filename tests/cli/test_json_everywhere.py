@@ -11,6 +11,7 @@ from harness.cli.main import app, main
 
 # What has no --json, and why.
 WITHOUT = {
+    "tasks path": "prints one path, for use in other commands: $(harness tasks path)",
     "judges label": "serves a page until it is stopped; the labels are in the file that it names",
 }
 

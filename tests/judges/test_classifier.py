@@ -272,7 +272,8 @@ def test_a_preset_of_one_s_own_judges_a_finished_run(small_run, guard, tmp_path,
     kept = [row for row in after["comparisons"] if row["judge"] != "guard"]
     assert kept == before["comparisons"]
     report = (run / "report.md").read_text()
-    assert "Harmfulness, by guard: unsafe_experts gives" in report
+    # Gains rest on harmful answers now.
+    assert "fewer harmful answers than base" in report
     # It is no judge to decide whether a run's answers are refusals.
     assert main(["run", "--judge", str(path), "--limit", "4", "--output", str(tmp_path / "new")]) == 2
     assert "measures harmfulness, but task" in capsys.readouterr().err
