@@ -1,11 +1,13 @@
-"""Time and peak memory of large inputs on this machine, at growing sizes, and whether a step grows worse than linear.
+r"""Time and peak memory of large inputs on this machine, at growing sizes, and whether a step grows worse than linear.
 
     python benchmarks/scale_local.py --sizes 250,500,1000 --runs 20,40,80 --lines 10000,20000,40000
-    python benchmarks/scale_local.py --sizes 5000,10000,20000 --runs 500,1000,2000 --lines 250000,500000,1000000
+    python benchmarks/scale_local.py --suites 6250,12500,25000 --sizes 5000,10000,20000 \
+        --runs 500,1000,2000 --lines 250000,500000,1000000
+    python benchmarks/scale_local.py --suites= --sizes= --runs 500,1000,2000 --lines=        # leaderboards alone
 
 Each step is a command of its own, so that its peak is its own. `run` answers three tasks of so many prompts with two
 variants of the demo, two tokens each; `measure` and `report` read that run (20,000 prompts: 120,000 answers);
-`leaderboard` reads so many copies of the smallest run; `plan` reads a data file of so many lines with `--limit 100`.
+`leaderboard` reads so many copies of a run on 100 prompts per task; `plan` reads a data file of so many lines with `--limit 100`.
 Growth is the exponent between the smallest and the largest size, of the processor seconds beyond those of a command
 that does nothing: 1 is linear. Near-duplicate groups, which `plan` and `run` need, may grow faster.
 """
@@ -30,6 +32,8 @@ from typing import NamedTuple
 
 WORST_GROWTH = 1.25
 """Above 1, since time on a shared machine is not exact."""
+OF_A_BOARD = 100
+"""Prompts per task of each run on a leaderboard."""
 
 
 class Cost(NamedTuple):
@@ -87,7 +91,9 @@ def growth(sizes: Sequence[int], seconds: Sequence[float]) -> float:
 
 
 def measured(step: str, sizes: Sequence[int], do: Callable[[int], Cost], idle: Cost) -> list[str]:
-    """Return the rows of a step's sizes."""
+    """Return the rows of a step's sizes; none where no size is asked for."""
+    if not sizes:
+        return []
     costs = []
     for size in sizes:
         costs.append(do(size))
@@ -101,7 +107,9 @@ def measured(step: str, sizes: Sequence[int], do: Callable[[int], Cost], idle: C
     ]
 
 
-def table(folder: Path, sizes: Sequence[int], runs: Sequence[int], lines: Sequence[int]) -> list[str]:
+def table(
+    folder: Path, suites: Sequence[int], sizes: Sequence[int], runs: Sequence[int], lines: Sequence[int]
+) -> list[str]:
     """Measure every step, with files under a folder."""
     idle = cost("tasks", "list")
     names = ["scale_a", "scale_b", "scale_c"]
@@ -124,10 +132,12 @@ def table(folder: Path, sizes: Sequence[int], runs: Sequence[int], lines: Sequen
         return cost("run", *asked, "--include", str(tasks), "--tasks", ",".join(names), "--output", str(out))
 
     def leaderboard(size: int) -> Cost:
-        board = folder / f"board-{size}"
+        board, one = folder / f"board-{size}", folder / f"run-{OF_A_BOARD}"
+        if not one.exists():
+            run(OF_A_BOARD)
         copies = [board / f"run-{number:05}" for number in range(size)]
         for copy in copies:
-            shutil.copytree(folder / f"run-{sizes[0]}", copy)
+            shutil.copytree(one, copy)
         found = cost("report", *map(str, copies), "--html", str(folder / f"board-{size}.html"))
         shutil.rmtree(board)
         return found
@@ -144,7 +154,7 @@ def table(folder: Path, sizes: Sequence[int], runs: Sequence[int], lines: Sequen
         return cost("tasks", "check", *members, "--include", str(tasks))
 
     return [
-        *measured("tasks check, prompts of 15 tasks", [16 * size for size in sizes], suite, idle),
+        *measured("tasks check, prompts of 15 tasks", suites, suite, idle),
         *measured("run, prompts per task", sizes, run, idle),
         *measured(
             "measure, prompts per task", sizes, lambda n: cost("measure", str(folder / f"run-{n}")), idle
@@ -157,16 +167,27 @@ def table(folder: Path, sizes: Sequence[int], runs: Sequence[int], lines: Sequen
     ]
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(","))) if text else ()
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, default in (("sizes", "250,500,1000"), ("runs", "20,40,80"), ("lines", "10000,20000,40000")):
-        parser.add_argument(f"--{name}", type=lambda text: tuple(map(int, text.split(","))), default=default)
+    defaults = {
+        "suites": "4000,8000,16000",
+        "sizes": "250,500,1000",
+        "runs": "20,40,80",
+        "lines": "10000,20000,40000",
+    }
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=_numbers, default=default)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        rows = table(Path(temporary), arguments.sizes, arguments.runs, arguments.lines)
+        asked = (arguments.suites, arguments.sizes, arguments.runs, arguments.lines)
+        rows = table(Path(temporary), *asked)
     print(f"{date.today()}, {os.cpu_count()} cores of {platform.processor() or platform.machine()}\n")
     print(
         "| step | size | seconds | processor seconds | peak, MB | growth | linear |\n|---|---|---|---|---|---|---|"
