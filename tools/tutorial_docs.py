@@ -18,12 +18,14 @@ BEGIN, END = "<!-- demo-output -->\n", "<!-- /demo-output -->"
 
 
 def shown(run: Path) -> str:
-    """Return what a run prints at its end on a terminal of 80 columns, without the path of its report."""
+    """Return what a run prints at its end on a terminal of 80 columns, up to the findings below the cards."""
     command = [sys.executable, "-m", "harness", "report", str(run)]
     environment = os.environ | {"COLUMNS": "80"}
     printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    lines = [line.rstrip() for line in printed.splitlines() if not line.startswith("Report: ")]
-    return "\n".join(lines).strip("\n")
+    finding, bullet, _ = printed.partition("\n• ")
+    if not bullet:
+        raise ValueError(f"{run}: no findings below the cards")
+    return "\n".join(line.rstrip() for line in finding.splitlines()).strip("\n")
 
 
 def updated(page: str, run: Path) -> str:
