@@ -2,7 +2,7 @@
 
     python examples/add_judge.py OUT
 
-The phrases are in house_phrases.yaml. A judge that does more is a class (docs/judges.md, examples/plugin).
+The judge is house_phrases.yaml. One that does more is a class (docs/judges.md, examples/plugin).
 """
 
 from __future__ import annotations
@@ -11,13 +11,8 @@ import sys
 from pathlib import Path
 
 import harness
-from harness.base.schema import read_named_yaml
-from harness.judges.base import JUDGES
-from harness.judges.phrases import PhraseJudge, PhraseList
 
 PHRASES = Path(__file__).with_name("house_phrases.yaml")
-
-JUDGES.add("house_phrases", lambda: PhraseJudge(read_named_yaml(PHRASES, PhraseList)))
 
 
 def main(out: Path) -> harness.Run:
@@ -25,7 +20,7 @@ def main(out: Path) -> harness.Run:
     run = harness.run(
         "demo",
         output=out,
-        judge=["builtin", "house_phrases"],
+        judge=["builtin", str(PHRASES)],
         training={"max_steps": 12},
         capability={"tasks": []},
         limit=12,
