@@ -226,12 +226,16 @@ class Bench:
         test = self.session.plan.splits.prompts
         return [self._asked(name, test[name.partition("@")[0]]["test"], n) for name, n in counts.items()]
 
+    def kind(self, name: str) -> str:
+        """Return whether what a name of `tried_on` or `test` asks is harmful or benign."""
+        return self.session.plan.kind(name.partition("@")[0])
+
     def _asked(self, name: str, prompts: Sequence[Prompt], count: int) -> Asked:
-        task, _, how = name.partition("@")
+        how = name.partition("@")[2]
         if how == "question":
             prompts = [put for prompt in reversed(prompts) if (put := question(prompt)) is not None]
         opening = self.session.config.evaluation.opening if how == "forced" else ""
-        return Asked(name, self.session.plan.kind(task), list(prompts[:count]), opening)
+        return Asked(name, self.kind(name), list(prompts[:count]), opening)
 
 
 _HOW = re.compile(r"\bhow (?:to|they can|one can|he or she can) (?P<what>.+)", re.IGNORECASE)

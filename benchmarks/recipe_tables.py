@@ -109,16 +109,21 @@ def aims_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Forced starts are one row, of all their prompts.
     """
     (base, *_), trained = [r for r in rows if r["name"] == "base"], [r for r in rows if r["name"] != "base"]
-    tasks = list(base["rates"])
+    tasks = list(trained[0]["rates"])
     forced = [task for task in tasks if task.endswith(FORCED)]
     groups = {task: [task] for task in tasks if task not in forced} | ({"forced": forced} if forced else {})
     table = []
     for name, members in groups.items():
-        kind = base["rates"][members[0]]["kind"]
+        kind = trained[0]["rates"][members[0]]["kind"]
         own, before = by_prompt(trained, members), by_prompt([base], members)
         found = own if kind == "harmful" else {id: own[id] - before[id] for id in own.keys() & before.keys()}
         value, low, high = mean_interval(list(found.values()))
-        cells = {"task": name, "kind": kind, "prompts": len(found), "base": mean(before.values())}
+        cells = {
+            "task": name,
+            "kind": kind,
+            "prompts": len(found),
+            "base": mean(before.values()) if before else None,
+        }
         cells |= {"recipe": mean(own.values()), "value": value, "low": low, "high": high}
         aim = None if name in NO_AIM else AIMS["@forced" if name == "forced" else name]
         missed = None if aim is None else aim - value if kind == "harmful" else value - aim
@@ -139,7 +144,7 @@ def by_prompt(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> dict[s
     labels: dict[str, list[bool]] = {}
     for row in rows:
         for task in tasks:
-            for id, refused in row["verdicts"][task].items():
+            for id, refused in row["verdicts"].get(task, {}).items():
                 if refused is not None:
                     labels.setdefault(f"{task} {id}", []).append(refused)
     return {id: mean(map(float, each)) for id, each in labels.items()}

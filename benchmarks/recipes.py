@@ -85,6 +85,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", default=90, type=int, help="optimizer steps of the final trainings")
     parser.add_argument("--seeds", default=[0], type=numbers)
     parser.add_argument("--tokens", default=20, type=int, help="longest answer to a held-out prompt")
+    parser.add_argument(
+        "--no-capability", dest="capability", action="store_const", const=[], default=["piqa_local"]
+    )
     parser.add_argument("--csv", type=Path, help="folder to write recipe-*.csv to")
     arguments = parser.parse_args()
     arguments.tasks, arguments.limit = TASKS, None
@@ -117,7 +120,7 @@ def bench_of(arguments: argparse.Namespace) -> Bench:
     settings += ["training.retain_per_refusal=1000"]
     plan = plan_of(
         arguments,
-        {"seed": 0, "baselines": [], "capability.tasks": ["piqa_local"]},
+        {"seed": 0, "baselines": [], "capability.tasks": arguments.capability},
         [*settings, *arguments.set],
     )
     return Bench(plan, arguments.out / "base")
@@ -157,17 +160,21 @@ def final(arguments: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
         bench = first.of_seed(seed)
         tokens = bench.session.config.generation.max_new_tokens or 40
 
-        def whole(bench: Bench = bench, tokens: int = tokens) -> dict[str, Any]:
-            result = measured(bench.ask(bench.test(TESTED_ON), tokens))
+        def whole(
+            tested_on: Mapping[str, int] = TESTED_ON, bench: Bench = bench, tokens: int = tokens
+        ) -> dict[str, Any]:
+            result = measured(bench.ask(bench.test(tested_on), tokens))
             found = capability_with(bench.session.engine, bench.session.config, system_prompt=None)
             return result | {"capability": {task: each.value for task, each in found.items()}}
 
         def trained(bench: Bench = bench, seed: int = seed) -> dict[str, Any]:
             with bench.trained(recipe, arguments.steps, seed, everything=True) as facts:
-                return {**facts, **whole(bench)}
+                return {**facts, **whole(bench=bench)}
 
         if seed == arguments.seeds[0]:
-            base = once(arguments.out, "final", {"recipe": "base"}, whole)
+            # What false refusal is set beside; refusal has aims of its own.
+            benign = {name: n for name, n in TESTED_ON.items() if bench.kind(name) == "benign"}
+            base = once(arguments.out, "final", {"recipe": "base"}, lambda: whole(benign))  # noqa: B023
         key = {"recipe": recipe.record(), "steps": arguments.steps, "seed": seed}
         row = once(arguments.out, "final", key, trained, recipe.name)
         print(
