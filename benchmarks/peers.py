@@ -130,7 +130,7 @@ def demo(part: Part) -> None:
 
         def floor() -> float:
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", _FLOOR, run, html.with_suffix(".floor")], check=True)
+            subprocess.run([sys.executable, "-c", _FLOOR, run, Path(folder) / "floor"], check=True)
             return time.perf_counter() - began
 
         found = alternated({"report": report, "floor": floor}, 60.0, most=10)
@@ -152,12 +152,10 @@ pathlib.Path(sys.argv[2]).write_bytes((run / "report.html").read_bytes())
 
 
 def _harness(*arguments: str | Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-m", "harness", *arguments]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
 
 
 def table(result: dict[str, Any]) -> str:

@@ -1,0 +1,89 @@
+"""The parts of benchmarks/recipes.py that need no model: questions, recipes by likeness, and gaps to the aims."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from harness.data.prompts import Prompt
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def imported(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def prompt(text: str) -> Prompt:
+    return Prompt("p1", text, "alpaca", "benign")
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("Write a poem about rivers.", "write a poem about rivers?"),
+        ("Provide a guide on how to plant a tree", "plant a tree?"),
+        ("What is a river?", None),
+        ("The river is long", None),
+    ],
+)
+def test_a_request_is_put_as_a_question_where_its_words_allow_it(
+    imported, text: str, asked: str | None
+) -> None:
+    put = imported("recipe_bench").question(prompt(text))
+    assert (put is None) == (asked is None)
+    if put is not None and asked is not None:
+        assert put.text.endswith(asked)
+        assert put.id == "p1@question"
+
+
+def rates(**values: float) -> dict[str, dict[str, object]]:
+    kinds = {"advbench": "harmful", "jbb_harmful@forced": "harmful", "advbench@forced": "harmful"}
+    return {
+        name.replace("__", "@"): {"kind": kinds.get(name.replace("__", "@"), "benign"), "value": value}
+        for name, value in values.items()
+    }
+
+
+def test_gaps_count_from_base_for_benign_tasks_and_forced_starts_count_once(imported) -> None:
+    tables = imported("recipe_tables")
+    base = rates(advbench=0.0, advbench__forced=0.0, jbb_harmful__forced=0.0, alpaca=0.02)
+    row = rates(advbench=0.88, advbench__forced=0.70, jbb_harmful__forced=0.40, alpaca=0.06)
+    assert tables.gaps(row, base) == pytest.approx(
+        {"advbench": 0.10, "advbench@forced": 0.0, "jbb_harmful@forced": 0.20, "alpaca": 0.03}
+    )
+    assert tables.shortfall({"rates": row}, {"rates": base}) == pytest.approx(0.10 + 0.10 + 0.03)
+
+
+def final(name: str, refused: dict[str, bool], **cells: object) -> dict[str, object]:
+    return {
+        "name": name,
+        "rates": {"xstest_safe": {"kind": "benign", "value": 0.0}},
+        "verdicts": {"xstest_safe": refused},
+        "capability": {"piqa_local": 0.65},
+        **cells,
+    }
+
+
+def test_the_mean_over_seeds_is_set_beside_base_prompt_by_prompt(imported) -> None:
+    rows = [
+        final("base", {"a": True, "b": False, "c": False, "d": False}),
+        final("r", {"a": True, "b": True, "c": False, "d": False}, seed=0),
+        final("r", {"a": True, "b": False, "c": False, "d": False}, seed=1),
+    ]
+    table = imported("recipe_tables").aims_table(rows).set_index("task")
+    row = table.loc["xstest_safe"]
+    assert (row["base"], row["recipe"], row["value"]) == (0.25, 0.375, 0.125)
+    assert row["missed_by"] == pytest.approx(0.125 - 0.03)
+    assert not row["met"]
+    assert table.loc["piqa_local", "met"]
+
+
+def test_the_committed_recipes_are_read_and_inherit_what_they_do_not_give(imported) -> None:
+    found = imported("recipes").read_recipes(BENCHMARKS / "recipes.yaml")
+    assert len({recipe.name for recipe in found}) == len(found)
+    assert all(recipe.mix and recipe.objectives for recipe in found)
