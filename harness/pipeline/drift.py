@@ -19,7 +19,7 @@ from harness.data.conversation import asked_in
 from harness.metrics.drift import Share, drift
 from harness.metrics.route_drift import KINDS, PHASES, Kind, route_drift
 from harness.routing.capture import RoutingCapture
-from harness.routing.changes import Changes, Routes, changes, shared_end
+from harness.routing.changes import Changes, Routes, changes, shared_end, shared_start
 from harness.runs.layout import PATHS
 from harness.runs.stages import stage
 
@@ -147,6 +147,9 @@ def _compare(session: Session, made: Prepared, rows: list[dict[str, Any]], with_
     before = make_examples(chat, prompts, answers, finished, chat.turn.end(loaded.ends), "retain")
     asked = chat.tokens(prompts, made.system_prompt) if prompts else []
     after = [replace(example, prompt=tuple(prompt)) for example, prompt in zip(before, asked, strict=True)]
+    # What the template writes before an answer, such as an empty thought, is no token of the answer.
+    lead = chat.markers.continuation(chat.turn.lead)
+    leads = [shared_start(lead, example.answer) for example in before]
     # Answers of like length share a batch. Both sides have them in one order, so that tokens meet their own.
     order = sorted(range(len(rows)), key=lambda i: len(before[i].answer))
     batches = [order[at : at + _BATCH] for at in range(0, len(order), _BATCH)]
@@ -169,8 +172,9 @@ def _compare(session: Session, made: Prepared, rows: list[dict[str, Any]], with_
                 batch, own = read(after, places)
                 lengths = [len(before[i].answer) for i in places]
                 if reference.routes is not None and own.routes is not None:
-                    both = [shared_end(before[i].prompt, after[i].prompt) for i in places]
-                    routed.append(changes(reference.routes, own.routes, lengths, both))
+                    both = [shared_end(before[i].prompt, after[i].prompt) + leads[i] for i in places]
+                    said = [len(before[i].answer) - leads[i] for i in places]
+                    routed.append(changes(reference.routes, own.routes, said, both))
                 if with_words:
                     shares += _shares(made.name, batch, reference.answers, own.answers, lengths)
                 advance(len(places))

@@ -90,5 +90,15 @@ def shared_end(one: Sequence[int], other: Sequence[int]) -> int:
         >>> shared_end([1, 2, 3], [9, 9, 2, 3])
         2
     """
-    pairs = zip(reversed(one), reversed(other), strict=False)
+    return shared_start(one[::-1], other[::-1])
+
+
+def shared_start(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two sequences have in common at their beginnings.
+
+    Examples:
+        >>> shared_start([1, 2, 3], [1, 2, 9, 9])
+        2
+    """
+    pairs = zip(one, other, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -14,6 +14,7 @@ from harness.experts.select import ExpertSelection
 from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import find_variant
 from harness.models.chat import ChatTemplate
+from harness.models.load import load_model, resolve_model
 from harness.models.moe import Expert
 from harness.runs.run import read_run
 
@@ -106,6 +107,30 @@ def test_routes_are_compared_on_the_tokens_that_both_have(small_run, demo, name)
             assert row["kl"] == pytest.approx(divergence[phase] / tokens[phase] / layers, rel=1e-3, abs=2e-6)
         assert (row["kept"] == 1) == (name == "base")
     assert {row["layer"] for row in found} == {None, *demo.moe.layer_indices}
+
+
+@pytest.mark.slow
+def test_the_empty_thought_that_a_template_closes_is_no_part_of_an_answer(thinking_demo, tmp_path):
+    """A model whose template opens a thought; base's answers are read behind an empty one."""
+    folder = thinking_demo(opened_by_template=True)
+    command = ["run", "--model", str(folder), "--tasks", "demo_harmful,demo_benign", "--limit", "8"]
+    command += ["--intervention", "system_prompt", "--baselines", "none", "--capability", "none"]
+    run = tmp_path / "run"
+    assert main([*command, "--reasoning-tokens", "40", "--output", str(run)]) == 0
+    loaded = load_model(resolve_model(str(folder)), dtype="float32", device="cpu")
+    chat, tokens = ChatTemplate(loaded.tokenizer), {"prompt": 0, "answer": 0}
+    lead = len(loaded.tokenizer(chat.turn.lead, add_special_tokens=False)["input_ids"])
+    assert lead >= 1
+    for row in read_jsonl(run / "variants/base/responses/demo_harmful.jsonl"):
+        if row["response"].strip():
+            ids = loaded.tokenizer(row["response"], add_special_tokens=False)["input_ids"]
+            # The last token is never routed: an end token where there is one.
+            tokens["answer"] += len(ids) - (row["finish_reason"] != "stop")
+            tokens["prompt"] += len(chat.tokens([row["prompt"]])[0]) + lead
+    found = read_json(run / "variants/base/routes.json")["figures"]
+    assert {
+        row["phase"]: row["tokens"] for row in found if row["kind"] == "harmful" and row["layer"] is None
+    } == tokens
 
 
 def test_routes_kept_are_measurements_that_gates_decide_and_the_conclusion_names(small_run, tmp_path):
