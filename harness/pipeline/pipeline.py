@@ -32,6 +32,7 @@ from harness.pipeline.drift import measure_drift
 from harness.pipeline.judge import CARDS, MORE_JUDGES, judge_answers, judge_with_others, name_card
 from harness.pipeline.measure import is_evaluated, measure_capability
 from harness.pipeline.memory import available_bytes, model_bytes, parameters_of, why_not_trainable
+from harness.pipeline.other_routes import in_place_of_base
 from harness.pipeline.pieces import pieces
 from harness.pipeline.plan import Plan
 from harness.pipeline.select import select
@@ -356,7 +357,7 @@ def _serving(session: Session, made: Prepared) -> Iterator[None]:
         return
     with ExitStack() as stack:
         if made.intervention.is_other_model:
-            stack.enter_context(session.answering_with(made.intervention.other_model(session.plan.ref)))
+            stack.enter_context(in_place_of_base(session, made))
         stack.enter_context(session.engine.serving(made, scratch=files.folder / "served"))
         yield
         served = session.engine.record()

@@ -49,6 +49,7 @@ class Session:
         self.config = plan.config
         self.folder = folder
         self._kept: dict[Hashable, Any] = {}
+        self._held: ModelInMemory | None = None
         self._other: Engine | None = None
         self.watch = Watch()
 
@@ -114,19 +115,33 @@ class Session:
         return self.plan.engine.open(self.config, model, prompts)
 
     @contextmanager
-    def answering_with(self, ref: ModelRef) -> Iterator[None]:
-        """Let another model answer inside the block; it alone is in memory, and base is loaded again when needed."""
+    def holding(self, ref: ModelRef) -> Iterator[ModelInMemory]:
+        """Hold another model inside the block: it alone is in memory, and base is loaded again when needed.
+
+        Inside a block that holds a model already, it is this one.
+        """
+        if self._held is not None:
+            yield self._held
+            return
         self._free_base()
-        other = ModelInMemory(
-            ref, outline_model(ref, may_be_dense=True), self.config.dtype, self.model.device
-        )
-        self._other = self._open(other)
+        outline = outline_model(ref, may_be_dense=True)
+        held = self._held = ModelInMemory(ref, outline, self.config.dtype, self.model.device)
         try:
-            yield
+            yield held
         finally:
-            self._other.close()
-            self._other = None
-            other.unload()
+            self._held = None
+            held.unload()
+
+    @contextmanager
+    def answering_with(self, ref: ModelRef) -> Iterator[None]:
+        """Let another model answer inside the block (`holding`)."""
+        with self.holding(ref) as other:
+            self._other = self._open(other)
+            try:
+                yield
+            finally:
+                self._other.close()
+                self._other = None
 
     def _free_base(self) -> None:
         engine = self.__dict__.pop("_own_engine", None)

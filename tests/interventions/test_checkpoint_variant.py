@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import weakref
+from itertools import product
 
 import pytest
+import torch
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.base.files import read_json, read_jsonl
 from harness.cli.main import main
 from harness.engines import in_memory
-from harness.models.load import DEMO_FOLDER, outline_model, resolve_model
+from harness.metrics.route_drift import KINDS, PHASES
+from harness.models.load import DEMO_FOLDER, load_model, outline_model, resolve_model
 
 _DENSE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -101,6 +104,53 @@ def test_a_copy_of_base_answers_as_base_does(tmp_path):
     specify(tmp_path, "copy", model=str(DEMO_FOLDER))
     assert run(tmp_path, "copy") == 0
     assert responses(tmp_path, "copy") == responses(tmp_path, "base")
+
+
+def routes(folder, name) -> dict:
+    return read_json(folder / f"run/variants/{name}/routes.json")
+
+
+def test_a_copy_keeps_all_of_bases_routes_and_shuffled_routers_lose_those_of_their_layer(tmp_path, loads):
+    """All three read the same tokens; what follows the shuffled layer sees other hidden states."""
+    demo = load_model(resolve_model("demo"), device="cpu")
+    place, shuffled = 2, tmp_path / "shuffled"
+    with torch.no_grad():
+        weight = demo.moe.layers[place].router.weight
+        weight.copy_(weight[torch.randperm(len(weight), generator=torch.Generator().manual_seed(0))])
+    demo.moe.model.save_pretrained(shuffled)
+    demo.tokenizer.save_pretrained(shuffled)
+    layers = demo.moe.layer_indices
+    specify(tmp_path, "copy", model=str(DEMO_FOLDER))
+    specify(tmp_path, "other", model="./shuffled")
+    answers = ("--set", "evaluation.drift_answers=4")
+    assert run(tmp_path, "copy", *answers, baselines="other") == 0
+    # Base's routes are read before it is freed, and kept for both.
+    assert loads == [("demo", 0), (DEMO_FOLDER.name, 0), ("shuffled", 0)]
+    for name in ("copy", "other"):
+        found = routes(tmp_path, name)
+        assert found["not_compared"] is None
+        assert {(row["kind"], row["phase"]) for row in found["figures"]} == set(product(KINDS, PHASES))
+        for row in found["figures"]:
+            is_before = name == "copy" or (row["layer"] is not None and row["layer"] < layers[place])
+            assert (row["kept"] == 1 and row["kl"] == 0) == is_before
+        kept = {row["layer"]: row["kept"] for row in found["figures"] if row["phase"] == "prompt"}
+        assert name == "copy" or min(kept, key=kept.__getitem__) == layers[place]
+    assert "routes" in (tmp_path / "run/report.md").read_text()
+    asked = (tmp_path / "run/variants/copy/responses/demo_benign.jsonl").stat().st_mtime_ns
+    loads.clear()
+    assert run(tmp_path, "copy", "--set", "evaluation.drift_answers=6", baselines="other") == 0
+    assert (tmp_path / "run/variants/copy/responses/demo_benign.jsonl").stat().st_mtime_ns == asked
+    assert max(others for _, others in loads) == 0
+    found = routes(tmp_path, "copy")["figures"]
+    assert {(row["prompts"], row["kept"], row["kl"]) for row in found} == {(6, 1, 0)}
+
+
+def test_routes_of_other_layers_or_of_none_are_not_compared_and_the_run_says_why(variants):
+    assert run(variants, "dense", baselines="sparse") == 0
+    assert routes(variants, "dense") == {"not_compared": "llama routes no token to experts", "figures": []}
+    found = routes(variants, "sparse")
+    assert "mixtral has other MoE layers than base: layers 0" in found["not_compared"]
+    assert found["figures"] == []
 
 
 @pytest.mark.slow

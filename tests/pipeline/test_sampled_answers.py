@@ -11,7 +11,7 @@ import yaml
 from harness.base.files import read_json, read_jsonl
 from harness.cli.main import main
 from harness.config import make_config
-from harness.pipeline import drift
+from harness.pipeline.base_texts import base_answers
 from harness.pipeline.plan import make_plan
 from harness.pipeline.session import Session
 from harness.runs.journal import BatchJournal
@@ -147,7 +147,7 @@ def _ids(journal, batch, rows):
 
 def test_drift_is_measured_on_as_many_prompts_whatever_the_number_of_answers(run):
     plan = make_plan(make_config({}, kept=read_json(run / "run.json")["config"]))
-    rows = drift._base_answers(Session(plan, RunFolder(run)), "benign")
+    rows = base_answers(Session(plan, RunFolder(run)), "benign")
     assert [row["number"] for row in rows] == [1] * 6
     assert read_json(run / "variants/warm_prompt/drift.json")["answers"] == 6
 
