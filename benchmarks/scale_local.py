@@ -8,7 +8,8 @@ r"""Time and peak memory of large inputs on this machine, at growing sizes, and 
 Each step is a command of its own, so that its peak is its own. `run` answers three tasks of so many prompts with two
 variants of the demo, two tokens each; `measure` and `report` read that run (20,000 prompts: 120,000 answers);
 `leaderboard` reads so many copies of a run on 100 prompts per task; `plan` reads a data file of so many lines with
-`--limit 100`. Growth is the exponent between the smallest and the largest size, of the processor seconds beyond those of a command
+`--limit 100`.
+Growth is the exponent between the smallest and the largest size, of the processor seconds beyond those of a command
 that does nothing: 1 is linear. Near-duplicate groups, which `plan` and `run` need, may grow faster.
 """
 
