@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from harness.base.errors import BadInputError
 from harness.base.plugins import broken, say_once
+from harness.base.schema import explain
 from harness.runs.claims import claims
 from harness.runs.evidence import QUANTITIES, Evidence
 from harness.runs.gain import gain_of
@@ -85,7 +88,13 @@ def measurements(run: Evidence) -> list[Measurement]:
 def _figures(run: Evidence, variant: str, name: str, metric: Metric) -> Iterable[Measurement]:
     plugin = METRICS.plugin(name)
     if plugin is None:
-        return metric.measure(run, variant)
+        try:
+            return [*metric.measure(run, variant)]
+        except ValidationError as error:
+            kind = name or "capability"
+            raise BadInputError(
+                f"{run.path}: the files of variant '{variant}' give no figure of {kind}: {explain(error)}"
+            ) from None
     try:
         return [*metric.measure(run, variant)]
     except Exception as error:

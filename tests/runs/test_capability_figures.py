@@ -20,6 +20,7 @@ from harness.runs.capability import Capability
 from harness.runs.earlier import with_direction
 from harness.runs.evidence import Evidence
 from harness.runs.layout import Layout
+from harness.runs.measure import measure
 from harness.runs.run import read_run
 
 N = 60
@@ -213,3 +214,14 @@ def test_variants_that_were_asked_different_items_are_not_compared(run, tmp_path
     said = "mistakes: 'unsafe_experts' and 'base' have different items: 1 are of one only, such as '7'"
     with pytest.raises(BadInputError, match=said):
         metric.compare(evidence, mine, base)
+
+
+def test_a_drift_that_no_measurement_can_hold_is_one_line(run, tmp_path):
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    path = other / "variants" / "unsafe_experts" / "drift.json"
+    path.write_text(
+        '{"perplexity": 1.25, "kl": 0.03, "low": 0.01, "high": 0.06, "answers": 40, "tokens": -1}'
+    )
+    with pytest.raises(BadInputError, match=r"variant 'unsafe_experts' give no figure of kl: expected at least 0"):
+        measure(Evidence(other))
