@@ -223,5 +223,7 @@ def test_a_drift_that_no_measurement_can_hold_is_one_line(run, tmp_path):
     path.write_text(
         '{"perplexity": 1.25, "kl": 0.03, "low": 0.01, "high": 0.06, "answers": 40, "tokens": -1}'
     )
-    with pytest.raises(BadInputError, match=r"variant 'unsafe_experts' give no figure of kl: expected at least 0"):
+    with pytest.raises(
+        BadInputError, match=r"variant 'unsafe_experts' give no figure of kl: expected at least 0"
+    ):
         measure(Evidence(other))
