@@ -9,7 +9,7 @@ import typer
 
 from harness.base.errors import BadInputError
 from harness.cli.options import takes_settings
-from harness.cli.pipeline import AsJson, ConfigFile, DryRun, Folder, Output, Quiet, Set, step
+from harness.cli.pipeline import AsJson, ConfigFile, DryRun, Folder, Output, Quiet, Set, one_folder, step
 from harness.cli.shared import print_json
 from harness.config import SELECTION
 
@@ -71,7 +71,7 @@ def _capture(
         )
     quiet_transformers()
     settings = make_config(flags, config, set_ or [])
-    target = output or folder or default_output(settings)
+    target = one_folder(folder, output) or default_output(settings)
     capture_recorded(from_, settings, target)
     if as_json:
         print_json({"run": str(target)})

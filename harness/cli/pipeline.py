@@ -49,6 +49,17 @@ Set = Annotated[
 ]
 
 
+def one_folder(folder: Path | None, output: Path | None) -> Path | None:
+    """Return the run folder, which an argument or --output names.
+
+    Raises:
+        BadInputError: both do, and differ.
+    """
+    if folder is not None and output not in (None, folder):
+        raise BadInputError(f"two run folders are named, {folder} and --output {output}: expected one")
+    return output or folder
+
+
 def step(
     context: typer.Context,
     folder: Folder = None,
@@ -76,12 +87,10 @@ def step(
     """
     from harness.runs.layout import Layout
 
-    if folder is not None and output not in (None, folder):
-        raise BadInputError(f"two run folders are named, {folder} and --output {output}: expected one")
+    output = one_folder(folder, output)
     if folder is not None and context.info_name != "capture" and not folder.is_dir():
         beside = [path.name for path in folder.parent.glob("*/") if Layout(path).is_run()]
         raise BadInputError(f"no run folder '{folder}', {nearest(folder.name, beside)}")
-    output = output or folder
     judge = flags.get("judge")
     evaluates = context.info_name == "evaluate"
     if evaluates and judge is not None and output is not None and Layout(output).summary.is_file():

@@ -160,6 +160,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(own, tmp_path, config, cap
         (["--model", "Qwen/Qwen3-30B-A3B"], "recorded routing needs a folder with the model's config.json"),
         (["--intervention", "system_prompt"], "selects no experts by their routing"),
         (["--tasks", "demo_harmful"], "expected neither --tasks nor --dry-run"),
+        (["elsewhere"], "two run folders are named"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(own, tmp_path, capsys, words, problem):
