@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.base.errors import BadInputError, HarnessError, nearest
 from harness.capability.scoring import Scoring
@@ -86,29 +86,14 @@ def capability_result(
         BadInputError: the task has no such metric.
         HarnessError: the model gave a log-likelihood that is no number.
     """
-    key, value, stderr, others = _figure(task, results, scoring, metric)
-    name, _, used_filter = key.partition(",")
+    figure = _figure(task, results, scoring, metric)
+    name, _, used_filter = figure.key.partition(",")
     samples = list(_samples(task, results, used_filter))
     _check_numbers(task, samples)
     scores = {item: float(sample[name]) for item, sample in samples if _number(sample.get(name)) is not None}
     scores = scores if len(scores) == len(samples) else {}
-    is_mean = name not in scoring.not_means and _is_mean(value, list(scores.values()))
-    low, high, interval = _interval(value, stderr, list(scores.values()) if is_mean else [])
-    return CapabilityResult(
-        task=task,
-        metric=_shown(key),
-        value=value,
-        stderr=stderr,
-        low=low,
-        high=high,
-        interval=interval,
-        n=len(samples),
-        unparsed=_unparsed([sample for _, sample in samples]),
-        items=scores,
-        others=others,
-        higher_is_better=scoring.higher_is_better.get(name),
-        is_mean=is_mean,
-    )
+    is_mean = name not in scoring.not_means and _is_mean(figure.value, list(scores.values()))
+    return _result(task, figure, scoring, len(samples), scores, is_mean, _unparsed([s for _, s in samples]))
 
 
 def rate_alone(task: str, results: Mapping[str, Any], scoring: Scoring, n: int) -> CapabilityResult:
@@ -120,29 +105,47 @@ def rate_alone(task: str, results: Mapping[str, Any], scoring: Scoring, n: int) 
         scoring: how lm-eval makes its figures.
         n: items asked.
     """
-    key, value, stderr, others = _figure(task, results, scoring, None)
-    low, high, interval = _interval(value, stderr, [])
+    return _result(task, _figure(task, results, scoring, None), scoring, n, {}, False, None)
+
+
+class _Figure(NamedTuple):
+    """A task's figure to report ("metric,filter"), with its value, its standard error and the task's other figures."""
+
+    key: str
+    value: float | None
+    stderr: float | None
+    others: dict[str, float | None]
+
+
+def _result(
+    task: str,
+    figure: _Figure,
+    scoring: Scoring,
+    n: int,
+    scores: dict[str, float],
+    is_mean: bool,
+    unparsed: int | None,
+) -> CapabilityResult:
+    low, high, interval = _interval(figure.value, figure.stderr, list(scores.values()) if is_mean else [])
     return CapabilityResult(
         task=task,
-        metric=_shown(key),
-        value=value,
-        stderr=stderr,
+        metric=_shown(figure.key),
+        value=figure.value,
+        stderr=figure.stderr,
         low=low,
         high=high,
         interval=interval,
         n=n,
-        unparsed=None,
-        items={},
-        others=others,
-        higher_is_better=scoring.higher_is_better.get(key.partition(",")[0]),
-        is_mean=False,
+        unparsed=unparsed,
+        items=scores,
+        others=figure.others,
+        higher_is_better=scoring.higher_is_better.get(figure.key.partition(",")[0]),
+        is_mean=is_mean,
     )
 
 
-def _figure(
-    task: str, results: Mapping[str, Any], scoring: Scoring, metric: str | None
-) -> tuple[str, float | None, float | None, dict[str, float | None]]:
-    """Return the figure to report ("metric,filter"), its value and standard error, and the task's other figures."""
+def _figure(task: str, results: Mapping[str, Any], scoring: Scoring, metric: str | None) -> _Figure:
+    """Return the figure to report."""
     figures: dict[str, Any] = {**results["results"].get(task, {}), **results.get("groups", {}).get(task, {})}
     metrics = [key for key in figures if key not in _NOT_METRICS and "_stderr," not in key]
     if not metrics:
@@ -151,7 +154,7 @@ def _figure(
     name, _, used_filter = key.partition(",")
     stderr = _number(figures.get(f"{name}_stderr,{used_filter}")) or None
     others = {_shown(other): _number(figures[other]) for other in metrics if other != key}
-    return key, _number(figures[key]), stderr, others
+    return _Figure(key, _number(figures[key]), stderr, others)
 
 
 def _key(task: str, figures: Sequence[str], order: Sequence[str], metric: str | None) -> str:

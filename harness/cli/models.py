@@ -55,7 +55,7 @@ def show_model(name: str, as_json: Json = False, trust_remote_code: Trust = Fals
         "name": ref.name,
         "path": str(ref.path),
         "model_type": moe.model.config.model_type,
-        "parameters": sum(parameter.numel() for parameter in moe.model.parameters()),
+        "parameters": moe.n_parameters,
         "moe_layers": moe.layer_indices,
         "experts_per_layer": moe.n_experts,
         "experts_per_token": moe.experts_per_token,

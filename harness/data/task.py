@@ -43,6 +43,17 @@ class AskedTask(NamedTuple):
 _FORCED = "@forced"
 
 
+def paired_benign(specs: Sequence[TaskSpec]) -> list[str]:
+    """Return the benign tasks whose prompts are paired with those of a harmful one, and so on its topics."""
+    harmful = [spec for spec in specs if spec.kind == "harmful"]
+    return [
+        spec.name
+        for spec in specs
+        if spec.kind == "benign"
+        and any(other.name == spec.pairs_with or spec.name == other.pairs_with for other in harmful)
+    ]
+
+
 def _relative(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or parts[0] == "/" or ".." in parts or "\\" in path:

@@ -21,7 +21,7 @@ def tasks(data_dirs: Sequence[Path] = (), include: Sequence[Path] = ()) -> list[
     Raises:
         BadInputError: a folder that is named is not there.
     """
-    from harness.capability.tasks import list_capability_tasks
+    from harness.capability.tasks import find_data_file, list_capability_tasks
     from harness.data.task import list_tasks
 
     for folder in data_dirs:
@@ -30,13 +30,13 @@ def tasks(data_dirs: Sequence[Path] = (), include: Sequence[Path] = ()) -> list[
     rows = []
     for spec in list_tasks(include):
         source = spec.source
-        missing = next((file for file in source.files if not _is_under(file, data_dirs)), None)
+        missing = next((file for file in source.files if find_data_file(file, data_dirs) is None), None)
         where: Where = "missing"
         if source.package_files:
             where = "shipped"
         elif source.files and missing is None:
             where = "data folder"
-        elif any(_is_under(file, data_dirs) for file in source.files):
+        elif any(find_data_file(file, data_dirs) for file in source.files):
             pass  # some of its files and not others: a run would refuse it
         elif source.hub is not None and is_cached(source.hub.path, "dataset"):
             where = "cached"
@@ -51,10 +51,6 @@ def tasks(data_dirs: Sequence[Path] = (), include: Sequence[Path] = ()) -> list[
         own: Where = "missing" if file else "data folder" if task.files() else "shipped"
         rows.append({"task": name, "kind": "capability", "data": own, "missing": file})
     return rows
-
-
-def _is_under(file: str, folders: Sequence[Path]) -> bool:
-    return any((folder / file).is_file() for folder in folders)
 
 
 def is_cached(repository: str, kind: Literal["model", "dataset"]) -> bool:

@@ -74,7 +74,7 @@ def examine(
     config = make_config({"model": name}, None, [])
     facts["thinking"] = {"state": thinking(can), "detail": can.in_words()}
     facts["set_aside"] = set_aside(ref.path)
-    facts |= {"is_moe": bool(moe.layers)} | (inspect(moe) if moe.layers else {"parameters": _parameters(moe)})
+    facts |= {"is_moe": bool(moe.layers)} | (inspect(moe) if moe.layers else {"parameters": moe.n_parameters})
     facts["not_trained"] = why_not_trained(ref.path) if moe.layers else "it has no experts"
     quantization = quantization_of(ref.path)
     facts["is_dequantizable"] = quantization is not None and quantization.is_known
@@ -89,10 +89,6 @@ def thinking(can: Abilities) -> str:
     if can.switch is not None:
         return "optional"
     return "always" if can.thinks else "none"
-
-
-def _parameters(moe: MoEModel) -> int:
-    return sum(parameter.numel() for parameter in moe.model.parameters())
 
 
 def _weights(ref: ModelRef, moe: MoEModel) -> dict[str, Any]:

@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.base.errors import BadInputError, first_line
 from harness.judges.base import Quantity
+
+if TYPE_CHECKING:
+    import jinja2
 
 LABELS: dict[Quantity, tuple[str, str]] = {
     "refusal": ("refusal", "compliance"),
     "harmfulness": ("harmful", "harmless"),
 }
 """The positive and the negative label of each quantity."""
+
+
+def require_labels(labels: Iterable[str], known: Iterable[str], measures: Quantity) -> None:
+    """Refuse labels that a quantity does not have.
+
+    Raises:
+        ValueError: names the first one.
+    """
+    for label in labels:
+        if label not in known:
+            raise ValueError(f"labels: {label} is no label of a judge of {measures}")
+
+
+def question_template(judge: str, text: str, fields: Iterable[str], what: str) -> jinja2.Template:
+    """Return what is asked about an answer as a template, which may be a stranger's and so runs no code.
+
+    Args:
+        judge: the judge's name, for messages.
+        text: Jinja.
+        fields: the names that it may use.
+        what: what it is to be, for messages.
+
+    Raises:
+        BadInputError: it is something else.
+    """
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+    try:
+        template = environment.from_string(text)
+        template.render(dict.fromkeys(fields, ""))
+    except jinja2.TemplateError as error:
+        raise BadInputError(f"judge '{judge}': template: not {what} ({first_line(error)})") from None
+    return template
 
 
 class Preset(BaseModel):

@@ -37,7 +37,7 @@ def inspect(moe: MoEModel) -> dict[str, Any]:
         "routers": sum(layer.router is not None for layer in moe.layers),
         "quantization": None if quantization is None else quantization.method,
         **({} if quantization is None else {"quantized": quantization.facts()}),
-        "parameters": sum(parameter.numel() for parameter in moe.model.parameters()),
+        "parameters": moe.n_parameters,
         "trainable_if_selected": _one({layer.parameters_per_expert for layer in moe.layers}),
     }
 

@@ -107,6 +107,11 @@ class MoEModel:
         """Experts of a layer (all layers have the same number); 0 of a dense model."""
         return self.layers[0].n_experts if self.layers else 0
 
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of the whole model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
     def layer(self, index: int) -> MoELayer:
         """Return the MoE layer with this true index.
 

@@ -55,7 +55,7 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
     return {
         "model": {
             "name": plan.ref.name,
-            "parameters": sum(p.numel() for p in plan.outline.model.parameters()),
+            "parameters": plan.outline.n_parameters,
             "moe_layers": len(plan.outline.layers),
             "experts_per_layer": plan.outline.n_experts,
             "experts_per_token": plan.outline.experts_per_token,

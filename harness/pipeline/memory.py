@@ -63,7 +63,7 @@ def activation_bytes(outline: MoEModel, dtype: str, tokens: int) -> int:
 
 
 def _bytes_per_weight(outline: MoEModel, dtype: str) -> int:
-    return model_bytes(outline, dtype) // sum(p.numel() for p in outline.model.parameters())
+    return model_bytes(outline, dtype) // outline.n_parameters
 
 
 def capability_bytes(

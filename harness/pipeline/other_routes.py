@@ -30,7 +30,7 @@ from harness.runs.stages import stage
 
 if TYPE_CHECKING:
     from harness.interventions.base import Prepared
-    from harness.models.load import LoadedModel
+    from harness.models.load import LoadedModel, ModelRef
     from harness.models.moe import MoEModel
     from harness.pipeline.session import Session
     from harness.routing.changes import Changes, Routes
@@ -41,8 +41,12 @@ def in_place_of_base(session: Session, made: Prepared) -> Iterator[None]:
     """Let the variant's own model answer inside the block, and compare its routes with base's while it is in memory."""
     rows = rows_to_compare(session, made)
     is_compared = any(rows.values())
-    if is_compared and not routes_of_other.is_done(session, made, rows):
-        _routes_of_base(session, made, rows)
+    if (
+        is_compared
+        and not routes_of_other.is_done(session, made, rows)
+        and not why_not_compared(session, made)
+    ):
+        _routes_of_base(session, rows)
     with session.answering_with(made.intervention.other_model(session.plan.ref)):
         yield
         if is_compared:
@@ -61,7 +65,7 @@ def routes_of_other(session: Session, made: Prepared, rows: Rows) -> None:
     reason = why_not_compared(session, made)
     found: dict[Kind, Changes | None] = {}
     if reason is None:
-        base = _routes_of_base(session, made, rows)
+        base = _routes_of_base(session, rows)
         with (
             session.holding(made.intervention.other_model(session.plan.ref)) as other,
             torch.inference_mode(),
@@ -71,9 +75,13 @@ def routes_of_other(session: Session, made: Prepared, rows: Rows) -> None:
 
 
 def why_not_compared(session: Session, made: Prepared) -> str | None:
-    """Return why the routes of another model cannot be compared with base's, or None."""
-    base, ref = session.plan.outline, made.intervention.other_model(session.plan.ref)
-    own = outline_model(ref, may_be_dense=True)
+    """Return why the routes of another model cannot be compared with base's, or None; looked up once per model."""
+    ref = made.intervention.other_model(session.plan.ref)
+    return session.once(("why no routes", ref.path), lambda: _difference(session, ref))
+
+
+def _difference(session: Session, ref: ModelRef) -> str | None:
+    base, own = session.plan.outline, outline_model(ref, may_be_dense=True)
     for name, outline in ((session.plan.ref.name, base), (ref.name, own)):
         if not outline.layers:
             return f"{name} routes no token to experts"
@@ -93,14 +101,9 @@ def _in_words(moe: MoEModel) -> str:
     return f"layers {layers} with {moe.n_experts} experts each, {moe.experts_per_token} per token"
 
 
-def _routes_of_base(
-    session: Session, made: Prepared, rows: Rows
-) -> dict[Kind, tuple[Texts, list[Routes | None]]]:
-    """Return base's tokens and routes by kind of prompt, read once for all variants; nothing where none is compared."""
+def _routes_of_base(session: Session, rows: Rows) -> dict[Kind, tuple[Texts, list[Routes | None]]]:
+    """Return base's tokens and routes by kind of prompt, read once for all variants."""
     import torch
-
-    if why_not_compared(session, made) is not None:
-        return {}
 
     def read_all() -> dict[Kind, tuple[Texts, list[Routes | None]]]:
         texts = {kind: texts_of(session, rows[kind]) for kind in rows}

@@ -126,4 +126,4 @@ def active_parameters(outline: MoEModel) -> int:
     """Return how many parameters a token passes through."""
     idle = outline.n_experts - outline.experts_per_token
     unused = sum(layer.parameters_per_expert * idle for layer in outline.layers)
-    return sum(parameter.numel() for parameter in outline.model.parameters()) - unused
+    return outline.n_parameters - unused

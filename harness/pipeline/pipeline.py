@@ -132,7 +132,7 @@ def start(plan: Plan, output: Path, resume: bool = False, command: str | None = 
                 "moe_layers": len(outline.layers),
                 "experts_per_layer": outline.n_experts,
                 "experts_per_token": outline.experts_per_token,
-                "parameters": sum(parameter.numel() for parameter in outline.model.parameters()),
+                "parameters": outline.n_parameters,
                 "set_aside": plan.set_aside,
                 "followed": plan.followed,
                 "reads_clock": plan.chat.reads_clock,

@@ -17,7 +17,7 @@ from harness.data.group import expand as expand_tasks
 from harness.data.holdout import hold_out
 from harness.data.sources import load_tasks
 from harness.data.splits import Splits, make_splits
-from harness.data.task import ROLES, AskedTask, Kind, Role, TaskSpec, find_task
+from harness.data.task import ROLES, AskedTask, Kind, Role, TaskSpec, find_task, paired_benign
 from harness.engines.base import Sampling, chat_of
 from harness.engines.choose import choose_engine
 from harness.experts.permutation import FEWEST_PROMPTS as FEWEST_TO_COMPARE
@@ -212,13 +212,7 @@ class Plan:
         """Return the benign tasks on the harmful prompts' topics: as in the settings, or paired with a harmful one."""
         if self.config.selection.control is not None:
             return self.config.selection.control
-        harmful = [spec for spec in self.specs if spec.kind == "harmful"]
-        return [
-            spec.name
-            for spec in self.specs
-            if spec.kind == "benign"
-            and any(other.name == spec.pairs_with or spec.name == other.pairs_with for other in harmful)
-        ]
+        return paired_benign(self.specs)
 
     @property
     def groups(self) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from harness.base.files import sha256, write_json, write_jsonl, write_whole
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import say
 from harness.data.splits import pair_keys_of
+from harness.data.task import paired_benign
 from harness.experts.permutation import FEWEST_PROMPTS
 from harness.experts.table import Group
 from harness.interventions.base import Variant
@@ -184,13 +185,6 @@ def _facts(
     judge = make_judges(config.judges or ["builtin"], config.include, config.judge_settings)[0]
     known = fingerprint([sources, config.model_dump(mode="json"), package_versions()])
     records = {each.spec.name: each.record() for each in sets}
-    harmful = [each.spec for each in sets if each.spec.kind == "harmful"]
-    control = [
-        each.spec.name
-        for each in sets
-        if each.spec.kind == "benign"
-        and any(each.spec.name == own.pairs_with or each.spec.pairs_with == own.name for own in harmful)
-    ]
     return {
         "run_id": f"{now:%Y%m%d-%H%M%S}-{known[:6]}",
         "created": now.isoformat(timespec="seconds"),
@@ -204,7 +198,7 @@ def _facts(
             "moe_layers": len(outline.layers),
             "experts_per_layer": outline.n_experts,
             "experts_per_token": outline.experts_per_token,
-            "parameters": sum(parameter.numel() for parameter in outline.model.parameters()),
+            "parameters": outline.n_parameters,
         },
         "tasks": [
             records.get(task.name) or {"name": task.name, "version": task.version, "kind": task.kind}
@@ -226,7 +220,7 @@ def _facts(
             for task in tasks
         },
         "spelling_control_tokens": {},
-        "control_tasks": control,
+        "control_tasks": paired_benign([each.spec for each in sets]),
         "claim_prompts": {},
         "evaluated": {},
         "more_judges": [],

@@ -8,16 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from harness.base.errors import BadInputError, first_line
 from harness.base.files import read_json_object
 from harness.data.reasoning import split
+from harness.judges.preset import question_template
 from harness.models.chat import ChatTemplate
 from harness.models.markers import Markers
 
 if TYPE_CHECKING:
+    import jinja2
     import torch
 
 _ASKED, _SAID, _POLICY = "harnessprobeofaquestion", "harnessprobeofananswer", "harnessprobeofapolicy"
@@ -188,15 +187,8 @@ class Checkpoint:
     def _template(self) -> jinja2.Template | None:
         if self.question.template is None:
             return None
-        environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
-        try:
-            template = environment.from_string(self.question.template)
-            template.render(prompt="", response="")
-        except jinja2.TemplateError as error:
-            raise BadInputError(
-                f"judge '{self.judge}': template: not Jinja over prompt and response ({first_line(error)})"
-            ) from None
-        return template
+        what = "Jinja over prompt and response"
+        return question_template(self.judge, self.question.template, ("prompt", "response"), what)
 
     def _had(self, load: Any) -> Any:
         """Return what `load` reads of the checkpoint."""

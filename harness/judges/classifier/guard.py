@@ -12,7 +12,7 @@ from harness.base.errors import BadInputError
 from harness.judges.base import Verdict
 from harness.judges.classifier.checkpoint import Question
 from harness.judges.classifier.judge import ModelJudge, ModelPreset
-from harness.judges.preset import LABELS
+from harness.judges.preset import LABELS, require_labels
 from harness.metrics.rates import AnyLabel
 
 
@@ -31,9 +31,7 @@ class WrittenPreset(ModelPreset):
     @model_validator(mode="after")
     def _fits(self) -> WrittenPreset:
         known = {*LABELS[self.measures], *(("controversial",) if self.measures == "harmfulness" else ())}
-        for label in self.labels.values():
-            if label not in known:
-                raise ValueError(f"labels: {label} is no label of a judge of {self.measures}")
+        require_labels(self.labels.values(), known, self.measures)
         if self.kinds is not None:
             try:
                 groups = re.compile(self.kinds).groups

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from harness.judges.base import Verdict
 from harness.judges.classifier.judge import ModelJudge, ModelPreset
-from harness.judges.preset import LABELS
+from harness.judges.preset import LABELS, require_labels
 from harness.metrics.rates import AnyLabel
 
 
@@ -26,9 +26,7 @@ class SequencePreset(ModelPreset):
 
     @model_validator(mode="after")
     def _fits(self) -> SequencePreset:
-        for label in self.labels.values():
-            if label not in LABELS[self.measures]:
-                raise ValueError(f"labels: {label} is no label of a judge of {self.measures}")
+        require_labels(self.labels.values(), LABELS[self.measures], self.measures)
         return self
 
 

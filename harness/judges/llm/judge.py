@@ -8,10 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TYPE_CHECKING, Any
 
 from harness.base.documents import parse_json
 from harness.base.errors import BadInputError
@@ -23,7 +20,10 @@ from harness.judges.llm.fence import FENCING, fence_of, without_control_tokens
 from harness.judges.llm.rubric import ASKED, Rubric
 from harness.judges.llm.settings import LlmSettings, read_settings
 from harness.judges.opening import nothing_to_judge
-from harness.judges.preset import PresetJudge
+from harness.judges.preset import PresetJudge, question_template
+
+if TYPE_CHECKING:
+    import jinja2
 
 _THOUGHT, _END_OF_THOUGHT = "<think>", "</think>"
 
@@ -42,15 +42,8 @@ class LlmJudge(PresetJudge[Rubric]):
     @cached_property
     def _rubric(self) -> tuple[str, jinja2.Template]:
         text = self.preset.template
-        environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
-        try:
-            template = environment.from_string(text)
-            template.render(prompt="", response="", fence="")
-        except jinja2.TemplateError as error:
-            raise BadInputError(
-                f"judge '{self.name}': template: not a rubric over prompt, response and fence ({error})"
-            ) from None
-        return text, template
+        what = "a rubric over prompt, response and fence"
+        return text, question_template(self.name, text, ("prompt", "response", "fence"), what)
 
     @property
     def fingerprint(self) -> str:
