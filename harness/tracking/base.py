@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.base.errors import BadInputError, first_line
-from harness.base.extras import pip_line
+from harness.base.extras import EXTRAS, pip_line
 from harness.base.registry import Registry
 
 PROJECT = "moe-safety-harness"
@@ -76,7 +76,8 @@ def find_tracker(name: str) -> Tracker:
         BadInputError: there is none of this name, or its package is not installed or broken.
     """
     tracker = TRACKERS.get(name)()
-    remedy = pip_line(name)
+    # A tracker of another package has no extra here.
+    remedy = pip_line(name) if name in EXTRAS else f"pip install {tracker.package}"
     try:
         # A folder of the tracker's own output is called like it, and can be imported too.
         version(tracker.package)
