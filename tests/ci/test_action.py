@@ -94,6 +94,7 @@ def test_a_gate_that_fails_fails_the_job_and_every_output_has_it(run, workspace,
     assert "### ❌ FAIL" in github.comments[0]["body"]
 
 
+@pytest.mark.slow
 def test_the_comment_is_updated(run, github):
     run(gates="broken.yaml")
     run()

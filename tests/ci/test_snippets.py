@@ -48,6 +48,7 @@ def test_the_github_workflow_gives_the_action_inputs_that_it_has():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gates", "code"), [("gates.yaml", 0), ("broken.yaml", 3)])
 def test_the_lines_of_the_gitlab_job_run(workspace, environment, gates, code):
     (job,) = example("gitlab-ci.yml").values()

@@ -80,6 +80,7 @@ def front_and_text(card: str) -> tuple[dict, str]:
     return yaml.safe_load(front), text
 
 
+@pytest.mark.slow
 def test_a_pushed_delta_arrives_whole_and_applies_to_the_same_checkpoint_as_the_local_one(
     hub, models, variant, tmp_path
 ):
@@ -115,6 +116,7 @@ def test_a_pushed_delta_arrives_whole_and_applies_to_the_same_checkpoint_as_the_
         assert none.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_merged_checkpoint_is_what_apply_writes(hub, models, small_run, variant, tmp_path):
     done = models(
         *("push", variant, REPOSITORY, "--merged", "--public", "--revision", "v1", "-m", "First try"),

@@ -110,6 +110,7 @@ def routes(folder, name) -> dict:
     return read_json(folder / f"run/variants/{name}/routes.json")
 
 
+@pytest.mark.slow
 def test_a_copy_keeps_all_of_bases_routes_and_shuffled_routers_lose_those_of_their_layer(tmp_path, loads):
     """All three read the same tokens; what follows the shuffled layer sees other hidden states."""
     demo = load_model(resolve_model("demo"), device="cpu")

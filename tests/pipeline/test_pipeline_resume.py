@@ -103,11 +103,13 @@ def repeated(tmp_path_factory):
     return folders
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_results_to_the_byte(repeated, findings):
     first, again, _ = repeated
     assert findings(first) == findings(again)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_splits_and_draws(repeated):
     first, _, other = repeated
     ids = [read_json(folder / "splits.json")["tasks"]["demo_benign"]["ids"] for folder in (first, other)]

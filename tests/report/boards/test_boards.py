@@ -136,7 +136,7 @@ def test_a_narrow_terminal_gets_blocks_that_repeat_the_variant(like, tmp_path):
     assert narrow.count("top_k=99") == printed(boards, 250).count("top_k=99") > 0
 
 
-@pytest.mark.parametrize("n", [2, 20, 200])
+@pytest.mark.parametrize("n", [2, 20, pytest.param(200, marks=pytest.mark.slow)])
 def test_no_name_and_no_figure_is_cropped_at_80_columns(like, tmp_path, n):
     for index in range(n):
         like(
