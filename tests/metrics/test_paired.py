@@ -190,6 +190,7 @@ def test_holm_multiplies_in_steps_and_leaves_missing_values_out_of_the_family():
     assert adjust([]) == []
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_is_that_of_statsmodels_to_the_bit(p_values):
     from statsmodels.stats.multitest import multipletests
