@@ -86,15 +86,15 @@ def timed(steps: Mapping[str, str], folder: Path) -> Iterator[tuple[str, Seconds
         yield name, Seconds(time.monotonic() - began, cpu)
 
 
-def times_table(times: Mapping[str, Seconds], kind: str) -> str:
-    """Return times as a table with the machine and the date below it."""
+def times_table(times: Mapping[str, Seconds], kind: str, load: float) -> str:
+    """Return times as a table with the machine, the load that it had before them, and the date below it."""
     rows = [[name, f"{each.clock:.0f}", f"{each.cpu:.0f}"] for name, each in times.items()]
     total = [f"{sum(getattr(each, part) for each in times.values()):.0f}" for part in Seconds._fields]
     rows.append(["all", *total])
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     return (
         f"{table([kind, 'seconds', 'CPU seconds'], rows)}\n\n"
-        f"({_cpu()}, {len(os.sched_getaffinity(0))} cores, shared while this was measured: the CPU seconds hold; "
+        f"({_cpu()}, {len(os.sched_getaffinity(0))} cores, load average before: {load:.1f}; "
         f"OMP_NUM_THREADS={threads}, {date.today().isoformat()}.)"
     )
 
@@ -134,7 +134,8 @@ def main() -> None:
             continue
         folder = Path(tempfile.mkdtemp())
         commands_in(folder)
-        times = times_table(dict(timed(steps, folder)), "step")
+        load = os.getloadavg()[0]
+        times = times_table(dict(timed(steps, folder)), "step", load)
         shutil.rmtree(folder)
         print(f"{name}\n\n{times}\n")
         if chosen.write:

@@ -109,14 +109,17 @@ def _compare(session: Session, made: Prepared, rows: list[dict[str, Any]], with_
                 if reference.routes is not None and own.routes is not None:
                     routed.append(changes_of(texts, places, reference.routes, own.routes, after))
                 if with_words:
-                    lengths = [len(before[i].answer) for i in places]
-                    shares += _shares(made.name, batch, reference.answers, own.answers, lengths)
+                    answers = [len(before[i].answer) for i in places]
+                    leads = [texts.leads[i] for i in places]
+                    shares += _shares(made.name, batch, reference.answers, own.answers, answers, leads)
                 advance(len(places))
     return _Compared(shares, joined(routed) if routed else None)
 
 
-def _shares(name: str, batch: Batch, base: Answers, own: Answers, lengths: Sequence[int]) -> list[Share]:
-    """Compare what both predict of each answer."""
+def _shares(
+    name: str, batch: Batch, base: Answers, own: Answers, answers: Sequence[int], leads: Sequence[int]
+) -> list[Share]:
+    """Compare what both predict of each answer, whose first tokens may be the template's own."""
     import torch
     from torch.nn.functional import cross_entropy, kl_div
 
@@ -129,4 +132,5 @@ def _shares(name: str, batch: Batch, base: Answers, own: Answers, lengths: Seque
     figures = own.values(both).double().cpu()
     if not torch.isfinite(figures).all():
         raise HarnessError(f"drift {name}: a log-probability is not a number")
-    return [Share(len(part), *part.sum(0).tolist()) for part in figures.split(list(lengths))]
+    written = [part[lead:] for part, lead in zip(figures.split(list(answers)), leads, strict=True)]
+    return [Share(len(part), *part.sum(0).tolist()) for part in written]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from harness.base.errors import BadInputError
 from harness.data.duplicates import near_duplicate_groups
 from harness.data.splits import pair_links
 from harness.experts.controls import match
@@ -52,6 +53,13 @@ def selection_summary(run: Evidence) -> SelectionSummary | None:
     rows = table[table["phase"] == selection.phase].set_index(["layer", "expert"], drop=False)
     if rows.empty:
         return None
+    unknown = [expert for expert in selection.experts if expert not in rows.index]
+    if unknown:
+        layer, expert = unknown[0]
+        raise BadInputError(
+            f"{run.layout.variant(str(name)).selection}: layer {layer}, expert {expert}: "
+            f"{run.layout.experts.name} has no such expert"
+        )
     direction = direction_of(run)
     chosen = rows.loc[list(selection.experts)]
     prompts = _test_prompts(run, selection)

@@ -66,7 +66,7 @@ def test_times_are_measured_of_what_the_commands_take(tmp_path):
     times = dict(first_minutes.timed(steps, tmp_path))
     assert list(times) == list(steps)
     assert times["waits"].clock >= 0.2 > times["waits"].cpu
-    table = first_minutes.times_table(times, "step")
+    table = first_minutes.times_table(times, "step", 0.5)
     assert table.splitlines()[0] == "| step | seconds | CPU seconds |"
     page = "before\n<!-- times: x -->\nold\n<!-- /times: x -->\nafter"
     assert first_minutes.updated(page, "x", "new") == page.replace("old", "new")

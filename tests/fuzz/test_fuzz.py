@@ -31,7 +31,7 @@ from harness.models.load import DEMO_FOLDER
 from harness.runs.layout import MANIFEST
 from harness.sweep.schema import SweepFile
 
-FEW, MANY = 4, 40
+FEW, MANY = 4, 16
 
 
 @dataclass(frozen=True)

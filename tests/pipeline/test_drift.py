@@ -131,6 +131,12 @@ def test_the_empty_thought_that_a_template_closes_is_no_part_of_an_answer(thinki
     assert {
         row["phase"]: row["tokens"] for row in found if row["kind"] == "harmful" and row["layer"] is None
     } == tokens
+    benign = read_jsonl(run / "variants/base/responses/demo_benign.jsonl")
+    texts = [(row["response"], row["finish_reason"] == "stop") for row in benign if row["response"].strip()]
+    written = [
+        len(loaded.tokenizer(text, add_special_tokens=False)["input_ids"]) + ended for text, ended in texts
+    ]
+    assert read_json(run / "variants/system_prompt/drift.json")["tokens"] == sum(written)
 
 
 def test_routes_kept_are_measurements_that_gates_decide_and_the_conclusion_names(small_run, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import synthetic_runs
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from harness.base.errors import BadInputError
 from harness.base.files import read_json, write_json, write_jsonl
 from harness.report.chosen import experts
 from harness.runs.evidence import Evidence
@@ -53,6 +54,17 @@ def test_without_routing_of_test_prompts_nothing_is_said_there(changed):
     selection = changed(lambda folder: shutil.rmtree(folder / "routing")).selection
     assert (selection.held_out, selection.topic) == (None, None)
     assert all(expert.held_out is None for expert in selection.experts)
+
+
+def test_a_selection_of_experts_that_were_not_scored_is_one_line(changed):
+    def unknown(folder):
+        path = folder / "variants" / "unsafe_experts" / "selection.json"
+        write_json(path, read_json(path) | {"experts": [[1, -(10**30)]]})
+
+    with pytest.raises(
+        BadInputError, match=r"selection\.json: layer 1, expert -10+: experts\.parquet has no"
+    ):
+        changed(unknown)
 
 
 def test_a_share_of_topic_is_turned_round_with_the_direction(changed, rich):
