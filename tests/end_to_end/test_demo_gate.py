@@ -1,4 +1,4 @@
-"""The gate of this project's own CI: it notices when the intervention does nothing, and says the same each time."""
+"""The gate of this project's own CI: the demo passes it, and it notices when the intervention does nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_demo_gate_fails_when_the_intervention_is_disabled(tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_two_runs_with_one_seed_come_to_identical_verdicts_sample_by_sample(tmp_path, capsys):
+def test_the_demo_passes_its_gates_and_two_runs_with_one_seed_come_to_identical_verdicts(tmp_path, capsys):
     first, again = tmp_path / "first", tmp_path / "again"
     for run in (first, again):
         assert main([*RUN, "--output", str(run)]) == 0
@@ -38,6 +38,8 @@ def test_two_runs_with_one_seed_come_to_identical_verdicts_sample_by_sample(tmp_
     assert len(names) == 6
     for name in names:
         assert (again / name).read_bytes() == (first / name).read_bytes(), name
+    # The pinned reference was made on another machine, whose rounding may flip an answer within the gates' bounds.
+    assert main(["check", str(first), "--gates", str(GATES), "--against", "demo"]) == 0
     capsys.readouterr()
     assert main(["check", str(again), "--gates", str(GATES), "--against", str(first), "--json"]) == 0
     assert not [row for row in json.loads(capsys.readouterr().out)["gates"] if row["flipped"]]
