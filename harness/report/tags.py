@@ -47,7 +47,9 @@ def rates_by_tag(tasks: Sequence[TaskSamples], variants: Sequence[str]) -> dict[
     for task in tasks:
         groups = _groups(task)
         answered = {answer.variant for sample in task.samples for answer in sample.answers}
-        quantities: list[Quantity] = ["refusal", *(["harmfulness"] if task.is_judged_for_harm else [])]
+        quantities: tuple[Quantity, ...] = (
+            ("refusal", "harmfulness") if task.is_judged_for_harm else ("refusal",)
+        )
         for tag in sorted({tag for sample in task.samples for tag in sample.tags}):
             tagged = [sample for sample in task.samples if tag in sample.tags]
             for quantity in quantities:
