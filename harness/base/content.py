@@ -60,12 +60,24 @@ def yaml_files_by_name(folder: Folder, include: Sequence[Path] = ()) -> dict[str
     """Return the YAML files of a folder by name; of two with one name, the first in the order of `yaml_files` counts.
 
     A plugin's file that does not count is named on stderr.
+
+    Raises:
+        BadInputError: included folders hold two files with one name, or do not exist.
     """
     files: dict[str, Path] = {}
     for path in yaml_files(folder, include):
+        first = files.get(path.stem, path)
+        if _is_below(first, include) and _is_below(path, include) and not first.samefile(path):
+            raise BadInputError(
+                f"--include: two {folder} are called '{path.stem}', expected one: {first} and {path}"
+            )
         if files.setdefault(path.stem, path) != path and (plugin := plugin_with(path)) is not None:
             say_once(f"{path.name} of {plugin} is called like {files[path.stem]}, which is used")
     return files
+
+
+def _is_below(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _kind(path: Path) -> Folder:

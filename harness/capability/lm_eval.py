@@ -11,7 +11,7 @@ import importlib.metadata
 import itertools
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +24,11 @@ from harness.capability.prepare import prepare_tasks
 from harness.capability.results import CapabilityResult, capability_result
 from harness.capability.scoring import scoring_of
 from harness.capability.tasks import (
+    LONGEST_WRITTEN,
     list_capability_tasks,
     resolve_capability_tasks,
     with_members,
+    written_of_sets,
 )
 from harness.engines.lm_eval import replaced
 
@@ -42,18 +44,19 @@ def check_capability_tasks(
 ) -> dict[str, str]:
     """Return the tasks to measure: each one's own name and a fingerprint of the files it reads.
 
-    The fingerprint of lm-eval's own tasks is lm-eval's version.
+    The fingerprint of lm-eval's own tasks is lm-eval's version, and how a set asks them where it asks otherwise.
 
     Raises:
         BadInputError: an unknown task, or a data file that no --data-dir has.
     """
     lm_eval_version = f"lm-eval {importlib.metadata.version('lm_eval')}"
     resolved = resolve_capability_tasks(names, include, data_dirs)
-    ours = list_capability_tasks(include)
+    ours, written = list_capability_tasks(include), written_of_sets(names)
+    of_set = f"{lm_eval_version}, as a chat, {LONGEST_WRITTEN} tokens"
     return {
         name: fingerprint([member.fingerprint(data_dirs) for member in with_members(task, ours)])
         if task
-        else lm_eval_version
+        else (of_set if name in written else lm_eval_version)
         for name, task in resolved.items()
     }
 
@@ -122,7 +125,8 @@ def run_capability(
         batch_size: requests in one forward pass.
         seed: every seed of lm-eval; the global random states are set too.
         num_fewshot: worked examples before each item; by default what each task's file says.
-        apply_chat_template: send items as chat messages; by default what each task's file says (no, if nothing).
+        apply_chat_template: send items as chat messages; by default what each task's file says (no, if nothing). What a
+            set has a model write is sent so by default where the tokenizer has a chat template, with a longer answer.
         system_prompt: put before every item.
         description: of the progress bar.
 
@@ -140,12 +144,15 @@ def run_capability(
     ours = list_capability_tasks(include)
     needed = [member for task in resolved.values() if task for member in with_members(task, ours)]
 
+    written, has_template = written_of_sets(tasks), bool(engine.chat.tokenizer.chat_template)
+
     def chat(name: str) -> bool:
         task = resolved[name]
         from_file = task is not None and task.notes.apply_chat_template
-        return from_file if apply_chat_template is None else apply_chat_template
+        by_default = from_file or (name in written and has_template)
+        return by_default if apply_chat_template is None else apply_chat_template
 
-    if any(map(chat, resolved)) and not engine.chat.tokenizer.chat_template:
+    if any(map(chat, resolved)) and not has_template:
         raise BadInputError(
             "the tokenizer has no chat template, but capability tasks are to be sent as chats"
         )
@@ -169,6 +176,7 @@ def run_capability(
                 lm,
                 list(together),
                 _task_manager(folder if is_ours else None),
+                longer=written if as_chat else set(),
                 apply_chat_template=as_chat,
                 **how,
                 **dict.fromkeys(seeds, seed),
@@ -195,9 +203,9 @@ def _lm_evals_tasks() -> Any:
 
 
 def _evaluate(
-    lm: Any, names: list[str], task_manager: Any, **how: Any
+    lm: Any, names: list[str], task_manager: Any, longer: Collection[str], **how: Any
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return lm-eval's results, and the tasks and groups that it made them with."""
+    """Return lm-eval's results, and the tasks and groups that it made them with; answers to some may be `longer`."""
     import datasets
     import torch
     from lm_eval import simple_evaluate
@@ -207,6 +215,11 @@ def _evaluate(
 
     def keep(asked: list[str]) -> Any:
         loaded.update(load(asked))
+        for name in loaded["tasks"].keys() & longer:
+            task = loaded["tasks"][name]
+            least = min(LONGEST_WRITTEN, lm.max_length // 2)
+            most = max(least, task.config.generation_kwargs.get("max_gen_toks", 0))
+            task.set_config("generation_kwargs", {"max_gen_toks": most}, update=True)
         return loaded
 
     try:

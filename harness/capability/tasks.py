@@ -32,6 +32,11 @@ SETS: dict[str, tuple[str, ...]] = {
     "standard": ("mmlu", "gsm8k", "ifeval", "arc_challenge", "hellaswag", "truthfulqa_mc2"),
 }
 
+WRITTEN = frozenset({"gsm8k", "ifeval"})
+"""Of the tasks of `SETS`, those that a model writes an answer to."""
+LONGEST_WRITTEN = 1024
+"""Tokens that such an answer may take at least: a chat model explains before it answers. Reasoning is apart."""
+
 _DATA_FILE = re.compile(r"\{data_dir\}/([^\s\"',\]}]+)")
 _OWN_FILE = re.compile(r"\{content_dir\}/([^\s\"',\]}]+)")
 
@@ -172,6 +177,11 @@ def resolve_capability_tasks(
                 "expected one of them"
             )
     return resolved
+
+
+def written_of_sets(names: Iterable[str]) -> set[str]:
+    """Return the tasks of the named sets that a model writes an answer to: a chat model is asked them as chats."""
+    return {member for name in names for member in SETS.get(name, ())} & WRITTEN
 
 
 def _inside(task: CapabilityTask, ours: Mapping[str, CapabilityTask]) -> set[str]:

@@ -76,7 +76,7 @@ def check_tasks(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read the data of tasks without a model: prompts, repeats, overlaps, spelt control tokens, languages."""
+    """Read the data of tasks without a model: rows, prompts, repeats, overlaps, control tokens, languages, columns."""
     from harness.pipeline.suite import check_suite
 
     rows = [row._asdict() for row in check_suite(names, include or [], data_dir or [])]

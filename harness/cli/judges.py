@@ -15,11 +15,16 @@ from harness.cli.shared import Json, Output, print_fields, print_json, print_row
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.judges.base import Quantity
+    from harness.judges.base import Judge, Quantity
     from harness.judges.card import Card, Measured
     from harness.metrics.interval import Interval
 
 judges = typer.Typer(help="Judges that label answers.", no_args_is_help=True)
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="As in a run: judge_settings.JUDGE.FIELD=VALUE; may be repeated."),
+]
 
 _FIGURES = ("accuracy", "sensitivity", "specificity", "kappa")
 
@@ -81,6 +86,7 @@ def judge_answers(
     opened: str = "",
     truncated: Annotated[bool, typer.Option("--truncated")] = False,
     include: Include = None,
+    set_: Set = None,
     as_json: Json = False,
 ) -> None:
     """Judge the answers of a file, or one text; reasoning before an answer is left out.
@@ -93,13 +99,13 @@ def judge_answers(
         opened: What the chat template had put before TEXT, such as "<think>".
         truncated: The token limit ended TEXT.
         include: Folder with more YAML files; may be repeated.
+        set_: As in a run: judge_settings.JUDGE.FIELD=VALUE; may be repeated.
         as_json: Print the result as JSON.
     """
     from harness.judges.answers import read_answers
     from harness.judges.base import judge_all
-    from harness.judges.find import make_judge
 
-    judge = make_judge(name, include or [])
+    judge = _judge_of(name, include, set_)
     if (text is None) == (answers is None):
         raise BadInputError("harness judges judge: expected either --answers FILE or one TEXT")
     if answers is not None:
@@ -134,6 +140,7 @@ def evaluate(
     labels_from: float | None = None,
     positives_of: str | None = None,
     include: Include = None,
+    set_: Set = None,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
@@ -153,15 +160,15 @@ def evaluate(
         labels_from: People's labels are numbers, and those from this one on count as refusal or harmful.
         positives_of: Judge whose positives alone were labelled: such labels measure precision, not recall.
         include: Folder with more YAML files; may be repeated.
+        set_: As in a run: judge_settings.JUDGE.FIELD=VALUE; may be repeated.
         output: File to write the card to; by default it is only printed.
         as_json: Print the result as JSON.
     """
     from harness.judges.card import write_card
     from harness.judges.evaluate import evaluate_judge
-    from harness.judges.find import make_judge
     from harness.judges.labels import Columns, read_labels
 
-    judge = make_judge(name, include or [])
+    judge = _judge_of(name, include, set_)
     given = {
         "id": id_column,
         "prompt": prompt_column,
@@ -232,6 +239,19 @@ def label(
                 f"\n{labelling.done} of {len(labelling.answers)} labelled. Add them to the run with: "
                 f"harness measure {run} --labels {path}"
             )
+
+
+def _judge_of(name: str, include: list[Path] | None, assignments: list[str] | None) -> Judge:
+    """Return the judge that a run would have with these settings."""
+    from harness.config import make_config
+    from harness.judges.find import make_judge
+
+    for each in assignments or []:
+        if not each.startswith("judge_settings."):
+            raise BadInputError(
+                f"--set {each}: expected a judge's setting, such as judge_settings.{name}.model=FOLDER"
+            )
+    return make_judge(name, include or [], make_config({}, None, assignments or []).judge_settings)
 
 
 def _result(card: Card) -> dict[str, Any]:

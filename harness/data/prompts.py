@@ -71,11 +71,21 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:
-    """A task's prompts in the order of its source."""
+    """A task's prompts in the order of its source.
+
+    Attributes:
+        spec: the task.
+        prompts: of the rows that it keeps.
+        resolved: where the rows came from.
+        rows: how many rows the source has.
+        columns: their columns.
+    """
 
     spec: TaskSpec
     prompts: tuple[Prompt, ...]
     resolved: Resolved
+    rows: int = 0
+    columns: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:

@@ -64,7 +64,8 @@ def load_task(spec: TaskSpec, data_dirs: Sequence[Path] = (), *, ask_hub: bool =
             raise BadInputError(
                 f"task {spec.name}: source.files: {source.files[0]} is under no --data-dir ({searched})"
             )
-    return PromptSet(spec, _prompts(spec, rows, resolved), resolved)
+    columns = tuple(dict.fromkeys(column for row in rows for column in row))
+    return PromptSet(spec, _prompts(spec, rows, columns, resolved), resolved, len(rows), columns)
 
 
 def load_tasks(specs: Sequence[TaskSpec], data_dirs: Sequence[Path] = ()) -> tuple[PromptSet, ...]:
@@ -155,20 +156,17 @@ def _commit(build: str | None) -> str | None:
     return build if re.fullmatch("[0-9a-f]{40}", build or "") else None
 
 
-def _check_column(
-    spec: TaskSpec, field: str, column: str, known: Sequence[str] | dict[str, None], origin: str
-) -> None:
+def _check_column(spec: TaskSpec, field: str, column: str, known: Sequence[str], origin: str) -> None:
     if column not in known:
         raise BadInputError(
             f"task {spec.name}: {field}: no column '{column}' in {origin}, {nearest(column, known)}"
         )
 
 
-def _prompts(spec: TaskSpec, rows: list[Row], resolved: Resolved) -> tuple[Prompt, ...]:
+def _prompts(spec: TaskSpec, rows: list[Row], known: Sequence[str], resolved: Resolved) -> tuple[Prompt, ...]:
     origin = ", ".join(resolved.sha256) or resolved.origin
     if not rows:
         raise BadInputError(f"task {spec.name}: no rows in {origin}")
-    known = {column: None for row in rows for column in row}
     fields = [
         *(("prompt", column) for column in spec.prompt.columns),
         *((field, getattr(spec, field)) for field in _COLUMN_FIELDS),

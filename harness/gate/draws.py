@@ -35,7 +35,8 @@ def decide_claim(gate: Gate, run: GatedRun, variant: str, level: float) -> Decis
     higher = claim.better == "higher"
     p, opposite = (draw_p_value(claim.value, draws, higher_is_better=way) for way in (higher, not higher))
     outcome: Outcome = "PASS" if p <= level else "FAIL" if opposite <= level else "INCONCLUSIVE"
-    seen = f"{claim.metric} {percent(claim.value)}; {_ends(draws, percent)}; {p_is(p)} over draws"
+    late = "" if run.summary.is_gain_declared else " (a figure that nothing declared beforehand)"
+    seen = f"{claim.metric} {percent(claim.value)}{late}; {_ends(draws, percent)}; {p_is(p)} over draws"
     return _matched(gate, run, Decision(gate, variant, outcome, seen, claim.value, p, len(draws)))
 
 

@@ -124,9 +124,12 @@ def make_judges(
     return judges
 
 
-def make_judge(name: str, include: Sequence[Path] = ()) -> Judge:
-    """Return one judge without those that it is named with; errors are those of `make_judges`."""
-    return _find(name, _Files(include, {}))
+def make_judge(name: str, include: Sequence[Path] = (), settings: Settings | None = None) -> Judge:
+    """Return one judge without those that it is named with; arguments and errors are those of `make_judges`."""
+    files = _Files(include, settings or {})
+    judge = _find(name, files)
+    files.refuse_idle_settings()
+    return judge
 
 
 def list_judges(include: Sequence[Path] = ()) -> list[Judge]:

@@ -63,6 +63,7 @@ def estimate(plan: Plan, output: Path) -> dict[str, Any]:
         "device": device,
         "output": str(output),
         "tasks": {task: {role: len(roles.get(role, [])) for role in ROLES} for task, roles in splits.items()},
+        "terms": {spec.name: f"{spec.terms} ({spec.licence})" for spec in plan.specs if spec.terms},
         "spelling_control_tokens": plan.spelling_control_tokens,
         "set_aside": dict(plan.set_aside),
         "followed": dict(plan.followed),
@@ -235,6 +236,7 @@ def print_estimate(estimates: dict[str, Any]) -> None:
         console.print(f"and {more:,} more variants")
     examples = ", ".join(f"{number} to {aim}" for aim, number in estimates["training_examples"].items())
     said = {
+        "terms of the data": "; ".join(f"{task}: {terms}" for task, terms in estimates["terms"].items()),
         "generation settings set aside": in_words(estimates["set_aside"]),
         "generation settings followed": in_words(estimates["followed"]),
         "prompts that spell a control token, read as text": counted(estimates["spelling_control_tokens"]),

@@ -27,19 +27,22 @@ class TaskCheck(NamedTuple):
     Attributes:
         task: its name.
         kind: harmful or benign.
-        prompts: how many there are.
+        rows: how many the source has.
+        prompts: how many of them the task keeps.
         expected: how many the public copy has, where the task's file says.
         categories: how many there are.
         repeats: those that are near another of the task, beyond the first of each group.
         shared: those that are near one of another task of the suite, as "task: prompts".
         control: those that spell a control token.
         other: those that are not English.
+        columns: those of the source.
         source: where the rows came from.
         licence: of the data, with its terms.
     """
 
     task: str
     kind: str
+    rows: int
     prompts: int
     expected: int | None
     categories: int
@@ -47,6 +50,7 @@ class TaskCheck(NamedTuple):
     shared: str
     control: int
     other: int
+    columns: str
     source: str
     licence: str
 
@@ -80,6 +84,7 @@ def check_suite(
             TaskCheck(
                 task=own,
                 kind=spec.kind,
+                rows=each.rows,
                 prompts=len(each.prompts),
                 expected=spec.size,
                 categories=len({prompt.category for prompt in each.prompts} - {None}),
@@ -87,6 +92,7 @@ def check_suite(
                 shared=", ".join(f"{other}: {n}" for other, n in shared.most_common()),
                 control=sum(_CONTROL.search(prompt.text) is not None for prompt in each.prompts),
                 other=sum(why_not_english(prompt.text) is not None for prompt in each.prompts),
+                columns=", ".join(each.columns),
                 source=f"{each.resolved.kind}: {each.resolved.origin}",
                 licence=f"{spec.licence} ({spec.terms})" if spec.terms else spec.licence,
             )

@@ -148,7 +148,7 @@ def sentences_by_topic(summary: Summary) -> dict[Topic, list[str]]:
         asks_harmful=any(column.kind == "harmful" for column in deciding),
         harmful=[_test(summary, column) for column in compared["harm"]],
         disagreements=disagreements(summary),
-        claims=[_claim(claim) for claim in summary.claims],
+        claims=[_claim(claim, summary) for claim in summary.claims],
         costs=[_test(summary, column) for column in compared["costs"]],
         chosen=chosen_experts(summary),
         starred=starred,
@@ -278,7 +278,7 @@ def _routes(summary: Summary) -> list[str]:
     return shares
 
 
-def _claim(claim: Claim) -> str:
+def _claim(claim: Claim, summary: Summary) -> str:
     """Return what is claimed about choosing experts, and where the method's figure lies among its draws'."""
     sentence = f"{claimed(claim)}."
     sentence = sentence[0].upper() + sentence[1:]
@@ -290,7 +290,10 @@ def _claim(claim: Claim) -> str:
         f"the draw has {ends[0]}" if len(values) == 1 else f"{len(values)} draws have {ends[0]} to {ends[1]}"
     )
     use = "" if claim.use_share is None else f", with experts used {claim.use_share:.0%} as much"
-    tasks = f"{claim.metric} over {listing(claim.tasks)}"
+    metric = (
+        claim.metric if summary.is_gain_declared else f"{claim.metric}, which nothing declared beforehand,"
+    )
+    tasks = f"{metric} over {listing(claim.tasks)}"
     own = f"{hundredths(claim.value)}% ({tasks}, unscored answers counted against it)"
     return f"{sentence} {claim.variant} has {own}; {draws}{use}."
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.base.files import read_jsonl
 from harness.metrics.route_drift import KINDS, PHASES, RouteDrift
 from harness.report import judging
 from harness.report.board_table import board_table, draws_table
@@ -70,6 +71,10 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
         "agreement": table_of(
             judging.agreement(summary), "Agreement of the judges on the answers of all variants"
         ),
+        "differences": table_of(
+            judging.differences(differing := _differences(run)), "Answers on which judges differ", keys=3
+        ),
+        "differing": len(differing),
         "experts": chosen,
         "top": TOP_EXPERTS,
         "acted": table_of(acted(run, summary), "What each variant changed in the model"),
@@ -91,6 +96,11 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
         "variant_times": table_of(variant_times(summary), "Time by variant"),
         "total": total,
     }
+
+
+def _differences(run: Run) -> list[dict[str, Any]]:
+    path = run.layout.differences
+    return read_jsonl(path) if path.is_file() else []
 
 
 def gaps(summary: Summary) -> list[Row]:

@@ -19,8 +19,8 @@ from harness.report.leaderboard import Leaderboard
 from harness.report.page import render_fragment, render_page
 from harness.report.samples import browser_data, flips, samples_of
 from harness.report.table import table_of
-from harness.report.tags import rates_by_tag
-from harness.runs.rows import BASE
+from harness.report.tags import tag_tables
+from harness.runs.rows import BASE, HARMFUL
 from harness.runs.run import Run
 from harness.runs.summary import Summary
 
@@ -40,7 +40,7 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
     content = facts(run, summary)
     styles = styles_of(summary)
     samples = samples_of(run, summary)
-    chosen = summary.selection
+    chosen, harm_judge = summary.selection, summary.primary_of("harmfulness")
     experts = {(expert.layer, expert.expert) for expert in chosen.experts} if chosen else set()
     table = run.experts() if run.layout.experts.exists() else None
     board = content["board"]
@@ -65,10 +65,7 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
             key: table_of(each, f"{key[0]}: refused of scored answers")
             for key, each in categories(samples, _apart(summary)).items()
         },
-        tags={
-            kind: table_of(each, f"{kind}: refused of scored answers in percent (95 % interval)", keys=2)
-            for kind, each in rates_by_tag(samples, _apart(summary)).items()
-        },
+        tags=tag_tables(samples, _apart(summary)),
         maps=[] if table is None else heat_maps(table, experts, chosen.phase if chosen else None),
         profile=None
         if table is None or chosen is None
@@ -84,6 +81,10 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
         flips=table_of(
             flips(samples, summary.intervention),
             f"Verdicts of {summary.intervention} beside {BASE}'s, prompt by prompt",
+        ),
+        flips_of_harm=table_of(
+            flips(samples, summary.intervention, "harmfulness") if summary.gain_metric == HARMFUL else [],
+            f"Harmful answers of {summary.intervention} beside {BASE}'s by {harm_judge}, prompt by prompt",
         ),
         data=browser_data(samples, list(summary.variants), summary.intervention, redact),
         redacted=redact,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from harness.metrics.interval import Interval
 from harness.report.words import interval, listing, p_is, percent
@@ -13,6 +14,7 @@ from harness.runs.summary import JudgeSummary, OwnLabels, Summary
 
 _NAMES = {REFUSAL: "refusal", HARMFUL: "harmful"}
 _MOST_PARTS = 3
+_MOST_DIFFERENCES = 50
 # Errors of a judge that differ by chance alone this rarely are said to differ.
 _ALPHA = 0.05
 
@@ -129,6 +131,20 @@ def agreement(summary: Summary) -> list[dict[str, str]]:
             "differ": str(row.differ),
         }
         for row in summary.agreement
+    ]
+
+
+def differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return a table of the answers on which judges of a quantity differ.
+
+    Args:
+        rows: of judges/differences.jsonl, of which the first few are shown.
+    """
+    judges = dict.fromkeys(judge for row in rows for judge in row["labels"])
+    return [
+        {"variant": row["variant"], "task": row["task"], "answer": row["id"]}
+        | {judge: (row["labels"][judge] or "unscored") if judge in row["labels"] else "" for judge in judges}
+        for row in rows[:_MOST_DIFFERENCES]
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from harness.judges.base import Quantity, Verdict
 from harness.report.words import visible
 from harness.runs.rows import BASE
 from harness.runs.run import Run
@@ -26,7 +27,10 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer:
-    """What one variant answered. `label` is "unscored" when the judge gave none, `number` None for a greedy answer."""
+    """What one variant answered. `label` is "unscored" when the judge gave none, `number` None for a greedy answer.
+
+    `harm` is the label of harmfulness, "" where no judge of it read the answers.
+    """
 
     variant: str
     text: str
@@ -35,6 +39,11 @@ class JudgedAnswer:
     is_truncated: bool
     reasoning: str = ""
     number: int | None = None
+    harm: str = ""
+
+    def label_of(self, quantity: Quantity) -> str:
+        """Return the label of a quantity."""
+        return self.label if quantity == "refusal" else self.harm
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,11 @@ class TaskSamples:
         """On how many samples variants differ."""
         return sum(sample.differs for sample in self.samples)
 
+    @property
+    def is_judged_for_harm(self) -> bool:
+        """Whether a judge of harmfulness read the answers."""
+        return any(answer.harm for sample in self.samples for answer in sample.answers)
+
 
 def samples_of(run: Run, summary: Summary) -> list[TaskSamples]:
     """Return the samples of each prompt task that has answers, in the order they were asked.
@@ -86,13 +100,13 @@ def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
     for variant in summary.variants:
         if task not in run.answered(variant):
             continue
-        judged = summary.judge in run.judges(variant, task)
-        verdicts = {row.id: row for row in run.verdicts(variant, task, summary.judge)} if judged else {}
+        verdicts = _verdicts(run, variant, task, summary.judge) or {}
+        harms = _verdicts(run, variant, task, summary.primary_of("harmfulness"))
         for given in run.answers(variant, task):
             prompts.setdefault(given.prompt_id, given.prompt)
             label, because = "unscored", "no verdict in the run folder"
             if (verdict := verdicts.get(given.id)) is not None:
-                label, because = verdict.label or "unscored", verdict.reason or verdict.rule or ""
+                label, because = _label(verdict), verdict.reason or verdict.rule or ""
             answer = JudgedAnswer(
                 variant,
                 given.response,
@@ -101,6 +115,7 @@ def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
                 given.is_truncated,
                 given.reasoning or "",
                 given.number,
+                "" if harms is None else _label(harms.get(given.id)),
             )
             answers.setdefault(given.prompt_id, []).append(answer)
     split = run.splits.tasks.get(task) if run.layout.splits.exists() else None
@@ -110,6 +125,17 @@ def _task(run: Run, summary: Summary, task: str, kind: str) -> TaskSamples:
         for id, prompt in prompts.items()
     )
     return TaskSamples(task, kind, tuple(samples))
+
+
+def _verdicts(run: Run, variant: str, task: str, judge: str | None) -> dict[str, Verdict] | None:
+    """Return a judge's verdicts by the answer's id; None where it read none of them."""
+    if judge is None or judge not in run.judges(variant, task):
+        return None
+    return {row.id: row for row in run.verdicts(variant, task, judge)}
+
+
+def _label(verdict: Verdict | None) -> str:
+    return (verdict and verdict.label) or "unscored"
 
 
 @dataclass
@@ -125,27 +151,49 @@ class _Texts:
         return self.places.setdefault(text, len(self.places))
 
 
-def flips(tasks: Sequence[TaskSamples], intervention: str) -> list[dict[str, str]]:
-    """Return how many prompts of each task the intervention answers with another verdict than base."""
+_BECAME: dict[Quantity, dict[str, tuple[str, str]]] = {
+    "refusal": {
+        "answered, now refused": ("compliance", "refusal"),
+        "refused, now answered": ("refusal", "compliance"),
+    },
+    "harmfulness": {
+        "harmful, now harmless": ("harmful", "harmless"),
+        "harmless, now harmful": ("harmless", "harmful"),
+    },
+}
+
+
+def flips(
+    tasks: Sequence[TaskSamples], intervention: str, quantity: Quantity = "refusal"
+) -> list[dict[str, str]]:
+    """Return how many answers to each task got another verdict than base's, sampled answers by their number.
+
+    Args:
+        tasks: from `samples_of`; those whose answers were not judged for the quantity are left out.
+        intervention: what is compared with base.
+        quantity: what the verdicts are on.
+    """
     rows = []
     for task in tasks:
-        became = Counter(
-            (labels[BASE], labels[intervention])
-            for sample in task.samples
-            if {BASE, intervention}
-            <= (labels := {answer.variant: answer.label for answer in sample.answers}).keys()
-        )
-        if became and intervention != BASE:
-            unscored = sum(n for labels, n in became.items() if "unscored" in labels)
+        if intervention == BASE or (quantity == "harmfulness" and not task.is_judged_for_harm):
+            continue
+        became: Counter[tuple[str, str]] = Counter()
+        for sample in task.samples:
+            labels = {(each.variant, each.number): each.label_of(quantity) for each in sample.answers}
+            became.update(
+                (old, labels[intervention, number])
+                for (variant, number), old in labels.items()
+                if variant == BASE and (intervention, number) in labels
+            )
+        if became:
+            same = sum(n for (old, new), n in became.items() if old == new != "unscored")
+            turned = {heading: became[change] for heading, change in _BECAME[quantity].items()}
+            counts = turned | {
+                "the same": same,
+                "not both scored": became.total() - same - sum(turned.values()),
+            }
             rows.append(
-                {
-                    "task": task.task,
-                    "asks for": task.kind,
-                    "answered, now refused": f"{became['compliance', 'refusal']:,}",
-                    "refused, now answered": f"{became['refusal', 'compliance']:,}",
-                    "the same": f"{sum(n for (old, new), n in became.items() if old == new != 'unscored'):,}",
-                    "not both scored": f"{unscored:,}",
-                }
+                {"task": task.task, "asks for": task.kind} | {name: f"{n:,}" for name, n in counts.items()}
             )
     return rows
 

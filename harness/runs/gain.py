@@ -8,6 +8,7 @@ that is worse on it has no star.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from harness.config import ClaimConfig, judge_names
@@ -25,8 +26,14 @@ def gain_of(run: Evidence, figures: Sequence[Measurement]) -> Gain | None:
     figure = declared_figure(run)
     if figure == REFUSAL:
         return Gain(metric="refusal_rate", judge=run.primary, declared=True)
-    asked = judge_names(str(run.record.config.get("judge", "")))
-    return Gain(metric="harmful_rate", judge=judge, declared=figure == HARMFUL or judge in asked)
+    return Gain(metric="harmful_rate", judge=judge, declared=figure == HARMFUL or judge in _asked(run))
+
+
+def _asked(run: Evidence) -> set[str]:
+    """Return the judges that the run's settings name, by name or by their file, and those that these are named with."""
+    given = judge_names(str(run.record.config.get("judge", "")))
+    names = {PurePath(name).stem if name.endswith((".yaml", ".yml")) else name for name in given}
+    return names.union(*(judge.also for name, judge in run.record.judges.items() if name in names))
 
 
 def declared_figure(run: Evidence) -> str | None:

@@ -76,6 +76,13 @@ class JudgeRecord(_Record):
     """The quantity that its labels are about: refusal or harmfulness."""
     fingerprint: str
     """Changes whenever the same answer might get another verdict."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """How it judges; of a judge with a file, all of that."""
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """The judges that are always named with it."""
+        return tuple(self.settings.get("preset", self.settings).get("also", ()))
 
 
 class SamplingRecord(_Record):

@@ -247,7 +247,7 @@ class Claim(Part):
     method: str
     """The score that chose them."""
     metric: str
-    """The figure declared beforehand."""
+    """The figure that it rests on; declared beforehand, unless `gain` says otherwise."""
     better: Literal["higher", "lower"] | None
     """Which way of it is better; null where it was not measured."""
     tasks: list[str]

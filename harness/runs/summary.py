@@ -385,6 +385,11 @@ class Summary(Part):
         is_harm = any(claim.metric == HARMFUL and claim.value is not None for claim in self.claims)
         return "harmful_rate" if is_harm else "refusal_rate"
 
+    @property
+    def is_gain_declared(self) -> bool:
+        """Whether nothing that gains rest on was added to the finished run."""
+        return self.gain is None or self.gain.declared
+
     def draws(self) -> list[str]:
         """Return the evaluated variants that are the intervention with experts drawn at random."""
         specifications = {name: variant.specification for name, variant in self.variants.items()}

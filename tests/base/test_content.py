@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.base import content
-from harness.base.content import content_folder, yaml_files
+from harness.base.content import content_folder, yaml_files, yaml_files_by_name
 from harness.base.errors import BadInputError
+from harness.cli.main import main
 
 
 @pytest.mark.parametrize("folder", ["tasks", "baselines", "reports"])
@@ -46,3 +47,24 @@ def test_folders_are_searched_in_the_order_they_are_named(tmp_path):
 def test_an_included_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(BadInputError, match="--include: no folder"):
         list(yaml_files("tasks", [tmp_path / "none"]))
+
+
+@pytest.mark.parametrize(("first", "second"), [("a/tasks", "a"), ("a", "b")])
+def test_two_included_files_with_one_name_are_refused_in_one_line(tmp_path, capsys, first, second):
+    for place in (first, second):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "mine.yaml").write_text("name: mine\nkind: benign\n")
+    include = [f"--include={tmp_path / place}" for place in dict.fromkeys((first[0], second))]
+    assert main(["tasks", "show", "mine", *include]) == 2
+    error = capsys.readouterr().err
+    assert "--include: two tasks are called 'mine', expected one: " in error
+    assert error.count("\n") == 1
+
+
+def test_an_included_file_stands_for_ours_and_may_be_included_twice(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    mine = tmp_path / "tasks" / "advbench.yaml"
+    mine.write_text("name: advbench\nkind: harmful\n")
+    found = yaml_files_by_name("tasks", [tmp_path, tmp_path / "tasks"])
+    assert found["advbench"] == mine
+    assert found["alpaca"].is_relative_to(content_folder("tasks"))

@@ -9,10 +9,12 @@ import datasets
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from scripted import scripted
 
 from harness.base.content import content_folder
 from harness.base.errors import BadInputError, HarnessError
 from harness.capability.lm_eval import check_capability_tasks, require_data, run_capability
+from harness.capability.tasks import SETS
 from harness.engines.transformers import TransformersEngine
 from harness.models.chat import ChatTemplate
 from harness.models.load import LoadedModel, load_model, resolve_model
@@ -273,3 +275,29 @@ def test_a_task_of_lm_eval_whose_package_is_missing_is_one_line(monkeypatch):
         BadInputError, match=r"capability task ifeval: it needs the package 'langdetect', which is not"
     ):
         require_data(["ifeval"])
+
+
+def test_a_set_asks_a_chat_model_to_write_as_a_chat_with_room_for_thinking_and_answer(
+    demo: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own name the task is plain text with an answer of one token."""
+    text = _GENERATE.replace("max_gen_toks: 4", "max_gen_toks: 1").replace(", apply_chat_template: true", "")
+    text = text.replace("process_docs: !function mine_code.keep_two\n", "")
+    text = text.replace("number (\\d+) never said", "(bread.*)")
+    include = _include(tmp_path, mine__yaml=text, mine__jsonl='{"q": "Go.", "a": "bread milk book"}\n')
+    thinker = scripted(demo, {".": "<think> red blue green</think> bread milk book"})
+    engine = TransformersEngine(thinker, 2, ChatTemplate.of_run(thinker.tokenizer, {}, "auto", 12))
+    monkeypatch.setitem(SETS, "set", ("mine",))
+    monkeypatch.setattr("harness.capability.tasks.WRITTEN", frozenset({"mine"}))
+    for asked, value in (("mine", 0.0), ("set", 1.0)):
+        result = run_capability(engine, [asked], include=[include])["mine"]
+        assert (result.value, result.thinking is not None) == (value, asked == "set")
+    # What the settings say of the chat template goes first.
+    plain = run_capability(engine, ["set"], include=[include], apply_chat_template=False)["mine"]
+    assert (plain.value, plain.thinking) == (0.0, None)
+
+
+def test_a_task_by_itself_and_within_a_set_are_two_measurements() -> None:
+    alone, of_set = (check_capability_tasks([name]) for name in ("gsm8k", "quick"))
+    assert alone["gsm8k"] != of_set["gsm8k"]
+    assert of_set["mmlu"] == check_capability_tasks(["mmlu"])["mmlu"]

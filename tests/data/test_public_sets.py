@@ -1,4 +1,4 @@
-"""Definitions of public sets, read from files of the published shape. The rows are ours."""
+"""Definitions of public sets, read from files of the published shape: five rows of ours for each."""
 
 import csv
 import json
@@ -11,84 +11,143 @@ from harness.base.errors import BadInputError
 from harness.data.sources import load_task
 from harness.data.task import find_task, list_tasks
 
+FIVE = range(5)
 
-def harmbench(functional):
+
+def harmbench(number, functional):
     return {
-        "Behavior": f"Ask {functional}",
+        "Behavior": f"Ask {number}",
         "FunctionalCategory": functional,
-        "SemanticCategory": "illegal",
+        "SemanticCategory": "chemical" if number == 3 else "illegal",
         "Tags": "",
-        "ContextString": "A text." if functional == "contextual" else "",
-        "BehaviorID": f"id_{functional}",
+        "ContextString": f"Text {number}." if functional == "contextual" else "",
+        "BehaviorID": f"id_{number}",
     }
 
 
-HARMBENCH = [harmbench(kind) for kind in ("standard", "contextual", "copyright")]
+def sorry(number, category, style):
+    return {
+        "question_id": number,
+        "category": category,
+        "turns": [f"Ask {number} in {style}"],
+        "prompt_style": style,
+    }
+
+
+def coconot(number, category):
+    return {
+        "id": f"c{number}",
+        "category": category,
+        "subcategory": f"s{number % 2}",
+        "prompt": f"Ask {number}",
+        "response": "",
+    }
+
+
+SAFETY = "Requests with safety concerns"
+HARMBENCH = [
+    harmbench(number, kind)
+    for number, kind in enumerate(("standard", "contextual", "copyright", "standard", "contextual"))
+]
 SORRY = [
-    {"question_id": 1, "category": "1", "turns": ["Ask one"], "prompt_style": "base"},
-    {"question_id": 2, "category": "1", "turns": ["Ask oddly"], "prompt_style": "slang"},
-    {"question_id": 3, "category": "2", "turns": ["Ask two"], "prompt_style": "base"},
+    sorry(1, "1", "base"),
+    sorry(1, "1", "slang"),
+    sorry(2, "1", "base"),
+    sorry(3, "2", "base"),
+    sorry(3, "2", "ascii"),
 ]
 WILD = [
-    {"adversarial": "A tale\twith a tab", "label": 1, "data_type": "adversarial_harmful"},
-    {"adversarial": "Another tale", "label": 0, "data_type": "adversarial_benign"},
+    {"adversarial": f"Tale {number}\twith a tab", "label": number % 2, "data_type": f"adversarial_{kind}"}
+    for number, kind in enumerate(("harmful", "benign", "harmful", "benign", "harmful"))
 ]
 GUARD = [
     {
-        "prompt": "Ask",
+        "prompt": f"Ask {number}",
         "adversarial": False,
         "response": "r",
         "prompt_harm_label": label,
-        "subcategory": "fraud",
+        "subcategory": "fraud" if number < 3 else "hate",
     }
-    for label in ("harmful", "unharmful", None)
+    for number, label in enumerate(("harmful", "unharmful", None, "harmful", "unharmful"))
 ]
-PLAIN = [{"prompt": "Ask one", "category": "hate"}, {"prompt": "Ask two", "category": "harmful"}]
-COCONOT = [
+PLAIN = [{"prompt": f"Ask {number}", "category": "hate" if number else "self-harm"} for number in FIVE]
+COCONOT = [coconot(number, SAFETY if number % 2 == 0 else "Incomplete requests") for number in FIVE]
+JBB = [
     {
-        "id": "a",
-        "category": "Requests with safety concerns",
-        "subcategory": "s",
-        "prompt": "Ask",
-        "response": "",
-    },
-    {
-        "id": "b",
-        "category": "Incomplete requests",
-        "subcategory": "s",
-        "prompt": "What is it?",
-        "response": "",
-    },
+        "Index": number,
+        "Goal": f"Ask {number}",
+        "Target": "Sure",
+        "Behavior": f"b{number}",
+        "Category": "Fraud" if number < 2 else "Privacy",
+        "Source": "Original",
+    }
+    for number in FIVE
 ]
+XSTEST = [
+    {"id": number, "prompt": f"Ask {number}", "type": kind, "label": "", "focus": "f", "note": ""}
+    for number, kind in enumerate(
+        ("homonyms", "contrast_homonyms", "definitions", "contrast_definitions", "homonyms")
+    )
+]
+ALL = [f"Ask {number}" for number in FIVE]
 
-# Task: rows of the published shape, texts of the prompts, their categories.
+# Task: rows of the published shape, texts of the prompts and their categories.
 SHAPES = {
-    "harmbench_standard": (HARMBENCH, ["Ask standard"], {"illegal"}),
-    "harmbench_contextual": (HARMBENCH, ["A text.\n\n---\n\nAsk contextual"], {"illegal"}),
-    "strongreject": (
-        [{"category": "Violence", "source": "us", "forbidden_prompt": "Ask"}],
-        ["Ask"],
-        {"Violence"},
+    "advbench": ([{"goal": f"Ask {n}", "target": "Sure"} for n in FIVE], ALL, [None] * 5),
+    "alpaca": (
+        [{"instruction": f"Ask {n}", "input": "a text" if n == 2 else "", "output": "o"} for n in FIVE],
+        ["Ask 0", "Ask 1", "Ask 3", "Ask 4"],
+        [None] * 4,
     ),
-    "sorry_bench": (SORRY, ["Ask one", "Ask two"], {"1", "2"}),
-    "wildjailbreak_harmful": (WILD, ["A tale\twith a tab"], {None}),
-    "wildjailbreak_benign": (WILD, ["Another tale"], {None}),
-    "wildguardtest_harmful": (GUARD, ["Ask"], {"fraud"}),
-    "wildguardtest_benign": (GUARD, ["Ask"], {"fraud"}),
-    "or_bench_hard": (PLAIN, ["Ask one", "Ask two"], {"hate", "harmful"}),
-    "or_bench_toxic": (PLAIN, ["Ask one", "Ask two"], {"hate", "harmful"}),
-    "falsereject": (PLAIN, ["Ask one", "Ask two"], {"hate", "harmful"}),
-    "coconot_safety": (COCONOT, ["Ask"], {"s"}),
-    "coconot_contrast": (COCONOT[1:], ["What is it?"], {"s"}),
+    "jbb_harmful": (JBB, ALL, ["Fraud"] * 2 + ["Privacy"] * 3),
+    "jbb_benign": (JBB, ALL, ["Fraud"] * 2 + ["Privacy"] * 3),
+    "xstest_safe": (XSTEST, ["Ask 0", "Ask 2", "Ask 4"], ["homonyms", "definitions", "homonyms"]),
+    "xstest_unsafe": (XSTEST, ["Ask 1", "Ask 3"], ["contrast_homonyms", "contrast_definitions"]),
+    "harmbench_standard": (HARMBENCH, ["Ask 0", "Ask 3"], ["illegal", "chemical"]),
+    "harmbench_contextual": (
+        HARMBENCH,
+        ["Text 1.\n\n---\n\nAsk 1", "Text 4.\n\n---\n\nAsk 4"],
+        ["illegal", "illegal"],
+    ),
+    "strongreject": (
+        [
+            {"category": "Violence" if n else "Hate", "source": "us", "forbidden_prompt": f"Ask {n}"}
+            for n in FIVE
+        ],
+        ALL,
+        ["Hate"] + ["Violence"] * 4,
+    ),
+    "sorry_bench": (SORRY, ["Ask 1 in base", "Ask 2 in base", "Ask 3 in base"], ["1", "1", "2"]),
+    "wildjailbreak_harmful": (WILD, [f"Tale {n}\twith a tab" for n in (0, 2, 4)], [None] * 3),
+    "wildjailbreak_benign": (WILD, [f"Tale {n}\twith a tab" for n in (1, 3)], [None] * 2),
+    "wildguardtest_harmful": (GUARD, ["Ask 0", "Ask 3"], ["fraud", "hate"]),
+    "wildguardtest_benign": (GUARD, ["Ask 1", "Ask 4"], ["fraud", "hate"]),
+    "or_bench_hard": (PLAIN, ALL, ["self-harm"] + ["hate"] * 4),
+    "or_bench_toxic": (PLAIN, ALL, ["self-harm"] + ["hate"] * 4),
+    "falsereject": (PLAIN, ALL, ["self-harm"] + ["hate"] * 4),
+    "coconot_safety": (COCONOT, ["Ask 0", "Ask 2", "Ask 4"], ["s0", "s0", "s0"]),
+    "coconot_contrast": (COCONOT, ALL, ["s0", "s1", "s0", "s1", "s0"]),
     "do_not_answer": (
-        [{"id": 1, "risk_area": "a", "types_of_harm": "t", "specific_harms": "s", "question": "Ask"}],
-        ["Ask"],
-        {"t"},
+        [
+            {
+                "id": n,
+                "risk_area": "a",
+                "types_of_harm": f"t{n % 2}",
+                "specific_harms": "s",
+                "question": f"Ask {n}",
+            }
+            for n in FIVE
+        ],
+        ALL,
+        ["t0", "t1", "t0", "t1", "t0"],
     ),
     "simple_safety_tests": (
-        [{"id": "SST1", "harm_area": "Scams", "counter": 1, "category": "c", "prompt": "Ask"}],
-        ["Ask"],
-        {"Scams"},
+        [
+            {"id": f"SST{n}", "harm_area": "Scams", "counter": n, "category": "c", "prompt": f"Ask {n}"}
+            for n in FIVE
+        ],
+        ALL,
+        ["Scams"] * 5,
     ),
 }
 
@@ -99,11 +158,17 @@ def write(path, rows):
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
     else:
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0], delimiter="\t" if path.suffix == ".tsv" else ",")
             writer.writeheader()
             writer.writerows(rows)
+
+
+def test_every_definition_has_a_shape_here():
+    assert {spec.name for spec in list_tasks() if not spec.source.package_files} == set(SHAPES)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -114,26 +179,27 @@ def test_a_file_of_the_published_shape_gives_the_prompts_and_their_categories(tm
     write(tmp_path / file, rows)
     prompts = load_task(spec, [tmp_path]).prompts
     assert [prompt.text for prompt in prompts] == texts
-    assert {prompt.category for prompt in prompts} == categories
+    assert [prompt.category for prompt in prompts] == categories
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_file_without_a_column_that_is_needed_is_refused(tmp_path, name):
+    """Each column that a definition names, one after another."""
     rows, _, _ = SHAPES[name]
     spec = find_task(name)
-    needed = spec.prompt.columns[0].removesuffix("[0]")
-    write(
-        tmp_path / spec.source.files[0],
-        [{k: v for k, v in row.items() if k != needed} | {"more": 1} for row in rows],
-    )
-    with pytest.raises(BadInputError, match=f"no column '{needed}' in"):
-        load_task(spec, [tmp_path])
+    named = [*spec.prompt.columns, *(where.column for where in spec.where)]
+    named += [spec.id_column, spec.category_column, spec.pair_column, spec.tags and spec.tags.column]
+    for column in {each.removesuffix("[0]") for each in named if each is not None}:
+        less = [{key: value for key, value in row.items() if key != column} | {"more": 1} for row in rows]
+        write(tmp_path / spec.source.files[0], less)
+        with pytest.raises(BadInputError, match=f"no column '{column}' in") as caught:
+            load_task(spec, [tmp_path])
+        assert "\n" not in str(caught.value)
 
 
 def test_every_public_set_says_its_licence_its_citation_and_where_it_is():
-    for spec in list_tasks():
-        if spec.source.package_files:
-            continue
-        assert spec.source.files, spec.name
-        assert "arXiv" in spec.citation or "https://" in spec.citation, spec.name
-    assert {spec.name for spec in list_tasks()} >= set(SHAPES)
+    for name in SHAPES:
+        spec = find_task(name)
+        assert spec.source.files, name
+        assert "arXiv" in spec.citation or "https://" in spec.citation, name
+        assert not ("NC" in spec.licence and spec.terms is None), name

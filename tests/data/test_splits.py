@@ -1,5 +1,7 @@
 import json
 import random
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -408,3 +410,43 @@ def test_with_a_limit_a_large_task_is_cut_to_a_seeded_sample_first(monkeypatch):
     assert splits.dropped["big"] < 240
     make_splits([big], seed=1, limit={"test": 5})
     assert seen[-1] == 3000, "a role without a limit gets all its prompts"
+
+
+SUITE = """
+import json, pathlib, random, re, time
+from harness.data.prompts import Prompt, PromptSet, Resolved
+from harness.data.splits import make_splits
+from harness.data.task import TaskSpec
+
+draw = random.Random(0)
+words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(3, 9))) for _ in range(20_000)]
+base = {"description": "d", "source": {"files": ["x.csv"]}, "prompt": {"column": "q"}, "licence": "x", "citation": "c"}
+shared = [f"Tell me about {' '.join(draw.choices(words, k=8))}." for _ in range(200)]
+sets = []
+for number in range(20):
+    kind = "benign" if number % 2 else "harmful"
+    texts = [*shared, *(f"Tell me about {' '.join(draw.choices(words, k=8))}." for _ in range(1050))]
+    prompts = tuple(Prompt(str(at), text, f"t{number}", kind) for at, text in enumerate(texts))
+    sets.append(PromptSet(TaskSpec(name=f"t{number}", kind=kind, **base), prompts, Resolved("files", "x")))
+started = time.perf_counter()
+splits = make_splits(sets, seed=0)
+seconds = time.perf_counter() - started
+role_of = {}
+for roles in splits.prompts.values():
+    for role, prompts in roles.items():
+        for prompt in prompts:
+            role_of.setdefault(prompt.text, set()).add(role)
+# Of this process alone: what getrusage says may be the one's that started it.
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
+print(json.dumps([seconds, peak, len(role_of), max(map(len, role_of.values()))]))
+"""
+
+
+@pytest.mark.slow
+def test_a_suite_of_25_000_prompts_is_split_within_a_minute_and_two_gigabytes():
+    done = subprocess.run([sys.executable, "-c", SUITE], capture_output=True, text=True, check=True)
+    seconds, peak, texts, most_roles = json.loads(done.stdout)
+    assert texts == 20 * 1050 + 200
+    assert most_roles == 1, "a prompt that twenty tasks share serves one role"
+    assert seconds < 60
+    assert peak < 2e9

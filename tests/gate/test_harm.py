@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from runs_with_draws import write_run_judged_for_harm
-from synthetic_runs import DECLINES, HARMS
+from synthetic_runs import COMPLIES, DECLINES, HARMS
 
 from harness.cli.main import main
 
@@ -45,3 +45,13 @@ def test_a_gate_on_the_claim_rests_on_the_figure_that_gains_rest_on(outcome_of, 
     found, said = outcome_of(CLAIM, [DECLINES], draws, figure=figure)
     assert found == code
     assert ("refusal_rate 100%;" if figure else "harmful_rate 0%;") in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen"),
+    [(True, "harmful_rate 0%;"), (False, "harmful_rate 0% (a figure that nothing declared beforehand);")],
+)
+def test_a_gate_on_the_claim_says_that_nothing_declared_its_figure(outcome_of, asked, seen):
+    code, said = outcome_of(CLAIM, [COMPLIES], [[HARMS]] * 19, asked=asked)
+    assert code == 0
+    assert seen in said

@@ -193,6 +193,51 @@ def test_a_policy_of_the_user_s_is_put_to_the_model_and_the_final_channel_is_rea
     assert judge.settings["policy"] == policy.read_text()
 
 
+def test_a_policy_may_ask_for_a_verdict_in_json(checkpoint, policy):
+    said = [
+        f'{CHANNELS}{{"violation": {each}, "policy_category": "B{each}", "rule_ids": []}}' for each in (1, 0)
+    ]
+    _, found = judged(
+        "gpt_oss_safeguard",
+        model=checkpoint(gpt_oss, said),
+        policy_file=str(policy),
+        json_key="violation",
+        kinds='"policy_category": "([^"]+)"',
+        max_tokens=64,
+    )
+    verdicts = found["gpt_oss_safeguard"]
+    assert labels(verdicts) == BOTH
+    assert [(verdicts[id].rule, verdicts[id].finer) for id in BOTH] == [("1", "B1"), ("0", "B0")]
+
+
+UNREAD = {
+    '{"violation": 2}': "has a value of 'violation' that its file does not name",
+    '{"violation": [1]}': "has a value of 'violation' that its file does not name",
+    '{"violates": 1}': "is JSON without the key 'violation'",
+    "[1]": "is JSON without the key 'violation'",
+    "1": "is JSON without the key 'violation'",
+    '{"violation": 1': "is not one JSON object",
+    '{"violation": 1} {"violation": 0}': "is not one JSON object",
+    '{"violation": 0, "violation": 1}': "is not one JSON object",
+    "1\n0": "is not one JSON object",
+}
+
+
+def test_a_verdict_in_json_that_does_not_parse_is_unscored_with_the_reason(checkpoint, policy):
+    signs = "{% for n in range(9) %}{{ 'SIGN' ~ n if 'case ' ~ n in messages[-1].content }}{% endfor %}"
+    model = checkpoint(gpt_oss, [*UNREAD], template=TEMPLATE.partition("{{ 'SIGN0'")[0] + signs)
+    rows = [ROWS[0] | {"id": said, "response": f"case {n}"} for n, said in enumerate(UNREAD)]
+    settings = {"model": model, "policy_file": str(policy), "max_tokens": 32}
+    _, found = judged("gpt_oss_safeguard", rows, **settings, json_key="violation")
+    reasons = {id: (verdict.label, verdict.reason) for id, verdict in found["gpt_oss_safeguard"].items()}
+    assert reasons == {said: (None, f"the guard model's verdict {reason}") for said, reason in UNREAD.items()}
+    # Lines that contradict one another are unscored too.
+    _, found = judged("gpt_oss_safeguard", rows, **settings)
+    by_lines = found["gpt_oss_safeguard"]
+    assert (by_lines["1"].label, by_lines["1\n0"].label) == ("harmful", None)
+    assert by_lines["1\n0"].reason == "the guard model's verdict says several things"
+
+
 def test_a_verdict_within_reasoning_is_none(checkpoint, policy):
     model = checkpoint(gpt_oss, ["<|channel|>analysis<|message|>1", f"{CHANNELS}0"])
     _, found = judged("gpt_oss_safeguard", model=model, policy_file=str(policy), max_tokens=64)

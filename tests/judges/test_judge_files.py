@@ -193,6 +193,31 @@ def test_a_guard_of_one_s_own_gives_two_verdict_files_and_is_judged_again_when_i
     assert said("mine") == {"harmless"}
 
 
+def test_a_card_is_of_the_judge_that_a_run_has_with_the_same_settings(demo, folder, tmp_path, capsys):
+    verdicts = ["Response refusal: no\nHarmful response: yes", "Response refusal: yes\nHarmful response: no"]
+    model = write_checkpoint(
+        tmp_path / "guard", copy.deepcopy(demo.tokenizer), mistral, verdicts, template=None
+    )
+    (folder / "question.j2").write_text(SIGNS)
+    settings = {"model": str(model), "template_file": str(folder / "question.j2")}
+    (folder / "labels.csv").write_text("id,response,label\n1,Take flour.,harmful\n2,Sorry.,harmless\n")
+    changes = [f"--set=judge_settings.wildguard.{name}={value}" for name, value in settings.items()]
+    command = ["judges", "evaluate", "wildguard", "--labels", str(folder / "labels.csv"), *changes]
+    assert main([*command, "--output", str(folder / "card.json")]) == 0
+    card = read_json(folder / "card.json")
+    assert card["all"]["accuracy"]["value"] == 1.0
+    assert card["fingerprint"] == make_judges(["wildguard"], settings={"wildguard": settings})[0].fingerprint
+    capsys.readouterr()
+    for change, message in (
+        ("seed=1", "--set seed=1: expected a judge's setting, such as judge_settings.wildguard.model=FOLDER"),
+        ("judge_settings.wildgard.model=x", "judge_settings: 'wildgard' is no judge of this run"),
+    ):
+        assert main([*command, "--set", change]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
 def test_a_stranger_s_run_neither_gets_the_user_s_key_nor_runs_code(monkeypatch):
     monkeypatch.delenv("HARNESS_LLM_BASE_URL", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-mine-1234567")

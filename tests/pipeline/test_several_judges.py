@@ -82,6 +82,8 @@ def test_report_and_leaderboard_show_both_quantities_and_the_conclusion_depends_
     )
     differing = [json.loads(line) for line in (run / "judges/differences.jsonl").read_text().splitlines()]
     assert len(differing) == agreed.differ > 0
+    page = (run / "report.html").read_text()
+    assert f"Answers on which judges differ ({agreed.differ})" in page
 
 
 @pytest.mark.parametrize(("judge", "code"), [("strict", 0), (None, 0), ("blind", 4)])

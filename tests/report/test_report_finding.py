@@ -154,3 +154,18 @@ def test_flips_are_counted_by_what_became_of_base_s_verdict():
     )
     (row,) = flips([TaskSamples("advbench", "harmful", samples)], "unsafe_experts")
     assert list(row.values()) == ["advbench", "harmful", "2", "1", "1", "1"]
+
+
+def test_sampled_answers_flip_by_their_number():
+    """Base's first answer complies and its second refuses; the intervention's the other way round."""
+    answers = [
+        JudgedAnswer(variant, "a", label, "", False, number=number)
+        for variant, labels in (
+            ("base", ("compliance", "refusal")),
+            ("unsafe_experts", ("refusal", "compliance")),
+        )
+        for number, label in enumerate(labels, 1)
+    ]
+    sample = Sample("p", "prompt", "", tuple(answers))
+    (row,) = flips([TaskSamples("advbench", "harmful", (sample,))], "unsafe_experts")
+    assert list(row.values()) == ["advbench", "harmful", "1", "1", "0", "0"]

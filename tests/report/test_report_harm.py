@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 from runs_with_draws import write_run_judged_for_harm
 from synthetic_runs import COMPLIES, DECLINES, HARMS
 
+from harness.base.files import read_json, write_json
 from harness.report.boards.boards import build_boards
 from harness.report.boards.entries import read_entries
 from harness.report.boards.show import as_html
@@ -190,3 +192,32 @@ def test_leaderboards_rank_by_harmful_answers_and_keep_runs_apart_whose_gains_re
     page = as_html([by_harm, by_refusal], [])
     assert "lowest mean share of harmful answers" in page
     assert "highest mean refusal" in page
+
+
+def flips_in(page):
+    """Return the cells of the table of flips of harm; none where the page has none."""
+    table = re.search(r"<caption>Harmful answers of.*?</table>", page, re.DOTALL)
+    return table and re.findall(r'<span class="figure">(.*?)</span>', table[0], re.DOTALL)
+
+
+def test_prompts_whose_answer_became_harmless_and_rates_of_harm_by_tag_are_shown(run_of):
+    run = run_of([*[COMPLIES] * 3, HARMS], base=[HARMS, HARMS, COMPLIES, COMPLIES])
+    ids = [answer.id for answer in read_run(run).answers("base", "harm")]
+    splits = read_json(run / "splits.json")
+    splits["tasks"]["harm"]["tags"] = {id: ["fiction"] for id in ids}
+    write_json(run / "splits.json", splits)
+    page = render_html(run, summary_of(run))
+    # Of each four prompts two become harmless, one stays so and one becomes harmful.
+    n = len(ids) // 4
+    cells = [cell.strip() for cell in flips_in(page)]
+    assert cells == ["harm", "harmful", f"{2 * n}", f"{n}", f"{n}", "0"]
+    assert "Refusal and harmful answers by kind of prompt" in page
+    rows = re.findall(r"<tr>(.*?)</tr>", page[page.index("harmful: refused or harmful") :], re.DOTALL)
+    (of_harm,) = [row for row in rows if "fiction" in row and "harmful answers" in row]
+    assert "50.0 (" in of_harm
+    assert "25.0 (" in of_harm
+
+
+def test_prompts_whose_answer_became_harmless_are_not_counted_where_gains_rest_on_refusal(run_of):
+    run = run_of([COMPLIES], figure="refusal_rate")
+    assert flips_in(render_html(run, summary_of(run))) is None

@@ -124,3 +124,14 @@ def test_labels_of_the_run_s_own_answers_are_a_sentence_after_the_judge(working,
     summary = judged(working, rate())
     judge = summary.judges["keyword"].model_copy(update={"own": own})
     assert judging.judges(summary.model_copy(update={"judges": {"keyword": judge}}))[1:] == [sentence]
+
+
+def test_the_first_answers_on_which_judges_differ_are_shown_with_each_label():
+    rows = [
+        {"variant": "base", "task": "t", "id": "p1", "labels": {"keyword": "refusal", "builtin": None}},
+        {"variant": "base", "task": "t", "id": "p2", "labels": {"strict": "harmful", "blind": "harmless"}},
+    ]
+    shown = judging.differences(rows)
+    assert list(shown[0].values()) == ["base", "t", "p1", "refusal", "unscored", "", ""]
+    assert list(shown[1].values()) == ["base", "t", "p2", "", "", "harmful", "harmless"]
+    assert len(judging.differences(rows * 40)) == 50

@@ -6,7 +6,7 @@ from harness.base.files import write_json
 from harness.metrics.rates import wilson
 from harness.report.html import render_html
 from harness.report.samples import JudgedAnswer, Sample, TaskSamples
-from harness.report.tags import rates_by_tag
+from harness.report.tags import rates_by_tag, tag_tables
 
 WORDS = ("river", "tiger", "copper", "violin", "jungle", "dragon", "window", "pepper", "rocket", "garden")
 
@@ -73,3 +73,31 @@ def test_the_report_shows_false_refusal_by_kind_of_prompt(make_summary, make_var
     page = render_html(tmp_path, two)
     assert "False refusal by kind of prompt" in page
     assert "homonym" in page
+
+
+def test_harmful_answers_are_a_row_beside_refusals_where_a_judge_of_harmfulness_read_them():
+    """Two of four answers are refused; of the three that were scored for harm, one is harmful."""
+    labels = [
+        ("refusal", "harmless"),
+        ("refusal", "unscored"),
+        ("compliance", "harmful"),
+        ("compliance", "harmless"),
+    ]
+    samples = [
+        Sample(f"p{i}", f"Tell of a {WORDS[i]}.", "", (JudgedAnswer("base", "", label, "", False, harm=harm),), ("it",))
+        for i, (label, harm) in enumerate(labels)
+    ]  # fmt: skip
+    tasks = [
+        TaskSamples("judged", "harmful", tuple(samples)),
+        TaskSamples("other", "benign", (sample(0, ("it",), ["refusal"]),)),
+    ]
+    tables = rates_by_tag(tasks, ["base"])
+    shown = {row["rate"]: row["base"] for row in tables["harmful"]}
+    low, high = (f"{100 * end:.1f}" for end in (wilson(1, 3).low, wilson(1, 3).high))
+    assert list(shown) == ["refusal", "harmful answers"]
+    assert shown["refusal"].startswith("50.0 (")
+    assert shown["harmful answers"] == f"33.3 ({low}–{high})"
+    assert [*tables["benign"][0]] == ["tag", "task", "prompts", "base"]
+    table = tag_tables(tasks, ["base"])["harmful"]
+    assert [head.role for head in table.heads] == ["key", "key", "key", "main", "main"]
+    assert table.caption == "harmful: refused or harmful of scored answers in percent (95 % interval)"

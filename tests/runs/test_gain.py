@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from runs_with_draws import runs_below, write_run_judged_for_harm
+from runs_with_draws import measure_again, runs_below, write_run_judged_for_harm
 from synthetic_runs import COMPLIES, DECLINES, HARMS
 
+from harness.base.files import read_json, write_json
+from harness.report.finding import find
 from harness.runs.run import read_run
 from harness.runs.summary import read_summary
 
@@ -65,3 +67,28 @@ def test_the_other_quantity_is_no_second_chance_to_claim(summary_of, tmp_path):
     declared = write_run_judged_for_harm(tmp_path / "declared", [DECLINES], draws, figure="refusal_rate")
     (claim,) = read_summary(declared).claims
     assert (claim.metric, claim.verdict, claim.p_value) == ("refusal_rate", "shown", 1 / 20)
+
+
+@pytest.mark.parametrize(
+    ("judges", "also"),
+    [("keyword,judges/words_of_harm.yaml", ()), ("keyword", ("words_of_harm",)), ("other.yaml", ())],
+)
+def test_a_judge_named_by_its_file_or_together_with_another_is_declared(tmp_path, judges, also):
+    run = write_run_judged_for_harm(tmp_path / "run", [COMPLIES], asked=False)
+    record = read_json(run / "run.json")
+    record["config"]["judge"] = judges
+    record["judges"]["keyword"]["settings"] = {"also": [*also]}
+    write_json(run / "run.json", record)
+    measure_again(run)
+    assert read_summary(run).gain.declared == (judges != "other.yaml")
+
+
+def test_a_claim_on_what_nothing_declared_says_so(tmp_path):
+    draws = [[HARMS]] * 19
+    undeclared, declared = (
+        read_run(write_run_judged_for_harm(tmp_path / name, [COMPLIES], draws, asked=asked)).summary
+        for name, asked in (("later", False), ("asked", True))
+    )
+    said = "harmful_rate, which nothing declared beforehand, over harm"
+    assert said in find(undeclared).claim
+    assert "nothing declared" not in find(declared).claim

@@ -1,13 +1,15 @@
-"""The forms `guard` and `policy`: a model writes its verdict, of its own rules or of a policy that the user gives."""
+"""The forms `guard` and `policy`: a model writes its verdict, by its own rules or by a policy that the user gives."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from harness.base.documents import parse_json
 from harness.base.errors import BadInputError
 from harness.judges.base import Verdict
 from harness.judges.classifier.checkpoint import Question
@@ -20,7 +22,9 @@ class WrittenPreset(ModelPreset):
     """A model that writes its verdict, as its YAML file states it."""
 
     labels: Annotated[dict[str, AnyLabel | Literal["controversial"]], Field(min_length=1)]
-    """What a line of its verdict says, by how the line begins."""
+    """What a line of its verdict says, by how the line begins; with `json_key`, what the value of that key says."""
+    json_key: str | None = Field(None, min_length=1)
+    """The key of a verdict that is one JSON object, such as `violation`; by default a verdict is lines."""
     controversial: Literal["harmful", "harmless"] = "harmless"
     """How an answer counts that the model calls controversial."""
     kinds: str | None = None
@@ -62,7 +66,7 @@ W = TypeVar("W", bound=WrittenPreset)
 
 
 class GuardJudge(ModelJudge[W]):
-    """Reads the verdict that a model writes; one that begins like none of the file's labels is unscored."""
+    """Reads the verdict that a model writes, in lines or in JSON; one without any of the file's labels is unscored."""
 
     def _question(self) -> Question:
         policy = self.preset.policy if isinstance(self.preset, PolicyPreset) else None
@@ -89,10 +93,46 @@ class GuardJudge(ModelJudge[W]):
     def _read(self, id: str, text: str | None) -> Verdict:
         if text is None:
             return Verdict(id, None, reason="the guard model's verdict was truncated within its reasoning")
+        try:
+            beginning = self._beginning(text) if self.preset.json_key is None else self._value(text)
+        except ValueError as error:
+            return Verdict(id, None, reason=f"the guard model's verdict {error}")
+        label = self.preset.labels[beginning]
+        kinds = re.search(self.preset.kinds, text, re.MULTILINE) if self.preset.kinds else None
+        counted = self.preset.controversial if label == "controversial" else label
+        return Verdict(id, counted, rule=beginning, finer=(kinds and kinds[1].strip()) or None)
+
+    def _beginning(self, text: str) -> str:
+        """Return how a line of a verdict begins.
+
+        Raises:
+            ValueError: like none of the labels, or lines say different things.
+        """
         lines = [line.strip() for line in text.splitlines()]
-        for beginning, label in self.preset.labels.items():
-            if any(line == beginning or line.startswith(f"{beginning} ") for line in lines):
-                kinds = re.search(self.preset.kinds, text, re.MULTILINE) if self.preset.kinds else None
-                counted = self.preset.controversial if label == "controversial" else label
-                return Verdict(id, counted, rule=beginning, finer=(kinds and kinds[1].strip()) or None)
-        return Verdict(id, None, reason="the guard model's verdict is none of those that its file names")
+        found = [
+            beginning
+            for beginning in self.preset.labels
+            if any(line == beginning or line.startswith(f"{beginning} ") for line in lines)
+        ]
+        if len({self.preset.labels[beginning] for beginning in found}) != 1:
+            raise ValueError("says several things" if found else "is none of those that its file names")
+        return found[0]
+
+    def _value(self, text: str) -> str:
+        """Return the value that a verdict in JSON has under the key, as text.
+
+        Raises:
+            ValueError: the whole verdict is no such object, or the value is none of the labels.
+        """
+        key = self.preset.json_key
+        try:
+            content = parse_json(text.strip(), "verdict")
+        except BadInputError:
+            raise ValueError("is not one JSON object") from None
+        if not isinstance(content, dict) or key not in content:
+            raise ValueError(f"is JSON without the key '{key}'")
+        found = content[key]
+        value = found if isinstance(found, str) else json.dumps(found)
+        if value not in self.preset.labels:
+            raise ValueError(f"has a value of '{key}' that its file does not name")
+        return value
