@@ -154,28 +154,11 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
             f"the tokenizer of '{ref.name}' has neither a padding token nor an end token: expected pad_token or "
             "eos_token in tokenizer_config.json, which the model knows"
         )
-    _refuse_unknown(ref, tokenizer, size)
     return tokenizer
 
 
 def _is_known(token: int | None, size: object) -> bool:
     return token is not None and not (isinstance(size, int) and token >= size)
-
-
-def _refuse_unknown(ref: ModelRef, tokenizer: PreTrainedTokenizerBase, size: object) -> None:
-    """Refuse a tokenizer whose chat template writes tokens that the model has no embedding for.
-
-    Raises:
-        BadInputError: names the first.
-    """
-    templates = tokenizer.chat_template
-    text = templates if isinstance(templates, str) else "".join(map(str, (templates or {}).values()))
-    for token, added in sorted(tokenizer.added_tokens_decoder.items()):
-        if not _is_known(token, size) and added.content in text:
-            raise BadInputError(
-                f"the chat template of '{ref.name}' writes {added.content!r}, token {token}, but config.json says "
-                f"vocab_size {size}: the model has no embedding for it"
-            )
 
 
 def pick_device(device: str) -> torch.device:

@@ -115,6 +115,7 @@ def test_a_prompt_is_the_templates_tokens_and_an_answer_ends_as_there(tmp_path, 
     assert expected.count(tokenizer.convert_tokens_to_ids("<s>")) == habit.bos
     ends = tokenizer.convert_tokens_to_ids(list(habit.ends))
     assert tokenizer.decode([chat.turn.end(ends)]) == habit.end
+    assert chat.turn.unknown_end(ends) is None
 
 
 @pytest.mark.parametrize("name", HABITS)
@@ -270,7 +271,21 @@ def test_a_template_that_writes_a_token_without_an_embedding_is_one_line(tmp_pat
     assert _dry_run(ref.path) == 2
     error = capsys.readouterr().err
     assert (
-        "the chat template of 'copy' writes '<|turn|>', token 1500, but config.json says vocab_size 1500"
+        "the chat template of 'copy' writes <|turn|>, token 1500, but config.json says vocab_size 1500"
         in error
     )
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("ends", "named"),
+    [
+        (["<|im_end|>"], None),
+        (["<|pad|>"], "<|im_end|>"),
+        (["<|pad|>", "<|im_end|>"], None),
+        (["<|im_start|>"], None),
+    ],
+)
+def test_an_end_of_turn_that_does_not_end_an_answer_is_named(demo, ends, named):
+    chat = ChatTemplate(demo.tokenizer)
+    assert chat.turn.unknown_end(chat.tokenizer.convert_tokens_to_ids(ends)) == named
