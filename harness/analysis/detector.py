@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from harness.base.errors import BadInputError
+from harness.data.duplicates import near_duplicate_groups
+from harness.metrics.clustered import places_by_group
 from harness.metrics.interval import Interval
 from harness.routing.counts import summed
 from harness.runs.rows import BASE
@@ -94,7 +96,7 @@ def probe(
     held_out: Held,
     seed: int = 0,
 ) -> Probed | None:
-    """Fit and score both probes.
+    """Fit and score both probes; intervals resample prompts, near-duplicates together.
 
     Args:
         routing: shares of routings, one row per prompt.
@@ -130,8 +132,13 @@ def probe(
         asked = [text for text, own in zip(texts, here.tolist(), strict=True) if own]
         scores[1, here] = by_words.fit(known, label[rest]).decision_function(asked)
     drawing = np.random.default_rng(seed)
+    alike = near_duplicate_groups(texts)
+    # Of each fold and kind, the places of each group of near-duplicates.
     cells = [
-        np.flatnonzero((fold == k) & (label == kind)) for k in range(fold.max() + 1) for kind in (True, False)
+        [own[places] for places in places_by_group(alike[own].tolist())]
+        for k in range(fold.max() + 1)
+        for kind in (True, False)
+        for own in [np.flatnonzero((fold == k) & (label == kind))]
     ]
 
     def areas(weights: npt.NDArray[np.float64]) -> list[float]:
@@ -147,7 +154,9 @@ def probe(
     for _ in range(_RESAMPLES):
         weights = np.zeros(len(label))
         for cell in cells:
-            weights[cell] = drawing.multinomial(len(cell), np.full(len(cell), 1 / len(cell)))
+            times = drawing.multinomial(len(cell), np.full(len(cell), 1 / len(cell)))
+            for places, weight in zip(cell, times.tolist(), strict=True):
+                weights[places] = weight
         drawn.append(areas(weights))
     ends = np.quantile(np.array(drawn), [0.025, 0.975], axis=0)
     routed, words, difference = (

@@ -100,9 +100,12 @@ def draw_answers(
         quantity: what to ask.
 
     Raises:
-        BadInputError: the folder holds no finished run, or no answers with a verdict; or a variant is unknown.
+        BadInputError: the folder holds no finished run, a changed one, or no answers with a verdict; or a variant is
+            unknown.
     """
-    _ = read_run(path).summary
+    opened = read_run(path)
+    _ = opened.summary
+    opened.verify()
     run = Evidence(path)
     run.require_whole()
     for name in variants:

@@ -9,7 +9,7 @@ most its length, so the product with the rest rules most pairs out.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,6 +47,14 @@ def near_duplicate_groups(
         threshold: the least cosine of near-duplicates.
     """
     return Likeness(texts, threshold).groups(links=links)
+
+
+def groups_where_repeated(texts: Mapping[str, str]) -> dict[str, int] | None:
+    """Return the group number of each text by its id; None where no text nearly repeats another."""
+    if len(texts) < 2:
+        return None
+    groups = near_duplicate_groups([*texts.values()]).tolist()
+    return dict(zip(texts, groups, strict=True)) if len(set(groups)) < len(texts) else None
 
 
 def near_duplicates_of(

@@ -7,6 +7,7 @@ better; this is for those that have none, and for files of answers.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 NO_ANSWER = "the answer was truncated within its reasoning"
@@ -35,9 +36,13 @@ class Form(NamedTuple):
 FORMS = (
     *(
         Form(f"<{name}>", f"</{name}>")
-        for name in ("think", "thinking", "thought", "reasoning", "seed:think")
+        for name in ("think", "thinking", "thought", "reasoning", "seed:think", "longcat_think")
     ),
     Form("[THINK]", "[/THINK]"),
+    # Kimi-VL.
+    Form("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    # Solar Open.
+    Form("<|think|>", "<|end|><|begin|>assistant<|content|>"),
     # Gemma's channel of thought.
     Form("<|channel>thought", "<channel|>"),
 )
@@ -151,7 +156,42 @@ def _tagged(response: str, opened: str, so_far: bool) -> Split:
             at += len(form.opens)
         else:
             form = None
-    return Split("\n\n".join(filter(None, thoughts)), response[at:].strip())
+    later = _without_later_thoughts(response[at:].strip())
+    return Split("\n\n".join(filter(None, [*thoughts, later.reasoning])), later.answer)
+
+
+def _without_later_thoughts(text: str) -> Split:
+    """Split what follows the first thoughts: models may think again, or end a thought twice.
+
+    Only markers on lines of their own count, outside code: a text may speak of markers.
+    """
+    thoughts: list[str] = []
+    for _ in range(_MOST_BLOCKS):
+        marks = [(mark, form) for form in FORMS if (mark := _mark_on_a_line(text, form)) is not None]
+        if not marks:
+            break
+        mark, form = min(marks, key=lambda each: each[0].start())
+        if form.closes in mark[0]:
+            thought, before, after = text[: mark.start()], "", text[mark.end() :]
+        else:
+            before, rest = text[: mark.start()], text[mark.end() :]
+            end = _line_of(form.closes).search(rest)
+            thought, after = (rest, "") if end is None else (rest[: end.start()], rest[end.end() :])
+        thoughts.append(thought.strip())
+        text = "\n\n".join(filter(None, (before.strip(), after.strip())))
+    return Split("\n\n".join(filter(None, thoughts)), text)
+
+
+def _mark_on_a_line(text: str, form: Form) -> re.Match[str] | None:
+    """Return the first line that is a marker of a form and nothing else; None where that is in code."""
+    both = [_line_of(marker).search(text) for marker in form]
+    found = min((each for each in both if each is not None), key=lambda each: each.start(), default=None)
+    return None if found is None or len(_FENCE.findall(text[: found.start()])) % 2 else found
+
+
+@cache
+def _line_of(marker: str) -> re.Pattern[str]:
+    return re.compile(rf"^[ \t]*{re.escape(marker)}[ \t]*$", re.MULTILINE)
 
 
 def _start(text: str, at: int) -> int:
@@ -184,7 +224,7 @@ def _without_begun_close(text: str, form: Form) -> str:
 def _orphan(text: str) -> Form | None:
     """Return the form that a line of its own closes though nothing opened it: whoever kept the answers dropped it."""
     for form in FORMS[:-1]:
-        found = re.search(rf"^[ \t]*{re.escape(form.closes)}[ \t]*$", text, re.MULTILINE)
+        found = _line_of(form.closes).search(text)
         if found is None:
             continue
         before = text[: found.start()]
@@ -202,7 +242,7 @@ def _close(text: str, start: int, form: Form, so_far: bool) -> int | None:
     first = text.find(form.closes, start)
     if first < 0:
         return None
-    alone = re.compile(rf"^[ \t]*{re.escape(form.closes)}[ \t]*$", re.MULTILINE).search(text, start)
+    alone = _line_of(form.closes).search(text, start)
     at = first
     while at >= 0:
         if alone is not None and alone.start() <= at:

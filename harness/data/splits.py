@@ -79,7 +79,7 @@ class Splits:
         return "".join(reasons)
 
     def record(self) -> dict[str, Any]:
-        """Return the splits as JSON, from which `from_record` makes them again."""
+        """Return the splits as JSON."""
         return {
             "seed": self.seed,
             "fractions": dict(self.fractions),
@@ -100,31 +100,6 @@ class Splits:
                 for task, roles in self.prompts.items()
             },
         }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any], prompt_sets: Sequence[PromptSet]) -> Splits:
-        """Make recorded splits again.
-
-        Raises:
-            BadInputError: a task is not among `prompt_sets`, or its prompts are not those that were split.
-        """
-        sets = {prompt_set.spec.name: prompt_set for prompt_set in prompt_sets}
-        prompts: dict[str, dict[Role, list[Prompt]]] = {}
-        for task, entry in record["tasks"].items():
-            if task not in sets or sets[task].fingerprint != entry["fingerprint"]:
-                raise BadInputError(f"splits: task {task}: its prompts are not those that were split")
-            by_id = {prompt.id: prompt for prompt in sets[task].prompts}
-            prompts[task] = {role: [by_id[id] for id in entry["ids"][role]] for role in ROLES}
-        return cls(
-            prompts=prompts,
-            seed=record["seed"],
-            fractions=record["fractions"],
-            limit=record["limit"],
-            groups=record["groups"],
-            dropped={task: entry["dropped_near_duplicates"] for task, entry in record["tasks"].items()},
-            fingerprints={task: entry["fingerprint"] for task, entry in record["tasks"].items()},
-            pairs={task: entry.get("pairs", {}) for task, entry in record["tasks"].items()},
-        )
 
 
 def make_splits(

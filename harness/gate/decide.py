@@ -20,7 +20,6 @@ from harness.gate.words import bounded, compared, figure, grouped, required, sha
 from harness.metrics import bounds
 from harness.metrics.paired import pairs_of
 from harness.metrics.rates import by_prompt
-from harness.runs.metrics import metric_of
 from harness.runs.rows import Measurement
 
 _OPPOSITE: dict[Side, Side] = {"lower": "upper", "upper": "lower"}
@@ -118,19 +117,12 @@ def _share(gate: Gate, samples: Samples, level: float) -> Decision:
 
 
 def _figure(gate: Gate, row: Measurement, level: float) -> Decision:
-    """Decide a figure that has no single samples: a share by its counts, any other by its interval.
-
-    A figure without an interval is held against the limit as it is.
-    """
+    """Decide a figure that has no single samples by its interval; without one it is held to the limit as it is."""
     (side, limit), seen = gate.bound, figure(row)
     bound: float | None = None
     outcome: Outcome
     if row.value is None:
         outcome, seen = "INCONCLUSIVE", "no value"
-    elif metric_of(row.metric, row.kind).is_proportion:
-        successes = round(row.value * row.scored)
-        outcome, bound, bounded_by = _tested_share(gate, successes, row.n, row.unscored, level)
-        seen = f"{seen}; {bounded_by}"
     elif row.low is None or row.high is None:
         keeps = row.value >= limit if side == "lower" else row.value <= limit
         outcome, seen = "PASS" if keeps else "FAIL", f"{seen}, which has no interval"

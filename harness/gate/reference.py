@@ -79,7 +79,7 @@ class Reference(_Part):
         if metric is None:
             known = [_named(metric) for metric in self.metrics]
             raise BadInputError(f"{where} has no {_named(samples)}, {nearest(_named(samples), known)}")
-        different = run.protocols[samples.task].difference(metric.protocol)
+        different = run.protocol_of(samples).difference(metric.protocol)
         if different is not None:
             raise BadInputError(f"{where} was made with another {different}: the two cannot be compared")
         others = metric.verdicts.keys() ^ samples.succeeded.keys()
@@ -149,7 +149,7 @@ def pin(run: GatedRun, file: GateFile) -> list[PinnedMetric]:
             value=samples.value,
             n=samples.n,
             unscored=samples.unscored,
-            protocol=run.protocols[samples.task],
+            protocol=run.protocol_of(samples),
             verdicts={sample: samples.hash_of(sample, label) for sample, label in samples.labels.items()},
         )
         earlier = pinned.setdefault(metric.key, metric)
@@ -170,7 +170,7 @@ def loosened(old: Reference, new: list[PinnedMetric]) -> list[str]:
         now = by_key.get(was.key)
         if now is None:
             losses.append(f"{name} would no longer be pinned")
-        elif now.protocol != was.protocol or now.verdicts.keys() != was.verdicts.keys():
+        elif now.protocol.difference(was.protocol) is not None or now.verdicts.keys() != was.verdicts.keys():
             losses.append(f"{name} would be pinned on other samples or settings")
         elif now.better != was.better:
             losses.append(f"{name} would count as better when {now.better}, not when {was.better}")

@@ -128,6 +128,12 @@ class GatedRun(Evidence):
         """The protocol of each task."""
         return protocols(self)
 
+    def protocol_of(self, samples: Samples) -> Protocol:
+        """Return how the samples came about, which includes the version of the judge that labelled them."""
+        protocol = self.protocols[samples.task]
+        judge = None if samples.judge is None else self.summary.judges.get(samples.judge)
+        return protocol.model_copy(update={"judge_fingerprint": None if judge is None else judge.fingerprint})
+
     def named(self, gate: Gate, field: Literal["variant", "against"]) -> str:
         """Return the variant that a gate's field names, by default the run's intervention.
 
@@ -213,11 +219,13 @@ class GatedRun(Evidence):
             answers = self.answers(row.variant, row.task)
             # The samples of some metrics are prompts, whatever the number of their answers.
             prompts = {answer.id: answer.prompt for answer in answers}
-            if prompts.keys() != succeeded.keys():
+            if not prompts.keys() >= succeeded.keys():
                 prompts = {answer.prompt_id: answer.prompt for answer in answers}
             path = self.layout.variant(row.variant).verdicts(row.task, row.judge)
-        if succeeded.keys() != prompts.keys() or len(succeeded) != row.n:
+        # Some metrics are about some of the answers, such as the refusals.
+        if not succeeded.keys() <= prompts.keys() or len(succeeded) != row.n:
             raise BadInputError(f"{path}: does not hold one verdict for each of the {row.n} answers")
+        prompts = {id: prompts[id] for id in succeeded}
         samples = Samples(
             row.variant,
             row.task,

@@ -38,7 +38,8 @@ class Log:
         rows: the answers, as rows of responses/TASK.jsonl, in the order in which they were asked.
         failed: why there is no answer to a sample, by the answer's id.
         max_new_tokens: the longest answer; 0 where nothing says.
-        sampling: how answers were sampled, as run.json keeps it; None for one greedy answer per prompt.
+        sampling: how answers were sampled, as run.json keeps it; None for one greedy answer per prompt,
+            or where nothing says.
         system: the system prompt, the same for all samples; None without one.
         created: when the evaluation began.
         about: what our own export adds; empty in logs of other origin.
@@ -187,7 +188,7 @@ def _system(path: Path, samples: Sequence[EvalSample]) -> str | None:
 
 def _sampling(log: EvalLog) -> dict[str, Any] | None:
     epochs, config = log.eval.config.epochs or 1, log.eval.model_generate_config
-    if epochs == 1:
+    if epochs == 1 and not config.temperature:
         return None
     return {
         "answers": epochs,

@@ -6,6 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+from harness.metrics.clustered import places_by_group
+from harness.metrics.rates import Groups
+
 T = TypeVar("T")
 
 _RESAMPLES = 2000
@@ -21,7 +24,8 @@ class Half(NamedTuple):
 
     Attributes:
         value: of one order; the mean of several.
-        low: lower end of its 95 % interval over prompts; None where the effect is too uncertain for one.
+        low: lower end of its 95 % interval over prompts, or groups of near-duplicates; None where the effect is too
+            uncertain for one.
         high: upper end.
     """
 
@@ -54,7 +58,12 @@ def sizes(experts: int, steps: int) -> list[int]:
     return sorted({round(place * experts / n) for place in range(n + 1)})
 
 
-def half(put_back: Sequence[int], curves: Sequence[Sequence[Refused]], seed: int = 0) -> Half | None:
+def half(
+    put_back: Sequence[int],
+    curves: Sequence[Sequence[Refused]],
+    seed: int = 0,
+    groups: Groups | None = None,
+) -> Half | None:
     """Return the number of experts that carries half of the effect on refusal.
 
     It is the smallest number put back at which the rate has come half of the way, or more, to that with all put back.
@@ -63,6 +72,7 @@ def half(put_back: Sequence[int], curves: Sequence[Sequence[Refused]], seed: int
         put_back: how many experts are put back at each step, from none to all.
         curves: of each order, whether each harmful prompt was refused at each step.
         seed: of the resamples of prompts.
+        groups: of near-duplicate prompts, which are resampled together; None where all differ.
 
     Returns:
         None where refusal is no higher with the trained experts than without them, or nothing was scored.
@@ -77,8 +87,10 @@ def half(put_back: Sequence[int], curves: Sequence[Sequence[Refused]], seed: int
     if value is None:
         return None
     drawing = np.random.default_rng(seed)
+    places = places_by_group(ids if groups is None else [groups[id] for id in ids])
+    n = len(places)
     drawn = [
-        _mean_number(put_back, outcomes[..., drawing.integers(len(ids), size=len(ids))])
+        _mean_number(put_back, outcomes[..., [at for i in drawing.integers(n, size=n) for at in places[i]]])
         for _ in range(_RESAMPLES)
     ]
     known = [number for number in drawn if number is not None]

@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from harness.metrics.interval import Interval, wilson_ends
 from harness.metrics.ratio import covariance, mean_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[Any]
 
 Id = TypeVar("Id", bound=Hashable)
 
@@ -90,6 +95,28 @@ def mean_and_error(values: Sequence[float], groups: Sequence[Hashable]) -> tuple
     value = np.asarray(values, dtype=np.float64)
     mean = mean_of(value[:, None], np.ones(len(value)), np.asarray(groups))
     return float(mean.value[0]), float(covariance([(mean, 1.0)], [(mean, 1.0)])[0]) ** 0.5
+
+
+def places_by_group(groups: Iterable[Hashable]) -> list[list[int]]:
+    """Return the places of each group's samples, the groups in the order of their first samples."""
+    places: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    return list(places.values())
+
+
+def summed_by_group(values: Floats, groups: Sequence[Hashable] | None) -> Floats:
+    """Return the sums of samples' rows over each group, so that resampling rows resamples groups.
+
+    Args:
+        values: one row per sample, [N, ...].
+        groups: the group of each; None where each sample is one of its own.
+    """
+    import numpy as np
+
+    if groups is None:
+        return values
+    return np.stack([values[places].sum(axis=0) for places in places_by_group(groups)])
 
 
 def one_per_cluster(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.metrics.clustered import mean_and_error
@@ -26,6 +26,7 @@ def phrasing_rates(
     trained: Sequence[str],
     held_out: Sequence[str],
     prompts: Sequence[str] | None = None,
+    groups: Sequence[int] | None = None,
 ) -> dict[str, Rate]:
     """Compare refusals with phrasings.
 
@@ -34,6 +35,7 @@ def phrasing_rates(
         trained: phrasings of the training set, `{topic}` standing for any few words.
         held_out: phrasings that training never saw.
         prompts: the prompt of each refusal, where a prompt has several answers: intervals are over prompts then.
+        groups: of near-duplicate prompts, that of each refusal where there are any: intervals are over groups then.
 
     Returns:
         `refusal_verbatim_trained`: share of refusals that hold a training phrasing word for word (Wilson
@@ -53,11 +55,13 @@ def phrasing_rates(
         str(i): any(pattern.search(refusal) for pattern in patterns) for i, refusal in enumerate(refusals)
     }
     of_prompts = None if prompts is None else {str(i): prompt for i, prompt in enumerate(prompts)}
+    of_groups = None if groups is None else {str(i): group for i, group in enumerate(groups)}
+    clusters = prompts if groups is None else groups
     nearest_trained, nearest_held_out = _nearest(refusals, trained), _nearest(refusals, held_out)
     return {
-        "refusal_verbatim_trained": rate(copies, prompts=of_prompts),
-        "refusal_similarity_trained": _mean(nearest_trained, prompts),
-        "refusal_similarity_held_out": _mean(nearest_held_out, prompts),
+        "refusal_verbatim_trained": rate(copies, of_groups, of_prompts),
+        "refusal_similarity_trained": _mean(nearest_trained, clusters),
+        "refusal_similarity_held_out": _mean(nearest_held_out, clusters),
     }
 
 
@@ -78,11 +82,11 @@ def _nearest(refusals: Sequence[str], phrasings: Sequence[str]) -> np.ndarray:
     return similarity[[row_of[opening] for opening in openings]]
 
 
-def _mean(values: np.ndarray, prompts: Sequence[str] | None) -> Rate:
+def _mean(values: np.ndarray, clusters: Sequence[Hashable] | None) -> Rate:
     n = len(values)
     mean = float(values.mean())
-    if prompts is None:
+    if clusters is None:
         reach = 1.96 * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     else:
-        reach = 1.96 * mean_and_error(values.tolist(), prompts)[1] if len(set(prompts)) > 1 else 0.0
+        reach = 1.96 * mean_and_error(values.tolist(), clusters)[1] if len(set(clusters)) > 1 else 0.0
     return Rate(Interval(value=mean, low=max(mean - reach, 0.0), high=min(mean + reach, 1.0)), n, n, 0)

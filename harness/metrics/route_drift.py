@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from harness.metrics.clustered import summed_by_group
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +28,7 @@ class RouteDrift(NamedTuple):
         prompts: how many.
         tokens: of them all.
         kept: share of the top-k slots, over tokens, whose expert is among base's k.
-        kept_low: lower end of its 95 % interval over prompts; None with one prompt.
+        kept_low: lower end of its 95 % interval over prompts, or groups of near-duplicates; None with one.
         kept_high: upper end.
         kl: KL(base || variant) of the router's distribution in nats per token and layer; None where the variant gives
             an expert no chance at all (it is infinite), or routers say no logits.
@@ -55,10 +57,11 @@ def route_drift(
     kept: npt.NDArray[np.float64],
     divergence: npt.NDArray[np.float64] | None,
     seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
 ) -> Iterator[RouteDrift]:
     """Yield the figures over all layers, then layer by layer; nothing without a token.
 
-    Tokens of one prompt are not independent, so intervals resample prompts.
+    Tokens of one prompt are not independent, so intervals resample prompts, near-duplicates together.
 
     Args:
         kind: of the prompts.
@@ -68,6 +71,7 @@ def route_drift(
         kept: the share of slots kept, summed over a prompt's tokens, [N, L].
         divergence: KL in nats, summed likewise, [N, L].
         seed: of the resamples.
+        groups: of near-duplicates, the group of each prompt; None where all differ.
     """
     import numpy as np
 
@@ -75,8 +79,11 @@ def route_drift(
     if not total:
         return
     some = tokens > 0
-    tokens = tokens[some]
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), _RESAMPLES) if n > 1 else None
+    own = None if groups is None else [group for group, counts in zip(groups, some, strict=True) if counts]
+    tokens = summed_by_group(tokens[some], own)
+    units = len(tokens)
+    drawing = np.random.default_rng(seed)
+    drawn = drawing.multinomial(units, np.full(units, 1 / units), _RESAMPLES) if units > 1 else None
 
     def mean(sums: npt.NDArray[np.float64]) -> tuple[float | None, float | None, float | None]:
         if not np.isfinite(sums).all():
@@ -84,7 +91,7 @@ def route_drift(
         value = float(sums.sum() / total)
         if drawn is None:
             return value, None, None
-        low, high = np.quantile((drawn @ sums) / (drawn @ tokens), [0.025, 0.975])
+        low, high = np.quantile((drawn @ summed_by_group(sums, own)) / (drawn @ tokens), [0.025, 0.975])
         return value, min(float(low), value), max(float(high), value)
 
     for place in (None, *range(len(layers))):

@@ -110,6 +110,20 @@ class AssistantTurn:
         own = self._chat.tokenizer.eos_token_id
         return int(own) if own in ends else ends[0]
 
+    def unknown_end(self, ends: Sequence[int]) -> str | None:
+        """Return the control token that the template writes after an answer, where none that it writes there is an end.
+
+        A model that learned from the template goes on past it, into a turn of its own making.
+
+        Args:
+            ends: the tokens that end an answer.
+        """
+        written = [self._chat.markers.encode([self._after(followed)])[0] for followed in (False, True)]
+        if not {*written[0], *written[1]}.isdisjoint(ends):
+            return None
+        spelled = {id: token for token, id in self._chat.markers.ids.items()}
+        return next((spelled[token] for token in written[0] if token in spelled), None)
+
     def tail(self, end: int) -> str | None:
         """Return what stands between an answer and its end, with the end; None where the template writes none."""
         return next(

@@ -145,14 +145,20 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
             f"the tokenizer of '{ref.name}' has no chat template: expected an instruction-tuned model"
         )
     tokenizer.padding_side = "left"
-    if tokenizer.pad_token_id is None:
+    size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    if not _is_known(tokenizer.pad_token_id, size):
+        # What stands there is masked; a token that was added without a row in the embedding would end the run.
         tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token_id is None:
+    if not _is_known(tokenizer.pad_token_id, size):
         raise BadInputError(
             f"the tokenizer of '{ref.name}' has neither a padding token nor an end token: expected pad_token or "
-            "eos_token in tokenizer_config.json"
+            "eos_token in tokenizer_config.json, which the model knows"
         )
     return tokenizer
+
+
+def _is_known(token: int | None, size: object) -> bool:
+    return token is not None and not (isinstance(size, int) and token >= size)
 
 
 def pick_device(device: str) -> torch.device:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.base.errors import BadInputError
 from harness.interventions.base import Prepared
+from harness.models.decoding import end_tokens
 
 if TYPE_CHECKING:
     from harness.data.conversation import Asked
@@ -35,8 +36,10 @@ def check_askable(plan: Plan, chat: ChatTemplate, roles: Sequence[Role] = ()) ->
         roles: which prompts to look at; by default those that the variants need.
 
     Raises:
-        BadInputError: names the tasks, with how many of their prompts the chat template leaves out or do not fit.
+        BadInputError: names the tasks, with how many of their prompts the chat template leaves out or do not fit; or a
+            token that the template writes and the model does not know.
     """
+    _refuse_unknown_tokens(plan, chat)
     longest = plan.engine.longest_text(plan.config, plan.outline)
     dropped: dict[str, set[str]] = {}
     too_long: dict[str, set[str]] = {}
@@ -65,6 +68,17 @@ def check_askable(plan: Plan, chat: ChatTemplate, roles: Sequence[Role] = ()) ->
         )
 
 
+def _refuse_unknown_tokens(plan: Plan, chat: ChatTemplate) -> None:
+    """Refuse a chat template that writes tokens which were added without a row in the model's embedding."""
+    size = getattr(plan.outline.model.config.get_text_config(decoder=True), "vocab_size", None)
+    unknown = [token for token in chat.tokens(["hi"])[0] if isinstance(size, int) and token >= size]
+    if unknown:
+        raise BadInputError(
+            f"the chat template of '{plan.ref.name}' writes {chat.tokenizer.convert_ids_to_tokens(unknown[0])}, token "
+            f"{unknown[0]}, but config.json says vocab_size {size}: the model has no embedding for it"
+        )
+
+
 def spelling_control_tokens(plan: Plan, chat: ChatTemplate) -> dict[str, int]:
     """Return how many prompts of each task spell a control token, which is read as text; tasks without are left out."""
     spelling: dict[str, set[str]] = {}
@@ -72,6 +86,19 @@ def spelling_control_tokens(plan: Plan, chat: ChatTemplate) -> dict[str, int]:
         found = {prompt.id for prompt in question.prompts if chat.markers.found(prompt.text)}
         spelling.setdefault(question.task, set()).update(found)
     return {task: len(ids) for task, ids in spelling.items() if ids}
+
+
+def unknown_end(plan: Plan, chat: ChatTemplate) -> str | None:
+    """Say in one line that the model does not stop where its template ends an answer; None where it does."""
+    ends = end_tokens(plan.ref.path, plan.outline.model.config, chat.tokenizer)
+    token = chat.turn.unknown_end(ends)
+    if token is None:
+        return None
+    named = ", ".join(map(str, chat.tokenizer.convert_ids_to_tokens(list(ends))))
+    return (
+        f"the chat template ends an answer with {token}, and the checkpoint's eos_token_id is {named} alone: answers "
+        "may run on to the limit; name both in generation_config.json"
+    )
 
 
 def in_words(spelling: Mapping[str, int]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from harness.base.files import read_jsonl, write_json
 from harness.base.fingerprint import fingerprint
 from harness.data.conversation import asked_in
+from harness.data.duplicates import near_duplicate_groups
 from harness.metrics.route_drift import KINDS, PHASES, Kind, route_drift
 from harness.routing.capture import RoutingCapture
 from harness.routing.changes import Changes, Routes, changes, shared_end, shared_start
@@ -35,11 +36,18 @@ class Texts(NamedTuple):
         examples: their tokens.
         leads: how many of an answer's first tokens are the template's own, such as an empty thought.
         batches: places of the examples that are read together.
+        groups: of near-duplicate prompts, the group of each example.
     """
 
     examples: list[Example]
     leads: list[int]
     batches: list[list[int]]
+    groups: list[int]
+
+    @property
+    def groups_as_read(self) -> list[int]:
+        """The groups in the order in which the batches are read."""
+        return [self.groups[place] for places in self.batches for place in places]
 
 
 class Read(NamedTuple):
@@ -92,7 +100,8 @@ def texts_of(session: Session, rows: Sequence[dict[str, Any]]) -> Texts:
     # All models read them in one order, so that tokens meet their own.
     order = sorted(range(len(rows)), key=lambda i: len(examples[i].answer))
     batches = [order[at : at + _BATCH] for at in range(0, len(order), _BATCH)]
-    return Texts(examples, leads, batches)
+    groups = near_duplicate_groups([row["prompt"] for row in rows]).tolist() if rows else []
+    return Texts(examples, leads, batches, groups)
 
 
 def read(loaded: LoadedModel, examples: Sequence[Example]) -> tuple[Batch, Read]:
@@ -142,15 +151,23 @@ def changes_of(
     return changes(base, own, [len(before[i].answer) - leads[i] for i in places], both)
 
 
-def joined(parts: Sequence[Changes]) -> Changes:
-    """Put the rows of several batches one after another."""
+class Compared(NamedTuple):
+    """The routes of all texts beside base's, with the group of near-duplicates of each."""
+
+    routes: Changes
+    groups: list[int]
+
+
+def joined(texts: Texts, parts: Sequence[Changes]) -> Compared:
+    """Put the rows of all batches one after another."""
     tokens, kept = (np.concatenate([part[field] for part in parts], axis=1) for field in (0, 1))
     known = [part.divergence for part in parts if part.divergence is not None]
-    return Changes(tokens, kept, np.concatenate(known, axis=1) if known else None)
+    routes = Changes(tokens, kept, np.concatenate(known, axis=1) if known else None)
+    return Compared(routes, texts.groups_as_read)
 
 
 def write_routes(
-    path: Path, reason: str | None, layers: tuple[int, ...], found: Mapping[Kind, Changes | None], seed: int
+    path: Path, reason: str | None, layers: tuple[int, ...], found: Mapping[Kind, Compared | None], seed: int
 ) -> None:
     """Write routes.json.
 
@@ -163,10 +180,12 @@ def write_routes(
     """
     figures = [
         figure._asdict()
-        for kind, routes in found.items()
-        if routes is not None
+        for kind, compared in found.items()
+        if compared is not None
         for place, phase in enumerate(PHASES)
-        for figure in route_drift(kind, phase, layers, *_of_phase(routes, place), seed)
+        for figure in route_drift(
+            kind, phase, layers, *_of_phase(compared.routes, place), seed, compared.groups
+        )
     ]
     write_json(path, {"not_compared": reason, "figures": figures})
 

@@ -19,9 +19,10 @@ from harness.base.files import read_jsonl, write_json, write_jsonl
 from harness.base.fingerprint import fingerprint
 from harness.base.progress import progress
 from harness.config import make_config
+from harness.data.duplicates import groups_where_repeated
 from harness.judges.base import Paid, judge_all
 from harness.metrics.carry import half, half_of_each, orders, sizes
-from harness.metrics.rates import Rate, rate
+from harness.metrics.rates import Groups, Rate, rate
 from harness.models.clock import clock_at
 from harness.models.moe import Expert
 from harness.pipeline.conversations import even_shares
@@ -29,6 +30,7 @@ from harness.pipeline.pipeline import kept_config
 from harness.pipeline.plan import make_plan
 from harness.pipeline.session import Session
 from harness.report.write import write_measured
+from harness.runs.integrity import verify_run
 from harness.runs.journal import BatchJournal
 from harness.runs.layout import PATHS
 from harness.runs.rows import figure
@@ -122,6 +124,16 @@ class Job:
         return drawn
 
     @cached_property
+    def groups(self) -> dict[Kind, Groups | None]:
+        """Of each kind, the group of near-duplicates of each prompt by id; None where all differ."""
+        return {
+            kind: groups_where_repeated(
+                {prompt.id: prompt.text for prompt in self.prompts if prompt.kind == kind}
+            )
+            for kind in _KINDS
+        }
+
+    @cached_property
     def answers_key(self) -> str:
         """The fingerprint of everything that can change a state's answers."""
         prompts = [[prompt.id, prompt.text, self.limit(prompt)] for prompt in self.prompts]
@@ -159,6 +171,9 @@ def open_job(run: Path, variant: str | None, asked: Asked) -> Job:
             f"{'those that did: ' + ', '.join(trained) if trained else 'none of this run did'}"
         )
     opened.verify(files.delta, files.selection)
+    # The whole run is measured again afterwards. A command that was killed leaves run.json and its own files behind.
+    own = {path.relative_to(run).as_posix() for path in (files.carry, files.carry_answers, opened.layout.run)}
+    verify_run(run, but_for=lambda name: name in own or opened.layout.is_made_of_others(name))
     selection = opened.selection(name)
     assert selection is not None  # verified to be there
     plan = make_plan(make_config({}, None, [], kept_config(run)), "carry")
@@ -298,14 +313,17 @@ def _record(job: Job, labels: Mapping[State, Mapping[str, bool | None]]) -> dict
         return [
             {
                 "put_back": n,
-                **{kind: _over_orders([of_kind(path[place], kind) for path in paths]) for kind in _KINDS},
+                **{
+                    kind: _over_orders([of_kind(path[place], kind) for path in paths], groups)
+                    for kind, groups in job.groups.items()
+                },
             }
             for place, n in enumerate(job.put_back)
         ]
 
     paths = [job.path(order) for order in job.orders]
     curves = [[of_kind(state, "harmful") for state in path] for path in paths]
-    halves = [half(job.put_back, some, seed) for some in (curves[:1], curves[1:])]
+    halves = [half(job.put_back, some, seed, job.groups["harmful"]) for some in (curves[:1], curves[1:])]
     return {
         "answers_key": job.answers_key,
         "judge": job.session.plan.judge.name,
@@ -322,12 +340,14 @@ def _record(job: Job, labels: Mapping[State, Mapping[str, bool | None]]) -> dict
     }
 
 
-def _over_orders(outcomes: Sequence[Mapping[str, bool | None]]) -> dict[str, Any]:
-    """Return the rate over the answers of all orders; its interval is over prompts."""
+def _over_orders(outcomes: Sequence[Mapping[str, bool | None]], groups: Groups | None) -> dict[str, Any]:
+    """Return the rate over the answers of all orders; its interval is over prompts, or groups of near-duplicates."""
     whole: Rate
     if len(outcomes) == 1:
-        whole = rate(outcomes[0])
+        whole = rate(outcomes[0], groups)
     else:
         each = {f"{place} {id}": label for place, own in enumerate(outcomes) for id, label in own.items()}
-        whole = rate(each, prompts={id: id.partition(" ")[2] for id in each})
+        prompts = {id: id.partition(" ")[2] for id in each}
+        of_answers = None if groups is None else {id: groups[prompts[id]] for id in each}
+        whole = rate(each, of_answers, prompts)
     return {name: value for name, value in figure(whole).items() if name != "n"}

@@ -140,7 +140,6 @@ def compare_runs(base: Answered, other: Answered, output: Path, command: str | N
     if Layout(output).is_run():
         raise BadInputError(f"{output} holds a run already: name another --output")
     tasks = _common_tasks(base, other)
-    _refuse_other_judge(base, other)
     name = other.name if other.name != BASE else "variant"
     folder = RunFolder(output)
     folder.describe(
@@ -178,7 +177,8 @@ def _common_tasks(base: Answered, other: Answered) -> list[str]:
     for task in tasks:
         difference = base.protocols[task].difference(other.protocols[task])
         if difference is not None:
-            raise BadInputError(f"{base} and {other} cannot be compared on {task}: {difference}")
+            anew = "; `harness evaluate RUN` judges an earlier run anew" if "judge" in difference else ""
+            raise BadInputError(f"{base} and {other} cannot be compared on {task}: {difference}{anew}")
     apart = base.protocols.keys() ^ other.protocols.keys()
     if apart:
         say(f"left out, since one of the two was not asked: {', '.join(sorted(apart))}")
@@ -188,17 +188,6 @@ def _common_tasks(base: Answered, other: Answered) -> list[str]:
         if ours != theirs:
             say(f"{setting} differs, {ours} and {theirs}: part of a difference may come from that")
     return tasks
-
-
-def _refuse_other_judge(base: Answered, other: Answered) -> None:
-    judge = base.run.summary.judge
-    known = [side.run.summary.judges.get(judge) for side in (base, other)]
-    prints = [None if each is None else each.fingerprint for each in known]
-    if prints[0] != prints[1]:
-        raise BadInputError(
-            f"{base} and {other} cannot be compared: judge '{judge}' has changed between them; `harness evaluate RUN` "
-            "judges an earlier run anew"
-        )
 
 
 def _facts(base: Answered, other: Answered, name: str, tasks: list[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from harness.base.progress import progress
 from harness.metrics.route_drift import Kind
 from harness.models.load import load_tokenizer, outline_model
 from harness.pipeline.base_texts import (
+    Compared,
     Rows,
     Texts,
     changes_of,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from harness.models.load import LoadedModel, ModelRef
     from harness.models.moe import MoEModel
     from harness.pipeline.session import Session
-    from harness.routing.changes import Changes, Routes
+    from harness.routing.changes import Routes
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def routes_of_other(session: Session, made: Prepared, rows: Rows) -> None:
 
     path, layers = session.folder.layout.variant(made.name).routes, tuple(session.plan.outline.layer_indices)
     reason = why_not_compared(session, made)
-    found: dict[Kind, Changes | None] = {}
+    found: dict[Kind, Compared | None] = {}
     if reason is None:
         base = _routes_of_base(session, rows)
         with (
@@ -116,7 +117,7 @@ def _routes_of_base(session: Session, rows: Rows) -> dict[Kind, tuple[Texts, lis
     return session.once(("base's routes", fingerprint(rows)), read_all)
 
 
-def _compare(name: str, loaded: LoadedModel, texts: Texts, base: list[Routes | None]) -> Changes | None:
+def _compare(name: str, loaded: LoadedModel, texts: Texts, base: list[Routes | None]) -> Compared | None:
     found: list[Any] = []
     with progress(f"drift {name}", len(texts.examples), "answers") as advance:
         for places, reference in zip(texts.batches, base, strict=True):
@@ -124,4 +125,4 @@ def _compare(name: str, loaded: LoadedModel, texts: Texts, base: list[Routes | N
             if reference is not None and own.routes is not None:
                 found.append(changes_of(texts, places, reference, own.routes))
             advance(len(places))
-    return joined(found) if found else None
+    return joined(texts, found) if found else None

@@ -24,7 +24,7 @@ from harness.models.clock import clock_at
 from harness.models.decoding import in_words
 from harness.models.quantized import why_not_trained
 from harness.pipeline.answer import answer
-from harness.pipeline.askable import check_askable
+from harness.pipeline.askable import check_askable, unknown_end
 from harness.pipeline.askable import in_words as counted
 from harness.pipeline.capture import capture_routing
 from harness.pipeline.conversations import training_conversations
@@ -205,6 +205,8 @@ def _say_how_prompts_are_asked(plan: Plan) -> None:
         say(
             f"sampled answers depend on those they are generated with, and variants share no random numbers: {reason}"
         )
+    if (unended := unknown_end(plan, plan.chat)) is not None:
+        say(unended)
     if plan.set_aside:
         say(f"generation settings of the checkpoint that are set aside: {in_words(plan.set_aside)}")
     if plan.followed:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.base.errors import BadInputError
 from harness.base.fingerprint import fingerprint
 from harness.base.schema import read_jsonl_as
-from harness.data.duplicates import near_duplicate_groups, near_duplicates_of
+from harness.data.duplicates import groups_where_repeated, near_duplicates_of
 from harness.judges.base import Quantity
 from harness.judges.card import Card, read_card
 from harness.metrics.agreement import majority
@@ -152,13 +152,7 @@ class Evidence(Run):
 
     def _groups(self, task: str, variant: str) -> Mapping[str, int] | None:
         answers = self.answers(self._first_asked(task, variant), task)
-        texts = {answer.prompt_id: answer.prompt for answer in answers}
-        if len(texts) < 2:
-            return None
-        groups = near_duplicate_groups([*texts.values()]).tolist()
-        if len(set(groups)) == len(texts):
-            return None
-        return dict(zip(texts, groups, strict=True))
+        return groups_where_repeated({answer.prompt_id: answer.prompt for answer in answers})
 
     def seed_of(self, task: str | None) -> int:
         """Return the seed that draws one member of each group of a task's near-duplicates."""
@@ -198,10 +192,10 @@ class Evidence(Run):
         def rates() -> Mapping[str, Rate]:
             labels, answers = self.labels(variant, task, self.primary), self.answers(variant, task)
             refusals = [answer for answer in answers if labels[answer.id] == "refusal"]
-            of_prompts = None
-            if self.prompts(variant, task) is not None:
-                of_prompts = [answer.prompt_id for answer in refusals]
+            prompts, groups = self.prompts(variant, task), self.groups(task, variant)
+            of_prompts = None if prompts is None else [prompts[answer.id] for answer in refusals]
+            of_groups = None if groups is None else [groups[answer.id] for answer in refusals]
             known, texts = self.phrasings(), [answer.response for answer in refusals]
-            return phrasing_rates(texts, known.trained, known.held_out, of_prompts)
+            return phrasing_rates(texts, known.trained, known.held_out, of_prompts, of_groups)
 
         return self._once(("phrasings", variant, task), rates)

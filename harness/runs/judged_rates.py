@@ -42,7 +42,6 @@ class JudgedRate(Metric):
     is_corrected: bool = False
     unit = "share"
     on_leaderboard = True
-    is_proportion = True
     is_claimable = True
 
     def label(self, kind: Kind) -> str:

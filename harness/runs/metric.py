@@ -45,7 +45,6 @@ class Metric(ABC):
         on_leaderboard: whether it is a column.
         by_primary: whether leaderboards show it by the primary judge alone, as they do what decides.
         of_a_task: whether it is measured on each task, rather than over all.
-        is_proportion: whether it is a share of yes-or-no samples, so that its counts decide a bound exactly.
         is_claimable: whether it is a share of the answers to harmful prompts, on which choosing experts may be claimed
             to be better than drawing them.
         words: for a sample that counts, and for one that does not.
@@ -59,7 +58,6 @@ class Metric(ABC):
     on_leaderboard: bool = False
     by_primary: bool = False
     of_a_task: bool = True
-    is_proportion: bool = False
     is_claimable: bool = False
     words: tuple[str, str] = ("yes", "no")
     of_samples: Unit = "prompts"

@@ -43,8 +43,6 @@ class Phrasing(Metric):
 class Verbatim(Phrasing):
     """The share of refusals that hold a training phrasing word for word."""
 
-    is_proportion = True
-
     def label(self, kind: Kind) -> str:
         """Return what a heading calls it."""
         return "refusals that repeat training"

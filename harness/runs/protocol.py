@@ -10,7 +10,11 @@ from harness.data.task import AskedTask
 from harness.runs.rows import Part
 from harness.runs.run import Run
 
-_WORDS = {"task_version": "task version", "prompts": "test prompts"}
+_WORDS = {
+    "task_version": "task version",
+    "prompts": "test prompts",
+    "judge_fingerprint": "version of the judge",
+}
 
 
 class Protocol(Part):
@@ -24,12 +28,15 @@ class Protocol(Part):
     """The settings of generation as JSON; for a capability task those of lm-eval."""
     judge: str | None
     """The judge of the answers; None for a capability task."""
+    judge_fingerprint: str | None = None
+    """Changes whenever the same answer might get another verdict; None in references of earlier versions."""
 
     def difference(self, other: Protocol) -> str | None:
         """Return in words what differs first, or None."""
         for field, value in self:
-            if value != getattr(other, field):
-                return f"{_WORDS.get(field, field)} ({value} and {getattr(other, field)})"
+            theirs = getattr(other, field)
+            if value != theirs and not (field == "judge_fingerprint" and None in (value, theirs)):
+                return f"{_WORDS.get(field, field)} ({value} and {theirs})"
         return None
 
 
@@ -51,6 +58,7 @@ def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
     summary = run.summary
     versions = {task.name: str(task.version) for task in run.record.tasks}
     made: dict[str, Protocol] = {}
+    judge = summary.judges.get(summary.judge)
     for task in summary.tasks():
         asked = AskedTask.read(task)
         split = run.splits.tasks[asked.name]
@@ -70,6 +78,7 @@ def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
             prompts=fingerprint([split.fingerprint, sorted(split.ids["test"])])[:12],
             decoding=json.dumps(decoding, sort_keys=True),
             judge=summary.judge,
+            judge_fingerprint=judge.fingerprint if judge is not None else None,
         )
     return made
 

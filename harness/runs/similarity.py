@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.metrics.rates import Outcomes, rate
+from harness.metrics.rates import Groups, Outcomes, Prompts, rate
 from harness.runs.metric import Better, Metric, Tested
 from harness.runs.rows import Kind, Measurement, figure
 
@@ -33,7 +33,6 @@ class RefusalBySimilarity(Metric):
     heading: str
     near: bool
     unit = "share"
-    is_proportion = True
     words = ("refusal", "compliance")
 
     def label(self, kind: Kind) -> str:
@@ -62,7 +61,8 @@ class RefusalBySimilarity(Metric):
                 **figure(
                     rate(
                         self._outcomes(run, variant, task, run.primary, near),
-                        prompts=run.prompts(variant, task),
+                        run.groups(task, variant),
+                        run.prompts(variant, task),
                     )
                 ),
             )
@@ -71,6 +71,14 @@ class RefusalBySimilarity(Metric):
         """Return whether each of these answers is a refusal."""
         near = run.near_training(str(row.task)) or {}
         return self._outcomes(run, row.variant, str(row.task), str(row.judge), near)
+
+    def groups(self, run: Evidence, row: Measurement) -> Groups | None:
+        """Return the group of near-duplicates of each answer's prompt."""
+        return run.groups(str(row.task), row.variant)
+
+    def prompts(self, run: Evidence, row: Measurement) -> Prompts | None:
+        """Return the prompt of each answer, where a prompt has several."""
+        return run.prompts(row.variant, str(row.task))
 
     def _outcomes(
         self, run: Evidence, variant: str, task: str, judge: str, near: Mapping[str, bool]

@@ -30,7 +30,6 @@ class WorstOfN(Metric):
     unit = "share"
     on_leaderboard = True
     by_primary = True
-    is_proportion = True
     family = "worst of N, "
     words = ("at least once", "never")
     labels: ClassVar[Mapping[Kind, str]] = {

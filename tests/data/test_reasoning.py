@@ -50,6 +50,33 @@ ANSWERED = {
     "gemma": ("<|channel>thought\nEasy.<channel|>Paris.<turn|>", "", "Easy.", "Paris."),
     "gemma, empty": ("<|channel>thought\n<channel|>Paris.", "", "", "Paris."),
     "gemma, opened": ("Easy.<channel|>Paris.", "<|turn>model\n<|channel>thought\n", "Easy.", "Paris."),
+    "thought in the middle": (
+        "Let me see.\n<think>\nEasy.\n</think>\nParis.",
+        "",
+        "Easy.",
+        "Let me see.\n\nParis.",
+    ),
+    "thinks again": (
+        "[THINK]One.[/THINK]Hm.\n[THINK]\nTwo.\n[/THINK]\nParis.",
+        "",
+        "One.\n\nTwo.",
+        "Hm.\n\nParis.",
+    ),
+    "thought at the end, truncated": ("Paris.\n<think>\nIs that", "", "Is that", "Paris."),
+    "closed twice": (
+        "<think>\nOne.\n<think>\nTwo.\n</think>\nThree.\n</think>\nParis.",
+        "",
+        "One.\n<think>\nTwo.\n\nThree.",
+        "Paris.",
+    ),
+    "kimi": ("\u25c1think\u25b7Easy.\u25c1/think\u25b7Paris.", "", "Easy.", "Paris."),
+    "solar": ("<|think|>Easy.<|end|><|begin|>assistant<|content|>Paris.<|end|>", "", "Easy.", "Paris."),
+    "solar, opened": (
+        "Easy.<|end|><|begin|>assistant<|content|>Paris.",
+        "<|begin|>assistant<|think|>",
+        "Easy.",
+        "Paris.",
+    ),
     "none": ("Paris.<|im_end|>\n", "<|im_start|>assistant\n", "", "Paris."),
 }
 
@@ -97,7 +124,7 @@ def test_an_answer_that_never_began_is_none(response, opened):
         ("They ask of the </think> tag.\n</think>\n\nYes.", "<think>\n", "Yes."),
         ("I could write </think> here and go on.\n</think>\n\nYes.", "<think>\n", "Yes."),
         ("Closing it with <think>x</think> on a line.\n</think>\n\nYes.", "<think>\n", "Yes."),
-        ("[THINK]Short.[/THINK]So:\n[THINK]\na\n[/THINK]\nDone.", "", "So:\n[THINK]\na\n[/THINK]\nDone."),
+        ("So:\n```\n[THINK]\na\n[/THINK]\n```\nDone.", "", "So:\n```\n[THINK]\na\n[/THINK]\n```\nDone."),
         ("So:\n```\n</think>\n```\nDone.", "", "So:\n```\n</think>\n```\nDone."),
         (
             "<|channel|>analysis<|message|>They ask of `<|channel|>final<|message|>`.<|end|>"

@@ -1,4 +1,3 @@
-import json
 import random
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from harness.base.errors import BadInputError
 from harness.data.duplicates import Likeness
 from harness.data.prompts import Prompt, PromptSet, Resolved
 from harness.data.sources import load_task
-from harness.data.splits import Splits, make_splits
+from harness.data.splits import make_splits
 from harness.data.task import ROLES, TaskSpec, find_task
 
 NOUNS = [
@@ -267,19 +266,6 @@ def test_a_split_too_small_names_task_role_found_and_needed():
     assert len(splits.require("mine", "test", 4)) == 4
     with pytest.raises(BadInputError, match="task mine: split test: 4 prompts, at least 5 needed"):
         splits.require("mine", "test", 5)
-
-
-def test_recorded_splits_are_made_again_from_json():
-    sets = [prompt_set("a", different(40)), prompt_set("b", different(40, 40))]
-    splits = make_splits(sets, seed=1, limit=7)
-    assert Splits.from_record(json.loads(json.dumps(splits.record())), sets) == splits
-
-
-def test_a_record_of_other_prompts_is_refused():
-    record = make_splits([prompt_set("a", different(40))], seed=1).record()
-    for other in ([prompt_set("a", different(41))], [prompt_set("b", different(40))]):
-        with pytest.raises(BadInputError, match="task a: its prompts are not those that were split"):
-            Splits.from_record(record, other)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,16 @@ def test_a_reference_of_other_prompts_or_another_judge_is_refused(run, gates, ca
     assert check(run, "--gates", file, "--against", reference) == 2
     assert "another test prompts" in capsys.readouterr().err
     other = json.loads(json.dumps(content))
+    other["metrics"][0]["protocol"]["judge_fingerprint"] = "0" * 12
+    write_json(reference, other)
+    assert check(run, "--gates", file, "--against", reference) == 2
+    assert "another version of the judge" in capsys.readouterr().err
+    # References of earlier versions do not say.
+    del other["metrics"][0]["protocol"]["judge_fingerprint"]
+    write_json(reference, other)
+    assert check(run, "--gates", file, "--against", reference) != 2
+    capsys.readouterr()
+    other = json.loads(json.dumps(content))
     hashes = other["metrics"][0]["verdicts"]
     hashes[next(iter(hashes))] = "0" * 16
     write_json(reference, other)

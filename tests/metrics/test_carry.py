@@ -81,3 +81,16 @@ def test_half_is_a_step_behind_the_first(refused):
     if found is not None:
         assert 1 <= found.value <= len(refused) - 1
         assert found.low is None or found.low <= found.value <= found.high
+
+
+def test_prompts_that_nearly_repeat_one_another_are_resampled_together():
+    steps = [20, 13, 8, 0]
+
+    def of(times):
+        return [{f"{i} {k}": i < count for i in range(20) for k in range(times)} for count in steps]
+
+    groups = {id: int(id.partition(" ")[0]) for id in of(4)[0]}
+    alone, apart = half([0, 1, 2, 3], [of(1)]), half([0, 1, 2, 3], [of(4)])
+    together = half([0, 1, 2, 3], [of(4)], groups=groups)
+    assert (together.low, together.high) == (alone.low, alone.high)
+    assert apart.high - apart.low < together.high - together.low

@@ -29,3 +29,12 @@ def test_the_interval_is_over_answers_and_has_a_seed():
 def test_one_answer_has_no_interval_and_none_no_figure():
     assert drift([Share(2, 1.0, 1.0)]).low is None
     assert drift([]) is None
+
+
+def test_answers_to_near_duplicate_prompts_are_no_more_evidence_than_one():
+    one = [Share(10, 1.0, 0.1 * n) for n in range(20)]
+    alone, repeated = drift(one, 3), drift(one * 4, 3, [*range(20)] * 4)
+    assert (repeated.low, repeated.high) == (pytest.approx(alone.low), pytest.approx(alone.high))
+    assert repeated.answers == 80
+    assert drift(one * 4, 3).high - drift(one * 4, 3).low < 0.6 * (alone.high - alone.low)
+    assert drift(one, 3, [0] * 20).low is None

@@ -42,3 +42,14 @@ def test_each_refusal_counts_however_often_its_words_come():
 
 def test_without_refusals_there_is_no_figure():
     assert {rate.value for rate in phrasing_rates([], TRAINED, HELD_OUT).values()} == {None}
+
+
+def test_refusals_of_near_duplicate_prompts_are_no_more_evidence_than_one_each():
+    refusals = ["No, that would hurt someone.", "Tea is made of leaves.", "I can't help with tea."]
+    alone = phrasing_rates(refusals, TRAINED, HELD_OUT, groups=[0, 1, 2])
+    together = phrasing_rates(refusals * 5, TRAINED, HELD_OUT, groups=[0, 1, 2] * 5)
+    apart = phrasing_rates(refusals * 5, TRAINED, HELD_OUT)
+    for name, rate in alone.items():
+        width, narrow = (each[name].interval.high - each[name].interval.low for each in (together, apart))
+        assert width == pytest.approx(rate.interval.high - rate.interval.low)
+        assert narrow < 0.8 * width

@@ -61,3 +61,25 @@ def test_shares_lie_between_none_and_all_within_their_intervals(prompts, seed):
     for row in figures(tokens, [[n * a, n * b] for n, a, b in prompts], seed=seed):
         assert -1e-9 <= row.kept <= 1 + 1e-9
         assert row.kept_low is None or row.kept_low <= row.kept <= row.kept_high
+
+
+def test_near_duplicate_prompts_are_resampled_together():
+    tokens, kept = np.array([20] * 20), np.array([[n, n] for n in range(20)], float)
+
+    def row(times, groups):
+        return next(
+            route_drift(
+                "harmful",
+                "prompt",
+                (1, 3),
+                np.tile(tokens, times),
+                np.tile(kept, (times, 1)),
+                None,
+                0,
+                groups,
+            )
+        )
+
+    alone, repeated = row(1, None), row(4, [*range(20)] * 4)
+    assert (repeated.kept_low, repeated.kept_high) == pytest.approx((alone.kept_low, alone.kept_high))
+    assert row(4, None).kept_high - row(4, None).kept_low < 0.6 * (alone.kept_high - alone.kept_low)

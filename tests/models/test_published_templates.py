@@ -115,6 +115,7 @@ def test_a_prompt_is_the_templates_tokens_and_an_answer_ends_as_there(tmp_path, 
     assert expected.count(tokenizer.convert_tokens_to_ids("<s>")) == habit.bos
     ends = tokenizer.convert_tokens_to_ids(list(habit.ends))
     assert tokenizer.decode([chat.turn.end(ends)]) == habit.end
+    assert chat.turn.unknown_end(ends) is None
 
 
 @pytest.mark.parametrize("name", HABITS)
@@ -244,3 +245,47 @@ def test_prompts_beyond_the_context_are_counted_in_the_plan(tmp_path, capsys):
 def _dry_run(folder, *more):
     arguments = ["--model", str(folder), "--tasks", "demo_benign", "--intervention", "system_prompt"]
     return main(["run", *arguments, "--baselines", "base", "--limit", "12", "--dry-run", *more])
+
+
+def _with_added(folder, token, **settings):
+    """Copy the demo with a token that its embedding has no row for."""
+    shutil.copytree(DEMO_FOLDER, folder)
+    vocab = json.loads((folder / "config.json").read_text())["vocab_size"]
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": vocab, "content": token})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | settings))
+    return ModelRef("copy", folder)
+
+
+def test_a_padding_token_without_an_embedding_is_not_padded_with(tmp_path):
+    tokenizer = load_tokenizer(_with_added(tmp_path / "copy", "[PAD]", pad_token="[PAD]"))
+    assert tokenizer.pad_token == "<|im_end|>"
+
+
+def test_a_template_that_writes_a_token_without_an_embedding_is_one_line(tmp_path, capsys):
+    ref = _with_added(tmp_path / "copy", "<|turn|>")
+    template = ref.path / "chat_template.jinja"
+    template.write_text(template.read_text() + "<|turn|>")
+    assert _dry_run(ref.path) == 2
+    error = capsys.readouterr().err
+    assert (
+        "the chat template of 'copy' writes <|turn|>, token 1500, but config.json says vocab_size 1500"
+        in error
+    )
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("ends", "named"),
+    [
+        (["<|im_end|>"], None),
+        (["<|pad|>"], "<|im_end|>"),
+        (["<|pad|>", "<|im_end|>"], None),
+        (["<|im_start|>"], None),
+    ],
+)
+def test_an_end_of_turn_that_does_not_end_an_answer_is_named(demo, ends, named):
+    chat = ChatTemplate(demo.tokenizer)
+    assert chat.turn.unknown_end(chat.tokenizer.convert_tokens_to_ids(ends)) == named

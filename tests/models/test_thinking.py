@@ -219,6 +219,13 @@ def test_a_limit_finds_the_beginning_that_the_whole_text_has(demo, name, text):
     assert len(shortened(tokens, Limit(reader, 2, 100))) == (len(tokens) if in_time else 2)
 
 
+def test_a_thought_within_an_answer_is_no_part_of_it(demo):
+    chat = chat_of(demo, FORMS["no thinking"])
+    tokens = tokens_of(chat, "Let me see.\n<think>\nI cannot.\n</think>\nParis.")
+    reading = Reader(chat, ends_of(chat)).read(tokens)
+    assert reading == ("Let me see.\n\nParis.", "I cannot.", 0)
+
+
 @pytest.mark.parametrize(("written", "expected"), [("", ("", None, 0)), ("<|end|>", ("", None, 0))])
 def test_an_empty_answer_is_an_answer(demo, written, expected):
     chat = chat_of(demo, FORMS["no thinking"])

@@ -96,6 +96,15 @@ def test_a_killed_command_goes_on_where_it_was(small_run, tmp_path, generated, m
     assert not list(run.rglob("*.partial"))
 
 
+def test_changed_verdicts_are_refused_since_the_run_is_measured_again(small_run, tmp_path, capsys, generated):
+    run = shutil.copytree(small_run, tmp_path / "run")
+    path = run / "variants/base/verdicts/demo_harmful.builtin.jsonl"
+    path.write_text(path.read_text().replace("compliance", "refusal"))
+    assert main(["experts", "carry", str(run), *COMMAND]) == 2
+    assert "variants/base/verdicts/demo_harmful.builtin.jsonl was c" in capsys.readouterr().err
+    assert not generated
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

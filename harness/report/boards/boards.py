@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.base.errors import BadInputError, nearest
 from harness.config import RunConfig
@@ -114,7 +114,7 @@ def build_boards(
     tasks = sorted({task for entry in entries for task in entry.protocols})
     if sort is not None and sort not in tasks:
         raise BadInputError(f"--sort: unknown task '{sort}', {nearest(sort, tasks)}")
-    comparable: dict[tuple[tuple[tuple[str, Protocol], ...], str, tuple[str, str | None]], list[Entry]] = {}
+    comparable: dict[tuple[tuple[tuple[str, Protocol], ...], str, _Gain], list[Entry]] = {}
     for entry in entries:
         asked = tuple(sorted(entry.protocols.items()))
         comparable.setdefault((asked, entry.margins.model_dump_json(), _gain(entry)), []).append(entry)
@@ -138,20 +138,28 @@ def _why(first: Entry, other: Entry) -> str:
     for name, margin in after_margins.items():
         if margin != before_margins[name]:
             return f"margin {name} {_short(margin)}, not {_short(before_margins[name])}"
-    if _gain(first) != _gain(other):
-        return f"gains by {_gain_in_words(other)}, not by {_gain_in_words(first)}"
-    return "the same protocol"
+    ours, theirs = _gain(other), _gain(first)
+    if ours[:2] != theirs[:2]:
+        return f"gains by {ours.in_words}, not by {theirs.in_words}"
+    return "the same protocol" if ours == theirs else f"another version of judge {ours.judge}"
 
 
-def _gain(entry: Entry) -> tuple[str, str | None]:
-    """Return the metric that gains rest on and its judge, that of refusal being part of the protocol."""
-    metric = entry.summary.gain_metric
-    return metric, entry.summary.primary_of("harmfulness") if metric == HARMFUL else None
+class _Gain(NamedTuple):
+    """The metric that gains rest on and its judge, that of refusal being part of the protocol."""
+
+    metric: str
+    judge: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def in_words(self) -> str:
+        return "refusals" if self.judge is None else f"harmful answers ({self.judge})"
 
 
-def _gain_in_words(entry: Entry) -> str:
-    judge = _gain(entry)[1]
-    return "refusals" if judge is None else f"harmful answers ({judge})"
+def _gain(entry: Entry) -> _Gain:
+    summary = entry.summary
+    judge = summary.primary_of("harmfulness") if summary.gain_metric == HARMFUL else None
+    return _Gain(summary.gain_metric, judge, None if judge is None else summary.judges[judge].fingerprint)
 
 
 def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort: str | None) -> Board:

@@ -196,6 +196,19 @@ def test_runs_by_another_judge_or_of_other_prompts_stand_apart_with_the_reason(l
     assert second.apart == "demo_benign: another judge (keyword and builtin)"
 
 
+def test_runs_by_another_version_of_the_judge_stand_apart(like, tmp_path):
+    like(tmp_path / "a", 0)
+    like(tmp_path / "b", 1)
+    later = like(tmp_path / "c", 2)
+    summary = read_json(later / "summary.json")
+    summary["judges"]["builtin"]["fingerprint"] = "f" * 12
+    write_json(later / "summary.json", summary)
+    RunFolder(later).write_manifest()
+    first, second = boards_of(tmp_path)
+    assert (first.runs, second.runs) == (2, 1)
+    assert second.apart.startswith("demo_benign: another version of the judge (ffffffffffff and ")
+
+
 def test_rows_are_grouped_and_sorted_best_first(like, tmp_path):
     like(tmp_path / "a", model="x", refused=3)
     like(tmp_path / "b", model="y", refused=12)
