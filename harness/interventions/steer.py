@@ -5,13 +5,18 @@ Source of the idea: SteerMoE (arXiv:2509.09660), which masks or boosts router lo
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import model_validator
 
 from harness.interventions.experts import ExpertIntervention
-from harness.interventions.silenced import SilencedExperts
+from harness.interventions.routed import RoutedIntervention
+
+if TYPE_CHECKING:
+    from harness.config import SelectionConfig
 
 
-class Steer(SilencedExperts, ExpertIntervention):
+class Steer(RoutedIntervention, ExpertIntervention):
     """The experts are masked in the router."""
 
     @model_validator(mode="after")
@@ -21,3 +26,12 @@ class Steer(SilencedExperts, ExpertIntervention):
                 "selection: experts that go with safe answers are not silenced: direction: unsafe"
             )
         return self
+
+    def selection_of(self, settings: SelectionConfig) -> SelectionConfig:
+        """Return how the experts are selected: never those of safe answers, whatever the run selects."""
+        return super().selection_of(settings).model_copy(update={"direction": "unsafe"})
+
+    @property
+    def replaced_settings(self) -> frozenset[str]:
+        """The run's direction as well."""
+        return super().replaced_settings | {"selection.direction"}

@@ -141,8 +141,7 @@ def compare_runs(base: Answered, other: Answered, output: Path, command: str | N
         raise BadInputError(f"{output} holds a run already: name another --output")
     tasks = _common_tasks(base, other)
     _refuse_other_judge(base, other)
-    name = other.name if other.name != BASE else "variant"
-    folder = RunFolder(output)
+    name, folder = other.name, RunFolder(output)
     folder.describe(
         {**_facts(base, other, name, tasks), "command": command or shlex.join(["harness", *sys.argv[1:]])}
     )
