@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
+from harness.base.errors import BadInputError
 from harness.interventions.experts import ExpertIntervention
 from harness.interventions.routed import RoutedIntervention
 
@@ -28,10 +29,14 @@ class Steer(RoutedIntervention, ExpertIntervention):
         return self
 
     def selection_of(self, settings: SelectionConfig) -> SelectionConfig:
-        """Return how the experts are selected: never those of safe answers, whatever the run selects."""
-        return super().selection_of(settings).model_copy(update={"direction": "unsafe"})
+        """Return how the experts are selected.
 
-    @property
-    def replaced_settings(self) -> frozenset[str]:
-        """The run's direction as well."""
-        return super().replaced_settings | {"selection.direction"}
+        Raises:
+            BadInputError: the run selects experts of safe answers, and the variant none of its own.
+        """
+        own = super().selection_of(settings)
+        if self.experts == "selected" and own.direction == "safe":
+            raise BadInputError(
+                f"selection.direction = safe: experts that go with safe answers are not silenced: leave {self.name} out"
+            )
+        return own
