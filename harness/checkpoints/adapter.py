@@ -1,7 +1,7 @@
 """PEFT adapters on disk: whether one belongs to a model, and putting it into a model in memory.
 
-PEFT itself puts it in and takes it out, so its answers are those that PEFT gives. Nothing is merged: base's weights
-are not touched.
+PEFT itself puts it in, so its answers are those that PEFT gives. Nothing is merged: base's weights are not touched, and
+its own modules come back afterwards.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _NAME = "default"
+# Beginnings of how an adapter may start that take its first values out of base's weights.
+_CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 
 def adapter_fingerprint(folder: Path) -> str:
@@ -49,6 +51,12 @@ def read_adapter(folder: Path) -> dict[str, Any]:
     for field, expected in (("peft_type", "LORA"), ("bias", "none")):
         if config.get(field) != expected:
             raise BadInputError(f"{folder / CONFIG}: {field}: expected {expected}, found {config.get(field)}")
+    start = config.get("init_lora_weights")
+    if str(start).lower().startswith(_CHANGES_BASE):
+        raise BadInputError(
+            f"{folder / CONFIG}: init_lora_weights: {start} changes base's own weights: expected an adapter that PEFT "
+            "has converted to plain LoRA (path_initial_model_for_weight_conversion)"
+        )
     return config
 
 
@@ -92,18 +100,27 @@ def adapted(model: PreTrainedModel, folder: Path) -> Iterator[None]:
     Raises:
         BadInputError: it does not fit.
     """
-    wrapped = _put_in(model, folder, str(model.device), f"the adapter in {folder} does not fit the model")
+    with own_modules_again(model):
+        _put_in(model, folder, str(model.device), f"the adapter in {folder} does not fit the model")
+        yield
+
+
+@contextmanager
+def own_modules_again(model: PreTrainedModel) -> Iterator[None]:
+    """Put a model's own modules and weights back after the block, in which PEFT may put others in their place.
+
+    PEFT's own way out leaves those that the adapter brought along as a whole (`modules_to_save`, embeddings).
+    """
+    before = [(name, module, dict(module._parameters)) for name, module in model.named_modules()]
     try:
         yield
     finally:
-        take_out(wrapped, model)
-
-
-def take_out(wrapped: Any, model: PreTrainedModel) -> None:
-    """Let PEFT take an adapter out of a model, whose own modules come back."""
-    wrapped.unload()
-    for name in ("peft_config", "peft_type"):
-        model.__dict__.pop(name, None)
+        for name, module, weights in before:
+            if model.get_submodule(name) is not module:
+                model.set_submodule(name, module)
+            module._parameters.update(weights)
+        for name in ("peft_config", "peft_type"):
+            model.__dict__.pop(name, None)
 
 
 def require_peft() -> None:
@@ -120,7 +137,7 @@ def require_peft() -> None:
         ) from error
 
 
-def _put_in(model: PreTrainedModel, folder: Path, device: str, mismatch: str) -> Any:
+def _put_in(model: PreTrainedModel, folder: Path, device: str, mismatch: str) -> None:
     """Let PEFT put an adapter into a model, in place.
 
     Raises:
@@ -143,12 +160,11 @@ def _put_in(model: PreTrainedModel, folder: Path, device: str, mismatch: str) ->
             )
     except (ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise BadInputError(f"{mismatch}: {_reason(error)}") from error
-    lacking = [name for name in report.missing_keys if "lora_" in name]
+    lacking = [name for name in report.missing_keys if "lora_" in name or "modules_to_save" in name]
     for names, what in ((report.unexpected_keys, "the model has no place for"), (lacking, "it lacks")):
         if names:
             raise BadInputError(f"{mismatch}: {what} {names[0]} (and {len(names) - 1} more)")
     wrapped.eval()
-    return wrapped
 
 
 def _reason(error: BaseException) -> str:

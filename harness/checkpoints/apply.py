@@ -59,9 +59,7 @@ def apply_delta(ref: ModelRef, delta: Path, out: Path, dry_run: bool = False) ->
         BadInputError: the delta is damaged or another model's, the checkpoint is quantized, or `out` holds something.
         HarnessError: the disk is too small, or what was written reads back otherwise.
     """
-    refuse_existing(out)
-    if out.resolve().is_relative_to(ref.path.resolve()):
-        raise BadInputError(f"'{out}' is inside the base's folder: expected a folder elsewhere")
+    refuse_existing(out, ref.path)
     card, values = read_delta(delta)
     check_base(ref, card, values)
     merged = None
@@ -75,14 +73,16 @@ def apply_delta(ref: ModelRef, delta: Path, out: Path, dry_run: bool = False) ->
     return Applied(card.base.name, values.selected(), merged, contents(ref.path).left_out)
 
 
-def refuse_existing(out: Path) -> None:
-    """Refuse to write to a folder that holds something.
+def refuse_existing(out: Path, source: Path | None = None) -> None:
+    """Refuse to write to a folder that holds something, or that is inside the one that is read.
 
     Raises:
-        BadInputError: it does.
+        BadInputError: it does, or is.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInputError(f"'{out}' exists already: expected a new or empty folder to write to")
+    if source is not None and out.resolve().is_relative_to(source.resolve()):
+        raise BadInputError(f"'{out}' is inside {source}: expected a folder elsewhere")
 
 
 def check_base(ref: ModelRef, card: DeltaCard, delta: ExpertDelta) -> None:

@@ -29,7 +29,7 @@ _WEIGHTS = (
     *(".ot", ".npz", ".npy", ".mlmodel", ".tflite", ".nemo", ".pkl", ".pickle", ".index.json"),
 )
 # Of programs that fetched the folder: git holds every weight once more.
-_TOOLS = (".git", ".cache", ".ipynb_checkpoints", "__pycache__")
+TOOLS = (".git", ".cache", ".ipynb_checkpoints", "__pycache__")
 
 
 def is_weights(name: str) -> bool:
@@ -62,11 +62,11 @@ def contents(folder: Path) -> Contents:
         inside = Path(place).relative_to(folder)
         for name in sorted(folders):
             path = (inside / name).as_posix()
-            if name in _TOOLS:
+            if name in TOOLS:
                 left_out[f"{path}/"] = "of the program that fetched or ran the base"
             elif (folder / path).is_symlink():
                 left_out[f"{path}/"] = "a link to another folder"
-        folders[:] = sorted(name for name in folders if name not in _TOOLS)
+        folders[:] = sorted(name for name in folders if name not in TOOLS)
         for name in sorted(files):
             path = (inside / name).as_posix()
             if path in weights:

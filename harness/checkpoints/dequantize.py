@@ -13,7 +13,8 @@ from typing import Any
 from harness.base.errors import BadInputError
 from harness.base.files import read_json_object, write_json
 from harness.base.progress import progress
-from harness.checkpoints.apply import whole_folder
+from harness.checkpoints.apply import refuse_existing, whole_folder
+from harness.checkpoints.copying import TOOLS
 from harness.checkpoints.merge import check_disk
 from harness.checkpoints.same_logits import Likeness, compare_logits
 from harness.models.auto import check_weights, outline
@@ -21,9 +22,6 @@ from harness.models.dequantized import PlainTensor, plain_tensors
 from harness.models.load import ModelRef
 from harness.models.quantized import KEY, Quantization, quantization_of
 from harness.models.weights import INDEX, places, weight_files
-
-# What clones and downloads keep beside the files.
-_NOT_COPIED = (".git", ".cache")
 
 
 @dataclass(frozen=True)
@@ -52,17 +50,14 @@ def dequantize_checkpoint(ref: ModelRef, out: Path) -> Dequantized:
 
     Args:
         ref: the checkpoint.
-        out: folder to write, which must not exist; it appears when all is done.
+        out: folder to write, new or empty; it appears when all is done.
 
     Raises:
-        BadInputError: the checkpoint is not quantised, or in a way that is not known, or damaged; `out` exists.
+        BadInputError: the checkpoint is not quantised, or in an unknown way, or damaged; `out` holds something.
         HarnessError: the disk is too small, or the copy's logits are not the original's.
     """
     source = ref.path
-    if out.exists():
-        raise BadInputError(f"'{out}' exists already: expected a new folder to write to")
-    if source.resolve() in out.absolute().resolve().parents:
-        raise BadInputError(f"'{out}' lies inside {source}: expected a folder outside the checkpoint")
+    refuse_existing(out, source)
     quantization = quantization_of(source)
     if quantization is None:
         raise BadInputError(f"{source} is not quantized: there is nothing to decode")
@@ -89,7 +84,7 @@ def _copy_other_files(source: Path, out: Path) -> None:
     weights = {*weight_files(source), INDEX, "config.json"}
     for path in sorted(source.iterdir()):
         if path.is_dir():
-            if path.name not in _NOT_COPIED:
+            if path.name not in TOOLS:
                 shutil.copytree(path, out / path.name)
         elif path.name not in weights:
             shutil.copyfile(path, out / path.name)

@@ -24,7 +24,7 @@ def dequantize(
 
     Args:
         source: The quantised checkpoint: a folder or a hub id.
-        out: Folder of the copy; must not exist.
+        out: Folder of the copy, new or empty.
         as_json: Print the result as JSON.
         trust_remote_code: Let the checkpoint's own Python code run.
     """

@@ -6,22 +6,18 @@ none.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from pydantic import model_validator
 
-from harness.base.errors import HarnessError
 from harness.interventions.experts import ExpertIntervention
-
-if TYPE_CHECKING:
-    from harness.experts.select import ExpertSelection
-    from harness.interventions.base import Prepared
-    from harness.models.moe import MoEModel
+from harness.interventions.routed import RoutedIntervention
 
 
-class Activate(ExpertIntervention):
+class Activate(RoutedIntervention, ExpertIntervention):
     """The experts get a score slightly above the largest in the router."""
+
+    activates: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _towards_safety(self) -> Activate:
@@ -30,17 +26,3 @@ class Activate(ExpertIntervention):
         if self.experts == "selected" and (self.selection is None or self.selection.direction != "safe"):
             raise ValueError("selection: expected direction: safe, experts that go with safe answers")
         return self
-
-    def why_impossible(self, outline: MoEModel, experts: ExpertSelection | None) -> str | None:
-        """Return why these experts cannot all be routed to by every token, or None."""
-        from harness.interventions.masking import why_not_steerable
-
-        return None if experts is None else why_not_steerable(outline, {}, experts.by_layer())
-
-    def in_memory(self, moe: MoEModel, made: Prepared) -> AbstractContextManager[None]:
-        """Activate the experts inside the block."""
-        from harness.interventions.masking import steered
-
-        if made.selection is None:
-            raise HarnessError(f"variant '{made.name}' has no selection to activate")
-        return steered(moe, {}, made.selection.by_layer())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from harness.base.errors import HarnessError
+from harness.experts.select import Limits
 from harness.interventions.base import FOR_PEOPLE, Intervention
 from harness.routing.phases import Phase
 
@@ -16,8 +18,7 @@ if TYPE_CHECKING:
     from harness.experts.select import ExpertSelection
     from harness.models.moe import MoEModel
 
-
-_LIMITS = ("top_k", "threshold", "per_layer", "top_p", "max_q")
+_LIMITS = frozenset(field.name for field in fields(Limits))
 
 
 class OwnSelection(BaseModel):
@@ -51,7 +52,7 @@ class OwnSelection(BaseModel):
     def _without_limits(self) -> dict[str, None]:
         """With any limit of its own, none of the run's holds."""
         given = self.model_dump(exclude_none=True)
-        return dict.fromkeys(_LIMITS) if given.keys() & {*_LIMITS} else {}
+        return dict.fromkeys(_LIMITS) if given.keys() & _LIMITS else {}
 
     @property
     def replaced(self) -> frozenset[str]:

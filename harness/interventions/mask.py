@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from harness.base.documents import parse_yaml
 from harness.base.errors import BadInputError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.models.moe import MoEModel
 
 _Experts = dict[int, list[int]] | list[tuple[int, int]]
-_Weights = list[list[float]]
+_Weights = list[list[FiniteFloat]]
 
 
 class _File(BaseModel):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from harness.base.errors import BadInputError, HarnessError
-from harness.interventions.silenced import SilencedExperts
+from harness.interventions.routed import RoutedIntervention
 
 if TYPE_CHECKING:
     from harness.experts.draws import Selected
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.models.moe import MoEModel
 
 
-class Prune(SilencedExperts):
+class Prune(RoutedIntervention):
     """A share of each layer's experts is masked in the router."""
 
     needs: ClassVar[Literal["nothing", "prompts", "experts", "training"]] = "experts"

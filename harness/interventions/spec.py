@@ -60,7 +60,7 @@ def compared(
         trust_remote_tokenizer: let that of its tokenizer run.
     """
     path = Path(given).expanduser()
-    common = {"name": name_of(path.name), "citation": None}
+    common = {"name": name_of(path.name)}
     for name, kind in INTERVENTIONS.working():
         if kind.known_by is not None and (path / kind.known_by).is_file():
             about = {"intervention": name, "description": f"The {name} in {given}, put into base."}

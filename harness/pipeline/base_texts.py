@@ -123,7 +123,7 @@ def read(loaded: LoadedModel, examples: Sequence[Example]) -> tuple[Batch, Read]
 def read_as_base(session: Session, texts: Texts) -> list[Read]:
     """Return how base reads each batch, its routes in host memory: a distribution per token and layer is much.
 
-    Only hidden states of base are kept; the head, which no variant trains, makes logits of them again.
+    Only hidden states of base are kept; its head makes logits of them again.
     """
 
     def kept(places: Sequence[int]) -> Read:

@@ -136,7 +136,7 @@ class Job:
     @cached_property
     def answers_key(self) -> str:
         """The fingerprint of everything that can change a state's answers."""
-        prompts = [[prompt.id, prompt.text, self.limit(prompt)] for prompt in self.prompts]
+        prompts = [[prompt.id, prompt.asked, self.limit(prompt)] for prompt in self.prompts]
         delta = self.folder.layout.variant(self.variant).delta
         return self.session.key(delta=self.folder.hash_of(delta), prompts=prompts)
 

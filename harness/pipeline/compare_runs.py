@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from harness.runs.summary import Summary
 
 _SEPARATOR = "@"
-# Settings under which the same weights may give other answers, though none of them is part of the protocol.
-_SAID = ("engine", "dtype", "batch_size")
+# Under which the same weights may give other answers, though none of them is part of the protocol.
+_SETTINGS, _PACKAGES = ("engine", "dtype", "batch_size"), ("torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,7 @@ def compare_runs(base: Answered, other: Answered, output: Path, command: str | N
     if Layout(output).is_run():
         raise BadInputError(f"{output} holds a run already: name another --output")
     tasks = _common_tasks(base, other)
-    name = other.name if other.name != BASE else "variant"
-    folder = RunFolder(output)
+    name, folder = other.name, RunFolder(output)
     folder.describe(
         {**_facts(base, other, name, tasks), "command": command or shlex.join(["harness", *sys.argv[1:]])}
     )
@@ -182,12 +181,19 @@ def _common_tasks(base: Answered, other: Answered) -> list[str]:
     apart = base.protocols.keys() ^ other.protocols.keys()
     if apart:
         say(f"left out, since one of the two was not asked: {', '.join(sorted(apart))}")
-    decoding = [side.run.summary.decoding for side in (base, other)]
-    for setting in _SAID:
-        ours, theirs = (each.get(setting) for each in decoding)
-        if ours != theirs:
-            say(f"{setting} differs, {ours} and {theirs}: part of a difference may come from that")
+    ours, theirs = (_circumstances(side.run) for side in (base, other))
+    for name, own in ours.items():
+        if own != theirs[name]:
+            say(f"{name} differs, {own} and {theirs[name]}: part of a difference may come from that")
     return tasks
+
+
+def _circumstances(run: Run) -> dict[str, Any]:
+    return {
+        **{name: run.summary.decoding.get(name) for name in _SETTINGS},
+        "device": run.record.device,
+        **{name: run.record.versions.get(name) for name in _PACKAGES},
+    }
 
 
 def _facts(base: Answered, other: Answered, name: str, tasks: list[str]) -> dict[str, Any]:

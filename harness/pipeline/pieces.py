@@ -112,7 +112,7 @@ class _Cost:
                 f"judge {name}/{task}",
                 Piece("judge", len(prompts) * plan.answers / _JUDGED_PER_SECOND, part),
             )
-        if not plan.is_limited(variant) and not variant.spec.is_other_model:
+        if not plan.is_limited(variant):
             rows = plan.config.evaluation.drift_answers
             yield (
                 f"drift {name}",

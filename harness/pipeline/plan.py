@@ -428,6 +428,11 @@ def _check_selection(plan: Plan) -> None:
     for name, variant in users.items():
         if (own := variant.spec.selection_of(settings)) != settings:
             _check_choice(plan, own, f"{name}: selection")
+        if own.direction != settings.direction and (own.method == "stability" or own.max_q is not None):
+            raise BadInputError(
+                f"{name}: selection.direction = {own.direction}: stability and q-values are those of the run's "
+                f"direction, {settings.direction}"
+            )
     identify = plan.prompts("identify", "benign")
     for task in settings.control or []:
         if task not in plan.splits.prompts:

@@ -18,7 +18,7 @@ from torch import nn
 
 from harness.base.errors import BadInputError
 from harness.base.files import move_folder
-from harness.checkpoints.adapter import CONFIG, TENSORS, take_out
+from harness.checkpoints.adapter import CONFIG, TENSORS, own_modules_again
 
 if TYPE_CHECKING:
     import torch
@@ -136,11 +136,9 @@ def adapter_bank(moe: MoEModel, rank: int, alpha: float) -> Iterator[AdapterBank
     config = LoraConfig(
         r=rank, lora_alpha=scale, target_modules=linear, target_parameters=parameters, task_type="CAUSAL_LM"
     )
-    with warnings.catch_warnings():
-        # It asks transformers in a way that goes out of use.
-        warnings.simplefilter("ignore")
-        wrapped = PeftModel(moe.model, config)
-    try:
+    with own_modules_again(moe.model):
+        with warnings.catch_warnings():
+            # It asks transformers in a way that goes out of use.
+            warnings.simplefilter("ignore")
+            wrapped = PeftModel(moe.model, config)
         yield AdapterBank(moe, wrapped)
-    finally:
-        take_out(wrapped, moe.model)

@@ -137,11 +137,12 @@ def answers_of(model: Any, batch: Batch) -> Answers:
     (output,) = kept
     states = output.last_hidden_state
     hidden = states.reshape(-1, states.shape[-1])[batch.predictors]
+    head = model.get_output_embeddings()
 
     def to_logits(rows: torch.Tensor) -> torch.Tensor:
         # The model's own forward pass from the head on: whatever a family does to its logits is done here too. Called
         # without the model's hooks, in which processes that share its weights would wait for each other.
-        with _instead_of(base, _with_hidden(output, rows.unsqueeze(0))):
+        with _instead_of(base, _with_hidden(output, rows.unsqueeze(0))), _with_head(model, head):
             logits: torch.Tensor = model.forward(**inputs).logits[0]
         return logits
 
@@ -153,6 +154,20 @@ def _with_hidden(output: Any, hidden: torch.Tensor) -> Any:
     changed = copy.copy(output)
     changed["last_hidden_state"] = hidden
     return changed
+
+
+@contextmanager
+def _with_head(model: Any, head: nn.Module) -> Iterator[None]:
+    """Let a model have this output head inside the block: an adapter may have put another in its place since."""
+    other = model.get_output_embeddings()
+    if other is head:
+        yield
+        return
+    model.set_output_embeddings(head)
+    try:
+        yield
+    finally:
+        model.set_output_embeddings(other)
 
 
 @contextmanager

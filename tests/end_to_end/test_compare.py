@@ -14,6 +14,7 @@ from harness.checkpoints.delta import ExpertDelta
 from harness.checkpoints.delta_file import read_delta, write_delta
 from harness.cli.main import main
 from harness.models.load import outline_model, resolve_model
+from harness.runs.run_folder import RunFolder
 from harness.runs.summary import Summary, read_summary
 
 SMALL = ("--limit", "12", "--max-new-tokens", "8", "--capability", "none")
@@ -73,6 +74,16 @@ def test_finished_runs_are_compared_prompt_by_prompt_without_a_model(of_itself, 
     assert summary.variants["demo"].specification["from"]["run"] == str(of_itself)
     assert main(["check", str(tmp_path / "two"), "--gates", str(_gates(tmp_path)), "--json"]) == 4
     assert main(["measure", str(tmp_path / "two")]) == 0
+
+
+def test_what_else_may_change_answers_is_said(of_itself, tmp_path, capsys):
+    other = RunFolder(shutil.copytree(of_itself, tmp_path / "other"))
+    other.update({"versions": other.state["versions"] | {"torch": "1.0"}, "device": "cuda"})
+    other.write_manifest()
+    two = [f"{of_itself}@demo", f"{other.path}@demo"]
+    assert main(["compare", *two, "--output", str(tmp_path / "two")]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "part of a difference may come" in line]
+    assert [line.split(" differs, ")[0] for line in said] == ["device", "torch"]
 
 
 def _gates(folder: Path) -> Path:

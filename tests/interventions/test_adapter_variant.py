@@ -5,28 +5,35 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from itertools import product
 
 import pytest
 import torch
 import yaml
 
 from harness.base.files import read_json, read_jsonl
+from harness.checkpoints.adapter import adapted
 from harness.cli.main import main
 from harness.interventions.base import Prepared, Variant
 from harness.interventions.spec import find_variant
 from harness.models.load import DEMO_FOLDER
 from harness.models.moe import find_moe
 from harness.routing.capture import RoutingCapture
+from harness.training.answers import answers_of
+from harness.training.examples import Example, collate
 
 peft = pytest.importorskip("peft")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),
     pytest.mark.filterwarnings("ignore:Could not find a config file"),
+    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`"),
 ]
 IDS = torch.arange(100, 228).reshape(4, 32)
 ATTENTION = {"target_modules": ["q_proj", "v_proj"]}
 EXPERTS = {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
 BOTH = ATTENTION | {"target_parameters": EXPERTS["target_parameters"]}
+HEAD = {"target_modules": ["lm_head", "v_proj"]}
+WHOLE = {"target_modules": ["v_proj"], "modules_to_save": ["lm_head", "embed_tokens"]}
 
 
 def logits(model) -> torch.Tensor:
@@ -39,6 +46,11 @@ def saved_adapter(model, folder, base: str | None = None, **targets):
     torch.manual_seed(3)
     config = peft.LoraConfig(r=8, lora_alpha=64, init_lora_weights=False, **targets)
     wrapped = peft.get_peft_model(copy.deepcopy(model), config).eval()
+    with torch.no_grad():
+        for name, value in wrapped.named_parameters():
+            # What PEFT writes whole: of a head with LoRA on it base's own weights too.
+            if "modules_to_save" in name or "lm_head.base_layer" in name:
+                value.add_(0.1 * torch.randn(value.shape))
     wrapped.save_pretrained(folder)
     content = read_json(folder / "adapter_config.json") | {"base_model_name_or_path": base}
     (folder / "adapter_config.json").write_text(json.dumps(content))
@@ -51,8 +63,14 @@ def specify(folder, **fields):
     return find_variant("mine", [folder])
 
 
-@pytest.mark.parametrize("targets", [ATTENTION, EXPERTS, BOTH], ids=["attention", "experts", "both"])
-@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral", "olmoe", "gpt_oss"])
+@pytest.mark.parametrize(
+    ("kind", "targets"),
+    [
+        *product(["qwen3_moe", "mixtral", "olmoe", "gpt_oss"], [ATTENTION, EXPERTS, BOTH]),
+        ("mixtral", HEAD),
+        ("mixtral", WHOLE),
+    ],
+)
 def test_logits_are_those_of_peft_and_the_model_is_as_before_afterwards(tiny_model, tmp_path, kind, targets):
     model = tiny_model(kind)
     expected = saved_adapter(model, tmp_path / "adapter", **targets)
@@ -69,6 +87,18 @@ def test_logits_are_those_of_peft_and_the_model_is_as_before_afterwards(tiny_mod
     assert torch.equal(logits(model), before)
     assert [name for name, _ in model.named_modules()] == modules
     assert not any(value.requires_grad for value in model.parameters())
+
+
+def test_what_base_predicts_is_base_s_while_an_adapter_has_another_head(tiny_model, tmp_path):
+    """Drift keeps base's hidden states alone, and makes logits of them beside the variant's."""
+    model = tiny_model("mixtral")
+    batch = collate([Example((5, 6, 7), (8, 9, 2), "retain")], 0, torch.device("cpu"))
+    answers = answers_of(model, batch)
+    before = answers.logits(slice(None))
+    saved_adapter(model, tmp_path / "adapter", **WHOLE)
+    with adapted(model, tmp_path / "adapter"):
+        assert torch.equal(answers.logits(slice(None)), before)
+        assert not torch.allclose(answers_of(model, batch).logits(slice(None)), before, atol=1e-3)
 
 
 @pytest.fixture
@@ -140,6 +170,8 @@ def test_what_is_no_lora_adapter_is_one_line(adapter, capsys):
     config = read_json(folder / "adapter_config.json")
     (folder / "adapter_config.json").write_text(json.dumps(config | {"bias": "all"}))
     assert refused(adapter, capsys).endswith("bias: expected none, found all")
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"init_lora_weights": "pissa_niter_4"}))
+    assert "init_lora_weights: pissa_niter_4 changes base's own weights" in refused(adapter, capsys)
     (folder / "adapter_config.json").write_text(json.dumps(config))
     (folder / "adapter_model.safetensors").unlink()
     assert refused(adapter, capsys) == (

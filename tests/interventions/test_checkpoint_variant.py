@@ -13,9 +13,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.base.files import read_json, read_jsonl
 from harness.cli.main import main
+from harness.config import make_config
 from harness.engines import in_memory
 from harness.metrics.route_drift import KINDS, PHASES
 from harness.models.load import DEMO_FOLDER, load_model, outline_model, resolve_model
+from harness.pipeline.pieces import pieces
+from harness.pipeline.plan import make_plan
 
 _DENSE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -104,6 +107,10 @@ def test_a_copy_of_base_answers_as_base_does(tmp_path):
     specify(tmp_path, "copy", model=str(DEMO_FOLDER))
     assert run(tmp_path, "copy") == 0
     assert responses(tmp_path, "copy") == responses(tmp_path, "base")
+    # The time that is left counts every stage of it.
+    record = read_json(tmp_path / "run/run.json")
+    plan = make_plan(make_config({}, kept=record["config"]))
+    assert {name for name in record["stages"] if "copy" in name} <= pieces(plan, "cpu").keys()
 
 
 def routes(folder, name) -> dict:

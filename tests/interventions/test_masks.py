@@ -81,6 +81,7 @@ def test_a_run_of_a_mask_writes_no_weights_and_is_done_again_when_its_file_chang
         ({"activate": {1: [1]}, "silence": {1: [1]}}, "layer 1 would both silence and activate expert 1"),
         ({}, "expected experts to activate or to silence, found none"),
         ({"activte": []}, "activte: unknown key, did you mean 'activate'?"),
+        ([[0.0, float("nan")]], "weights.0.1: expected a finite number, found 'NaN'"),
         ([[1, 0], [0, 1]], "weights: 2 rows of 2 numbers, expected 4 of 32: one per MoE layer and expert"),
     ],
 )

@@ -141,8 +141,8 @@ def test_vllm_refuses_it_by_name_before_anything_is_made(include, tmp_path, monk
     command = ["run", "--include", str(include), place, "quiet", "--engine", "vllm"]
     assert main([*command, "--output", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err == (
-        "harness: engine vllm cannot serve variant 'quiet' (intervention 'damp'): vLLM serves checkpoints and masked "
-        "experts, not changes to a model in memory: use --engine transformers\n"
+        "harness: engine vllm cannot serve variant 'quiet' (intervention 'damp'): vLLM serves checkpoints, deltas "
+        "and silenced experts, no other change to a model: use --engine transformers\n"
     )
     assert not (tmp_path / "run").exists()
 

@@ -103,6 +103,10 @@ def specify(folder, **fields) -> None:
         ({"method": "stabilty"}, "mine: selection.method: unknown selection method 'stabilty', did you mean"),
         ({"method": "length_cut"}, "mine: selection.method = length_cut needs single tokens"),
         ({"top_k": 500}, "mine: selection.top_k = 500: 'demo' has 128 experts"),
+        (
+            {"method": "stability", "direction": "safe"},
+            "mine: selection.direction = safe: stability and q-values are those of the run's direction, unsafe",
+        ),
     ],
 )
 def test_a_selection_that_the_model_or_the_run_cannot_give_is_refused_in_the_plan(
@@ -113,6 +117,13 @@ def test_a_selection_that_the_model_or_the_run_cannot_give_is_refused_in_the_pla
     assert main([*command, "--output", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_run_selects_as_safe_is_not_silenced(tmp_path, capsys):
+    command = ["run", "--direction", "safe", *SMALL, "--dry-run", "--output", str(tmp_path / "run")]
+    assert main([*command, "--baselines", "steer"]) == 2
+    assert "experts that go with safe answers are not silenced: leave steer out" in capsys.readouterr().err
+    assert main([*command, "--baselines", "random_experts"]) == 0
 
 
 def test_activated_experts_are_in_the_top_k_of_every_token_and_too_many_have_a_reason(demo):

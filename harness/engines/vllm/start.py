@@ -106,7 +106,7 @@ def why_not_servable(made: Prepared) -> str | None:
     """Return why vLLM cannot answer as a variant, or None: it loads weights by itself, from a checkpoint."""
     if made.intervention.served(made) is not None:
         return None
-    return "vLLM serves checkpoints and masked experts, not changes to a model in memory: use --engine transformers"
+    return "vLLM serves checkpoints, deltas and silenced experts, no other change to a model: use --engine transformers"
 
 
 def longest_text(outline: MoEModel, settings: VllmConfig) -> int:
