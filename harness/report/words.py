@@ -147,14 +147,18 @@ def in_a_line(settings: Mapping[str, Any]) -> str:
     """Return settings as a line to read, without those that say nothing.
 
     Examples:
-        >>> in_a_line({"strategy": "greedy", "max_new_tokens": {"a": 32, "b": 32}, "chat_template_kwargs": {}})
-        'strategy greedy, max_new_tokens 32'
+        >>> in_a_line({"strategy": "greedy", "max_new_tokens": {"a": 32, "b": 32}, "opening": "Sure, here is", "k": {}})
+        'strategy=greedy, max_new_tokens=32, opening="Sure, here is"'
     """
     parts = []
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            same = set(map(str, value.values()))
-            value = same.pop() if len(same) == 1 else " ".join(f"{key}={each}" for key, each in value.items())
+            values = {str(each) for each in value.values()}
+            value = (
+                values.pop() if len(values) == 1 else " ".join(f"{key}:{each}" for key, each in value.items())
+            )
+        elif isinstance(value, str) and " " in value:
+            value = f'"{value}"'
         if value not in ("", None):
-            parts.append(f"{name} {value}")
+            parts.append(f"{name}={value}")
     return ", ".join(parts)
