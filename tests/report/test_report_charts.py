@@ -113,11 +113,13 @@ def test_names_meet_neither_one_another_nor_a_mark(make_summary, make_variant, n
     ]
 
 
-def test_a_name_keeps_clear_of_a_line_that_its_nearest_place_is_on():
-    mark, line = Mark(100, 100, "steer", "other"), (100, 100, 200, 100)
-    on_it, clear = (f"<svg>{names_beside([mark], lines=lines)}</svg>" for lines in ((), (line,)))
-    assert meet(boxes(on_it)[0], line)
-    assert not meet(boxes(clear)[0], line)
+def test_a_name_keeps_clear_of_another_variants_interval():
+    mark = Mark(100, 100, "steer", "other")
+    (nearest,) = boxes(f"<svg>{names_beside([mark])}</svg>")
+    across = (60, nearest[1] + 6, 300, nearest[1] + 6)
+    assert meet(nearest, across)
+    (found,) = boxes(f"<svg>{names_beside([mark], lines=[across])}</svg>")
+    assert not meet(found, across)
 
 
 def test_many_random_draws_share_one_label_and_are_small(make_draws, make_result):
