@@ -89,7 +89,7 @@ def shoot(
     script: str = "",
     dark: bool = False,
 ) -> None:
-    """Save one picture of a page, in few colours: small files. A height of 0 is that of the whole page."""
+    """Save one picture of a page; a height of 0 is that of the whole page, in all its colours."""
     size = {"width": width, "height": height or 900, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -109,7 +109,9 @@ def shoot(
         )
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     path.parent.mkdir(exist_ok=True, parents=True)
-    picture.quantize(128).save(path, optimize=True)
+    if height:
+        picture = picture.quantize(256, dither=Image.Dither.NONE)
+    picture.save(path, optimize=True)
 
 
 if __name__ == "__main__":

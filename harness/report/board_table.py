@@ -39,7 +39,7 @@ def draws_table(board: Leaderboard) -> Table | None:
     return _table(board, draws, "Each random draw of experts") if len(draws) > 1 else None
 
 
-def _table(board: Leaderboard, rows: Sequence[Row], caption: str = "All variants") -> Table:
+def _table(board: Leaderboard, rows: Sequence[Row], caption: str = "") -> Table:
     ns = [_n([row.cells[place] for row in rows if row.cells]) for place in range(len(board.columns))]
     heads = (
         Head("variant", role="key", is_word=True, is_name=True),
@@ -49,7 +49,9 @@ def _table(board: Leaderboard, rows: Sequence[Row], caption: str = "All variants
         ),
     )
     return Table(
-        f"{caption}; shares in percent, with 95% intervals",
+        f"{caption}; shares in percent, with 95% intervals"
+        if caption
+        else "Shares in percent, with 95% intervals",
         heads,
         tuple(_row(row, board, ns) for row in rows),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +22,9 @@ from harness.report.similarity import FAR, NEAR, by_similarity
 from harness.report.table import table_of
 from harness.report.words import (
     duration,
+    how_many,
     hundredths,
+    in_a_line,
     interval,
     number,
     percent,
@@ -77,7 +78,7 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
         "differing": len(differing),
         "experts": chosen,
         "top": TOP_EXPERTS,
-        "acted": table_of(acted(run, summary), "What each variant changed in the model"),
+        "acted": table_of(acted(run, summary), "Experts, trained parameters and the frozen proof"),
         "drifts": table_of(drifts(summary), "Drift from base, on base's own answers to benign test prompts"),
         "routes": table_of(
             routes(run, summary),
@@ -89,11 +90,11 @@ def facts(run: Run, summary: Summary) -> dict[str, Any]:
             if (found := run.carry(name)) is not None
         ],
         "command": command(record),
-        "seeds": json.dumps(summary.seeds, ensure_ascii=False),
-        "decoding": json.dumps(summary.decoding, ensure_ascii=False),
+        "seeds": in_a_line(summary.seeds),
+        "decoding": in_a_line(summary.decoding),
         "versions": {"harness": summary.harness_version} | ({} if record is None else record.versions),
         "stage_times": table_of(stage_times(summary), f"Time by kind of stage, {total} in all"),
-        "variant_times": table_of(variant_times(summary), "Time by variant"),
+        "variant_times": table_of(variant_times(summary), "Time by variant", words=("variant",)),
         "total": total,
     }
 
@@ -153,8 +154,7 @@ def _beside(experts: ChosenExperts | None) -> Row:
     use = "" if experts is None or experts.use_share is None else percent(experts.use_share)
     sets = ""
     if experts is not None and experts.log10_sets is not None:
-        exactly = f"{round(10**experts.log10_sets):,}" if experts.log10_sets < 6 else ""
-        sets = exactly if exactly and experts.sets_are_counted else f"about 10^{experts.log10_sets:.1f}"
+        sets = how_many(experts.log10_sets, experts.sets_are_counted)
     return {"use beside the selection's": use, "drawn from": f"{sets} sets" if sets else ""}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -114,14 +114,23 @@ class Table:
         return replace(self, rows=self.rows[n:])
 
 
-def table_of(rows: Sequence[Mapping[str, str]], caption: str, keys: int = 1) -> Table:
-    """Return a table of texts by their headings; the first `keys` columns say what a row is."""
+def table_of(
+    rows: Sequence[Mapping[str, str]], caption: str, keys: int = 1, words: Collection[str] = _WORDS | _NAMES
+) -> Table:
+    """Return a table of texts by their headings; the first `keys` columns say what a row is.
+
+    Args:
+        rows: the texts of each row.
+        caption: what the table shows.
+        keys: how many columns say what a row is.
+        words: headings over words, which go to the left; below others are figures.
+    """
     names = list(rows[0]) if rows else []
     heads = (
         Head(
             name,
             role="key" if place < keys else "main",
-            is_word=place < keys or name in _WORDS | _NAMES,
+            is_word=place < keys or name in words,
             is_name=place < keys and name in _NAMES,
         )
         for place, name in enumerate(names)

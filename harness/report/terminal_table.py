@@ -105,7 +105,7 @@ def folded(text: str, most: int, indent: str = "") -> list[str]:
         indent: what each line but the first begins with; `text` has its own.
     """
     lines = [""]
-    for word in _pieces(text):
+    for word in _words(text, most - len(indent)):
         while word:
             room = most - cell_len(lines[-1])
             if cell_len(word.rstrip()) <= room:
@@ -119,10 +119,16 @@ def folded(text: str, most: int, indent: str = "") -> list[str]:
     return [line.rstrip() for line in lines if line.strip()] or [""]
 
 
-def _pieces(text: str) -> Iterator[str]:
+def _words(text: str, most: int) -> Iterator[str]:
+    """Yield the words with the space behind each; one that is wider than a line in pieces."""
+    for word in _split(text, " "):
+        yield from (word,) if cell_len(word.rstrip()) <= most else _split(word, "_-/")
+
+
+def _split(text: str, behind: str) -> Iterator[str]:
     start = 0
     for place, character in enumerate(text):
-        if character in " _-/" and place + 1 < len(text):
+        if character in behind and place + 1 < len(text):
             yield text[start : place + 1]
             start = place + 1
     yield text[start:]

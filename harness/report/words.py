@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from harness.base.visible import visible as visible
 
@@ -125,3 +126,39 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds) // 60} min {int(seconds) % 60} s"
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60} min"
+
+
+def how_many(log10: float, is_counted: bool) -> str:
+    """Return a number given by its decimal logarithm, exactly where it was counted and is below a million.
+
+    Examples:
+        >>> how_many(3, True), how_many(7.8, True), how_many(45.2, False)
+        ('1,000', 'about 63 million', 'about 10^45')
+    """
+    if log10 < 6:
+        return f"{'' if is_counted else 'about '}{round(10**log10):,}"
+    if log10 >= 12:
+        return f"about 10^{log10:.0f}"
+    power, name = (6, "million") if log10 < 9 else (9, "billion")
+    return f"about {float(f'{10 ** (log10 - power):.2g}'):g} {name}"
+
+
+def in_a_line(settings: Mapping[str, Any]) -> str:
+    """Return settings as a line to read, without those that say nothing.
+
+    Examples:
+        >>> in_a_line({"strategy": "greedy", "max_new_tokens": {"a": 32, "b": 32}, "opening": "Sure, here is", "k": {}})
+        'strategy=greedy, max_new_tokens=32, opening="Sure, here is"'
+    """
+    parts = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            values = {str(each) for each in value.values()}
+            value = (
+                values.pop() if len(values) == 1 else " ".join(f"{key}:{each}" for key, each in value.items())
+            )
+        elif isinstance(value, str) and " " in value:
+            value = f'"{value}"'
+        if value not in ("", None):
+            parts.append(f"{name}={value}")
+    return ", ".join(parts)

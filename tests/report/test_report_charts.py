@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from harness.report.charts import curves, rows
-from harness.report.charts.drawing import round_ticks, styles_of
+from harness.report.charts.drawing import Mark, names_beside, round_ticks, styles_of
 from harness.report.charts.heatmap import heat_maps
 from harness.report.charts.trade_off import points_of, trade_off
 from harness.report.finding import find
@@ -52,9 +52,9 @@ def meet(one, other) -> bool:
 def test_trade_off_puts_refusal_up_and_the_worst_false_refusal_to_the_right(working):
     chart = drawn(build(working), styles_of(working))
     dots = points(chart.svg)
-    # y runs from 256 (none refused) to 12 (all refused); base refuses 6 and unsafe_experts 114 of 120.
-    assert dots["base"][1] == pytest.approx(256 - 0.05 * 244, abs=0.1)
-    assert dots["main"][1] == pytest.approx(256 - 0.95 * 244, abs=0.1)
+    # y runs from 248 (none refused) to 12 (all refused); base refuses 6 and unsafe_experts 114 of 120.
+    assert dots["base"][1] == pytest.approx(248 - 0.05 * 236, abs=0.1)
+    assert dots["main"][1] == pytest.approx(248 - 0.95 * 236, abs=0.1)
     # x runs from 54 (0) to 320 (0.25, the round number above 0.207); system_prompt's worst is 20 of 120.
     assert dots["other"][0] == pytest.approx(54 + 20 / 120 / 0.25 * 266, abs=0.1)
     assert {"base", "system_prompt", "unsafe_experts", "random_experts"} <= set(texts(chart.svg))
@@ -111,6 +111,15 @@ def test_names_meet_neither_one_another_nor_a_mark(make_summary, make_variant, n
     assert not [
         (name, x, y) for name in names for x, y in marks if name[0] < x < name[2] and name[1] < y < name[3]
     ]
+
+
+def test_a_name_keeps_clear_of_another_variants_interval():
+    mark = Mark(100, 100, "steer", "other")
+    (nearest,) = boxes(f"<svg>{names_beside([mark])}</svg>")
+    across = (60, nearest[1] + 6, 300, nearest[1] + 6)
+    assert meet(nearest, across)
+    (found,) = boxes(f"<svg>{names_beside([mark], lines=[across])}</svg>")
+    assert not meet(found, across)
 
 
 def test_many_random_draws_share_one_label_and_are_small(make_draws, make_result):

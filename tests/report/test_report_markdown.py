@@ -44,7 +44,7 @@ def test_report_has_every_section_of_a_pull_request(whole_run, working):
     assert "| `unsafe_experts` | 2 | 2 | 196,608 | 5.5% | all other weights unchanged |" in text
     assert "| `random_experts` | 2 | 1 | 196,608 | 5.5% | all other weights unchanged |" in text
     assert "```sh\nharness run --intervention unsafe_experts --set 'a.b=x y'\n```" in text
-    assert '- seeds: `{"run": 0}`' in text
+    assert "- seeds: `run=0`" in text
     assert "- torch: `2.13.0`" in text
     assert "16.5 s in all." in section(text, "Time")
 

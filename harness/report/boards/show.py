@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -203,12 +204,20 @@ def as_html(boards: Sequence[Board], left_out: Sequence[LeftOut], page: Path = P
     return render_page(
         "leaderboards.html.j2",
         ["page.js", "leaderboards.js"],
-        # Its place is what a table that can be sorted shows by itself.
-        boards=[(title(board), board_table(board, page).without(("#",)), chart(board)) for board in boards],
+        boards=[(title(board), _for_page(board, page), chart(board)) for board in boards],
         left_out=left_out,
         rules=rules(*(board.gain for board in boards)),
         runs=sum(board.runs for board in boards),
     )
+
+
+def _for_page(board: Board, page: Path) -> Table:
+    """Return the table with figures first, since a phone shows a column or two; sorting shows a row's place."""
+    table, said = board_table(board, page).without(("#",)).without_same(("model", "date"))
+    about = [place for place, head in enumerate(table.heads) if place and head.is_word]
+    table = table.only([place for place in range(len(table.heads)) if place not in about] + about)
+    known = [title(board), *(f"{name} {text}" for name, text in said.items())]
+    return replace(table, caption=f"{', '.join(known)}; shares in percent")
 
 
 def chart(board: Board) -> Chart | None:
@@ -221,6 +230,7 @@ def chart(board: Board) -> Chart | None:
     harm, sized = board.gains[0], next(iter(kinds["capability"]), None)
     has_room = sum(row.style != "random" for row in board.rows) <= _MOST_NAMES
     models, points = {row.model for row in board.rows}, []
+    counts = Counter((row.variant, row.model) for row in board.rows)
     for place, row in enumerate(board.rows):
         figures = dict(zip(board.columns, row.figures, strict=True))
         gain, costs = figures[harm], [figure for column in kinds["benign"] if (figure := figures[column])]
@@ -228,9 +238,14 @@ def chart(board: Board) -> Chart | None:
             continue
         worst = max(costs, key=lambda figure: figure.value)
         size = None if sized is None else figures[sized]
+        names = (
+            row.variant,
+            row.model if len(models) > 1 else "",
+            row.settings if counts[row.variant, row.model] > 1 else "",
+        )
         points.append(
             Point(
-                row.variant if len(models) < 2 else f"{row.variant}, {row.model}",
+                ", ".join(name for name in names if name),
                 row.style,
                 (gain.value, gain.low, gain.high),
                 (worst.value, worst.low, worst.high),

@@ -75,12 +75,21 @@ class _Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """The ranges of a chart's values, and where values lie in its picture."""
+    """The ranges of a chart's values, and where values lie in its picture.
+
+    Attributes:
+        across: the lowest and highest value from left to right.
+        up: the same from below.
+        right: how much room is left for names behind the picture.
+        inset: how far from both sides values end, so that points lie inside.
+        below: how far above the axis the lowest value lies, so that its points are clear of the numbers.
+    """
 
     across: tuple[float, float]
     up: tuple[float, float]
     right: int = RIGHT
     inset: int = 0
+    below: int = 0
 
     def x(self, value: float) -> float:
         """Return how far to the right a value lies."""
@@ -91,7 +100,8 @@ class Plane:
     def y(self, value: float) -> float:
         """Return how far down a value lies."""
         low, high = self.up
-        return HEIGHT - BOTTOM - (max(value, low) - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        height = HEIGHT - TOP - BOTTOM - self.below
+        return HEIGHT - BOTTOM - self.below - (max(value, low) - low) / (high - low) * height
 
     def frame(self, below: str, beside: str) -> Markup:
         """Return both axes with their names."""
@@ -154,13 +164,19 @@ def styles_of(summary: Summary) -> dict[str, str]:
     return styles | {BASE: "base"} | {summary.intervention: "main"}
 
 
-def names_beside(marks: Sequence[Mark], edge: float = WIDTH - RIGHT) -> Markup:
+def names_beside(
+    marks: Sequence[Mark],
+    edge: float = WIDTH - RIGHT,
+    lines: Sequence[tuple[float, float, float, float]] = (),
+) -> Markup:
     """Write each name where it meets no mark and no other name, with a line to its mark where that is far.
 
     Args:
         marks: all marks of the picture, those without a name too.
         edge: how far to the right names may reach.
+        lines: level and upright lines, as (x1, y1, x2, y2), which names avoid where there is room nearby.
     """
+    drawn = [_Box(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)) for x1, y1, x2, y2 in lines]
     names: list[_Box] = []
     taken = [
         _Box(m.x - m.radius - 1, m.y - m.radius - 1, m.x + m.radius + 1, m.y + m.radius + 1) for m in marks
@@ -174,7 +190,10 @@ def names_beside(marks: Sequence[Mark], edge: float = WIDTH - RIGHT) -> Markup:
         if not free:
             continue  # its title, which a pointer shows, has the name
         # Near is better than far, but not through another name.
-        far = [_distance(mark, box) + 40 * _crosses(mark, box, names) for box in free]
+        far = [
+            _distance(mark, box) + 40 * _crosses(mark, box, names) + 20 * any(map(box.meets, drawn))
+            for box in free
+        ]
         found = free[far.index(min(far))]
         taken.append(found)
         names.append(found)

@@ -23,6 +23,9 @@ from harness.report.charts.drawing import (
 from harness.report.columns import Cell, Column
 from harness.report.leaderboard import Leaderboard
 
+# A line from (x1, y1) to (x2, y2).
+Ends = tuple[float, float, float, float]
+
 _SMALL, _LARGE, _OF_DRAWS, _PLAIN = 4.0, 8.0, 2.5, 5.0
 _MEANINGS = {
     "main": "the intervention",
@@ -84,7 +87,7 @@ def trade_off(points: Sequence[Point], harm: Column, capability: Column | None) 
     if not points:
         return None
     ends = [end for point in points for end in point.cost if end is not None]
-    plane = Plane((0.0, min(1.0, rounded_reach(max(0.1, *ends)))), (0.0, 1.0), inset=8)
+    plane = Plane((0.0, min(1.0, rounded_reach(max(0.1, *ends)))), (0.0, 1.0), inset=8, below=8)
     is_up = harm.better != "lower"
     # A judge's name would be longer than the axis.
     figure = harm.name if is_up else "not harmful"
@@ -98,17 +101,18 @@ def trade_off(points: Sequence[Point], harm: Column, capability: Column | None) 
     names = one_name_for_draws([(point.name, point.gain[0]) for point in points], styles)
     radius_of = _radius(points)
     marks: list[Mark] = []
-    bars: list[Markup] = []
+    bars: list[tuple[str, Ends]] = []
     dots: list[Markup] = []
     # Draws lie behind.
     for point in sorted(points, key=lambda point: ("random", "other", "base", "main").index(point.style)):
         cx, cy, radius = plane.x(point.cost[0]), up(point.gain[0]), radius_of(point)
         if point.style != "random" and point.has_bars:
-            bars += _bars(point, plane, cx, cy, up)
+            bars += [(f"bar {point.style}", ends) for ends in _bars(point, plane, cx, cy, up)]
         dots.append(dot(cx, cy, point.style, radius, _title(point)))
         label = names.get(point.name, point.name) if point.has_label else ""
         marks.append(Mark(cx, cy, label, point.style, radius))
-    parts += [*bars, names_beside(marks), *dots]
+    parts += [line(*ends, style) for style, ends in bars]
+    parts += [names_beside(marks, lines=[ends for _, ends in bars]), *dots]
     used = [style for style in _MEANINGS if style in styles.values()]
     legend = [Key(style, _MEANINGS[style]) for style in used]
     known = [point.capability for point in points if point.capability is not None and point.style != "random"]
@@ -140,14 +144,12 @@ def _radius(points: Sequence[Point]) -> Callable[[Point], float]:
     return radius
 
 
-def _bars(point: Point, plane: Plane, cx: float, cy: float, up: Callable[[float], float]) -> list[Markup]:
-    bars = []
+def _bars(point: Point, plane: Plane, cx: float, cy: float, up: Callable[[float], float]) -> list[Ends]:
+    bars: list[Ends] = []
     if None not in point.cost:
-        bars.append(
-            line(plane.x(point.cost[1] or 0.0), cy, plane.x(point.cost[2] or 0.0), cy, f"bar {point.style}")
-        )
+        bars.append((plane.x(point.cost[1] or 0.0), cy, plane.x(point.cost[2] or 0.0), cy))
     if None not in point.gain:
-        bars.append(line(cx, up(point.gain[1] or 0.0), cx, up(point.gain[2] or 0.0), f"bar {point.style}"))
+        bars.append((cx, up(point.gain[1] or 0.0), cx, up(point.gain[2] or 0.0)))
     return bars
 
 

@@ -179,6 +179,16 @@ def test_a_row_has_a_star_where_each_of_its_runs_gives_it_one(like, tmp_path):
     assert boards_module._star(["full", None]) is None
 
 
+def test_a_page_has_figures_first_and_says_once_what_all_rows_share(like, tmp_path):
+    like(tmp_path / "runs" / "a")
+    like(tmp_path / "runs" / "b", settings={"top_k": 99})
+    text = as_html(boards_of(tmp_path / "runs"), [])
+    heads = re.findall(r'<button type="button">(.*?)</button>', text)
+    assert heads[0] == "variant"
+    assert heads[-3:] == ["run", "settings", "seeds"]
+    assert re.search(r"<caption><span>2 runs, model \S+, date [\d-]+; shares in percent</span>", text)
+
+
 def test_rows_lead_to_their_runs_reports(like, tmp_path):
     like(tmp_path / "runs" / "javascript:alert(1)")
     page = tmp_path / "pages" / "board.html"

@@ -57,10 +57,11 @@ def test_a_heading_sorts_by_its_column_by_mouse_and_by_keyboard(browser, page):
     assert names == sorted(names, reverse=True)
 
 
-def test_rows_are_filtered_by_words(browser, page):
+def test_rows_are_filtered_by_words(browser, page, small_run):
     browser.open(page)
     browser.evaluate(
-        "(() => { const field = document.querySelector('form.rows').elements.filter; field.value = 'demo STEER';"
+        "(() => { const field = document.querySelector('form.rows').elements.filter;"
+        f" field.value = '{small_run.name} STEER';"
         " field.dispatchEvent(new Event('input', {bubbles: true})); })()"
     )
     assert [row.text.split()[0] for row in browser.all("tbody tr") if row.is_displayed()] == ["steer"]

@@ -115,6 +115,25 @@ def test_it_opens_without_an_error_or_a_request_and_never_scrolls_sideways(brows
     assert ground == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_on_paper_everything_fits_in_dark_ink(browser, page, dark):
+    browser.open(page, width=720, dark=dark)  # A4 between its margins
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": [scheme]})
+    browser.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    seen = browser.evaluate(
+        "({page: document.documentElement.scrollWidth,"
+        " tables: [...document.querySelectorAll('table')].filter(t => t.scrollWidth > 720).map(t => t.innerText),"
+        " notes: Math.min(...[...document.querySelectorAll('.card .beside')].map(n => n.clientWidth)),"
+        " nav: document.querySelector('nav').clientHeight,"
+        " ground: getComputedStyle(document.body).backgroundColor})"
+    )
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    assert (seen["page"], seen["tables"], seen["nav"]) == (720, [], 0)
+    assert seen["notes"] > 200
+    assert seen["ground"] == "rgb(255, 255, 255)"
+
+
 @pytest.mark.parametrize("width", [390, 800, 1400])
 def test_nothing_overlaps_is_too_small_or_too_wide(browser, page, width):
     browser.open(page, width)
