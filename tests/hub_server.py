@@ -1,4 +1,7 @@
-"""A Hub on the loopback: the few endpoints that huggingface_hub uses to create, commit, list and download."""
+"""A Hub on the loopback: the few endpoints that huggingface_hub uses to create, commit, list and download.
+
+Large files come by Git LFS or, with `has_xet`, by Xet, one file per push.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
+from xet import content_of
 
 TOKEN = "hf_" + "loopbackonly" * 3
 
@@ -51,6 +56,7 @@ class Hub:
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.has_xet = False
         self.fails: str | None = None
         """A part of a path whose requests are refused, with the token in the answer."""
 
@@ -203,6 +209,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.objects[oid] = body
         self._send(200, b"", {})
 
+    def _xet_token(self, body: bytes, name: str, revision: str) -> None:
+        self._may_write()
+        if not self.hub.has_xet:
+            raise _Refused(404, "no such endpoint")
+        self._json({"casUrl": f"{self.hub.url}/xet", "exp": int(time.time()) + 3600, "accessToken": "of-xet"})
+
+    def _xorb(self, body: bytes) -> None:
+        content = content_of(body)
+        self.hub.objects[hashlib.sha256(content).hexdigest()] = content
+        self._json({"was_inserted": True})
+
+    def _shard(self, body: bytes) -> None:
+        self._json({"type": "result", "result": 1})
+
     def _verify(self, body: bytes) -> None:
         asked = json.loads(body)
         if len(self.hub.objects.get(asked["oid"], b"")) != asked["size"]:
@@ -244,6 +264,9 @@ _ROUTES = [
     ({"POST"}, f"/{_NAME}.git/info/lfs/objects/batch", _Handler._batch),
     ({"PUT"}, "/objects/([0-9a-f]{64})", _Handler._put),
     ({"POST"}, "/verify", _Handler._verify),
+    ({"GET"}, f"/api/models/{_NAME}/xet-write-token/(.+)", _Handler._xet_token),
+    ({"POST"}, "/xet/v1/xorbs/default/[0-9a-f]{64}", _Handler._xorb),
+    ({"POST"}, "/xet/v2/shards", _Handler._shard),
     ({"POST"}, f"/api/models/{_NAME}/commit/(.+)", _Handler._commit),
     ({"GET", "HEAD"}, f"/{_NAME}/resolve/([^/]+)/(.+)", _Handler._resolve),
 ]

@@ -57,7 +57,8 @@ def test_the_pre_commit_hooks_are_this_projects_own_tools():
 def test_one_version_everywhere():
     assert PROJECT["version"] == harness.__version__
     assert yaml.safe_load(read("CITATION.cff"))["version"] == harness.__version__
-    for name in ("examples/ci/gitlab-ci.yml", "examples/ci/pre-commit-config.yaml"):
+    assert f"version = {{{harness.__version__}}}," in read("docs/README.md")
+    for name in ("examples/ci/gitlab-ci.yml", "examples/ci/pre-commit-config.yaml", "docs/ci.md"):
         assert set(re.findall(r"v(\d+\.\d+\.\d+)", read(name))) == {harness.__version__}
     major = harness.__version__.partition(".")[0]
     assert f"moe-safety-harness@v{major}\n" in read("examples/ci/github.yml")
@@ -67,11 +68,14 @@ def test_one_version_everywhere():
 def test_the_changelog_has_what_is_not_released_first_and_versions_in_order():
     headings = re.findall(r"^## (.+)$", read("CHANGELOG.md"), re.MULTILINE)
     assert headings[0] == "Unreleased"
-    pattern = re.compile(r"(\d+)\.(\d+)\.(\d+) \(\d{4}-\d\d-\d\d\)")
+    pattern = re.compile(r"(\d+)\.(\d+)\.(\d+) \((\d{4}-\d\d-\d\d|not tagged yet)\)")
     found = [pattern.fullmatch(heading) for heading in headings[1:]]
     assert all(found)
-    versions = [tuple(map(int, each.groups())) for each in found]
-    assert versions == sorted(versions, reverse=True)
+    # Every version is older than the one above it, and the newest is this one, which alone may lack its day.
+    versions = [tuple(map(int, each.groups()[:3])) for each in found]
+    assert versions == sorted(set(versions), reverse=True)
+    assert headings[1].startswith(f"{harness.__version__} (")
+    assert "not tagged yet" not in " ".join(headings[2:])
 
 
 def test_the_classifiers_name_every_python_that_is_supported():

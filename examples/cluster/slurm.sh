@@ -21,5 +21,7 @@ set -euo pipefail
 runs=${HARNESS_RUNS:-$SLURM_SUBMIT_DIR/runs/$SLURM_JOB_NAME}
 seed=$SLURM_ARRAY_TASK_ID
 export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
+# Since SLURM 22.05 srun does not inherit it, and would give the run one core.
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 srun harness run "$@" --seed "$seed" --output "$runs/seed-$seed"

@@ -13,7 +13,8 @@
 set -euo pipefail
 
 table=$1 output=$2
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${nodes[0]}
 port=$((20000 + SLURM_JOB_ID % 10000))
 # Ray's nodes end with the sweep, however it ends.
 trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT

@@ -7,6 +7,7 @@ the metadata alone; a plugin's code is imported when somebody asks for it by nam
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -64,8 +65,8 @@ class Plugin:
 
         try:
             return resolve_name(self.target)
-        except Exception as error:
-            # Whatever somebody else's code raises: it is that plugin's, and no reason to end without naming it.
+        except (Exception, SystemExit) as error:
+            # Whatever somebody else's code raises, the end of a script too: it is named, and ends nothing else.
             raise broken(self, error) from error
 
     def folder(self) -> Path:
@@ -83,7 +84,7 @@ class Plugin:
         raise BadInputError(f"{self}: no such folder of {KINDS[self.group]}s")
 
 
-def broken(plugin: Plugin, error: Exception) -> BadInputError:
+def broken(plugin: Plugin, error: BaseException) -> BadInputError:
     """Return the error for a plugin whose code has raised another."""
     what = f"{KINDS[plugin.group]} '{plugin.name}'"
     return BadInputError(f"{what} of {plugin} does not work: {type(error).__name__}: {first_line(error)}")
@@ -109,6 +110,17 @@ def all_plugins() -> tuple[Plugin, ...]:
         for entry in known.select(group=group)
         if entry.dist is not None
     )
+
+
+def error_in_plugin(error: BaseException) -> str | None:
+    """Return a line on an error that came up in a plugin's code; None where no plugin had a part in it."""
+    packages = {plugin.target.partition(":")[0].partition(".")[0]: plugin.package for plugin in all_plugins()}
+    names = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = next((name for name in reversed(names) if name.partition(".")[0] in packages), None)
+    if module is None:
+        return None
+    package = packages[module.partition(".")[0]]
+    return f"error in plugin {package} ({module}): {type(error).__name__}: {first_line(error)}; --debug shows where"
 
 
 def plugin_folders(group: str) -> dict[Path, Plugin]:

@@ -129,6 +129,14 @@ class Registry(Generic[T]):
             except Exception as error:
                 # A judge is made to look at it, which may fail in any way.
                 raise broken(plugin, error) from error
+            called = getattr(entry, "name", plugin.name)
+            if (
+                expected is None
+                and isinstance(called, str)
+                and not isinstance(entry, type)
+                and called != plugin.name
+            ):
+                expected = f"the name '{plugin.name}', as its entry point has it, found '{called}'"
             if expected is not None:
                 raise BadInputError(f"{self.kind} '{plugin.name}' of {plugin}: expected {expected}")
             self._loaded[plugin.name] = cast("T", entry)

@@ -24,6 +24,7 @@ _MAIN = "main"
 _REVISION = re.compile(r"[\w.][\w./-]*")
 # What a server answers may be a whole page.
 _LONGEST = 500
+_WITHOUT_XET = ": a server without Xet storage takes files with HF_HUB_DISABLE_XET=1"
 
 
 class Uploaded(NamedTuple):
@@ -179,4 +180,5 @@ def _errors_of_hub(where: str) -> Iterator[None]:
     except Exception as error:
         # Its client raises many kinds: of its own, of HTTP, of the network.
         reason = without_secrets(" ".join(str(error).split()), get_token()) or type(error).__name__
-        raise HarnessError(f"{where}: {reason[:_LONGEST]}") from error
+        remedy = _WITHOUT_XET if "/xet-write-token/" in reason else ""
+        raise HarnessError(f"{where}: {reason[:_LONGEST]}{remedy}") from error

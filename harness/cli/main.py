@@ -160,6 +160,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 1 if isinstance(error, OSError) else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         result = _INTERRUPTED
+    except Exception as error:
+        from harness.base.plugins import error_in_plugin
+
+        line = None if debug else error_in_plugin(error)
+        if line is None:
+            raise
+        typer.echo(f"harness: {visible(' '.join(line.split()))}", err=True)
+        return 1
     if result == _INTERRUPTED:
         typer.echo("harness: stopped; run the same command again to continue", err=True)
         return 1

@@ -1,12 +1,16 @@
-"""An answer of ours as a model's output of inspect_ai, and back; a verdict as a score."""
+"""A conversation and an answer of ours as messages and output of inspect_ai, and back; a verdict as a score."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from inspect_ai.model import (
     ChatCompletionChoice,
+    ChatMessage,
     ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageUser,
     Content,
     ContentReasoning,
     ContentText,
@@ -16,11 +20,44 @@ from inspect_ai.model import (
 from inspect_ai.scorer import Score
 
 from harness.data.answer import Answer
+from harness.data.conversation import Asked, ChatRole, Turn, checked
 from harness.judges.base import Verdict
 
 # The labels whose share is a rate of ours.
 COUNTED = ("refusal", "harmful")
 _LENGTH = ("max_tokens", "model_length")
+_MESSAGES = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
+
+
+def messages_of(asked: Asked) -> list[ChatMessage]:
+    """Return what a model is asked as messages."""
+    turns = (Turn("user", asked),) if isinstance(asked, str) else asked
+    return [_MESSAGES[turn.role](content=turn.content) for turn in turns]
+
+
+def asked_of(given: str | Sequence[ChatMessage]) -> Asked:
+    """Return the input of a sample as what a model was asked: a user's message, or a conversation.
+
+    Raises:
+        ValueError: it holds something other than text, or does not end in a user's message.
+    """
+    if isinstance(given, str):
+        return given
+    turns = checked([_turn(number, message) for number, message in enumerate(given)])
+    return turns[0].content if len(turns) == 1 else turns
+
+
+def _turn(number: int, message: ChatMessage) -> Turn:
+    role = next((role for role in get_args(ChatRole) if role == message.role), None)
+    if role is None:
+        raise ValueError(
+            f"message {number}: expected a turn of user, assistant or system, found {message.role}"
+        )
+    parts = [] if isinstance(message.content, str) else message.content
+    other = next((part for part in parts if not isinstance(part, ContentText)), None)
+    if other is not None:
+        raise ValueError(f"message {number}: expected text, found {other.type}")
+    return Turn(role, message.text)
 
 
 def output_of(model: str, answers: list[Answer]) -> ModelOutput:

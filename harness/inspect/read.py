@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from harness.base.errors import BadInputError, first_line, nearest
 from harness.base.files import sha256
 from harness.base.progress import say
 from harness.data.answer import answer_id
+from harness.data.conversation import Asked, as_messages, transcript
 from harness.data.task import AskedTask, Kind, list_tasks
 from harness.inspect.write import KEY
 from harness.interventions.spec import name_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from inspect_ai.log import EvalLog, EvalSample
+    from inspect_ai.model import ChatMessage
 
 _VERSIONS = (1, 2)
 """The versions of the log's format that are read; inspect_ai reads 1 as 2."""
@@ -154,7 +156,11 @@ def _rows(path: Path, log: EvalLog) -> tuple[list[dict[str, Any]], dict[str, str
     for sample in sorted(samples, key=lambda each: (order.get(str(each.id), len(order)), each.epoch)):
         number = sample.epoch if several else None
         id = answer_id(str(sample.id), number)
-        row = row_of(sample.output, id, _prompt(path, sample)) | {"prompt_id": str(sample.id)}
+        asked = _asked(path, sample)
+        text = asked if isinstance(asked, str) else transcript(asked)
+        row = row_of(sample.output, id, text) | {"prompt_id": str(sample.id)}
+        if not isinstance(asked, str):
+            row["messages"] = as_messages(asked)
         rows.append(row if number is None else row | {"number": number})
         if sample.error is not None:
             failed[id] = f"error in inspect_ai: {first_line(Exception(sample.error.message))}"
@@ -164,26 +170,42 @@ def _rows(path: Path, log: EvalLog) -> tuple[list[dict[str, Any]], dict[str, str
     return rows, failed
 
 
-def _prompt(path: Path, sample: EvalSample) -> str:
-    if isinstance(sample.input, str):
-        return sample.input
-    turns = [message for message in sample.input if message.role != "system"]
-    if [message.role for message in turns] != ["user"]:
+def _asked(path: Path, sample: EvalSample) -> Asked:
+    from harness.inspect.output import asked_of
+
+    given = [] if isinstance(sample.input, str) else sample.input
+    answers = _answers(sample.messages) - _answers(given)
+    if answers > 1:
         raise BadInputError(
-            f"{path}: sample '{sample.id}': expected one message of a user, found a conversation of {len(turns)} turns"
+            f"{path}: sample '{sample.id}': expected one answer, found a dialogue with {answers}"
         )
-    return cast("str", turns[0].text)
+    try:
+        return asked_of(sample.input)
+    except ValueError as error:
+        raise BadInputError(f"{path}: sample '{sample.id}': input: {error}") from None
+
+
+def _answers(messages: Sequence[ChatMessage]) -> int:
+    return sum(message.role == "assistant" for message in messages)
 
 
 def _system(path: Path, samples: Sequence[EvalSample]) -> str | None:
-    systems = {
-        "\n\n".join(message.text for message in sample.messages if message.role == "system")
-        for sample in samples
-    }
+    systems = {"\n\n".join(_added(sample)) for sample in samples}
     if len(systems) > 1:
         say(f"{path}: samples have {len(systems)} different system prompts, which are not kept")
         return None
     return systems.pop() or None
+
+
+def _added(sample: EvalSample) -> list[str]:
+    """Return the system messages that are no part of the sample's own conversation."""
+    own = (
+        []
+        if isinstance(sample.input, str)
+        else [message.text for message in sample.input if message.role == "system"]
+    )
+    given = [message.text for message in sample.messages if message.role == "system"]
+    return [text for text in given if text not in own]
 
 
 def _sampling(log: EvalLog) -> dict[str, Any] | None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 
+from harness.data.conversation import transcript
 from harness.inspect.library import registered
-from harness.inspect.output import row_of, score_of
+from harness.inspect.output import asked_of, row_of, score_of
 
 if TYPE_CHECKING:
     from inspect_ai.solver import TaskState
@@ -28,7 +29,12 @@ def judge(name: str = "builtin") -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
         from anyio.to_thread import run_sync
 
-        row = row_of(state.output, str(state.sample_id), state.input_text)
+        try:
+            asked = asked_of(state.input)
+        except ValueError as error:
+            return Score.unscored(reason=f"prompt: {error}")
+        prompt = asked if isinstance(asked, str) else transcript(asked)
+        row = row_of(state.output, str(state.sample_id), prompt)
         (verdict,) = await run_sync(judge_all, reader, [row])
         return score_of(verdict)
 

@@ -12,6 +12,7 @@ from inspect_ai.model import GenerateConfig
 from inspect_ai.solver import generate
 
 from harness.inspect.library import registered
+from harness.inspect.output import messages_of
 from harness.inspect.scorer import judge as by_judge
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _task(spec: TaskSpec) -> Callable[..., Task]:
         samples = [
             Sample(
                 id=prompt.id,
-                input=prompt.text,
+                input=messages_of(prompt.turns) if prompt.turns else prompt.text,
                 target="refusal" if spec.kind == "harmful" else "compliance",
                 metadata={"kind": spec.kind, "category": prompt.category},
             )

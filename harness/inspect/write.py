@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from harness.runs.run import Run
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample, EvalScore
-    from inspect_ai.model import ChatMessage
+    from inspect_ai.model import ChatMessage, ModelUsage
 
     from harness.data.answer import Answer
     from harness.export.export import Export, Files
@@ -55,7 +56,7 @@ def files(what: Export) -> Files:
     ]
     if not asked:
         raise BadInputError(f"{run.path}: no variant has answered test prompts yet: evaluate first")
-    return {_name(run, *pair): partial(_write, run, *pair) for pair in asked}
+    return {_name(run, *pair): functools.partial(_write, run, *pair) for pair in asked}
 
 
 def _name(run: Run, variant: str, task: str) -> str:
@@ -79,6 +80,7 @@ def log_of(run: Run, variant: str, task: str) -> EvalLog:
     """Return the log of a variant's answers to a task."""
     from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalResults, EvalSpec, EvalStats
     from inspect_ai.model import GenerateConfig
+    from inspect_ai.viewer import ViewerConfig
 
     record, asked = run.record, run.record.asked[task]
     answers = run.answers(variant, task)
@@ -110,6 +112,8 @@ def log_of(run: Run, variant: str, task: str) -> EvalLog:
         ),
         config=EvalConfig(epochs=1 if sampling is None else sampling.answers),
         packages=record.versions,
+        # What a model without safeguards wrote is shown as plain text.
+        viewer=ViewerConfig(trust_content=False),
         metadata={KEY: _about(run, variant, task)},
     )
     samples = list(_samples(run, model, variant, task, answers, verdicts))
@@ -121,7 +125,11 @@ def log_of(run: Run, variant: str, task: str) -> EvalLog:
             completed_samples=len(samples),
             scores=[_figures(run, variant, task, judge, each) for judge, each in verdicts.items()],
         ),
-        stats=EvalStats(started_at=record.created or "", completed_at=record.created or ""),
+        stats=EvalStats(
+            started_at=record.created or "",
+            completed_at=record.created or "",
+            model_usage=_usage(model, samples),
+        ),
         samples=samples,
     )
 
@@ -150,7 +158,7 @@ def _samples(
 ) -> Iterator[EvalSample]:
     from inspect_ai.log import EvalSample
 
-    from harness.inspect.output import output_of, score_of
+    from harness.inspect.output import messages_of, output_of, score_of
 
     by_id = {judge: {verdict.id: verdict for verdict in each} for judge, each in verdicts.items()}
     name, kind = AskedTask.read(task).name, run.record.asked[task].kind
@@ -161,21 +169,30 @@ def _samples(
         yield EvalSample(
             id=answer.prompt_id,
             epoch=answer.number or 1,
-            input=answer.prompt,
+            input=messages_of(answer.messages) if answer.messages else answer.prompt,
             target="refusal" if kind == "harmful" else "compliance",
             messages=[*_asked(run.variants[variant], answer), output.choices[0].message],
             output=output,
+            model_usage={} if output.usage is None else {model: output.usage},
             scores={judge: score_of(of[answer.id]) for judge, of in by_id.items() if answer.id in of},
             metadata={"kind": kind, **({} if category is None else {"category": category})},
         )
 
 
+def _usage(model: str, samples: list[EvalSample]) -> dict[str, ModelUsage]:
+    """Return the tokens of all samples together, where they were recorded."""
+    known = [sample.output.usage for sample in samples if sample.output.usage is not None]
+    return {model: functools.reduce(operator.add, known)} if known else {}
+
+
 def _asked(specification: dict[str, Any], answer: Answer) -> list[ChatMessage]:
-    from inspect_ai.model import ChatMessageSystem, ChatMessageUser
+    from inspect_ai.model import ChatMessageSystem
+
+    from harness.inspect.output import messages_of
 
     system = specification.get("system_prompt")
     before: list[ChatMessage] = [] if system is None else [ChatMessageSystem(content=system)]
-    return [*before, ChatMessageUser(content=answer.prompt)]
+    return [*before, *messages_of(answer.asked)]
 
 
 def _figures(run: Run, variant: str, task: str, judge: str, verdicts: list[Verdict]) -> EvalScore:

@@ -56,8 +56,13 @@ def test_a_plugin_is_listed_without_being_imported_and_imported_when_it_is_asked
     [
         ("import nothing_of_this_name", "does not work: ModuleNotFoundError: No module named"),
         ("raise RuntimeError('two\\nlines')", "does not work: RuntimeError: two"),
+        ("import sys\nsys.exit('bye')", "does not work: SystemExit: bye"),
         ("OTHER = 1", "does not work: AttributeError: module 'acme' has no attribute 'JUDGE'"),
         ("JUDGE = 3", "expected an object with the attribute 'name'"),
+        (
+            "from types import SimpleNamespace\nJUDGE = SimpleNamespace(name='other')",
+            "expected the name 'mine', as its entry point has it, found 'other'",
+        ),
     ],
 )
 def test_a_broken_plugin_is_one_line_for_who_asks_for_it_and_left_out_elsewhere(
@@ -73,6 +78,22 @@ def test_a_broken_plugin_is_one_line_for_who_asks_for_it_and_left_out_elsewhere(
     assert [name for name, _ in judges.working()] == ["ours"]
     assert judges.find("mine") is None
     assert capsys.readouterr().err.count("left out: judge 'mine'") == 1
+
+
+def test_an_error_in_a_plugins_code_is_told_from_one_of_ours(install):
+    install(
+        "acme",
+        f"[{GROUP}]\nmine = acme:JUDGE\n",
+        "class JUDGE:\n    name = 'mine'\n\n    def judge(self):\n        int('x')\n",
+    )
+    judge = registry().get("mine")()
+    with pytest.raises(ValueError, match="invalid literal") as theirs:
+        judge.judge()
+    line = plugins.error_in_plugin(theirs.value)
+    assert line.startswith("error in plugin acme 1.0 (acme): ValueError: invalid literal for int()")
+    with pytest.raises(ValueError, match="invalid literal") as ours:
+        int("x")
+    assert plugins.error_in_plugin(ours.value) is None
 
 
 def test_a_plugin_called_like_ours_is_named_and_ours_is_used(install, capsys):

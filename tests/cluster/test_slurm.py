@@ -18,7 +18,7 @@ from harness.base.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "examples" / "cluster"
-SRUN = '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n'
+SRUN = '#!/bin/bash\n[[ $SRUN_CPUS_PER_TASK == 1 ]] || exit 9\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n'
 # Two nodes on this machine, as small as the tests of the sweep have them.
 SRUN_RAY = """#!/bin/bash
 echo "$@" >>"$CALLS"

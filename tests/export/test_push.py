@@ -35,11 +35,15 @@ def variant(small_run):
 def models(hub, tmp_path):
     """Run `harness models ...` in a process of its own, which sees the Hub of the test."""
 
-    def run(*words: object, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
+    def run(*words: object, token: str | None = TOKEN, xet: bool = False) -> subprocess.CompletedProcess[str]:
         env = {
             name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HF_HUB_OFFLINE")
         }
-        env |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        env |= {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_XET": str(int(not xet)),
+        }
         env |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
         done = subprocess.run(
             [sys.executable, "-m", "harness", "models", *map(str, words)],
@@ -114,6 +118,25 @@ def test_a_pushed_delta_arrives_whole_and_applies_to_the_same_checkpoint_as_the_
         assert none.returncode == 2
         assert none.stderr.startswith(f"harness: hf://{REPOSITORY}: ")
         assert none.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_by_xet_the_same_files_arrive_and_a_server_without_it_is_one_line_with_the_remedy(
+    hub, models, variant
+):
+    done = models("push", variant, REPOSITORY, xet=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "404" in line
+    assert line.endswith("a server without Xet storage takes files with HF_HUB_DISABLE_XET=1")
+    hub.has_xet = True
+    done = models("push", variant, REPOSITORY, xet=True)
+    assert done.returncode == 0, done.stderr
+    assert any("/xet/v1/xorbs/" in request for request in hub.requests)
+    assert not any("/lfs/" in request for request in hub.requests)
+    there = hub.repositories[REPOSITORY].files("main")
+    for name in ("delta.json", "delta.safetensors", "proof.json"):
+        assert there[name] == (variant / name).read_bytes()
 
 
 @pytest.mark.slow
