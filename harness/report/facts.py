@@ -154,7 +154,7 @@ def _beside(experts: ChosenExperts | None) -> Row:
     use = "" if experts is None or experts.use_share is None else percent(experts.use_share)
     sets = ""
     if experts is not None and experts.log10_sets is not None:
-        sets = how_many(experts.log10_sets, experts.sets_are_counted)
+        sets = how_many(experts.log10_sets, bool(experts.sets_are_counted))
     return {"use beside the selection's": use, "drawn from": f"{sets} sets" if sets else ""}
 
 
