@@ -14,6 +14,7 @@ from harness.base.errors import BadInputError
 from harness.base.files import read_json, read_jsonl
 from harness.cli.main import main
 from harness.judges.base import judge_record
+from harness.judges.classifier.judge import ModelJudge
 from harness.judges.find import judge_of_run, list_judges, make_judge, make_judges
 from harness.runs.summary import read_summary
 
@@ -273,3 +274,17 @@ def test_a_guard_alone_judges_a_run_of_both_quantities_by_settings_of_its_config
     assert rates == {"qwen3guard": 0.0, "qwen3guard_strict": 1.0}
     report = (tmp_path / "run" / "report.md").read_text()
     assert "harmful answers by qwen3guard_strict" in report
+
+
+def test_every_preset_of_a_model_says_form_licence_and_whom_to_cite():
+    models = {judge.name: judge.preset for judge in list_judges() if isinstance(judge, ModelJudge)}
+    assert set(models) >= {
+        *("llama_guard", "llama_guard_4", "qwen3guard", "wildguard", "harmbench", "strongreject", "minos"),
+        "gpt_oss_safeguard",
+    }
+    for name, preset in models.items():
+        assert preset.licence, name
+        assert "arXiv" in preset.source or "https://" in preset.source, name
+        assert preset.model.count("/") == 1, name
+    gated = {name for name, preset in models.items() if preset.access}
+    assert gated == {"llama_guard", "llama_guard_4", "wildguard", "wildguard_refusal", "strongreject"}
