@@ -68,9 +68,7 @@ def adapted(kind: Any, description: str, markers: Markers) -> Any:
             if not any(BREAK in each for each in strings):
                 return super().tok_batch_encode(strings, padding_side, left_truncate_len, truncation)
             ids = [self.tok_encode(each) for each in strings]
-            padded = self.tokenizer.pad(
-                {"input_ids": ids}, padding_side=padding_side, return_attention_mask=True, return_tensors="pt"
-            )
+            padded = self.tokenizer.pad({"input_ids": ids}, padding_side=padding_side, return_tensors="pt")
             last = slice(-left_truncate_len if left_truncate_len else None, None)
             return padded["input_ids"][:, last], padded["attention_mask"][:, last]
 

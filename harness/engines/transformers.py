@@ -68,9 +68,7 @@ class TransformersEngine(Engine):
         import torch
 
         tokenizer, moe = self.loaded.tokenizer, self.loaded.moe
-        encoded = tokenizer.pad(
-            {"input_ids": tokens}, padding_side="left", return_attention_mask=True, return_tensors="pt"
-        )
+        encoded = tokenizer.pad({"input_ids": tokens}, padding_side="left", return_tensors="pt")
         encoded = encoded.to(self.loaded.device)
         recorder = RoutingCapture(moe, logits=how.capture == "logits") if how.capture else None
         reader = Reader(self.chat, self.loaded.ends, how.opening)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -34,18 +31,6 @@ def test_batches_hold_every_prompt_once_the_longest_first_in_any_order_of_asking
     shuffled = list(prompts)
     seed.shuffle(shuffled)
     assert engine.batches(shuffled) == batches
-
-
-def test_padding_is_masked_whatever_inputs_the_tokenizer_names(demo):
-    batch = prompts_of(["Name three fruits.", "Hello."])
-    (expected,) = TransformersEngine(demo, 2).generate([batch], 8, capture="counts")
-    tokenizer = copy.deepcopy(demo.tokenizer)
-    tokenizer.model_input_names = ["input_ids"]
-    (found,) = TransformersEngine(replace(demo, tokenizer=tokenizer), 2).generate(
-        [batch], 8, capture="counts"
-    )
-    assert found.responses == expected.responses
-    assert (found.routing.counts == expected.routing.counts).all()
 
 
 def test_an_answer_is_the_greedy_one_step_by_step(demo):
