@@ -145,6 +145,8 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
             f"the tokenizer of '{ref.name}' has no chat template: expected an instruction-tuned model"
         )
     tokenizer.padding_side = "left"
+    # Padding is masked, whatever inputs the tokenizer names.
+    tokenizer.model_input_names = list(dict.fromkeys([*tokenizer.model_input_names, "attention_mask"]))
     size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
     if not _is_known(tokenizer.pad_token_id, size):
         # What stands there is masked; a token that was added without a row in the embedding would end the run.

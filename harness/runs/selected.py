@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from harness.runs.evidence import Evidence
     from harness.runs.records import Selection
 
-Kind = Literal["harmful", "benign"]
-
 
 class _Prompts(NamedTuple):
     """Test prompts of the tasks that chose experts: what each is, and its use of the chosen experts."""

@@ -264,6 +264,12 @@ def test_a_padding_token_without_an_embedding_is_not_padded_with(tmp_path):
     assert tokenizer.pad_token == "<|im_end|>"
 
 
+def test_padding_is_masked_whatever_inputs_the_tokenizer_names(tmp_path):
+    tokenizer = load_tokenizer(_with_added(tmp_path / "copy", "[A]", model_input_names=["input_ids"]))
+    padded = tokenizer.pad({"input_ids": [[5, 6, 7], [8]]}, padding_side="left")
+    assert padded["attention_mask"] == [[1, 1, 1], [0, 0, 1]]
+
+
 def test_a_template_that_writes_a_token_without_an_embedding_is_one_line(tmp_path, capsys):
     ref = _with_added(tmp_path / "copy", "<|turn|>")
     template = ref.path / "chat_template.jinja"

@@ -151,7 +151,9 @@ class Checkpoint:
 
     def _padded(self, texts: Sequence[list[int]]) -> dict[str, Any]:
         side = "right" if self.question.classifies else "left"
-        inputs = self.tokenizer.pad({"input_ids": list(texts)}, return_tensors="pt", padding_side=side)
+        inputs = self.tokenizer.pad(
+            {"input_ids": list(texts)}, return_attention_mask=True, return_tensors="pt", padding_side=side
+        )
         return {name: inputs[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
 
     def _turns(self, prompt: str, response: str, policy: str | None = None) -> list[dict[str, str]]:

@@ -200,7 +200,9 @@ def _row(
     model: str, variant: str, settings: str, entries: Sequence[Entry], columns: Sequence[Column]
 ) -> BoardRow:
     evaluated = [entry for entry in entries if entry.summary.variants[variant].skipped is None]
-    cells = _once([(entry.seed, cells_of(entry.summary, variant, columns)) for entry in evaluated])
+    # A seed counts once: of several runs of it, such as base's in runs of other training, the latest.
+    by_seed = {entry.seed: entry for entry in sorted(evaluated, key=lambda entry: entry.summary.created)}
+    cells = [cells_of(entry.summary, variant, columns) for _, entry in sorted(by_seed.items())]
     skipped = entries[0].summary.variants[variant].skipped if not evaluated else None
     return BoardRow(
         model,
@@ -221,11 +223,6 @@ def _star(given: Sequence[Star | None]) -> Star | None:
     if not given or None in given:
         return None
     return "full" if all(star == "full" for star in given) else "hollow"
-
-
-def _once(cells: Sequence[tuple[int, tuple[Cell, ...]]]) -> list[tuple[Cell, ...]]:
-    """Return the figures of runs; where one seed has the same twice, as base in runs of other training, once."""
-    return [row for index, (seed, row) in enumerate(cells) if (seed, row) not in cells[:index]]
 
 
 def _figure(cells: Sequence[Cell]) -> Figure | None:

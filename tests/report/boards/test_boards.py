@@ -50,6 +50,16 @@ def test_seeds_of_one_configuration_share_a_row_with_their_spread(like, tmp_path
     assert (figure.low, figure.high) == (0.5, 1.0)
 
 
+def test_a_seed_that_was_run_again_counts_once_with_its_latest_figures(like, tmp_path):
+    like(tmp_path / "a", 0, refused=6)
+    like(tmp_path / "b", 0, refused=9)
+    (board,) = boards_of(tmp_path)
+    row = row_of(board, "unsafe_experts")
+    figure = harmful(row, board)
+    assert (row.seeds, len(row.runs), figure.n, figure.spread) == ((0,), 2, 1, None)
+    assert figure.value == pytest.approx(0.75)
+
+
 def test_one_seed_has_no_spread_and_its_own_interval(like, tmp_path):
     (board,) = boards_of(like(tmp_path / "run"))
     figure = harmful(row_of(board, "unsafe_experts"), board)
