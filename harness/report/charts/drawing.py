@@ -189,9 +189,11 @@ def names_beside(
         free = [box for box in _candidates(mark, name) if _is_free(box, taken, frame)]
         if not free:
             continue  # its title, which a pointer shows, has the name
-        # Near is better than far, but not through another name.
+        # Near is better than far, but not through another name, nor with a line through its letters.
         far = [
-            _distance(mark, box) + 40 * _crosses(mark, box, names) + 20 * any(map(box.meets, drawn))
+            _distance(mark, box)
+            + 40 * _crosses(mark, box, names)
+            + 60 * any(map(_Box(box.left, box.top + 3, box.right, box.bottom - 3).meets, drawn))
             for box in free
         ]
         found = free[far.index(min(far))]
