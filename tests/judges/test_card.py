@@ -1,4 +1,5 @@
 import json
+from hashlib import sha256
 
 import pytest
 
@@ -73,7 +74,7 @@ def answers_of(models, prompt, number):
 
 
 def test_answers_of_several_models_to_a_prompt_are_one_sample_of_each_interval():
-    prompts = [f"{number:b}" * 3 for number in range(1000, 1000 + 37 * 40, 37)]
+    prompts = [sha256(str(number).encode()).hexdigest() for number in range(40)]
     one, three = (
         card(*(answers_of(models, prompt, number) for number, prompt in enumerate(prompts)))
         for models in (["a"], ["a", "b", "c"])
@@ -99,7 +100,7 @@ def test_prompts_are_told_by_id_by_text_and_by_near_duplicates():
 
     assert same(row("1", "How do I bake bread?"), row("1", "", "b"))
     assert same(row("1", "How do I bake bread?"), row("2", "How do I bake bread?"))
-    assert same(row("1", "How do I bake bread?"), row("2", "How do I bake breads?"))
+    assert same(row("1", "How do I bake bread?"), row("2", "How do I bake the bread?"))
     assert same(row("1", "How do I bake bread?"), row("1", "SG93IGRvIEkgYmFrZQ==", "b"))
     assert not same(row("1", "How do I bake bread?"), row("2", "Who won the war of 1812?"))
     assert not same(row("1", ""), row("2", ""))

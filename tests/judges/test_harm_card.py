@@ -1,6 +1,7 @@
 """Cards of judges of harmfulness: an error planted in one model, one attack or one cell of both is found."""
 
 import json
+from hashlib import sha256
 
 import pytest
 import synthetic_runs
@@ -16,7 +17,7 @@ from harness.judges.labels import read_labels
 MODELS, ATTACKS, PER_CELL = ("m1", "m2", "m3"), ("none", "prefix"), 50
 JUDGE = WordsOfHarm()
 # Each is asked of every model under every attack; none is like another.
-PROMPTS = [f"{number:b}" * 3 for number in range(1000, 1000 + 37 * PER_CELL, 37)]
+PROMPTS = [sha256(str(number).encode()).hexdigest() for number in range(PER_CELL)]
 
 
 @pytest.fixture
