@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.base.files import read_json
+from harness.data.duplicates import near_duplicate_groups
 from harness.data.tables import read_table
 from harness.judges.base import JUDGES
 from harness.judges.builtin.judge import FOLDER, SETTINGS, BuiltinJudge, head_without, make_head
 from harness.judges.evaluate import evaluate_judge
 from harness.judges.labels import Labelled, read_labels
+from harness.judges.prompts import prompts_of
+from harness.metrics.clustered import clustered_test
 from harness.metrics.interval import Interval
-from harness.metrics.judged import confusion
-from harness.metrics.paired import mcnemar
+from harness.metrics.judged import confusion, figures
 from tools.train_builtin_judge import FAMILIES, FOLDS, Settings, fit, read_examples
 
 # Those that ask no server and no model of their own.
@@ -42,22 +44,25 @@ def compare(rows: Sequence[Labelled], files: Sequence[Path]) -> None:
 
 
 def against_builtin(rows: Sequence[Labelled]) -> None:
-    """Print McNemar's exact test of `builtin` against every other judge on the same answers."""
+    """Print the test of `builtin` against every other judge on the same answers, over prompts."""
     builtin = BuiltinJudge()
     two = [row for row in rows if row.label != "partial refusal"]
+    prompts = prompts_of(two)
     right = [
         builtin.unseen(row.response).judge("", row.prompt, row.response).label == row.label for row in two
     ]
     print(
-        "\n| `builtin` against | only `builtin` right | only the other right | p (exact McNemar) |\n|---|---|---|---|"
+        f"\n| `builtin` against | only `builtin` right | only the other right | p (t, {len(set(prompts))} prompts) |"
+        "\n|---|---|---|---|"
     )
     for name in _NAMES:
         if name != builtin.name:
             judge = JUDGES.get(name)()
             theirs = [judge.judge("", row.prompt, row.response).label == row.label for row in two]
-            ours = sum(a and not b for a, b in zip(right, theirs, strict=True))
-            other = sum(b and not a for a, b in zip(right, theirs, strict=True))
-            print(f"| `{name}` | {ours} | {other} | {mcnemar(ours, other):.2g} |")
+            lead = [a - b for a, b in zip(right, theirs, strict=True)]
+            tested = clustered_test(lead, prompts)
+            p = "" if tested is None else f"{tested.p_value:.2g}"
+            print(f"| `{name}` | {lead.count(1)} | {lead.count(-1)} | {p} |")
 
 
 def strict(data: Path) -> None:
@@ -66,7 +71,9 @@ def strict(data: Path) -> None:
     heads = read_json(FOLDER / SETTINGS)["heads"]
     categories = sorted({example.category for example in examples} - {""})
     fold = {category: place % FOLDS for place, category in enumerate(categories)}
-    verdicts, labels = [], []
+    texts = list(dict.fromkeys(example.prompt for example in examples))
+    alike = dict(zip(texts, near_duplicate_groups(texts).tolist(), strict=True))
+    verdicts, labels, prompts = [], [], []
     for family in dict.fromkeys(FAMILIES.values()):
         settings = Settings(**heads[head_without(family)]["settings"])
         for number in range(FOLDS):
@@ -77,8 +84,9 @@ def strict(data: Path) -> None:
                 if e.family == family and fold[e.category] == number and e.label != "partial refusal":
                     verdicts.append(judge.judge("", e.prompt, e.response).label)
                     labels.append(e.label)
-    counts = confusion(verdicts, labels)
-    print("\nFamily and category held out:", *counts.accuracy or (), counts)
+                    prompts.append(alike[e.prompt])
+    accuracy = figures(verdicts, labels, prompts).accuracy
+    print("\nFamily and category held out:", _show(accuracy), confusion(verdicts, labels))
 
 
 def ordinary(data: Path) -> None:

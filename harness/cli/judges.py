@@ -256,14 +256,9 @@ def _judge_of(name: str, include: list[Path] | None, assignments: list[str] | No
 
 def _result(card: Card) -> dict[str, Any]:
     names = {"judge", "measures", "held_out", "partial", "positives_of", "labelled_from"}
-    names |= {"by_model", "by_category", "by_task", "by_attack", "by_model_and_attack"}
+    names |= {"uneven", "by_model", "by_category", "by_task", "by_attack", "by_model_and_attack"}
     parts = card.model_dump(mode="json", include=names) | card.all.model_dump(mode="json")
-    precision = card.all.precision
-    return parts | {
-        "precision": None if precision is None else precision.model_dump(),
-        "uneven": {what: [each._asdict() for each in found] for what, found in card.uneven().items()},
-        "cannot_tell": card.cannot_tell(),
-    }
+    return parts | {"unit": card.unit, "cannot_tell": card.cannot_tell()}
 
 
 def _or_dash(value: object) -> object:
@@ -283,13 +278,15 @@ def _print_card(card: Card) -> None:
     console.print(Text(f"\nCard of {card.judge} ({card.measures}), {card.created}, on {files}."))
     if card.held_out is not None:
         console.print(Text(f"Each answer was judged as trained without {card.held_out}."))
+    if card.unit is not None:
+        console.print(Text(card.unit))
     only_precision = card.positives_of == card.judge
     figures = ("precision",) if only_precision else _FIGURES
     console.print(_table("answers of", {"all": card.all, **card.by_model}, figures))
     for what, measured in card.parts().items():
         if what != "model":
             console.print(_table(what, measured, figures if only_precision else figures[:3]))
-    for what, found in card.uneven().items():
+    for what, found in card.uneven.items():
         for each in found:
             console.print(
                 Text(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from harness.base.errors import BadInputError
 from harness.base.files import write_json
 from harness.base.schema import read_json_as
 from harness.judges.base import Judge
 from harness.metrics.interval import Interval
-from harness.metrics.judged import Confusion, Departure, HarmConfusion, departures
+from harness.metrics.judged import Confusion, Counts, Departure, HarmConfusion
 
 SHIPPED = Path(__file__).resolve().parent / "cards"
 
@@ -43,11 +43,19 @@ class Measured(_Part):
     """Of compliances (or harmless answers), the share recognised; null where the labels cannot tell."""
     kappa: Interval | None
     """Agreement beyond chance (Cohen); null where either side gave one label throughout."""
+    precision: Interval | None = Field(default=None, validate_default=True)
+    """Of the answers that the judge calls refusals (or harmful), the share that people call so."""
+    clusters: int | None = Field(default=None, ge=1)
+    """Prompts of the scored answers, near-duplicates as one: the unit of the intervals.
 
-    @property
-    def precision(self) -> Interval | None:
-        """Of the answers that the judge calls refusals (or harmful), the share that people call so."""
-        return self.counts.precision
+    Null where the answer is, each to a prompt of its own, and in cards made before 2026-11-27.
+    """
+
+    @field_validator("precision")
+    @classmethod
+    def _older_cards_say_it_in_counts(cls, value: Interval | None, info: ValidationInfo) -> Interval | None:
+        counts: Counts | None = info.data.get("counts")
+        return counts.precision if value is None and counts is not None else value
 
 
 class Partial(_Part):
@@ -96,6 +104,12 @@ class Card(_Part):
     """The judge whose positives alone were labelled; null where answers were not chosen by a verdict."""
     labelled_from: float | None = None
     """The score from which people's labels count as positive; null where they are labels."""
+    uneven: dict[str, list[Departure]] = Field(default_factory=dict)
+    """The parts on which the judge errs more than on the rest, by what the parts share.
+
+    Each way of parting is a family of tests of its own. Without this, a pooled figure would hide them. Empty in cards
+    made before 2026-11-27.
+    """
 
     def parts(self) -> dict[str, dict[str, Measured]]:
         """Return the parts of the labelled answers, by what they share."""
@@ -108,17 +122,15 @@ class Card(_Part):
         }
         return {what: measured for what, measured in parts.items() if measured}
 
-    def uneven(self) -> dict[str, list[Departure]]:
-        """Return the parts on which the judge errs more than on the rest, by what the parts share.
-
-        Each way of parting is a family of tests of its own. Without this, a pooled figure would hide them.
-        """
-        found = {
-            what: departures({name: each.counts.cells for name, each in measured.items()})
-            for what, measured in self.parts().items()
-            if len(measured) > 1 and self.positives_of != self.judge
-        }
-        return {what: parts for what, parts in found.items() if parts}
+    @property
+    def unit(self) -> str | None:
+        """What intervals and tests are over, in a sentence; None where each answer is to a prompt of its own."""
+        if self.all.clusters is None:
+            return None
+        return (
+            f"The {self.all.scored} scored answers are to {self.all.clusters} prompts (near-duplicates count as one): "
+            f"intervals and tests are over prompts, since answers to one prompt are no independent evidence."
+        )
 
     def cannot_tell(self) -> list[str]:
         """Return what these labels do not measure, in sentences."""

@@ -88,6 +88,32 @@ def clustered_test(values: Sequence[float], groups: Sequence[Hashable]) -> Clust
     return ClusteredTest(Interval(value=mean, low=mean - reach, high=mean + reach), p_value, error, distinct)
 
 
+def clustered_difference(
+    values: Sequence[float], inside: Sequence[bool], groups: Sequence[Hashable]
+) -> float:
+    """Return the two-sided p-value that samples inside a part have another mean than all others.
+
+    Each group's score is the sum of its samples' products of two deviations from the mean, that of the value and that
+    of being inside; without a difference, scores have mean 0. They are tested by Student's t, since the t of two means
+    takes the part's own variance, which is 0 where a few groups err alike: a part of k groups can't reach more than
+    about the square root of k here. A group may lie in the part, outside, or in both.
+
+    Args:
+        values: one per sample.
+        inside: whether each sample is in the part.
+        groups: the group of each.
+    """
+    import numpy as np
+
+    value, is_in = np.asarray(values, dtype=np.float64), np.asarray(inside, dtype=np.float64)
+    scores = summed_by_group((value - value.mean()) * (is_in - is_in.mean()), groups)
+    tested = clustered_test([*scores], range(len(scores)))
+    if tested is not None:
+        return tested.p_value
+    # Every group says the same: the sign test, which needs no variance.
+    return float(min(1.0, 2.0 ** (1 - len(scores)))) if abs(scores[0]) > _NOTHING**0.5 else 1.0
+
+
 def mean_and_error(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[float, float]:
     """Return the mean of samples in two groups or more and its cluster-robust standard error."""
     import numpy as np

@@ -197,11 +197,13 @@ def beside_labels(summary: Summary, name: str) -> BesideLabels:
 def beside_people(judge: JudgeSummary) -> str:
     """Return how often a judge agrees with people's labels, as the end of a sentence."""
     of_harm = judge.measures == "harmfulness"
+    # The unit of the interval.
+    prompts = "" if judge.clusters is None else f" to {judge.clusters} prompts"
     if judge.accuracy is None:
         if judge.precision is None:
             return "was not compared with people's labels"
         return (
-            f"is right on {estimate(judge.precision)} of {judge.n} labelled answers that it calls "
+            f"is right on {estimate(judge.precision)} of {judge.n} labelled answers{prompts} that it calls "
             f"{'harmful' if of_harm else 'refusals'}; no others were labelled, so what it misses is not known"
         )
     names = ("harmful answers", "harmless ones") if of_harm else ("refusals", "compliances")
@@ -211,7 +213,7 @@ def beside_people(judge: JudgeSummary) -> str:
         if figure is not None
     ]
     rest = f", recognising {listing(recognised)}" if recognised else ""
-    return f"agrees with people on {estimate(judge.accuracy)} of {judge.n} labelled answers{rest}"
+    return f"agrees with people on {estimate(judge.accuracy)} of {judge.n} labelled answers{prompts}{rest}"
 
 
 def uneven(judge: JudgeSummary) -> str:

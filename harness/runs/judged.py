@@ -31,10 +31,13 @@ def _summary(run: Evidence, name: str) -> JudgeSummary:
         fingerprint=judge.fingerprint,
         labels=[file.name for file in card.labels],
         n=card.all.n,
+        clusters=card.all.clusters,
         **{what: getattr(card.all, what) for what in ("accuracy", "sensitivity", "specificity", "kappa")},
         precision=card.all.precision,
         positives_of=card.positives_of,
-        uneven=[UnevenPart(by=by, **each._asdict()) for by, found in card.uneven().items() for each in found],
+        uneven=[
+            UnevenPart(by=by, **each.model_dump()) for by, found in card.uneven.items() for each in found
+        ],
         own=own,
     )
 

@@ -174,7 +174,10 @@ class UnevenPart(Part):
     n: int = Field(ge=0)
     """The part's answers that it is of."""
     p_adjusted: float
-    """Fisher's exact test of part and rest, by Holm over the parts of this kind and both figures."""
+    """The test of part and rest, by Holm over the parts of this kind and both figures.
+
+    Over prompts where several answers are to one, else Fisher's exact test.
+    """
 
 
 class JudgeSummary(Part):
@@ -188,6 +191,8 @@ class JudgeSummary(Part):
     """The files of people's labels on its card, which are of other answers; empty without a card."""
     n: int = Field(ge=0)
     """How many labelled answers they hold."""
+    clusters: int | None = Field(default=None, ge=1)
+    """To how many prompts (near-duplicates as one) the scored ones are, which intervals are over; null: one to each."""
     accuracy: Interval | None = None
     """The share of verdicts that agree with people's labels; null when it was not measured, as all below."""
     sensitivity: Interval | None = None

@@ -1,4 +1,5 @@
 import json
+from hashlib import sha256
 
 import pytest
 
@@ -7,6 +8,8 @@ from harness.judges.base import JUDGES
 from harness.judges.card import SHIPPED, read_card, read_card_of, shipped_card, write_card
 from harness.judges.evaluate import evaluate_judge
 from harness.judges.labels import Labelled, read_labels
+from harness.judges.prompts import prompts_of
+from harness.metrics.rates import wilson
 
 KEYWORD = JUDGES.get("keyword")()
 # The judges that need no other model.
@@ -62,6 +65,56 @@ def test_counts_and_figures_of_a_small_file():
     assert found.all.sensitivity.value == pytest.approx(0.8)
     assert found.all.specificity.value == pytest.approx(0.9)
     assert found.all.kappa.value == pytest.approx(0.7)
+
+
+def answers_of(models, prompt, number):
+    """Each model's answer to a prompt, all of them read wrong where the number is a multiple of 4."""
+    text = "What a sad thing to ask." if number % 4 == 0 else "I can't help with that."
+    return [Labelled(f"{model}{number}", prompt, text, "refusal", model, "") for model in models]
+
+
+def test_answers_of_several_models_to_a_prompt_are_one_sample_of_each_interval():
+    prompts = [sha256(str(number).encode()).hexdigest() for number in range(40)]
+    one, three = (
+        card(*(answers_of(models, prompt, number) for number, prompt in enumerate(prompts)))
+        for models in (["a"], ["a", "b", "c"])
+    )
+    assert one.all.accuracy == wilson(30, 40)
+    assert one.all.clusters is None
+    assert one.unit is None
+    assert (three.all.n, three.all.clusters) == (120, 40)
+    assert three.all.accuracy.low <= one.all.accuracy.low
+    assert three.all.accuracy.high >= one.all.accuracy.high
+    assert three.by_model["b"].accuracy == one.all.accuracy
+    assert three.partial.three_labels is None
+    assert "The 120 scored answers are to 40 prompts" in three.unit
+
+
+def test_prompts_are_told_by_id_by_text_and_by_near_duplicates():
+    def row(id, prompt, model="a"):
+        return Labelled(id, prompt, "No.", "refusal", model, "")
+
+    def same(*pair):
+        first, second = prompts_of(pair)
+        return first == second
+
+    assert same(row("1", "How do I bake bread?"), row("1", "", "b"))
+    assert same(row("1", "How do I bake bread?"), row("2", "How do I bake bread?"))
+    assert same(row("1", "How do I bake bread?"), row("2", "How do I bake the bread?"))
+    assert same(row("1", "How do I bake bread?"), row("1", "SG93IGRvIEkgYmFrZQ==", "b"))
+    assert not same(row("1", "How do I bake bread?"), row("2", "Who won the war of 1812?"))
+    assert not same(row("1", ""), row("2", ""))
+
+
+def test_a_card_made_before_it_knew_its_prompts_is_read_with_the_precision_of_its_counts(tmp_path):
+    made = card(rows("m", 8, 2, 9, 1))
+    older = json.loads(made.model_dump_json())
+    del older["uneven"]
+    for part in (older["all"], *older["by_model"].values()):
+        del part["precision"], part["clusters"]
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    assert read_card(tmp_path / "older.json") == made
+    assert made.all.precision == wilson(8, 9)
 
 
 def test_partial_refusals_are_in_no_rate_and_counted_apart():

@@ -1,6 +1,7 @@
 """Cards of judges of harmfulness: an error planted in one model, one attack or one cell of both is found."""
 
 import json
+from hashlib import sha256
 
 import pytest
 import synthetic_runs
@@ -15,6 +16,8 @@ from harness.judges.labels import read_labels
 
 MODELS, ATTACKS, PER_CELL = ("m1", "m2", "m3"), ("none", "prefix"), 50
 JUDGE = WordsOfHarm()
+# Each is asked of every model under every attack; none is like another.
+PROMPTS = [sha256(str(number).encode()).hexdigest() for number in range(PER_CELL)]
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def rows(errs):
                 made.append(
                     {
                         "id": str(number),
-                        "prompt": "How?",
+                        "prompt": PROMPTS[number],
                         "response": "This is dangerous." if called else "Take flour and water.",
                         "label": label,
                         "model": model,
@@ -65,7 +68,7 @@ def test_300_rows_without_an_error_have_figures_by_model_task_and_attack(tmp_pat
     assert {name: part.n for name, part in card.by_task.items()} == {"t": 150, "u": 150}
     assert card.by_model_and_attack["m2, prefix"].n == 50
     assert card.all.kappa.value == 1.0
-    assert card.uneven() == {}
+    assert card.uneven == {}
 
 
 @pytest.mark.parametrize(
@@ -85,17 +88,18 @@ def test_an_error_planted_in_a_part_is_found_there_and_a_pooled_figure_hides_non
     # The pooled figures look well.
     assert card.all.sensitivity.value >= 0.74
     assert card.all.specificity.value == 1.0
-    first = card.uneven()[what][0]
+    first = card.uneven[what][0]
     assert (first.part, first.figure) == (part, "sensitivity")
     # 13 of 25 harmful answers are missed in each cell.
     assert first.inside == pytest.approx(12 / 25)
     assert first.outside == 1.0
-    assert first.p_adjusted < 1e-4
+    # Over the 25 prompts whose answers are harmful.
+    assert first.p_adjusted < 1e-3
 
 
 def test_an_error_of_specificity_is_told_from_one_of_sensitivity(tmp_path):
     card = card_of(tmp_path, lambda model, attack, number: model == "m1" and number % 4 == 2)
-    found, *_ = card.uneven()["model"]
+    found, *_ = card.uneven["model"]
     assert (found.part, found.figure, found.n) == ("m1", "specificity", 50)
     assert card.all.sensitivity.value == 1.0
 
@@ -143,7 +147,7 @@ def test_the_command_takes_scores_prints_the_parts_and_writes_a_card_that_is_rea
     assert "Uneven by model: sensitivity 0.48 on m2 (n = 50), 1.00 on the rest" in printed
     card = read_card(output)
     assert card.labelled_from == 0.5
-    assert card.uneven()["model"][0].part == "m2"
+    assert card.uneven["model"][0].part == "m2"
     assert main([*command, "--labels-from", "0.5", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["uneven"]["model"][0]["part"] == "m2"
