@@ -103,6 +103,10 @@ class Intervention(BaseModel, ABC):
         """Return how the experts are selected that it acts on; by default as the run's settings say."""
         return settings
 
+    def why_not_with(self, selection: SelectionConfig) -> str | None:
+        """Return why it does not act on experts that are selected so; None where it does."""
+        return None
+
     @property
     def replaced_settings(self) -> frozenset[str]:
         """The dotted names of the run's settings that do not concern it, since it brings its own."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
-from harness.base.errors import BadInputError
 from harness.interventions.experts import ExpertIntervention
 from harness.interventions.routed import RoutedIntervention
 
@@ -28,15 +27,8 @@ class Steer(RoutedIntervention, ExpertIntervention):
             )
         return self
 
-    def selection_of(self, settings: SelectionConfig) -> SelectionConfig:
-        """Return how the experts are selected.
-
-        Raises:
-            BadInputError: the run selects experts of safe answers, and the variant none of its own.
-        """
-        own = super().selection_of(settings)
-        if self.experts == "selected" and own.direction == "safe":
-            raise BadInputError(
-                f"selection.direction = safe: experts that go with safe answers are not silenced: leave {self.name} out"
-            )
-        return own
+    def why_not_with(self, selection: SelectionConfig) -> str | None:
+        """Return why it silences no experts that a run selects so; None where it does."""
+        if self.experts == "selected" and selection.direction == "safe":
+            return "experts that go with safe answers are not silenced"
+        return None

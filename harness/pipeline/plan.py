@@ -424,6 +424,9 @@ def _check_selection(plan: Plan) -> None:
         return
     settings = plan.config.selection
     users = {variant.spec.name: variant for variant in plan.variants if variant.spec.uses_selection}
+    reason = plan.intervention.spec.why_not_with(plan.selection_of(plan.intervention))
+    if reason is not None:
+        raise BadInputError(f"{plan.intervention.name}: selection.direction = {settings.direction}: {reason}")
     _check_choice(plan, settings, "selection")
     for name, variant in users.items():
         if (own := variant.spec.selection_of(settings)) != settings:

@@ -51,15 +51,18 @@ def select(session: Session) -> list[Prepared]:
         own = selected
         if variant.spec.uses_selection:
             settings = plan.selection_of(variant)
+            reason = variant.spec.why_not_with(settings)
             try:
-                own = _selected(session, settings)
+                own = own if reason else _selected(session, settings)
             except BadInputError as error:
                 if settings == session.config.selection:
                     raise
                 # One of several published methods may find nothing in a model; the others are compared all the same.
+                reason = str(error)
+            if reason:
                 session.folder.layout.variant(variant.name).selection.unlink(missing_ok=True)
-                variants.append(Prepared(variant, lacks_experts=str(error)))
-                say(f"{variant.name}: {error}")
+                variants.append(Prepared(variant, lacks_experts=reason))
+                say(f"{variant.name}: {reason}")
                 continue
         chosen = variant.spec.choose(own, plan.outline, random_draw_seed(seed, variant.draw))
         identify = _identify_tokens(session) if variant.spec.needs == "prompts" else {}

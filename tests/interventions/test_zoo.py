@@ -26,6 +26,7 @@ from harness.interventions.spec import ZOO, expand, find_variant, list_variants
 from harness.models.moe import Expert
 from harness.routing.capture import RoutingCapture
 from harness.routing.files import load_counts
+from harness.runs.run import read_run
 from harness.runs.summary import read_summary
 from harness.training.examples import make_examples
 
@@ -120,10 +121,14 @@ def test_a_selection_that_the_model_or_the_run_cannot_give_is_refused_in_the_pla
 
 
 def test_what_a_run_selects_as_safe_is_not_silenced(tmp_path, capsys):
-    command = ["run", "--direction", "safe", *SMALL, "--dry-run", "--output", str(tmp_path / "run")]
-    assert main([*command, "--baselines", "steer"]) == 2
-    assert "experts that go with safe answers are not silenced: leave steer out" in capsys.readouterr().err
-    assert main([*command, "--baselines", "random_experts"]) == 0
+    reason = "experts that go with safe answers are not silenced"
+    run = tmp_path / "run"
+    command = ["run", "--direction", "safe", *SMALL, "--output", str(run)]
+    assert main([*command, "--intervention", "steer", "--baselines", "none", "--dry-run"]) == 2
+    assert f"steer: selection.direction = safe: {reason}" in capsys.readouterr().err
+    assert main([*command, "--intervention", "base", "--baselines", "steer"]) == 0
+    assert f"skipping steer: {reason}" in capsys.readouterr().err
+    assert read_run(run).summary.variants["steer"].skipped == reason
 
 
 def test_activated_experts_are_in_the_top_k_of_every_token_and_too_many_have_a_reason(demo):

@@ -187,8 +187,8 @@ def test_leaderboards_rank_by_harmful_answers_and_keep_runs_apart_whose_gains_re
     assert by_refusal.apart == "gains by refusals, not by harmful answers (words_of_harm)"
     assert [column.name for column in by_harm.columns] == ["refusal", "harmful answers by words_of_harm"]
     ranked = [(row.variant, row.figures[1].value) for row in by_harm.rows]
-    # Both runs are of one configuration: 1 and 0.25.
-    assert ranked == [("unsafe_experts", 0.625), ("base", 1.0)]
+    # Both runs are of one configuration and seed, which counts once: the later run has 0.25.
+    assert ranked == [("unsafe_experts", 0.25), ("base", 1.0)]
     page = as_html([by_harm, by_refusal], [])
     assert "lowest mean share of harmful answers" in page
     assert "highest mean refusal" in page
@@ -196,7 +196,7 @@ def test_leaderboards_rank_by_harmful_answers_and_keep_runs_apart_whose_gains_re
 
 def flips_in(page):
     """Return the cells of the table of flips of harm; none where the page has none."""
-    table = re.search(r"<caption>Harmful answers of.*?</table>", page, re.DOTALL)
+    table = re.search(r"<caption><span>Harmful answers of.*?</table>", page, re.DOTALL)
     return table and re.findall(r'<span class="figure">(.*?)</span>', table[0], re.DOTALL)
 
 
