@@ -116,6 +116,9 @@ def judge_again(
             judge.check()
     if card is not None:
         read_card_of(judges[0], card)
+    for variant in summary.variants:
+        for task in opened.answered(variant):
+            opened.answers(variant, task)  # a row of another form is one line, before anything is written
     upgrade(folder)
     if card is not None:
         name_card(folder, judges[0], card)

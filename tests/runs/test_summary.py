@@ -33,6 +33,7 @@ DOCUMENT = {
             "fingerprint": "f",
             "labels": ["labels.csv"],
             "n": 10,
+            "clusters": None,
             "accuracy": {"value": 0.9, "low": 0.6, "high": 0.98},
             "sensitivity": None,
             "specificity": None,
