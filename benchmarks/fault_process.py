@@ -160,7 +160,7 @@ def _note_batches(notes: Path) -> None:
     BatchJournal.finish = finish  # type: ignore[method-assign]
 
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\+00:00)?")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00| UTC)?")
 _RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 _SECONDS = re.compile(r"\b(\d+ h \d+ min|\d+ min \d+ s|\d+(\.\d+)? s)\b|(&#34;|\")seconds(&#34;|\"): [\d.]+")
 _TIMED = ("run.json", "summary.json", "report.html", "report.md")
