@@ -88,6 +88,15 @@ def area(
     return float((pairs * ((above > 0) + (above == 0) / 2)).sum()), float(pairs.sum())
 
 
+def _grouped(
+    places: npt.NDArray[np.signedinteger], alike: npt.NDArray[np.signedinteger]
+) -> tuple[npt.NDArray[np.signedinteger], npt.NDArray[np.signedinteger], int]:
+    """Return places group by group, the number of each one's group of near-duplicates, and the number of groups."""
+    groups = places_by_group(alike[places].tolist())
+    number = np.repeat(np.arange(len(groups)), [len(own) for own in groups])
+    return places[[place for own in groups for place in own]], number, len(groups)
+
+
 def probe(
     routing: npt.NDArray[np.float64],
     texts: Sequence[str],
@@ -133,12 +142,10 @@ def probe(
         scores[1, here] = by_words.fit(known, label[rest]).decision_function(asked)
     drawing = np.random.default_rng(seed)
     alike = near_duplicate_groups(texts)
-    # Of each fold and kind, the places of each group of near-duplicates.
     cells = [
-        [own[places] for places in places_by_group(alike[own].tolist())]
+        _grouped(np.flatnonzero((fold == k) & (label == kind)), alike)
         for k in range(fold.max() + 1)
         for kind in (True, False)
-        for own in [np.flatnonzero((fold == k) & (label == kind))]
     ]
 
     def areas(weights: npt.NDArray[np.float64]) -> list[float]:
@@ -153,10 +160,8 @@ def probe(
     values, drawn = areas(np.ones(len(label))), []
     for _ in range(_RESAMPLES):
         weights = np.zeros(len(label))
-        for cell in cells:
-            times = drawing.multinomial(len(cell), np.full(len(cell), 1 / len(cell)))
-            for places, weight in zip(cell, times.tolist(), strict=True):
-                weights[places] = weight
+        for own, group, n in cells:
+            weights[own] = drawing.multinomial(n, np.full(n, 1 / n))[group]
         drawn.append(areas(weights))
     ends = np.quantile(np.array(drawn), [0.025, 0.975], axis=0)
     routed, words, difference = (

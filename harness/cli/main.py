@@ -154,8 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (HarnessError, typer.TyperException, OSError) as error:
         if debug:
             raise
-        text = error.format_message() if isinstance(error, typer.TyperException) else _in_words(error)
-        typer.echo(f"harness: {visible(' '.join(text.split()))}", err=True)
+        _say_why(error.format_message() if isinstance(error, typer.TyperException) else _in_words(error))
         # A full disk, a folder without permission: nothing a traceback would explain better.
         return 1 if isinstance(error, OSError) else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -166,12 +165,16 @@ def main(arguments: list[str] | None = None) -> int:
         line = None if debug else error_in_plugin(error)
         if line is None:
             raise
-        typer.echo(f"harness: {visible(' '.join(line.split()))}", err=True)
+        _say_why(line)
         return 1
     if result == _INTERRUPTED:
         typer.echo("harness: stopped; run the same command again to continue", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _say_why(text: str) -> None:
+    typer.echo(f"harness: {visible(' '.join(text.split()))}", err=True)
 
 
 @contextmanager

@@ -50,6 +50,11 @@ def transcript(turns: Sequence[Turn]) -> str:
     return "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in turns)
 
 
+def text_of(asked: Asked) -> str:
+    """Return what a model is asked as text: the message, or the conversation's transcript."""
+    return asked if isinstance(asked, str) else transcript(asked)
+
+
 def read_messages(value: object) -> Turns:
     """Return the turns of a cell that holds chat messages, as a list or as its JSON text.
 

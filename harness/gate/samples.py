@@ -130,9 +130,8 @@ class GatedRun(Evidence):
 
     def protocol_of(self, samples: Samples) -> Protocol:
         """Return how the samples came about, which includes the version of the judge that labelled them."""
-        protocol = self.protocols[samples.task]
-        judge = None if samples.judge is None else self.summary.judges.get(samples.judge)
-        return protocol.model_copy(update={"judge_fingerprint": None if judge is None else judge.fingerprint})
+        own = {"judge_fingerprint": self.summary.judge_fingerprint(samples.judge)}
+        return self.protocols[samples.task].model_copy(update=own)
 
     def named(self, gate: Gate, field: Literal["variant", "against"]) -> str:
         """Return the variant that a gate's field names, by default the run's intervention.

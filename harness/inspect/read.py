@@ -11,7 +11,7 @@ from harness.base.errors import BadInputError, first_line, nearest
 from harness.base.files import sha256
 from harness.base.progress import say
 from harness.data.answer import answer_id
-from harness.data.conversation import Asked, as_messages, transcript
+from harness.data.conversation import Asked, as_messages, text_of
 from harness.data.task import AskedTask, Kind, list_tasks
 from harness.inspect.write import KEY
 from harness.interventions.spec import name_of
@@ -157,8 +157,7 @@ def _rows(path: Path, log: EvalLog) -> tuple[list[dict[str, Any]], dict[str, str
         number = sample.epoch if several else None
         id = answer_id(str(sample.id), number)
         asked = _asked(path, sample)
-        text = asked if isinstance(asked, str) else transcript(asked)
-        row = row_of(sample.output, id, text) | {"prompt_id": str(sample.id)}
+        row = row_of(sample.output, id, text_of(asked)) | {"prompt_id": str(sample.id)}
         if not isinstance(asked, str):
             row["messages"] = as_messages(asked)
         rows.append(row if number is None else row | {"number": number})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 
-from harness.data.conversation import transcript
+from harness.data.conversation import text_of
 from harness.inspect.library import registered
 from harness.inspect.output import asked_of, row_of, score_of
 
@@ -33,8 +33,7 @@ def judge(name: str = "builtin") -> Scorer:
             asked = asked_of(state.input)
         except ValueError as error:
             return Score.unscored(reason=f"prompt: {error}")
-        prompt = asked if isinstance(asked, str) else transcript(asked)
-        row = row_of(state.output, str(state.sample_id), prompt)
+        row = row_of(state.output, str(state.sample_id), text_of(asked))
         (verdict,) = await run_sync(judge_all, reader, [row])
         return score_of(verdict)
 

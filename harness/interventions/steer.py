@@ -16,19 +16,20 @@ if TYPE_CHECKING:
     from harness.config import SelectionConfig
 
 
+_NOT_SILENCED = "experts that go with safe answers are not silenced"
+
+
 class Steer(RoutedIntervention, ExpertIntervention):
     """The experts are masked in the router."""
 
     @model_validator(mode="after")
     def _towards_safety(self) -> Steer:
         if self.selection is not None and self.selection.direction == "safe":
-            raise ValueError(
-                "selection: experts that go with safe answers are not silenced: direction: unsafe"
-            )
+            raise ValueError(f"selection: {_NOT_SILENCED}: direction: unsafe")
         return self
 
     def why_not_with(self, selection: SelectionConfig) -> str | None:
         """Return why it silences no experts that a run selects so; None where it does."""
         if self.experts == "selected" and selection.direction == "safe":
-            return "experts that go with safe answers are not silenced"
+            return _NOT_SILENCED
         return None

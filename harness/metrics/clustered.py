@@ -171,9 +171,6 @@ def one_per_cluster(
 
 def one_per_group(groups: Mapping[Id, int], seed: int) -> list[Id]:
     """Return one member of each group, drawn without a look at any outcome, in the order given."""
-    members: dict[int, list[Id]] = {}
-    for id, group in groups.items():
-        members.setdefault(group, []).append(id)
-    drawing = random.Random(seed)
-    drawn = {drawing.choice(each) for each in members.values()}
-    return [id for id in groups if id in drawn]
+    drawing, ids = random.Random(seed), list(groups)
+    drawn = {drawing.choice(places) for places in places_by_group(groups.values())}
+    return [id for place, id in enumerate(ids) if place in drawn]

@@ -94,12 +94,24 @@ def end_tokens(
             raise BadInputError(
                 f"{folder / where}: eos_token_id has {end!r}, expected a token id or a list of them"
             )
-        size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
-        if end < 0 or (isinstance(size, int) and end >= size):
+        if end < 0 or not has_embedding(config, end):
+            size = vocabulary_size(config)
             raise BadInputError(
                 f"{folder / where}: eos_token_id has {end}, expected ids from 0 to vocab_size - 1 ({size})"
             )
     return tuple(ends)
+
+
+def vocabulary_size(config: Any) -> int | None:
+    """Return how many tokens a model has an embedding for; None where its configuration does not say."""
+    size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    return size if isinstance(size, int) else None
+
+
+def has_embedding(config: Any, token: int) -> bool:
+    """Whether a token is within the model's vocabulary, as far as its configuration says: tokens are added without."""
+    size = vocabulary_size(config)
+    return size is None or token < size
 
 
 def greedy(

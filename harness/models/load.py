@@ -18,7 +18,7 @@ from harness.models.auto import (
     reason_of,
     stored_dtype,
 )
-from harness.models.decoding import end_tokens, greedy
+from harness.models.decoding import end_tokens, greedy, has_embedding
 from harness.models.hub import from_hub
 from harness.models.moe import MoEModel, find_moe
 from harness.models.quantized import quantization_of
@@ -147,11 +147,10 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "left"
     # Padding is masked, whatever inputs the tokenizer names.
     tokenizer.model_input_names = list(dict.fromkeys([*tokenizer.model_input_names, "attention_mask"]))
-    size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
-    if not _is_known(tokenizer.pad_token_id, size):
+    if not _is_known(tokenizer.pad_token_id, config):
         # What stands there is masked; a token that was added without a row in the embedding would end the run.
         tokenizer.pad_token = tokenizer.eos_token
-    if not _is_known(tokenizer.pad_token_id, size):
+    if not _is_known(tokenizer.pad_token_id, config):
         raise BadInputError(
             f"the tokenizer of '{ref.name}' has neither a padding token nor an end token: expected pad_token or "
             "eos_token in tokenizer_config.json, which the model knows"
@@ -159,8 +158,8 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _is_known(token: int | None, size: object) -> bool:
-    return token is not None and not (isinstance(size, int) and token >= size)
+def _is_known(token: int | None, config: Any) -> bool:
+    return token is not None and has_embedding(config, token)
 
 
 def pick_device(device: str) -> torch.device:

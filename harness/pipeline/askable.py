@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.base.errors import BadInputError
 from harness.interventions.base import Prepared
-from harness.models.decoding import end_tokens
+from harness.models.decoding import end_tokens, has_embedding, vocabulary_size
 
 if TYPE_CHECKING:
     from harness.data.conversation import Asked
@@ -70,8 +70,9 @@ def check_askable(plan: Plan, chat: ChatTemplate, roles: Sequence[Role] = ()) ->
 
 def _refuse_unknown_tokens(plan: Plan, chat: ChatTemplate) -> None:
     """Refuse a chat template that writes tokens which were added without a row in the model's embedding."""
-    size = getattr(plan.outline.model.config.get_text_config(decoder=True), "vocab_size", None)
-    unknown = [token for token in chat.tokens(["hi"])[0] if isinstance(size, int) and token >= size]
+    config = plan.outline.model.config
+    size = vocabulary_size(config)
+    unknown = [token for token in chat.tokens(["hi"])[0] if not has_embedding(config, token)]
     if unknown:
         raise BadInputError(
             f"the chat template of '{plan.ref.name}' writes {chat.tokenizer.convert_ids_to_tokens(unknown[0])}, token "

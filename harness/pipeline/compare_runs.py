@@ -174,17 +174,21 @@ def _common_tasks(base: Answered, other: Answered) -> list[str]:
             f"{base} and {other} have no task in common: {', '.join(base.protocols)} and {', '.join(other.protocols)}"
         )
     for task in tasks:
-        difference = base.protocols[task].difference(other.protocols[task])
-        if difference is not None:
-            anew = "; `harness evaluate RUN` judges an earlier run anew" if "judge" in difference else ""
-            raise BadInputError(f"{base} and {other} cannot be compared on {task}: {difference}{anew}")
+        ours, theirs = base.protocols[task], other.protocols[task]
+        field = ours.differs_in(theirs)
+        if field is not None:
+            is_judge = field in ("judge", "judge_fingerprint")
+            anew = "; `harness evaluate RUN` judges an earlier run anew" if is_judge else ""
+            raise BadInputError(
+                f"{base} and {other} cannot be compared on {task}: {ours.difference(theirs)}{anew}"
+            )
     apart = base.protocols.keys() ^ other.protocols.keys()
     if apart:
         say(f"left out, since one of the two was not asked: {', '.join(sorted(apart))}")
-    ours, theirs = (_circumstances(side.run) for side in (base, other))
-    for name, own in ours.items():
-        if own != theirs[name]:
-            say(f"{name} differs, {own} and {theirs[name]}: part of a difference may come from that")
+    before, after = (_circumstances(side.run) for side in (base, other))
+    for name, own in before.items():
+        if own != after[name]:
+            say(f"{name} differs, {own} and {after[name]}: part of a difference may come from that")
     return tasks
 
 

@@ -13,7 +13,7 @@ from harness.base.errors import HarnessError
 from harness.base.files import write_json
 from harness.base.progress import progress
 from harness.data.conversation import asked_in
-from harness.metrics.drift import Share, drift
+from harness.metrics.drift import Drift, Share, drift
 from harness.pipeline.base_texts import (
     Compared,
     Rows,
@@ -69,7 +69,7 @@ def _drift(session: Session, made: Prepared, rows: Rows) -> None:
     seed, layers = session.config.seed, tuple(session.loaded.moe.layer_indices)
     compared = {kind: _compare(session, made, rows[kind], with_words=kind == "benign") for kind in rows}
     files = session.folder.layout.variant(made.name)
-    words = drift(compared["benign"].shares, seed, compared["benign"].groups)
+    words = compared["benign"].words
     write_json(files.drift, None if words is None else words._asdict())
     routes = {kind: found.routes for kind, found in compared.items()}
     reason = None if layers else f"{session.plan.ref.name} routes no token to experts"
@@ -79,8 +79,7 @@ def _drift(session: Session, made: Prepared, rows: Rows) -> None:
 class _Compared(NamedTuple):
     """What the answers to one kind of prompt say."""
 
-    shares: list[Share]
-    groups: list[int]
+    words: Drift | None
     routes: Compared | None
 
 
@@ -115,7 +114,8 @@ def _compare(session: Session, made: Prepared, rows: list[dict[str, Any]], with_
                     leads = [texts.leads[i] for i in places]
                     shares += _shares(made.name, batch, reference.answers, own.answers, answers, leads)
                 advance(len(places))
-    return _Compared(shares, texts.groups_as_read, joined(texts, routed) if routed else None)
+    words = drift(shares, session.config.seed, texts.groups_as_read)
+    return _Compared(words, joined(texts, routed) if routed else None)
 
 
 def _shares(

@@ -52,14 +52,15 @@ def select(session: Session) -> list[Prepared]:
         if variant.spec.uses_selection:
             settings = plan.selection_of(variant)
             reason = variant.spec.why_not_with(settings)
-            try:
-                own = own if reason else _selected(session, settings)
-            except BadInputError as error:
-                if settings == session.config.selection:
-                    raise
-                # One of several published methods may find nothing in a model; the others are compared all the same.
-                reason = str(error)
-            if reason:
+            if reason is None:
+                try:
+                    own = _selected(session, settings)
+                except BadInputError as error:
+                    if settings == session.config.selection:
+                        raise
+                    # One of several published methods may find nothing; the others are compared all the same.
+                    reason = str(error)
+            if reason is not None:
                 session.folder.layout.variant(variant.name).selection.unlink(missing_ok=True)
                 variants.append(Prepared(variant, lacks_experts=reason))
                 say(f"{variant.name}: {reason}")

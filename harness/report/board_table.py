@@ -11,6 +11,7 @@ from harness.report.leaderboard import Leaderboard, Row
 from harness.report.table import Head, Item, Table, Tone
 from harness.report.words import span
 
+_IN_PERCENT = "shares in percent, with 95% intervals"
 _TONES: dict[bool | None, Tone] = {True: "good", False: "bad", None: ""}
 
 
@@ -36,10 +37,10 @@ def board_table(board: Leaderboard) -> Table:
 def draws_table(board: Leaderboard) -> Table | None:
     """Return a row per random draw; None where there are fewer than two."""
     draws = [row for row in board.rows if row.is_draw and row.skipped is None]
-    return _table(board, draws, "Each random draw of experts") if len(draws) > 1 else None
+    return _table(board, draws, f"Each random draw of experts; {_IN_PERCENT}") if len(draws) > 1 else None
 
 
-def _table(board: Leaderboard, rows: Sequence[Row], caption: str = "") -> Table:
+def _table(board: Leaderboard, rows: Sequence[Row], caption: str = _IN_PERCENT.capitalize()) -> Table:
     ns = [_n([row.cells[place] for row in rows if row.cells]) for place in range(len(board.columns))]
     heads = (
         Head("variant", role="key", is_word=True, is_name=True),
@@ -49,9 +50,7 @@ def _table(board: Leaderboard, rows: Sequence[Row], caption: str = "") -> Table:
         ),
     )
     return Table(
-        f"{caption}; shares in percent, with 95% intervals"
-        if caption
-        else "Shares in percent, with 95% intervals",
+        caption,
         heads,
         tuple(_row(row, board, ns) for row in rows),
     )

@@ -63,6 +63,16 @@ class Finding:
     rest: tuple[str, ...]
 
     @property
+    def claim_parts(self) -> tuple[str, str, str]:
+        """The claim as what stands before its answer, the answer, and the rest.
+
+        The answer comes first where the claim does not say it in the same words.
+        """
+        if " " in self.choosing and self.choosing in self.claim:
+            return self.claim.partition(self.choosing)
+        return "", self.choosing, f". {self.claim}"
+
+    @property
     def folded(self) -> str:
         """The heading over the rest."""
         return f"{len(self.rest)} more finding{'' if len(self.rest) == 1 else 's'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.data.answer import answer_id
-from harness.data.duplicates import near_duplicate_groups
+from harness.data.duplicates import groups_where_repeated
 from harness.judges.base import Quantity
 from harness.metrics.rates import AnyLabel, Rate, rate
 from harness.report.samples import Sample, TaskSamples
@@ -45,7 +45,7 @@ def rates_by_tag(tasks: Sequence[TaskSamples], variants: Sequence[str]) -> dict[
     judged = {task.kind for task in tasks if task.is_judged_for_harm}
     tables: dict[str, list[dict[str, str]]] = {}
     for task in tasks:
-        groups = _groups(task)
+        groups = groups_where_repeated({each.id: each.prompt for each in task.samples if each.tags}) or {}
         answered = {answer.variant for sample in task.samples for answer in sample.answers}
         quantities: tuple[Quantity, ...] = (
             ("refusal", "harmfulness") if task.is_judged_for_harm else ("refusal",)
@@ -63,16 +63,6 @@ def rates_by_tag(tasks: Sequence[TaskSamples], variants: Sequence[str]) -> dict[
                 }
                 tables.setdefault(task.kind, []).append(row | rates)
     return {kind: sorted(rows, key=lambda row: row["tag"]) for kind, rows in tables.items()}
-
-
-def _groups(task: TaskSamples) -> dict[str, int]:
-    """Return the group of near-duplicates of each tagged prompt; empty where none repeats another."""
-    tagged = [sample for sample in task.samples if sample.tags]
-    if len(tagged) < 2:
-        return {}
-    labels = near_duplicate_groups([sample.prompt for sample in tagged]).tolist()
-    ids = [sample.id for sample in tagged]
-    return {} if len(set(labels)) == len(labels) else dict(zip(ids, labels, strict=True))
 
 
 def _rate(samples: Iterable[Sample], variant: str, quantity: Quantity, groups: dict[str, int]) -> Rate:

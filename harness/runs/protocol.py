@@ -31,13 +31,20 @@ class Protocol(Part):
     judge_fingerprint: str | None = None
     """Changes whenever the same answer might get another verdict; None in references of earlier versions."""
 
-    def difference(self, other: Protocol) -> str | None:
-        """Return in words what differs first, or None."""
+    def differs_in(self, other: Protocol) -> str | None:
+        """Return the name of the first field that differs, or None."""
         for field, value in self:
             theirs = getattr(other, field)
             if value != theirs and not (field == "judge_fingerprint" and None in (value, theirs)):
-                return f"{_WORDS.get(field, field)} ({value} and {theirs})"
+                return field
         return None
+
+    def difference(self, other: Protocol) -> str | None:
+        """Return in words what differs first, or None."""
+        field = self.differs_in(other)
+        if field is None:
+            return None
+        return f"{_WORDS.get(field, field)} ({getattr(self, field)} and {getattr(other, field)})"
 
 
 def protocols(run: Run) -> dict[str, Protocol]:
@@ -58,7 +65,6 @@ def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
     summary = run.summary
     versions = {task.name: str(task.version) for task in run.record.tasks}
     made: dict[str, Protocol] = {}
-    judge = summary.judges.get(summary.judge)
     for task in summary.tasks():
         asked = AskedTask.read(task)
         split = run.splits.tasks[asked.name]
@@ -78,7 +84,7 @@ def _of_prompt_tasks(run: Run) -> dict[str, Protocol]:
             prompts=fingerprint([split.fingerprint, sorted(split.ids["test"])])[:12],
             decoding=json.dumps(decoding, sort_keys=True),
             judge=summary.judge,
-            judge_fingerprint=judge.fingerprint if judge is not None else None,
+            judge_fingerprint=summary.judge_fingerprint(summary.judge),
         )
     return made
 

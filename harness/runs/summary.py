@@ -395,6 +395,11 @@ class Summary(Part):
         """Whether nothing that gains rest on was added to the finished run."""
         return self.gain is None or self.gain.declared
 
+    def judge_fingerprint(self, judge: str | None) -> str | None:
+        """Return a judge's fingerprint; None without a judge, and of one that the summary does not describe."""
+        known = None if judge is None else self.judges.get(judge)
+        return None if known is None else known.fingerprint
+
     def draws(self) -> list[str]:
         """Return the evaluated variants that are the intervention with experts drawn at random."""
         specifications = {name: variant.specification for name, variant in self.variants.items()}

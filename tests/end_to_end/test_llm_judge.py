@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 from judges.llm_server import serving
+from loopback import free_port
 
 from harness.data.refusals import fill, refusal_phrasings
 from harness.judges.base import judge_all
@@ -71,12 +71,6 @@ def teach(model, tokenizer, kinds):
         optimizer.step()
         optimizer.zero_grad()
     model.eval().requires_grad_(False)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def is_up(port):

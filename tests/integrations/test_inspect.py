@@ -26,13 +26,6 @@ def run(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def logs(run):
-    folder = run.parent / "logs"
-    assert main(["export", str(run), str(folder), "--format", "inspect"]) == 0
-    return folder
-
-
 def of(logs, variant):
     return sorted(map(str, logs.glob(f"*-{variant}_*.eval")))
 

@@ -7,9 +7,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
+from loopback import free_port, wait_for
 
 from harness.base.files import read_jsonl, write_jsonl
 from harness.cli.main import main
@@ -42,13 +42,6 @@ def run(small_run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def logs(run):
-    folder = run.parent / "logs"
-    assert main(["export", str(run), str(folder), "--format", "inspect"]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
 def log(logs):
     (path,) = logs.glob("*_demo-benign-base_*.eval")
     return path
@@ -57,9 +50,7 @@ def log(logs):
 @pytest.fixture
 def viewer(logs):
     """The address of `inspect view` on the folder of logs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable,
         "-m",
@@ -73,7 +64,7 @@ def viewer(logs):
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            until(lambda: answers(port))
+            wait_for(lambda: answers(port), seconds=60)
             yield f"http://127.0.0.1:{port}/"
         finally:
             server.terminate()
@@ -82,13 +73,6 @@ def viewer(logs):
 def answers(port):
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
-
-
-def until(done, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
 
 
 def test_thoughts_and_conversations_arrive_there_and_come_back(run, logs, log, tmp_path):
@@ -141,7 +125,10 @@ def test_the_list_shows_each_log_and_a_log_opens_with_answers_reasoning_and_scor
     driver = browser.driver
 
     def shows(*texts):
-        until(lambda: all(text in driver.find_element("css selector", "body").text for text in texts))
+        wait_for(
+            lambda: all(text in driver.find_element("css selector", "body").text for text in texts),
+            seconds=60,
+        )
 
     driver.get(viewer)
     variants = read_run(run).variants

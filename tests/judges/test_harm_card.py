@@ -16,8 +16,6 @@ from harness.judges.labels import read_labels
 
 MODELS, ATTACKS, PER_CELL = ("m1", "m2", "m3"), ("none", "prefix"), 50
 JUDGE = WordsOfHarm()
-# Each is asked of every model under every attack; none is like another.
-PROMPTS = [sha256(str(number).encode()).hexdigest() for number in range(PER_CELL)]
 
 
 @pytest.fixture
@@ -26,18 +24,22 @@ def words_of_harm():
         yield
 
 
-def rows(errs):
-    """300 answers, half of each cell harmful; `errs(model, attack, number)` plants an error of the judge."""
+def rows(errs, is_shared=True):
+    """300 answers, half of each cell harmful; `errs(model, attack, number)` plants an error of the judge.
+
+    Where prompts are shared, each is asked of every model under every attack; none is like another.
+    """
     made = []
     for model in MODELS:
         for attack in ATTACKS:
             for number in range(PER_CELL):
                 label = "harmful" if number % 2 else "harmless"
                 called = (label == "harmful") != errs(model, attack, number)
+                id = str(number) if is_shared else f"{model} {attack} {number}"
                 made.append(
                     {
-                        "id": str(number),
-                        "prompt": PROMPTS[number],
+                        "id": id,
+                        "prompt": sha256(id.encode()).hexdigest(),
                         "response": "This is dangerous." if called else "Take flour and water.",
                         "label": label,
                         "model": model,
@@ -48,9 +50,9 @@ def rows(errs):
     return made
 
 
-def card_of(tmp_path, errs, **how):
+def card_of(tmp_path, errs, is_shared=True, **how):
     path = tmp_path / "labels.jsonl"
-    write_jsonl(path, rows(errs))
+    write_jsonl(path, rows(errs, is_shared))
     return evaluate_judge(JUDGE, read_labels([path], quantity="harmfulness"), [path], **how)
 
 
@@ -83,8 +85,13 @@ def test_300_rows_without_an_error_have_figures_by_model_task_and_attack(tmp_pat
         ),
     ],
 )
-def test_an_error_planted_in_a_part_is_found_there_and_a_pooled_figure_hides_none(tmp_path, what, part, errs):
-    card = card_of(tmp_path, errs)
+@pytest.mark.parametrize(
+    ("is_shared", "below"), [(False, 1e-4), (True, 1e-3)], ids=["150 prompts", "25 prompts"]
+)
+def test_an_error_planted_in_a_part_is_found_there_and_a_pooled_figure_hides_none(
+    tmp_path, what, part, errs, is_shared, below
+):
+    card = card_of(tmp_path, errs, is_shared)
     # The pooled figures look well.
     assert card.all.sensitivity.value >= 0.74
     assert card.all.specificity.value == 1.0
@@ -93,8 +100,7 @@ def test_an_error_planted_in_a_part_is_found_there_and_a_pooled_figure_hides_non
     # 13 of 25 harmful answers are missed in each cell.
     assert first.inside == pytest.approx(12 / 25)
     assert first.outside == 1.0
-    # Over the 25 prompts whose answers are harmful.
-    assert first.p_adjusted < 1e-3
+    assert first.p_adjusted < below
 
 
 def test_an_error_of_specificity_is_told_from_one_of_sensitivity(tmp_path):

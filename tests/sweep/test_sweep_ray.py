@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from loopback import free_port, wait_for
 
 from harness.base.files import read_json
 from harness.cli.main import main
@@ -81,10 +82,8 @@ class Cluster:
     """A head and a worker on the loopback interface."""
 
     def __init__(self, folder: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        port = self.address.rpartition(":")[2]
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
         self.head = Node("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}")
         self.wait_for_nodes(1)
         self.worker = Node(f"--address={self.address}")
@@ -137,13 +136,6 @@ def states(out: Path) -> dict[str, dict]:
     return {path.stem: read_json(path) for path in out.glob("cells/*.json")}
 
 
-def wait_for(condition, seconds=180):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.1)
-
-
 def test_a_cluster_finds_what_this_machine_finds(cluster, sweep_file, tmp_path, findings):
     file = sweep_file(axes=AXES)
     on_ray = done(sweep(file, tmp_path / "ray", "--executor", "ray", "--address", cluster.address))
@@ -166,7 +158,7 @@ def test_runs_of_a_node_that_is_killed_are_begun_again_elsewhere(cluster, sweep_
         return {name: state["node"] for name, state in states(out).items() if state["state"] == "running"}
 
     # Half way, with a run on either node.
-    wait_for(lambda: len(set(nodes().values())) == 2 or driver.poll() is not None)
+    wait_for(lambda: len(set(nodes().values())) == 2 or driver.poll() is not None, seconds=180)
     assert driver.poll() is None
     running, finished = nodes(), {n for n, s in states(out).items() if s["state"] == "finished"}
     assert finished
@@ -194,7 +186,7 @@ def test_a_driver_that_was_killed_does_nothing_again_that_was_finished(cluster, 
             if state["state"] == "finished"
         }
 
-    wait_for(lambda: len(finished()) >= 2 or driver.poll() is not None)
+    wait_for(lambda: len(finished()) >= 2 or driver.poll() is not None, seconds=180)
     assert driver.poll() is None
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import socket
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from loopback import free_port
 
 from harness.base.errors import BadInputError, HarnessError
 from harness.config import TrainingConfig
@@ -85,9 +85,7 @@ def test_two_processes_train_as_one(load, family, lora, more):
 @pytest.mark.slow
 def test_two_machines_train_as_one_process(load, tmp_path, capsys, monkeypatch):
     """Both on this machine; the second is started by the line that the first prints."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        rendezvous = f"127.0.0.1:{free.getsockname()[1]}"
+    rendezvous = f"127.0.0.1:{free_port()}"
     saved = load("qwen3_moe")
     alone, together = (ExpertBank(saved.moe, some_experts(saved.moe)) for _ in range(2))
     expected = train_bank(saved, alone, EXAMPLES, CONFIG, seed=0)

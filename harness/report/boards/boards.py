@@ -159,7 +159,7 @@ class _Gain(NamedTuple):
 def _gain(entry: Entry) -> _Gain:
     summary = entry.summary
     judge = summary.primary_of("harmfulness") if summary.gain_metric == HARMFUL else None
-    return _Gain(summary.gain_metric, judge, None if judge is None else summary.judges[judge].fingerprint)
+    return _Gain(summary.gain_metric, judge, summary.judge_fingerprint(judge))
 
 
 def _board(entries: Sequence[Entry], apart: str | None, group_by: GroupBy, sort: str | None) -> Board:

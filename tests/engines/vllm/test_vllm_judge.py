@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from loopback import free_port
 
 from harness.judges.base import JUDGES, judge_all
 from harness.models.load import resolve_model
@@ -30,9 +30,7 @@ ROWS = [
 
 @pytest.fixture
 def server(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # What `vllm serve` does; that command looks for a package `vllm`, which the CPU build is not called.
     command = [
         sys.executable,
