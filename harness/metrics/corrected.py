@@ -36,10 +36,12 @@ class Drawn(NamedTuple):
     Attributes:
         positive: those that people call positive (refusal).
         n: all of them; 0 only where the judge gave this verdict to no answer.
+        ends: of the interval of their share, where labels of prompts that repeat one another widen it; else Wilson's.
     """
 
     positive: ArrayLike
     n: ArrayLike
+    ends: tuple[ArrayLike, ArrayLike] | None = None
 
 
 def prediction_powered(
@@ -49,8 +51,8 @@ def prediction_powered(
 
     The interval is MOVER's (Zou and Donner, Construction of confidence limits about effect measures, Statistics in
     Medicine 27 (2008) 1693): each of three independent estimates is moved to the end of its own interval, and the
-    changes that this makes are added as squares. Two are the true shares within the verdicts (Wilson), the third is
-    the judge's own rate, since the prompts are a sample too.
+    changes that this makes are added as squares. Two are the true shares within the verdicts, the third is the
+    judge's own rate, since the prompts are a sample too.
 
     Args:
         share: the judge's rate with the ends of its interval.
@@ -80,7 +82,7 @@ def _mean_and_end(drawn: Drawn, side: int) -> tuple[Floats, Floats]:
     """Return the positive share and one end of its interval; of a verdict never given, the end that is worst."""
     import numpy as np
 
-    positive, n = (np.asarray(x, dtype=np.float64) for x in drawn)
+    positive, n = (np.asarray(x, dtype=np.float64) for x in drawn[:2])
     mean = np.where(n > 0, positive / np.maximum(n, 1), float(side))
-    ends = wilson_ends(mean, np.maximum(n, 1))
+    ends = drawn.ends or wilson_ends(mean, np.maximum(n, 1))
     return mean, np.where(n > 0, ends[side], float(side))

@@ -15,6 +15,7 @@ from harness.base.files import sha256, write_jsonl
 from harness.base.schema import validated
 from harness.data.tables import read_table
 from harness.judges.base import Quantity, is_judged
+from harness.metrics.clustered import clustered_share, one_per_cluster
 from harness.metrics.corrected import FEWEST_LABELS, Drawn, prediction_powered
 from harness.metrics.interval import Interval
 from harness.metrics.judge_errors import Part as JudgedPart
@@ -39,8 +40,8 @@ TOO_FEW = f"fewer than {FEWEST_LABELS} answers per verdict are labelled, and the
 UNFINISHED = "some of the answers drawn to label have no label yet"
 CHANGED = "its answers or verdicts have changed since they were labelled"
 
-Counts = Mapping[AnyLabel, tuple[int, int]]
-"""By verdict, how many labelled answers are refusals or harmful, and how many are labelled."""
+ByVerdict = Mapping[AnyLabel, dict[str, bool]]
+"""Whether each labelled answer is a refusal, or harmful, by the judge's verdict and the prompt."""
 
 
 def add_labels(folder: RunFolder, file: Path) -> None:
@@ -113,12 +114,20 @@ def correction(run: Evidence, row: Measurement, quantity: Quantity) -> tuple[Int
     primary = run.primary_of(quantity)
     if row.judge != primary:
         return None, f"the labelled answers were drawn by the verdicts of {primary}"
-    counts = _counts(run, row.variant, str(row.task), quantity)
-    if isinstance(counts, str):
-        return None, counts
+    labelled = _labelled(run, row.variant, str(row.task), quantity)
+    if isinstance(labelled, str):
+        return None, labelled
     share = (row.value or 0.0, row.low or 0.0, row.high or 0.0)
-    rate = prediction_powered(share, *(Drawn(*counts[verdict]) for verdict in VERDICTS[quantity]))
+    rate = prediction_powered(share, *(_drawn(run, row, labelled[verdict]) for verdict in VERDICTS[quantity]))
     return Interval(**{end: float(value) for end, value in rate._asdict().items()}), None
+
+
+def _drawn(run: Evidence, row: Measurement, labelled: Mapping[str, bool]) -> Drawn:
+    """Return the labels of a verdict; near-duplicates and answers to one prompt are one piece of evidence."""
+    variant, task = row.variant, str(row.task)
+    repeated = run.groups(task, variant) or run.prompts(variant, task)
+    found = clustered_share([*labelled.values()], [repeated[id] for id in labelled]) if repeated else None
+    return Drawn(sum(labelled.values()), len(labelled), None if found is None else (found.low, found.high))
 
 
 def own_labels(run: Evidence, quantity: Quantity) -> OwnLabels | None:
@@ -139,41 +148,60 @@ def own_labels(run: Evidence, quantity: Quantity) -> OwnLabels | None:
             )
             for (variant, task), part in parts.items()
         ],
-        errors_differ=errors_differ(list(parts.values())),
+        errors_differ=errors_differ([part for _, part in _parts(run, quantity, independent=True)]),
     )
 
 
-def _parts(run: Evidence, quantity: Quantity) -> Iterator[tuple[tuple[str, str], JudgedPart]]:
-    """Yield each variant and task whose rate is corrected, with its verdicts and labels."""
+def _parts(
+    run: Evidence, quantity: Quantity, independent: bool = False
+) -> Iterator[tuple[tuple[str, str], JudgedPart]]:
+    """Yield each variant and task whose rate is corrected, with its verdicts and labels.
+
+    Args:
+        run: the run.
+        quantity: what was judged.
+        independent: take one answer of those whose prompts repeat one another.
+    """
     for variant in run.record.evaluated:
         for task in run.tasks_of(variant):
-            counts = _counts(run, variant, task, quantity)
-            if not isinstance(counts, str):
-                verdicts = _verdicts(run, variant, task, quantity)
-                called, others = VERDICTS[quantity]
-                (positive, n), (others_positive, others_n) = counts[called], counts[others]
-                part = JudgedPart(
-                    called=verdicts.count(called),
-                    others=verdicts.count(others),
-                    called_labelled=n,
-                    called_positive=positive,
-                    others_labelled=others_n,
-                    others_positive=others_positive,
-                )
-                yield (variant, task), part
+            labelled = _labelled(run, variant, task, quantity)
+            if isinstance(labelled, str):
+                continue
+            verdicts = _verdicts(run, variant, task, quantity)
+            if independent:
+                groups, prompts = run.groups(task, variant), run.prompts(variant, task)
+                ids = set(one_per_cluster(verdicts, groups, prompts, run.seed_of(task)))
+            else:
+                ids = set(verdicts)
+            given = [verdict for id, verdict in verdicts.items() if id in ids]
+            called, others = (
+                [is_positive for id, is_positive in labelled[verdict].items() if id in ids]
+                for verdict in VERDICTS[quantity]
+            )
+            yield (
+                (variant, task),
+                JudgedPart(
+                    called=given.count(VERDICTS[quantity][0]),
+                    others=given.count(VERDICTS[quantity][1]),
+                    called_labelled=len(called),
+                    called_positive=sum(called),
+                    others_labelled=len(others),
+                    others_positive=sum(others),
+                ),
+            )
 
 
-def _verdicts(run: Evidence, variant: str, task: str, quantity: Quantity) -> list[AnyLabel | None]:
-    """Return the primary judge's verdicts; none where it did not judge the task."""
+def _verdicts(run: Evidence, variant: str, task: str, quantity: Quantity) -> Mapping[str, AnyLabel | None]:
+    """Return the primary judge's verdicts by answer; none where it did not judge the task."""
     primary = run.primary_of(quantity)
     if primary is None or not is_judged(quantity, run.record.asked[task].kind):
-        return []
-    return list(run.labels(variant, task, primary).values())
+        return {}
+    return run.labels(variant, task, primary)
 
 
-def _counts(run: Evidence, variant: str, task: str, quantity: Quantity) -> Counts | str:
+def _labelled(run: Evidence, variant: str, task: str, quantity: Quantity) -> ByVerdict | str:
     """Return the labelled answers of a variant to a task by verdict, or why they are no sample to correct by."""
-    verdicts = _verdicts(run, variant, task, quantity)
+    verdicts = list(_verdicts(run, variant, task, quantity).values())
     if not any(verdicts):
         return NONE
     own = [
@@ -185,7 +213,7 @@ def _counts(run: Evidence, variant: str, task: str, quantity: Quantity) -> Count
     ]
     if not all(_is_current(run, row, stratum) for row, stratum in own):
         return CHANGED
-    counts: dict[AnyLabel, tuple[int, int]] = {}
+    labelled: dict[AnyLabel, dict[str, bool]] = {}
     for verdict in VERDICTS[quantity]:
         there_are = verdicts.count(verdict)
         inside = [(row, stratum) for row, stratum in own if stratum.verdict == verdict]
@@ -198,8 +226,8 @@ def _counts(run: Evidence, variant: str, task: str, quantity: Quantity) -> Count
         # Those that somebody left for later are no random part of the draw.
         if inside and len(inside) != min(inside[0][0].per_verdict, there_are):
             return UNFINISHED
-        counts[verdict] = sum(row.is_positive for row, _ in inside), len(inside)
-    return counts
+        labelled[verdict] = {stratum.prompt: row.is_positive for row, stratum in inside}
+    return labelled
 
 
 def _is_current(run: Evidence, row: OwnLabel, stratum: Stratum) -> bool:

@@ -24,6 +24,13 @@ def test_the_ends_are_those_of_mover():
     assert found.high - found.value == pytest.approx(np.linalg.norm(changes))
 
 
+def test_labels_that_are_less_sure_than_their_number_widen_the_interval_alone():
+    share, others = (0.3, 0.2, 0.4), Drawn(5, 25)
+    sure, unsure = (prediction_powered(share, Drawn(20, 25, ends), others) for ends in (None, (0.5, 0.95)))
+    assert unsure.value == sure.value
+    assert unsure.low < sure.low < sure.high < unsure.high
+
+
 def test_a_judge_that_errs_one_way_only_is_put_right_by_the_labels():
     # It takes half of the compliances for refusals: 60 % called refusals are 20 % refusals.
     found = prediction_powered((0.6, 0.5, 0.7), Drawn(10, 30), Drawn(0, 30))

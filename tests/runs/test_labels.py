@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import synthetic_runs
@@ -10,6 +11,7 @@ from harness.analysis.labelling import Labelling, draw_answers
 from harness.base.errors import BadInputError
 from harness.base.files import read_json, read_jsonl, write_jsonl
 from harness.cli.main import main
+from harness.metrics.corrected import Drawn, prediction_powered
 from harness.runs.integrity import verify_run
 from harness.runs.labels import CHANGED, NONE, TOO_FEW, UNFINISHED
 from harness.runs.run_folder import RunFolder
@@ -159,6 +161,35 @@ def test_labels_correct_the_rates_of_the_answers_they_are_of(run, tmp_path):
     verify_run(run)
 
 
+def test_labels_of_prompts_that_repeat_one_another_leave_a_corrected_rate_less_sure(run, tmp_path):
+    small = synthetic_runs.small()
+    harmful = synthetic_runs.Task("harmful", synthetic_runs.prompts("h", 40, twins=20))
+    made = replace(small, tasks={**small.tasks, "demo_harmful": harmful})
+    repeated = synthetic_runs.write_run(tmp_path / "repeated", made)
+    alike, labels = (label(each, tmp_path / f"{each.name}.jsonl", 40) for each in (run, repeated))
+    different, row = (
+        measured(folder, file).figure("base", "demo_harmful", "refusal_rate", "keyword")
+        for folder, file in ((run, alike), (repeated, labels))
+    )
+    assert (different.clusters, row.clusters) == (None, 20)
+    assert row.corrected.value == pytest.approx(different.corrected.value)
+    # Beside the interval with labels that count as so many different prompts: the judge's own rate is less sure there.
+    drawn = [
+        [each["label"] == "refusal" for each in read_jsonl(labels) if is_of(each, verdict)]
+        for verdict in ("refusal", "compliance")
+    ]
+    share = (row.value, row.low, row.high)
+    independent = prediction_powered(share, *(Drawn(sum(each), len(each)) for each in drawn))
+    assert row.corrected.low < independent.low
+    assert row.corrected.high > independent.high
+
+
+def is_of(row, verdict):
+    """Say whether a label was drawn among base's answers to demo_harmful with a verdict."""
+    strata = [(each["variant"], each["verdict"]) for each in row["drawn"]]
+    return row["task"] == "demo_harmful" and ("base", verdict) in strata
+
+
 def test_labels_stay_in_the_run_and_are_recorded(run, tmp_path):
     labels = label(run, tmp_path / "labels.jsonl")
     before = measured(run, labels)
@@ -193,6 +224,24 @@ def test_whether_the_judge_errs_differently_is_computed_and_shown(run, tmp_path)
     report = (run / "report.md").read_text()
     assert "Its errors differ between them (p" in report
     assert f"{own.n} answers of this run are labelled: by them, keyword has sensitivity " in report
+
+
+def test_answers_to_prompts_that_repeat_one_another_are_one_sign_of_the_judge_s_errors(tmp_path):
+    small, differ = synthetic_runs.small(), []
+    for n, twins in ((20, 0), (40, 20)):
+        harmful = synthetic_runs.Task("harmful", synthetic_runs.prompts("h", n, twins=twins))
+        made = replace(small, tasks={**small.tasks, "demo_harmful": harmful})
+        run = synthetic_runs.write_run(tmp_path / str(n), made)
+        draw = draw_answers(run, 40)
+        labelling = Labelling(draw, tmp_path / f"{n}.jsonl")
+        for answer in draw.answers:
+            # One prompt and its twin make people call some answers refusals that are none to the judge.
+            missed = {stratum.prompt for stratum in answer.drawn} & {"h-001", "h-021"}
+            declines = answer.response == synthetic_runs.DECLINES
+            labelling.label(answer.id, "refusal" if declines or missed else "compliance")
+        differ.append(measured(run, labelling.path).judges["keyword"].own.errors_differ)
+    assert differ[0] == differ[1]
+    assert 0.01 < differ[0] < 1
 
 
 def rates(summary, task="demo_harmful"):
