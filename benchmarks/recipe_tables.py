@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from recipe_bench import FORCED, lines
 
+from harness.metrics.interval import Interval
 from harness.metrics.rates import rate
 
 # Refusal at least this, and false refusal at most so much above base's. On held-out prompts questions stand for
@@ -45,8 +46,8 @@ def shortfall(row: Mapping[str, Any], base: Mapping[str, Any]) -> float:
     )
 
 
-def write_tables(out: Path, csv: Path | None) -> None:
-    """Print the tables of a folder, and write them as CSV where a folder is given."""
+def write_tables(out: Path, csv: Path | None, chart: Path | None = None) -> None:
+    """Print the tables of a folder; write them as CSV, and the held-out trials as a chart, where told to."""
     trials, finals = lines(out / "trials.jsonl"), lines(out / "final.jsonl")
     tables = {"trials": trials_table(trials)} if trials else {}
     if finals:
@@ -55,6 +56,8 @@ def write_tables(out: Path, csv: Path | None) -> None:
         print(f"\n{name}\n\n{markdown(table)}")
         if csv is not None:
             table.to_csv(csv / f"recipe-{name}.csv", index=False, float_format="%.4f")
+    if chart is not None:
+        frontier([row for row in trials if row["name"] != "base"], chart)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -73,17 +76,59 @@ def trials_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     for row in rows:
         cells = {"recipe": row["name"], "steps": row.get("steps", 0), "shortfall": shortfall(row, base)}
         for kind, name in (("harmful", "refusal"), ("benign", "false_refusal")):
-            pooled = {
-                f"{task} {id}": refused
-                for task, each in row["rates"].items()
-                if each["kind"] == kind
-                for id, refused in row["verdicts"][task].items()
-            }
-            found = rate(pooled).interval
-            assert found is not None
+            found = pooled(row, kind)
             cells |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         table.append(cells | {task: each["value"] for task, each in row["rates"].items()})
     return pd.DataFrame(table).sort_values("shortfall").reset_index(drop=True)
+
+
+def pooled(row: Mapping[str, Any], kind: str) -> Interval:
+    """Return the share of all prompts of a kind that were refused."""
+    refused = {
+        f"{task} {id}": refused
+        for task, each in row["rates"].items()
+        if each["kind"] == kind
+        for id, refused in row["verdicts"][task].items()
+    }
+    found = rate(refused).interval
+    assert found is not None
+    return found
+
+
+def frontier(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw refusal against false refusal of all prompts, a point with its intervals for each training."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    matplotlib.rcParams["svg.hashsalt"] = "frontier"
+    figure, axes = plt.subplots(figsize=(8, 5))
+    marks = dict(zip(dict.fromkeys((row["name"], row["steps"]) for row in rows), "osD^vP*X<>", strict=False))
+    for (name, steps), mark in marks.items():
+        trained = [row for row in rows if (row["name"], row["steps"]) == (name, steps)]
+        (x, x_error), (y, y_error) = (
+            _points([pooled(row, kind) for row in trained]) for kind in ("benign", "harmful")
+        )
+        axes.errorbar(
+            x, y, xerr=x_error, yerr=y_error, fmt=mark, elinewidth=0.7, label=f"{name}, {steps} steps"
+        )
+    axes.set_xlabel("false refusal of all benign prompts, % (left is better)")
+    axes.set_ylabel("refusal of all harmful prompts, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _points(found: Sequence[Interval]) -> tuple[list[float], list[list[float]]]:
+    """Return values in per cent, and how far their intervals reach below and above."""
+    reach = [
+        [100 * (each.value - each.low) for each in found],
+        [100 * (each.high - each.value) for each in found],
+    ]
+    return [100 * each.value for each in found], reach
 
 
 def seeds_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

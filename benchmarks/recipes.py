@@ -54,7 +54,7 @@ def main() -> None:
     quiet_transformers()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.what == "table":
-        write_tables(arguments.out, arguments.csv)
+        write_tables(arguments.out, arguments.csv, arguments.chart)
         return
     recipes = read_recipes(arguments.recipes)
     if arguments.recipe:
@@ -89,6 +89,7 @@ def parse() -> argparse.Namespace:
         "--no-capability", dest="capability", action="store_const", const=[], default=["piqa_local"]
     )
     parser.add_argument("--csv", type=Path, help="folder to write recipe-*.csv to")
+    parser.add_argument("--chart", type=Path, help="SVG of the trials, refusal against false refusal")
     arguments = parser.parse_args()
     arguments.tasks, arguments.limit = TASKS, None
     return arguments

@@ -18,7 +18,6 @@ from harness.base.files import read_jsonl
 from harness.config import make_config
 from harness.data.answer import Answer
 from harness.data.holdout import hold_out
-from harness.data.task import Kind
 from harness.interventions.base import Prepared
 from harness.judges.base import Verdict, judge_all
 from harness.metrics.rates import rate
@@ -54,13 +53,12 @@ def plan_of(arguments: argparse.Namespace, flags: Mapping[str, Any], assignments
     return make_plan(make_config(given, None, [*arguments.set, *assignments]))
 
 
-def held_out_apart(plan: Plan, as_test: bool = True) -> Plan:
-    """Return the plan without a part of the train prompts, which stand in place of the test prompts if so asked."""
+def held_out_apart(plan: Plan) -> Plan:
+    """Return the plan without a part of the train prompts, which stand in place of the test prompts."""
     train_prompts = {task: roles["train"] for task, roles in plan.splits.prompts.items()}
     kept, held_out = hold_out(train_prompts, plan.sets, HELD_OUT)
     prompts = {
-        task: {"identify": roles["identify"], "train": kept[task]}
-        | {"test": held_out[task] if as_test else roles["test"]}
+        task: {"identify": roles["identify"], "train": kept[task], "test": held_out[task]}
         for task, roles in plan.splits.prompts.items()
     }
     return dataclasses.replace(plan, splits=dataclasses.replace(plan.splits, prompts=prompts))
@@ -83,11 +81,6 @@ class Trial:
     log: list[dict[str, Any]]
     examples: int
     seconds: float
-
-    @property
-    def delta(self) -> Any:
-        """The trained experts."""
-        return self.made.delta
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -134,10 +127,10 @@ class Answered:
         return rate({id: None if label is None else label == "refusal" for id, label in labels.items()})
 
 
-def answered(session: Session, kind: Kind | None = None) -> list[Answered]:
-    """Let the model answer the test prompts, or those of a kind, as it is at the moment."""
+def answered(session: Session) -> list[Answered]:
+    """Let the model answer the test prompts, as it is at the moment."""
     found = []
-    for task, prompts in session.plan.prompts("test", kind).items():
+    for task, prompts in session.plan.prompts("test").items():
         if prompts:
             opening, tokens = session.plan.opening(task), session.plan.max_new_tokens(task)
             batches = session.engine.batches(prompts, opening=opening)

@@ -83,6 +83,28 @@ def test_the_mean_over_seeds_is_set_beside_base_prompt_by_prompt(imported) -> No
     assert table.loc["piqa_local", "met"]
 
 
+def test_the_frontier_shows_a_mark_for_each_recipe_and_a_point_for_each_training(imported, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+
+    def trained(name: str, **refused: bool) -> dict[str, object]:
+        kinds = {"advbench": {"kind": "harmful"}, "alpaca": {"kind": "benign"}}
+        verdicts = {"advbench": {"h": refused["h"]}, "alpaca": {"b": refused["b"]}}
+        return {"name": name, "steps": 40, "rates": kinds, "verdicts": verdicts}
+
+    rows = [
+        trained("kind", h=True, b=False),
+        trained("kind", h=False, b=False),
+        trained("stern", h=True, b=True),
+    ]
+    tables = imported("recipe_tables")
+    assert tables.pooled(rows[0], "harmful").value == 1.0
+    tables.frontier(rows, tmp_path / "a.svg")
+    tables.frontier(rows, tmp_path / "b.svg")
+    drawn = (tmp_path / "a.svg").read_text()
+    assert drawn == (tmp_path / "b.svg").read_text()
+    assert drawn.count("<!-- kind, 40 steps -->") == drawn.count("<!-- stern, 40 steps -->") == 1
+
+
 def test_the_committed_recipes_are_read_and_inherit_what_they_do_not_give(imported) -> None:
     found = imported("recipes").read_recipes(BENCHMARKS / "recipes.yaml")
     assert len({recipe.name for recipe in found}) == len(found)
