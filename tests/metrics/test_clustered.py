@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.regression.linear_model import OLS
 
-from harness.metrics.clustered import clustered_share, clustered_test, mean_and_error, one_per_group
+from harness.metrics.clustered import (
+    clustered_share,
+    clustered_test,
+    mean_and_error,
+    one_per_group,
+    summed_by_group,
+)
 from harness.metrics.rates import wilson
 
 
@@ -105,3 +111,9 @@ def test_each_group_is_stood_for_by_one_member_that_the_seed_draws():
     assert drawn != one_per_group(groups, 1)
     members = {int(id) % 5 for seed in range(20) for id in one_per_group(groups, seed)}
     assert members == {*range(5)}
+
+
+def test_samples_are_summed_by_group_in_the_order_of_the_groups_first_samples():
+    values = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+    assert summed_by_group(values, ["b", "a", "b"]).tolist() == [[5.0, 50.0], [2.0, 20.0]]
+    assert summed_by_group(values, None) is values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.report.conclusion import conclude
@@ -28,6 +30,19 @@ def test_a_card_has_the_figures_of_its_comparison(working):
         "1 random draw: 0.8%",
         "1 random draw: 60.0%",
     ]
+
+
+@pytest.mark.parametrize(
+    ("choosing", "claim", "parts"),
+    [
+        ("not decided", "It is not decided by two draws.", ("It is ", "not decided", " by two draws.")),
+        ("yes", "Choosing helps.", ("", "yes", ". Choosing helps.")),
+        # A word within another is no answer.
+        ("no", "It is not decided.", ("", "no", ". It is not decided.")),
+    ],
+)
+def test_the_answer_is_found_within_the_claim_or_stands_before_it(working, choosing, claim, parts):
+    assert replace(find(working), choosing=choosing, claim=claim).claim_parts == parts
 
 
 def test_a_card_shows_the_task_that_speaks_most_against_the_intervention(

@@ -184,10 +184,10 @@ def test_labels_of_prompts_that_repeat_one_another_leave_a_corrected_rate_less_s
     assert row.corrected.high > independent.high
 
 
-def is_of(row, verdict):
-    """Say whether a label was drawn among base's answers to demo_harmful with a verdict."""
+def is_of(row, verdict, variant="base"):
+    """Say whether a label was drawn among a variant's answers to demo_harmful with a verdict."""
     strata = [(each["variant"], each["verdict"]) for each in row["drawn"]]
-    return row["task"] == "demo_harmful" and ("base", verdict) in strata
+    return row["task"] == "demo_harmful" and (variant, verdict) in strata
 
 
 def test_labels_stay_in_the_run_and_are_recorded(run, tmp_path):
@@ -303,6 +303,24 @@ def test_labels_of_verdicts_that_have_changed_since_correct_nothing(run, tmp_pat
     rows = rates(read_summary(run))
     assert rows["base"].not_corrected == CHANGED
     assert rows["unsafe_experts"].corrected is not None
+
+
+def test_a_verdict_that_has_changed_on_an_answer_that_was_not_drawn_spoils_the_draw_too(run, tmp_path):
+    labels = label(run, tmp_path / "labels.jsonl")
+    measured(run, labels)
+    drawn = {
+        stratum["prompt"]
+        for row in read_jsonl(labels)
+        if is_of(row, "refusal", "unsafe_experts")
+        for stratum in row["drawn"]
+    }
+    path = run / "variants/unsafe_experts/verdicts/demo_harmful.keyword.jsonl"
+    rows = read_jsonl(path)
+    other = next(row for row in rows if row["label"] == "refusal" and row["id"] not in drawn)
+    write_jsonl(path, [{**row, "label": "compliance"} if row == other else row for row in rows])
+    RunFolder(run).write_manifest()
+    assert main(["measure", str(run)]) == 0
+    assert rates(read_summary(run))["unsafe_experts"].not_corrected == CHANGED
 
 
 @pytest.mark.parametrize(
