@@ -53,11 +53,12 @@ def test_draws_are_uniform_among_the_sets_of_matching_use():
     assert chisquare([drawn[members] for members in matching]).pvalue > 0.001
 
 
-def test_matching_sets_carry_the_selections_use_on_average():
-    # Nearly all sets carry less than a selection of the most used: uniform draws within 10 % of its use would, too.
+@pytest.mark.parametrize(("least", "most"), [(1, 4), (14, 17)])
+def test_matching_sets_carry_the_selections_use_on_average(least, most):
+    # Nearly all sets carry less than a selection of the most used, and most carry more than one of the little used:
+    # uniform draws within 10 % of its use would, too.
     use = np.random.default_rng(0).gamma(0.5, size=(4, 32))
-    heavy = [(row, i) for row in range(4) for i in np.argsort(-use[row])[1:4]]
-    world = selected(use, heavy)
+    world = selected(use, [(row, i) for row in range(4) for i in np.argsort(-use[row])[least:most]])
     shares = [world.use_share(world.draw("use", seed).experts) for seed in range(200)]
     assert all(0.9 <= share <= 1.1 for share in shares)
     assert np.mean(shares) == pytest.approx(1, abs=0.01)
