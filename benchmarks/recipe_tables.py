@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -47,9 +48,14 @@ def shortfall(row: Mapping[str, Any], base: Mapping[str, Any]) -> float:
 
 
 def write_tables(out: Path, csv: Path | None, chart: Path | None = None) -> None:
-    """Print the tables of a folder; write them as CSV, and the held-out trials as a chart, where told to."""
+    """Print the tables of a folder; write them as CSV, and the held-out trials as a chart, where told to.
+
+    Trials that are in the CSV already, from an earlier folder, stay beside those of this one.
+    """
     trials, finals = lines(out / "trials.jsonl"), lines(out / "final.jsonl")
     tables = {"trials": trials_table(trials)} if trials else {}
+    if trials and csv is not None:
+        tables["trials"] = with_earlier(tables["trials"], csv / "recipe-trials.csv")
     if finals:
         tables |= {"seeds": seeds_table(finals), "aims": aims_table(finals)}
     for name, table in tables.items():
@@ -57,7 +63,7 @@ def write_tables(out: Path, csv: Path | None, chart: Path | None = None) -> None
         if csv is not None:
             table.to_csv(csv / f"recipe-{name}.csv", index=False, float_format="%.4f")
     if chart is not None:
-        frontier([row for row in trials if row["name"] != "base"], chart)
+        frontier(tables["trials"], chart)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -95,8 +101,17 @@ def pooled(row: Mapping[str, Any], kind: str) -> Interval:
     return found
 
 
-def frontier(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw refusal against false refusal of all prompts, a point with its intervals for each training."""
+def with_earlier(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return trials together with those of an earlier table that were not made again."""
+    if not path.is_file():
+        return trials
+    earlier, own = pd.read_csv(path), ["recipe", "steps"]
+    earlier = earlier[~earlier.set_index(own).index.isin(trials.set_index(own).index)]
+    return pd.concat([trials, earlier]).sort_values("shortfall").reset_index(drop=True)
+
+
+def frontier(trials: pd.DataFrame, path: Path) -> None:
+    """Draw refusal against false refusal of all prompts, a point with its intervals for each trial."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -104,14 +119,15 @@ def frontier(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     matplotlib.rcParams["svg.hashsalt"] = "frontier"
     figure, axes = plt.subplots(figsize=(8, 5))
-    marks = dict(zip(dict.fromkeys((row["name"], row["steps"]) for row in rows), "osD^vP*X<>", strict=False))
-    for (name, steps), mark in marks.items():
-        trained = [row for row in rows if (row["name"], row["steps"]) == (name, steps)]
-        (x, x_error), (y, y_error) = (
-            _points([pooled(row, kind) for row in trained]) for kind in ("benign", "harmful")
-        )
+    for (_, row), mark in zip(trials.iterrows(), itertools.cycle("osD^vP*X<>")):
+        point, reach = zip(*(_point(row, name) for name in ("false_refusal", "refusal")), strict=True)
         axes.errorbar(
-            x, y, xerr=x_error, yerr=y_error, fmt=mark, elinewidth=0.7, label=f"{name}, {steps} steps"
+            *point,
+            xerr=reach[0],
+            yerr=reach[1],
+            fmt=mark,
+            elinewidth=0.7,
+            label=f"{row['recipe']}, {row['steps']} steps",
         )
     axes.set_xlabel("false refusal of all benign prompts, % (left is better)")
     axes.set_ylabel("refusal of all harmful prompts, %")
@@ -122,13 +138,10 @@ def frontier(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
-def _points(found: Sequence[Interval]) -> tuple[list[float], list[list[float]]]:
-    """Return values in per cent, and how far their intervals reach below and above."""
-    reach = [
-        [100 * (each.value - each.low) for each in found],
-        [100 * (each.high - each.value) for each in found],
-    ]
-    return [100 * each.value for each in found], reach
+def _point(row: pd.Series, name: str) -> tuple[float, list[list[float]]]:
+    """Return a rate in per cent, and how far its interval reaches below and above."""
+    value, low, high = (100 * row[each] for each in (name, f"{name}_low", f"{name}_high"))
+    return value, [[value - low], [high - value]]
 
 
 def seeds_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from harness.data.prompts import Prompt
@@ -83,23 +84,31 @@ def test_the_mean_over_seeds_is_set_beside_base_prompt_by_prompt(imported) -> No
     assert table.loc["piqa_local", "met"]
 
 
-def test_the_frontier_shows_a_mark_for_each_recipe_and_a_point_for_each_training(imported, tmp_path) -> None:
-    pytest.importorskip("matplotlib")
+def trials(**shortfalls: float) -> pd.DataFrame:
+    ends = {f"{name}{end}": 0.5 for name in ("refusal", "false_refusal") for end in ("", "_low", "_high")}
+    return pd.DataFrame(
+        [{"recipe": name, "steps": 40, "shortfall": value, **ends} for name, value in shortfalls.items()]
+    )
 
-    def trained(name: str, **refused: bool) -> dict[str, object]:
-        kinds = {"advbench": {"kind": "harmful"}, "alpaca": {"kind": "benign"}}
-        verdicts = {"advbench": {"h": refused["h"]}, "alpaca": {"b": refused["b"]}}
-        return {"name": name, "steps": 40, "rates": kinds, "verdicts": verdicts}
 
-    rows = [
-        trained("kind", h=True, b=False),
-        trained("kind", h=False, b=False),
-        trained("stern", h=True, b=True),
-    ]
+def test_trials_of_an_earlier_table_stay_beside_those_that_were_made_again(imported, tmp_path) -> None:
+    path = tmp_path / "trials.csv"
     tables = imported("recipe_tables")
-    assert tables.pooled(rows[0], "harmful").value == 1.0
-    tables.frontier(rows, tmp_path / "a.svg")
-    tables.frontier(rows, tmp_path / "b.svg")
+    assert tables.with_earlier(trials(stern=0.9), path)["recipe"].tolist() == ["stern"]
+    trials(stern=0.1, kind=0.4).to_csv(path, index=False)
+    found = tables.with_earlier(trials(stern=0.9, mild=0.2), path)
+    assert [*zip(found["recipe"], found["shortfall"], strict=True)] == [
+        ("mild", 0.2),
+        ("kind", 0.4),
+        ("stern", 0.9),
+    ]
+
+
+def test_the_frontier_names_each_recipe_and_is_drawn_alike_each_time(imported, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    tables = imported("recipe_tables")
+    for name in "ab":
+        tables.frontier(trials(stern=0.9, kind=0.4), tmp_path / f"{name}.svg")
     drawn = (tmp_path / "a.svg").read_text()
     assert drawn == (tmp_path / "b.svg").read_text()
     assert drawn.count("<!-- kind, 40 steps -->") == drawn.count("<!-- stern, 40 steps -->") == 1

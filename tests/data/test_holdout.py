@@ -71,6 +71,9 @@ def test_other_prompts_do_not_move_a_group(sets):
     fewer = {name: prompts[:100] for name, prompts in train(sets).items()}
     _, less = hold_out(fewer, sets, 0.25)
     assert less == {name: [p for p in prompts if p in fewer[name]] for name, prompts in out.items()}
+    # A pair is drawn by its own name, whichever of its two are there.
+    alone = {"bad": train(sets)["bad"]}
+    assert hold_out(alone, sets[:1], 0.25)[1] == {"bad": out["bad"]}
 
 
 def test_a_larger_share_holds_out_more_of_the_same(sets):
