@@ -233,7 +233,8 @@ def test_a_merged_folder_is_made_where_the_run_kept_none_and_holds_a_models_file
     RunFolder(copied).write_manifest()
     words = ["models", "push", str(folder), REPOSITORY, "--merged", "--dry-run", "-o", str(tmp_path / "out")]
     assert main(words) == 0
-    assert "not pushed: .env, no part of a model" in capsys.readouterr().err
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("not pushed")]
+    assert said == ["not pushed: .env, no part of a model"]
     names = {path.name for path in DEMO_FOLDER.iterdir()}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"README.md", "proof.json"}
     assert (tmp_path / "out/model.safetensors").read_bytes() == kept
