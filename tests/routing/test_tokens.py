@@ -121,6 +121,19 @@ def test_tokens_survive_the_disk_and_are_checked_against_the_counts(recorded, tm
         load_tokens(path)
 
 
+@pytest.mark.parametrize("changed", ["ids", "offsets", "prompt_tokens"])
+def test_tokens_of_other_prompts_or_of_other_lengths_are_not_those_that_were_counted(recorded, changed):
+    _, counts, tokens = recorded
+    tokens.check(counts, "here")
+    other = {
+        "ids": tuple(reversed(tokens.ids)),
+        "offsets": tokens.offsets + np.eye(len(tokens.offsets), dtype=np.int64)[1],
+        "prompt_tokens": tokens.prompt_tokens + 1,
+    }
+    with pytest.raises(HarnessError, match="here: the recorded tokens are not those that were counted"):
+        replace(tokens, **{changed: other[changed]}).check(counts, "here")
+
+
 def test_counts_alone_say_how_to_get_tokens(recorded, tmp_path):
     save_routing(recorded[1], tmp_path / "task.safetensors")
     with pytest.raises(BadInputError, match="holds counts only: capture again with --record tokens"):
