@@ -71,9 +71,9 @@ class Forecast:
 
     def left(self) -> float:
         """Return the seconds that are left."""
-        rest = 0.0
+        rest, factors = 0.0, self._factors()
         for name, piece in self._left.items():
-            seconds = piece.seconds * self._factor(piece.kind)
+            seconds = piece.seconds * factors[piece.kind]
             if name == self._current:
                 spent = self._clock() - self._began
                 seconds = spent / self._share - spent if self._share > 0 else max(0.0, seconds - spent)
@@ -85,12 +85,20 @@ class Forecast:
         spent = self._clock() - self._began_job
         return spent / max(spent + self.left(), 1e-9)
 
-    def _factor(self, kind: str) -> float:
-        """Return how many times the model's seconds such a piece takes; of kinds not measured yet, what all do."""
-        if self._expected.get(kind):
-            return self._measured[kind] / self._expected[kind]
-        expected = sum(self._expected.values())
-        return sum(self._measured.values()) / expected if expected else 1.0
+    def _factors(self) -> dict[str, float]:
+        """Return how many times the model's seconds pieces take, by kind; the current one counts as far as it is done.
+
+        A kind that was not measured yet is taken for as far off as all that was, but by its square root alone: a slow
+        machine is slow at everything, while the model may be wrong about one kind only.
+        """
+        expected, measured = dict(self._expected), dict(self._measured)
+        current = self._left.get(self._current or "")
+        if current is not None and self._share > 0:
+            expected[current.kind] = expected.get(current.kind, 0.0) + current.seconds * self._share
+            measured[current.kind] = measured.get(current.kind, 0.0) + self._clock() - self._began
+        known = {kind: measured[kind] / seconds for kind, seconds in expected.items() if seconds}
+        of_all = sum(measured.values()) / sum(expected.values()) if known else 1.0
+        return {piece.kind: known.get(piece.kind, of_all**0.5) for piece in self._left.values()}
 
 
 def in_words(seconds: float) -> str:

@@ -24,14 +24,21 @@ _JUDGED_PER_SECOND = 1000
 
 
 class _Hardware(NamedTuple):
-    """Seconds that a layer takes at least to be called, and operations per second."""
+    """What the hardware takes.
+
+    Attributes:
+        call: seconds that a layer takes at least to be called.
+        answering: operations per second where an answer is made token by token.
+        reading: operations per second where tokens are known and read all at once.
+    """
 
     call: float
-    speed: float
+    answering: float
+    reading: float
 
 
 # Of two CPU cores and of an H100 with transformers (docs/results/scale-local.md, docs/results/gpu.md).
-_CPU, _GPU = _Hardware(1e-3, 25e9), _Hardware(6e-4, 50e12)
+_CPU, _GPU = _Hardware(1e-3, 25e9, 100e9), _Hardware(6e-4, 50e12, 70e12)
 
 
 def pieces(plan: Plan, device: str, until: str = "evaluate") -> dict[str, Piece]:
@@ -74,7 +81,9 @@ class _Cost:
     def __init__(self, plan: Plan, hardware: _Hardware) -> None:
         self.plan = plan
         self.layers = plan.outline.model.config.get_text_config().num_hidden_layers
-        self.per_token = 2 * active_parameters(plan.outline) / hardware.speed
+        operations = 2 * active_parameters(plan.outline)
+        self.per_token = operations / hardware.answering
+        self.per_token_read = operations / hardware.reading
         self.per_pass = self.layers * hardware.call
 
     def generate(self, task: str, prompts: list[Prompt], part: str, answers: int = 1) -> Piece:
@@ -91,7 +100,7 @@ class _Cost:
         steps = count_steps(examples, settings)
         batch = settings.batch_size * settings.gradient_accumulation_steps
         tokens = steps * min(batch, examples) * _TOKENS_OF_EXAMPLE
-        return Piece("train", 3 * (steps * self.per_pass + tokens * self.per_token), part)
+        return Piece("train", 3 * (steps * self.per_pass + tokens * self.per_token_read), part)
 
     def evaluate(self, variant: Variant, part: str) -> dict[str, Piece]:
         return dict(self._evaluate(variant, part))
@@ -105,7 +114,7 @@ class _Cost:
             settings = plan.config.capability
             items = (settings.limit or _ITEMS) * len(settings.tasks)
             passes = -(-items // settings.batch_size)
-            seconds = passes * self.per_pass + items * _TOKENS_OF_ITEM * self.per_token
+            seconds = passes * self.per_pass + items * _TOKENS_OF_ITEM * self.per_token_read
             yield f"capability {name}", Piece("capability", seconds, part)
         for task, prompts in asked.items():
             yield (

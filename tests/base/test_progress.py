@@ -31,25 +31,26 @@ def test_before_anything_is_measured_the_model_of_the_cost_counts(clock):
     assert Forecast(pieces(), clock).left() == 40
 
 
-def test_what_a_piece_took_corrects_its_kind_and_those_not_measured_yet(clock):
+def test_what_a_piece_took_corrects_its_kind_and_half_as_far_those_not_measured_yet(clock):
     forecast = Forecast(pieces(), clock)
     forecast.begin("train a")
-    clock.now = 5.0
+    clock.now = 2.5
     forecast.end("train a")
-    assert forecast.left() == pytest.approx(15)  # half of the model's seconds
+    assert forecast.left() == pytest.approx(2.5 + 2 * 5)  # a quarter of the model's seconds; its root, a half
     forecast.begin("answer a")
-    clock.now = 25.0
+    clock.now = 22.5
     forecast.end("answer a")
-    assert forecast.left() == pytest.approx(5 + 20)
-    assert forecast.done() == pytest.approx(25 / 50)
+    assert forecast.left() == pytest.approx(2.5 + 20)
+    assert forecast.done() == pytest.approx(22.5 / 45)
 
 
-def test_within_a_piece_its_own_pace_counts(clock):
+def test_the_pace_within_a_piece_counts_for_it_and_for_those_of_its_kind(clock):
     forecast = Forecast(pieces(), clock)
     forecast.begin("train a")
-    clock.now = 3.0
+    clock.now = 10.0
     forecast.advance(0.25)
-    assert forecast.left() == pytest.approx(9 + 30)
+    # Four times the model's seconds: 30 s more, 40 s for the other training, and twice the seconds of the answers.
+    assert forecast.left() == pytest.approx(30 + 40 + 2 * 20)
 
 
 def test_pieces_that_were_done_before_or_are_passed_over_take_no_time(clock):
