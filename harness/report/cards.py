@@ -203,9 +203,9 @@ def card_columns(summary: Summary, subject: Subject) -> list[Column]:
     return [column for column in columns if column.kind == kind and column.decides and column.is_testable]
 
 
-def verdict_of(summary: Summary, column: Column) -> Verdict | None:
-    """Return what the comparison of the intervention with base decides on a figure."""
-    test = _test(summary, column)
+def verdict_of(summary: Summary, column: Column, variant: str | None = None) -> Verdict | None:
+    """Return what the comparison of a variant, the intervention unless named, with base decides on a figure."""
+    test = comparison(summary, variant or summary.intervention, BASE, column)
     return None if test is None else test.verdict
 
 

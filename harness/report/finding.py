@@ -119,18 +119,22 @@ def headline(summary: Summary) -> str:
     variant = summary.variants.get(name)
     if variant is None or variant.skipped is not None:
         return visible(f"{name} was not evaluated.")
-    if name == BASE:
+    beside = [each for each, made in summary.variants.items() if not made.is_draw and made.skipped is None]
+    if name == BASE and beside == [BASE]:
         return "The unchanged model, with nothing to compare it with."
     if summary.lacks_verdicts:
         return visible(
             f"{name}: an earlier version wrote this summary; `harness measure` gives its verdicts."
         )
-    harm = card_columns(summary, "harm")
-    costs = [*card_columns(summary, "false refusal"), *card_columns(summary, "capability")]
-    others = other_columns(summary, columns_of([summary]))
-    verdicts = {column: verdict_of(summary, column) for column in [*harm, *others, *costs]}
     broken = [each for each, made in summary.variants.items() if made.frozen_unchanged is False]
     warning = f"The frozen proof FAILED for {', '.join(broken)}. " if broken else ""
+    harm = card_columns(summary, "harm")
+    costs = [*card_columns(summary, "false refusal"), *card_columns(summary, "capability")]
+    if name == BASE:
+        beside.remove(BASE)
+        return visible(warning + _beside_base(summary, beside, harm, costs))
+    others = other_columns(summary, columns_of([summary]))
+    verdicts = {column: verdict_of(summary, column) for column in [*harm, *others, *costs]}
     gain = _gain([verdicts[column] for column in harm], harm)
     if any(verdicts[column] is not None for column in others):
         is_alike = _outcome(verdicts[column] for column in harm) == _outcome(
@@ -140,6 +144,37 @@ def headline(summary: Summary) -> str:
         gain += f" {'and' if is_alike else 'but'} {other}"
     doubt = "; this depends on the judge" if judging.disputed(summary) else ""
     return visible(f"{warning}{name} {gain}{_costs({column: verdicts[column] for column in costs})}{doubt}.")
+
+
+def _beside_base(
+    summary: Summary, variants: Sequence[str], harm: Sequence[Column], costs: Sequence[Column]
+) -> str:
+    """Return how many variants gain, and at what costs, in a run whose intervention is the unchanged model."""
+    gain = [
+        each
+        for each in variants
+        if _outcome(verdict_of(summary, column, each) for column in harm) == (True, False)
+    ]
+    is_refusal = not harm or harm[0].better == "higher"
+    verb, rest = ("refuse", "more harmful prompts") if is_refusal else ("give", "fewer harmful answers")
+    of = f"{len(variants)} variant{'' if len(variants) == 1 else 's'} beside the unchanged model"
+    if not gain:
+        return f"Of {of} none is shown to {verb} {rest}."
+    verdicts = [{verdict_of(summary, column, each) for column in costs} for each in gain]
+    shown = sum("worse" in each for each in verdicts)
+    free = sum(each == {"no worse"} for each in verdicts)
+    parts = (
+        (shown, "with a cost that is shown"),
+        (len(gain) - shown - free, "with a cost that is not decided" if costs else "with no cost measured"),
+        (free, "at no cost beyond the margins"),
+    )
+    gains = f"{len(gain)} {verb}{'s' if len(gain) == 1 else ''} {rest}"
+    found = [
+        f"{'' if n == len(gain) == 1 else 'all ' if n == len(gain) else f'{n} '}{how}"
+        for n, how in parts
+        if n
+    ]
+    return f"Of {of} {gains}, {listing(found)}."
 
 
 def _outcome(verdicts: Iterable[Verdict | None]) -> tuple[bool, bool]:

@@ -285,6 +285,11 @@ def test_run_of_the_base_model_alone(make_summary, make_variant):
     assert conclude(summary)[0].startswith("Only the unchanged model was asked about")
 
 
+def test_variants_beside_the_unchanged_model_are_in_the_table(working):
+    first = conclude(working.model_copy(update={"intervention": "base"}))[0]
+    assert first.endswith('and what became of the others is under "All variants".')
+
+
 def test_run_without_a_base_is_said(make_summary, make_variant):
     summary = make_summary({"unsafe_experts": make_variant({"advbench": 60}, trained=5)})
     assert conclude(summary)[0] == (

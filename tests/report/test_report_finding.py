@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from harness.report.conclusion import conclude
-from harness.report.finding import find
+from harness.report.finding import find, headline
 from harness.report.markdown import MOST, render_markdown
 from harness.report.samples import JudgedAnswer, Sample, TaskSamples, flips
 from harness.runs.summary import JudgeSummary
@@ -75,6 +75,53 @@ def test_a_card_shows_the_task_that_speaks_most_against_the_intervention(
         "unsafe_experts refuses more harmful prompts than base on 1 of 2 harmful tasks; worse: false refusal on "
         "demo_twins; not decided: false refusal on demo_benign."
     )
+
+
+def beside_base(working, **verdicts):
+    """The same comparisons in a run whose intervention is the unchanged model; draws are no variants to count."""
+    rows = [
+        row.model_copy(update={"verdict": verdicts.get(f"{row.variant}_{row.task}", row.verdict)})
+        for row in working.comparisons
+    ]
+    return headline(working.model_copy(update={"intervention": "base", "comparisons": rows}))
+
+
+GAINED = ("system_prompt_demo_harmful", "unsafe_experts_demo_harmful")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "words"),
+    [
+        (
+            {},
+            "2 refuse more harmful prompts, 1 with a cost that is shown and 1 at no cost beyond the margins",
+        ),
+        (
+            {"unsafe_experts_piqa": "not decided"},
+            "2 refuse more harmful prompts, 1 with a cost that is shown and 1 with a cost that is not decided",
+        ),
+        (
+            {GAINED[0]: "not decided"},
+            "1 refuses more harmful prompts, at no cost beyond the margins",
+        ),
+        (
+            {
+                "system_prompt_demo_benign": "no worse",
+                "system_prompt_demo_twins": "no worse",
+                "system_prompt_piqa": "no worse",
+            },
+            "2 refuse more harmful prompts, all at no cost beyond the margins",
+        ),
+        (dict.fromkeys(GAINED, "worse"), "none is shown to refuse more harmful prompts"),
+    ],
+)
+def test_beside_the_unchanged_model_variants_are_counted_by_gain_and_cost(working, verdicts, words):
+    assert beside_base(working, **verdicts) == f"Of 2 variants beside the unchanged model {words}."
+
+
+def test_the_unchanged_model_alone_is_compared_with_nothing(make_summary, make_variant):
+    alone = make_summary({"base": make_variant({"advbench": 5})}, intervention="base")
+    assert headline(alone) == "The unchanged model, with nothing to compare it with."
 
 
 def test_draws_that_were_not_measured_on_a_cost_are_behind_no_card_of_it(make_draws):
