@@ -54,10 +54,11 @@ def write_tables(out: Path, csv: Path | None, chart: Path | None = None) -> None
     """
     trials, finals = lines(out / "trials.jsonl"), lines(out / "final.jsonl")
     tables = {"trials": trials_table(trials)} if trials else {}
-    if trials and csv is not None:
-        tables["trials"] = with_earlier(tables["trials"], csv / "recipe-trials.csv")
     if finals:
         tables |= {"seeds": seeds_table(finals), "aims": aims_table(finals)}
+    if csv is not None:
+        for name in tables.keys() - {"aims"}:
+            tables[name] = with_earlier(tables[name], csv / f"recipe-{name}.csv")
     for name, table in tables.items():
         print(f"\n{name}\n\n{markdown(table)}")
         if csv is not None:
@@ -101,13 +102,15 @@ def pooled(row: Mapping[str, Any], kind: str) -> Interval:
     return found
 
 
-def with_earlier(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Return trials together with those of an earlier table that were not made again."""
+def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return trainings together with those of an earlier table that were not made again."""
     if not path.is_file():
-        return trials
-    earlier, own = pd.read_csv(path), ["recipe", "steps"]
-    earlier = earlier[~earlier.set_index(own).index.isin(trials.set_index(own).index)]
-    return pd.concat([trials, earlier]).sort_values("shortfall").reset_index(drop=True)
+        return table
+    earlier, own = pd.read_csv(path), [name for name in ("recipe", "steps", "seed") if name in table]
+    made = {tuple(row) for row in table[own].astype(str).to_numpy().tolist()}
+    kept = [tuple(row) not in made for row in earlier[own].astype(str).to_numpy().tolist()]
+    both = pd.concat([table, earlier[kept]])
+    return (both.sort_values("shortfall") if "shortfall" in both else both).reset_index(drop=True)
 
 
 def frontier(trials: pd.DataFrame, path: Path) -> None:
@@ -151,7 +154,7 @@ def seeds_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             {
                 "recipe": row["name"],
                 "steps": row.get("steps", 0),
-                "seed": row.get("seed", ""),
+                "seed": row.get("seed"),
                 **{task: each["value"] for task, each in row["rates"].items()},
                 **row["capability"],
             }
