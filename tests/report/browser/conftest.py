@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,13 @@ class Browser:
         answer = self.driver.execute_cdp_cmd("Runtime.evaluate", asked)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def settled(self, expression: str, expected: Any, seconds: float = 10) -> Any:
+        """Return a value once it is what is expected, or what it is when the time is up: a busy machine draws late."""
+        until = time.monotonic() + seconds
+        while (value := self.evaluate(expression)) != expected and time.monotonic() < until:
+            time.sleep(0.1)
+        return value
 
     def all(self, selector: str) -> list[Any]:
         return self.driver.find_elements("css selector", selector)

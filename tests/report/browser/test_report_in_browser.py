@@ -138,10 +138,8 @@ def test_on_paper_everything_fits_in_dark_ink(browser, page, dark):
 def test_nothing_overlaps_is_too_small_or_too_wide(browser, page, width):
     browser.open(page, width)
     browser.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
-    time.sleep(0.5)
-    assert browser.evaluate(OVERLAPS) == []
-    assert browser.evaluate(TOO_WIDE) == []
-    assert browser.evaluate(SMALL) == []
+    for found in (OVERLAPS, TOO_WIDE, SMALL):
+        assert browser.settled(found, []) == []
 
 
 def test_the_first_screen_answers_three_questions_with_the_figures_of_the_summary(browser, page, small_run):
