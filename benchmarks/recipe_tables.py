@@ -106,10 +106,9 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Return trainings together with those of an earlier table that were not made again."""
     if not path.is_file():
         return table
-    earlier, own = pd.read_csv(path), [name for name in ("recipe", "steps", "seed") if name in table]
-    made = {tuple(row) for row in table[own].astype(str).to_numpy().tolist()}
-    kept = [tuple(row) not in made for row in earlier[own].astype(str).to_numpy().tolist()]
-    both = pd.concat([table, earlier[kept]])
+    # Of two rows for one training the first stays.
+    own = [name for name in ("recipe", "steps", "seed") if name in table]
+    both = pd.concat([table, pd.read_csv(path)]).drop_duplicates(own)
     return (both.sort_values("shortfall") if "shortfall" in both else both).reset_index(drop=True)
 
 

@@ -36,7 +36,7 @@ class Drawn(NamedTuple):
     Attributes:
         positive: those that people call positive (refusal).
         n: all of them; 0 only where the judge gave this verdict to no answer.
-        ends: of the interval of their share, where labels of prompts that repeat one another widen it; else Wilson's.
+        ends: of the interval of their share; Wilson's where None.
     """
 
     positive: ArrayLike

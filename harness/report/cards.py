@@ -205,7 +205,7 @@ def card_columns(summary: Summary, subject: Subject) -> list[Column]:
 
 def verdict_of(summary: Summary, column: Column, variant: str | None = None) -> Verdict | None:
     """Return what the comparison of a variant, the intervention unless named, with base decides on a figure."""
-    test = comparison(summary, variant or summary.intervention, BASE, column)
+    test = _test(summary, column, variant)
     return None if test is None else test.verdict
 
 
@@ -280,5 +280,5 @@ def _weakness(summary: Summary, column: Column) -> tuple[int, float]:
     return _WORST_FIRST.index(test.verdict), gain
 
 
-def _test(summary: Summary, column: Column) -> Comparison | None:
-    return comparison(summary, summary.intervention, BASE, column)
+def _test(summary: Summary, column: Column, variant: str | None = None) -> Comparison | None:
+    return comparison(summary, variant or summary.intervention, BASE, column)

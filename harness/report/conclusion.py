@@ -108,6 +108,15 @@ def conclude(summary: Summary) -> list[str]:
     return [sentence for sentences in sentences_by_topic(summary).values() for sentence in sentences]
 
 
+def beside_base(summary: Summary) -> list[str]:
+    """Return the variants that were evaluated beside the unchanged model, without random draws."""
+    return [
+        each
+        for each, made in summary.variants.items()
+        if each != BASE and not made.is_draw and made.skipped is None
+    ]
+
+
 def compared_columns(summary: Summary) -> dict[Topic, list[Column]]:
     """Return the figures on which the intervention is set against base, by topic: one sentence each, in this order."""
     variant = summary.variants.get(summary.intervention)
@@ -145,6 +154,7 @@ def sentences_by_topic(summary: Summary) -> dict[Topic, list[str]]:
         interval=interval,
         name=name,
         base=BASE,
+        beside=beside_base(summary),
         asks_harmful=any(column.kind == "harmful" for column in deciding),
         harmful=[_test(summary, column) for column in compared["harm"]],
         disagreements=disagreements(summary),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from harness.report import judging
 from harness.report.cards import Card, card_columns, cards_of, verdict_of
 from harness.report.columns import Column, columns_of, other_columns
-from harness.report.conclusion import Topic, compared_columns, sentences_by_topic
+from harness.report.conclusion import Topic, beside_base, compared_columns, sentences_by_topic
 from harness.report.words import listing, visible
 from harness.runs.rows import BASE, Verdict
 from harness.runs.summary import Summary
@@ -119,8 +119,8 @@ def headline(summary: Summary) -> str:
     variant = summary.variants.get(name)
     if variant is None or variant.skipped is not None:
         return visible(f"{name} was not evaluated.")
-    beside = [each for each, made in summary.variants.items() if not made.is_draw and made.skipped is None]
-    if name == BASE and beside == [BASE]:
+    beside = beside_base(summary)
+    if name == BASE and not beside:
         return "The unchanged model, with nothing to compare it with."
     if summary.lacks_verdicts:
         return visible(
@@ -131,7 +131,6 @@ def headline(summary: Summary) -> str:
     harm = card_columns(summary, "harm")
     costs = [*card_columns(summary, "false refusal"), *card_columns(summary, "capability")]
     if name == BASE:
-        beside.remove(BASE)
         return visible(warning + _beside_base(summary, beside, harm, costs))
     others = other_columns(summary, columns_of([summary]))
     verdicts = {column: verdict_of(summary, column) for column in [*harm, *others, *costs]}

@@ -15,12 +15,12 @@ from harness.base.files import sha256, write_jsonl
 from harness.base.schema import validated
 from harness.data.tables import read_table
 from harness.judges.base import Quantity, is_judged
-from harness.metrics.clustered import clustered_share, one_per_cluster
+from harness.metrics.clustered import one_per_cluster
 from harness.metrics.corrected import FEWEST_LABELS, Drawn, prediction_powered
 from harness.metrics.interval import Interval
 from harness.metrics.judge_errors import Part as JudgedPart
 from harness.metrics.judge_errors import errors_differ
-from harness.metrics.rates import AnyLabel
+from harness.metrics.rates import AnyLabel, rate
 from harness.runs.records import OwnLabel, Stratum
 from harness.runs.summary import LabelledPart, OwnLabels
 
@@ -118,15 +118,16 @@ def correction(run: Evidence, row: Measurement, quantity: Quantity) -> tuple[Int
     if isinstance(labelled, str):
         return None, labelled
     share = (row.value or 0.0, row.low or 0.0, row.high or 0.0)
-    rate = prediction_powered(share, *(_drawn(run, row, labelled[verdict]) for verdict in VERDICTS[quantity]))
-    return Interval(**{end: float(value) for end, value in rate._asdict().items()}), None
+    found = prediction_powered(
+        share, *(_drawn(run, row, labelled[verdict]) for verdict in VERDICTS[quantity])
+    )
+    return Interval(**{end: float(value) for end, value in found._asdict().items()}), None
 
 
 def _drawn(run: Evidence, row: Measurement, labelled: Mapping[str, bool]) -> Drawn:
     """Return the labels of a verdict; near-duplicates and answers to one prompt are one piece of evidence."""
     variant, task = row.variant, str(row.task)
-    repeated = run.groups(task, variant) or run.prompts(variant, task)
-    found = clustered_share([*labelled.values()], [repeated[id] for id in labelled]) if repeated else None
+    found = rate(labelled, run.groups(task, variant), run.prompts(variant, task)).interval
     return Drawn(sum(labelled.values()), len(labelled), None if found is None else (found.low, found.high))
 
 
@@ -135,10 +136,11 @@ def own_labels(run: Evidence, quantity: Quantity) -> OwnLabels | None:
     labels = run.own_labels(quantity)
     if not labels:
         return None
-    parts = dict(_parts(run, quantity))
-    return OwnLabels(
-        n=len(labels),
-        parts=[
+    parts, independent = [], []
+    for variant, task, labelled in _each_labelled(run, quantity):
+        verdicts = _verdicts(run, variant, task, quantity)
+        part = _part(quantity, verdicts, labelled)
+        parts.append(
             LabelledPart(
                 variant=variant,
                 task=task,
@@ -146,49 +148,38 @@ def own_labels(run: Evidence, quantity: Quantity) -> OwnLabels | None:
                 sensitivity=part.sensitivity,
                 specificity=part.specificity,
             )
-            for (variant, task), part in parts.items()
-        ],
-        errors_differ=errors_differ([part for _, part in _parts(run, quantity, independent=True)]),
-    )
+        )
+        # Of answers whose prompts repeat one another, one.
+        groups, prompts = run.groups(task, variant), run.prompts(variant, task)
+        ids = one_per_cluster(verdicts, groups, prompts, run.seed_of(task))
+        independent.append(_part(quantity, {id: verdicts[id] for id in ids}, labelled))
+    return OwnLabels(n=len(labels), parts=parts, errors_differ=errors_differ(independent))
 
 
-def _parts(
-    run: Evidence, quantity: Quantity, independent: bool = False
-) -> Iterator[tuple[tuple[str, str], JudgedPart]]:
-    """Yield each variant and task whose rate is corrected, with its verdicts and labels.
-
-    Args:
-        run: the run.
-        quantity: what was judged.
-        independent: take one answer of those whose prompts repeat one another.
-    """
+def _each_labelled(run: Evidence, quantity: Quantity) -> Iterator[tuple[str, str, ByVerdict]]:
+    """Yield each variant and task whose rate is corrected, with its labels."""
     for variant in run.record.evaluated:
         for task in run.tasks_of(variant):
             labelled = _labelled(run, variant, task, quantity)
-            if isinstance(labelled, str):
-                continue
-            verdicts = _verdicts(run, variant, task, quantity)
-            if independent:
-                groups, prompts = run.groups(task, variant), run.prompts(variant, task)
-                ids = set(one_per_cluster(verdicts, groups, prompts, run.seed_of(task)))
-            else:
-                ids = set(verdicts)
-            given = [verdict for id, verdict in verdicts.items() if id in ids]
-            called, others = (
-                [is_positive for id, is_positive in labelled[verdict].items() if id in ids]
-                for verdict in VERDICTS[quantity]
-            )
-            yield (
-                (variant, task),
-                JudgedPart(
-                    called=given.count(VERDICTS[quantity][0]),
-                    others=given.count(VERDICTS[quantity][1]),
-                    called_labelled=len(called),
-                    called_positive=sum(called),
-                    others_labelled=len(others),
-                    others_positive=sum(others),
-                ),
-            )
+            if not isinstance(labelled, str):
+                yield variant, task, labelled
+
+
+def _part(quantity: Quantity, verdicts: Mapping[str, AnyLabel | None], labelled: ByVerdict) -> JudgedPart:
+    """Return some answers' verdicts, and the labels of those among them."""
+    given, (called, others) = list(verdicts.values()), VERDICTS[quantity]
+    of_called, of_others = (
+        [is_positive for id, is_positive in labelled[verdict].items() if id in verdicts]
+        for verdict in (called, others)
+    )
+    return JudgedPart(
+        called=given.count(called),
+        others=given.count(others),
+        called_labelled=len(of_called),
+        called_positive=sum(of_called),
+        others_labelled=len(of_others),
+        others_positive=sum(of_others),
+    )
 
 
 def _verdicts(run: Evidence, variant: str, task: str, quantity: Quantity) -> Mapping[str, AnyLabel | None]:

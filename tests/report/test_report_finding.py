@@ -120,8 +120,11 @@ def test_beside_the_unchanged_model_variants_are_counted_by_gain_and_cost(workin
 
 
 def test_the_unchanged_model_alone_is_compared_with_nothing(make_summary, make_variant):
-    alone = make_summary({"base": make_variant({"advbench": 5})}, intervention="base")
-    assert headline(alone) == "The unchanged model, with nothing to compare it with."
+    skipped = make_variant(skipped="no room.")
+    for others in ({}, {"unsafe_experts": skipped}):
+        alone = make_summary({"base": make_variant({"advbench": 5}), **others}, intervention="base")
+        assert headline(alone) == "The unchanged model, with nothing to compare it with."
+        assert conclude(alone)[0].startswith("Only the unchanged model was asked about")
 
 
 def test_draws_that_were_not_measured_on_a_cost_are_behind_no_card_of_it(make_draws):

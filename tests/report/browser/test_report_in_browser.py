@@ -138,6 +138,7 @@ def test_on_paper_everything_fits_in_dark_ink(browser, page, dark):
 def test_nothing_overlaps_is_too_small_or_too_wide(browser, page, width):
     browser.open(page, width)
     browser.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    time.sleep(0.5)  # what opening a fold moves may overlap only then
     for found in (OVERLAPS, TOO_WIDE, SMALL):
         assert browser.settled(found, []) == []
 
