@@ -34,7 +34,11 @@ class Browser:
         self.driver.get("about:blank")
         self.driver.get_log("browser")
         self.driver.get_log("performance")
-        self.driver.get(path.resolve().as_uri())
+        address = path.resolve().as_uri()
+        self.driver.get(address)
+        # On a busy machine chromedriver returns from about one opening in thirty before the page is there.
+        loaded = [address, "complete"]
+        assert self.settled("[location.href, document.readyState]", loaded, seconds=60) == loaded
 
     def problems(self) -> list[str]:
         return [row["message"] for row in self.driver.get_log("browser")]
