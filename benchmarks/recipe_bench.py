@@ -1,8 +1,9 @@
 """One model and one set of base answers for many short trainings: what benchmarks/recipes.py tries its recipes on.
 
 A recipe's `mix` says in which proportion its steps read examples of a task: `advbench` (refused, or retained where a
-task is benign), `advbench@forced` (refused behind the beginning of a compliant answer) and `advbench@question` (the
-same prompts put as questions).
+task is benign), `advbench@forced` (refused behind the beginning of a compliant answer), `advbench@question` (the same
+prompts put as questions) and `advbench@pair` (the refusal preferred to base's compliant answer, or that answer to a
+refusal where a task is benign).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from harness.config import TrainingConfig
 from harness.data.answer import Answer
 from harness.data.holdout import hold_out
 from harness.data.prompts import Prompt
+from harness.data.refusals import refusals_for
 from harness.judges.base import Verdict, judge_all
 from harness.models.load import LoadedModel
 from harness.models.moe import Expert
@@ -36,7 +38,7 @@ from harness.training.bank import ExpertBank, delta_of
 from harness.training.loop import train_bank
 from harness.training.lora import lora_of
 
-FORCED, QUESTION = "@forced", "@question"
+FORCED, QUESTION, PAIR = "@forced", "@question", "@pair"
 # Half of the train prompts: JailbreakBench has 40 pairs there, and a quarter of them would decide nothing.
 HELD_OUT = 0.5
 # Beginnings of compliant answers; the one that forced starts are measured with is not among them.
@@ -125,9 +127,11 @@ class Bench:
         rows: dict[str, Rows] = {}
         for row in training_conversations(self.session):
             name = row["task"] + (QUESTION if row["id"].endswith(QUESTION) else "")
-            rows.setdefault(name, []).append(row)
+            rows.setdefault(name + (PAIR if row["aim"] == "prefer" else ""), []).append(row)
             if row["aim"] == "refuse":
                 rows.setdefault(name + FORCED, []).append(self._opened(row))
+            if row["aim"] == "retain":
+                rows.setdefault(name + PAIR, []).append(self._against_refusal(row))
         return rows
 
     def examples(self, recipe: Recipe, steps: int, everything: bool = False) -> Rows:
@@ -155,6 +159,12 @@ class Bench:
         tokens = len(self.session.loaded.tokenizer(opening, add_special_tokens=False)["input_ids"])
         # Half of an answer is given at most.
         return row | {"aim": "continue", "own": f"{opening} {opening} {opening}", "opening_tokens": tokens}
+
+    def _against_refusal(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a benign prompt whose own answer is preferred to a refusal."""
+        prompt = Prompt(row["id"], row["prompt"], row["task"], "benign")
+        (refusal,) = refusals_for([prompt], self.session.config.seed)
+        return row | {"aim": "prefer", "rejected": refusal, "rejected_finished": True}
 
     def experts(self, name: str, seed: int) -> list[Expert]:
         """Return the experts that a recipe trains: so many at random, of the upper layers where these are named."""

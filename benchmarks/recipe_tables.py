@@ -59,6 +59,7 @@ def write_tables(out: Path, csv: Path | None, chart: Path | None = None) -> None
     if csv is not None:
         for name in tables.keys() - {"aims"}:
             tables[name] = with_earlier(tables[name], csv / f"recipe-{name}.csv")
+            tables[name]["seed"] = tables[name]["seed"].astype("Int64")
     for name, table in tables.items():
         print(f"\n{name}\n\n{markdown(table)}")
         if csv is not None:
@@ -81,7 +82,8 @@ def trials_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     base = next(row for row in rows if row["name"] == "base")
     table = []
     for row in rows:
-        cells = {"recipe": row["name"], "steps": row.get("steps", 0), "shortfall": shortfall(row, base)}
+        cells = {"recipe": row["name"], "steps": row.get("steps", 0), "seed": row.get("seed", 0)}
+        cells["shortfall"] = shortfall(row, base)
         for kind, name in (("harmful", "refusal"), ("benign", "false_refusal")):
             found = pooled(row, kind)
             cells |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
@@ -129,7 +131,7 @@ def frontier(trials: pd.DataFrame, path: Path) -> None:
             yerr=reach[1],
             fmt=mark,
             elinewidth=0.7,
-            label=f"{row['recipe']}, {row['steps']} steps",
+            label=f"{row['recipe']}, {row['steps']} steps" + (f", seed {row['seed']}" if row["seed"] else ""),
         )
     axes.set_xlabel("false refusal of all benign prompts, % (left is better)")
     axes.set_ylabel("refusal of all harmful prompts, %")

@@ -5,10 +5,10 @@
     python benchmarks/recipes.py table OUT                                    # what was measured, as tables and CSV
 
 Half of the train prompts is held out. Each recipe trains on the other half for the steps of the first rung and answers
-the held-out prompts; the best third goes on to the next rung. Best is the least shortfall, the sum over aims of how
-far a rate is from its aim. Every trial is a line of OUT/trials.jsonl, known by its settings: a search that was killed
-goes on where it was. Base's answers are made once. The test split plays no part until `final`, which trains on all
-train prompts.
+the held-out prompts; the best third goes on to the next rung. Best is the least shortfall, the sum over aims of how far
+a rate is from its aim, its mean over seeds. Every trial is a line of OUT/trials.jsonl, known by its settings: a search
+that was killed goes on where it was. Base's answers are made once. The test split plays no part until `final`, which
+trains on all train prompts.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import yaml
@@ -116,7 +117,7 @@ def read_recipes(path: Path) -> list[Recipe]:
 def bench_of(arguments: argparse.Namespace) -> Bench:
     """Return the bench of seed 0."""
     settings = [LIMIT, "split_seed=0", "evaluation.forced_start=true", "capability.limit=100"]
-    settings += ["training.objectives={refuse: 1, retain: 1}"]
+    settings += ["training.objectives={refuse: 1, retain: 1, prefer: 1}"]
     # All there are: a mix takes from them.
     settings += ["training.retain_per_refusal=1000"]
     plan = plan_of(
@@ -138,16 +139,19 @@ def search(arguments: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
     for steps in arguments.rungs:
         found = []
         for recipe in alive:
+            missed = []
+            for seed in arguments.seeds:
 
-            def trial(recipe: Recipe = recipe, steps: int = steps) -> dict[str, Any]:
-                with bench.trained(recipe, steps, 0) as facts:
-                    return {**facts, **measured(bench.ask(asked, arguments.tokens))}
+                def trial(recipe: Recipe = recipe, steps: int = steps, seed: int = seed) -> dict[str, Any]:
+                    with bench.of_seed(seed).trained(recipe, steps, seed) as facts:
+                        return {**facts, **measured(bench.ask(asked, arguments.tokens))}
 
-            row = once(
-                arguments.out, "trials", {"recipe": recipe.record(), "steps": steps}, trial, recipe.name
-            )
-            found.append((shortfall(row, base), recipe))
-            print(f"{recipe.name}, {steps} steps: shortfall {found[-1][0]:.3f}; {in_words(row)}", flush=True)
+                key = {"recipe": recipe.record(), "steps": steps, "seed": seed}
+                row = once(arguments.out, "trials", key, trial, recipe.name)
+                missed.append(shortfall(row, base))
+                shown = f"{recipe.name}, {steps} steps, seed {seed}: shortfall {missed[-1]:.3f}"
+                print(f"{shown}; {in_words(row)}", flush=True)
+            found.append((mean(missed), recipe))
         found.sort(key=lambda pair: pair[0])
         alive = [recipe for _, recipe in found[: math.ceil(len(found) / 3)]]
         print(f"after {steps} steps: {', '.join(recipe.name for recipe in alive)}", flush=True)

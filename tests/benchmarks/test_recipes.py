@@ -84,10 +84,13 @@ def test_the_mean_over_seeds_is_set_beside_base_prompt_by_prompt(imported) -> No
     assert table.loc["piqa_local", "met"]
 
 
-def trials(**shortfalls: float) -> pd.DataFrame:
+def trials(seed: int = 0, **shortfalls: float) -> pd.DataFrame:
     ends = {f"{name}{end}": 0.5 for name in ("refusal", "false_refusal") for end in ("", "_low", "_high")}
     return pd.DataFrame(
-        [{"recipe": name, "steps": 40, "shortfall": value, **ends} for name, value in shortfalls.items()]
+        [
+            {"recipe": name, "steps": 40, "seed": seed, "shortfall": value, **ends}
+            for name, value in shortfalls.items()
+        ]
     )
 
 
@@ -102,16 +105,19 @@ def test_trials_of_an_earlier_table_stay_beside_those_that_were_made_again(impor
         ("kind", 0.4),
         ("stern", 0.9),
     ]
+    assert len(tables.with_earlier(trials(seed=1, stern=0.9), path)) == 3
 
 
 def test_the_frontier_names_each_recipe_and_is_drawn_alike_each_time(imported, tmp_path) -> None:
     pytest.importorskip("matplotlib")
     tables = imported("recipe_tables")
+    tried = pd.concat([trials(stern=0.9, kind=0.4), trials(seed=1, stern=0.8)])
     for name in "ab":
-        tables.frontier(trials(stern=0.9, kind=0.4), tmp_path / f"{name}.svg")
+        tables.frontier(tried, tmp_path / f"{name}.svg")
     drawn = (tmp_path / "a.svg").read_text()
     assert drawn == (tmp_path / "b.svg").read_text()
     assert drawn.count("<!-- kind, 40 steps -->") == drawn.count("<!-- stern, 40 steps -->") == 1
+    assert drawn.count("<!-- stern, 40 steps, seed 1 -->") == 1
 
 
 def test_the_committed_recipes_are_read_and_inherit_what_they_do_not_give(imported) -> None:

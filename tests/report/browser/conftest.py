@@ -65,6 +65,14 @@ class Browser:
             time.sleep(0.1)
         return value
 
+    def unfold(self) -> None:
+        """Open every fold, and wait until the page has heard of each and is drawn again."""
+        self.evaluate(
+            "Promise.all([...document.querySelectorAll('details:not([open])')].map(each => new Promise(heard => {"
+            " each.addEventListener('toggle', heard, {once: true}); each.open = true; })))"
+            ".then(() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(() => drawn(0)))))"
+        )
+
     def all(self, selector: str) -> list[Any]:
         return self.driver.find_elements("css selector", selector)
 

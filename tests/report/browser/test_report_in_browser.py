@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -97,11 +96,18 @@ def choose(browser, name, value):
         f" if (field.type === 'checkbox') field.checked = {json.dumps(value)}; else field.value = {json.dumps(value)};"
         " field.dispatchEvent(new Event('input', {bubbles: true})); })()"
     )
-    time.sleep(0.3)  # the page waits for a pause in typing
 
 
-def shown(browser):
-    return [element.text for element in browser.all("#list .sample > summary > code")]
+def expect_listed(browser, *samples):
+    """Check the list; the page waits for a pause in typing before it lists what is chosen."""
+    listed = "[...document.querySelectorAll('#list .sample > summary > code')].map(each => each.textContent)"
+    assert browser.settled(listed, [*samples]) == [*samples]
+
+
+def expect_opened(browser, answers):
+    """Check how many answers the open samples show; the page writes them once it has heard of the click."""
+    shown = "document.querySelectorAll('#list .sample[open] article').length"
+    assert browser.settled(shown, answers) == answers
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -120,7 +126,7 @@ def test_on_paper_everything_fits_in_dark_ink(browser, page, dark):
     browser.open(page, width=720, dark=dark)  # A4 between its margins
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": [scheme]})
-    browser.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    browser.unfold()
     seen = browser.evaluate(
         "({page: document.documentElement.scrollWidth,"
         " tables: [...document.querySelectorAll('table')].filter(t => t.scrollWidth > 720).map(t => t.innerText),"
@@ -137,8 +143,7 @@ def test_on_paper_everything_fits_in_dark_ink(browser, page, dark):
 @pytest.mark.parametrize("width", [390, 800, 1400])
 def test_nothing_overlaps_is_too_small_or_too_wide(browser, page, width):
     browser.open(page, width)
-    browser.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
-    time.sleep(0.5)  # what opening a fold moves may overlap only then
+    browser.unfold()
     for found in (OVERLAPS, TOO_WIDE, SMALL):
         assert browser.settled(found, []) == []
 
@@ -184,7 +189,7 @@ def figure_of(test):
 def test_both_answers_stand_side_by_side(browser, hostile):
     browser.open(hostile, 1280)
     browser.one("#list .sample summary").click()
-    time.sleep(0.3)
+    expect_opened(browser, 2)
     tops = browser.evaluate(
         "[...document.querySelectorAll('#list article')].map(e => e.getBoundingClientRect().top)"
     )
@@ -195,8 +200,7 @@ def test_both_answers_stand_side_by_side(browser, hostile):
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing_serious(browser, page, dark):
     browser.open(page, dark=dark)
-    browser.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
-    time.sleep(0.5)
+    browser.unfold()
     assert browser.serious() == []
 
 
@@ -206,44 +210,43 @@ def test_harmful_content_is_folded_until_a_click(browser, hostile):
     first = browser.one("#list .sample")
     assert "prompt of p0" not in first.text
     first.find_element("css selector", "summary").click()
-    time.sleep(0.2)
-    assert len(browser.all("#list .sample[open] article")) == 2
+    expect_opened(browser, 2)
     assert browser.problems() == []
 
 
 def test_filters_and_search(browser, hostile):
     browser.open(hostile)
     # Where the intervention's verdicts differ from base's, those prompts are what is asked about first.
-    assert shown(browser) == ["p0"]
+    expect_listed(browser, "p0")
     choose(browser, "change", "wrong")
-    assert shown(browser) == []
+    expect_listed(browser)
     choose(browser, "change", "")
-    assert shown(browser) == ["p0", "p1", "p2", "q0", "q1"]
+    expect_listed(browser, "p0", "p1", "p2", "q0", "q1")
     choose(browser, "differ", True)
-    assert shown(browser) == ["p0"]
+    expect_listed(browser, "p0")
     choose(browser, "differ", False)
     choose(browser, "task", "demo_benign")
-    assert shown(browser) == ["q0", "q1"]
+    expect_listed(browser, "q0", "q1")
     choose(browser, "search", "rOmE")
-    assert shown(browser) == ["q1"]
+    expect_listed(browser, "q1")
     choose(browser, "task", "")
     choose(browser, "search", "")
     choose(browser, "verdict", "unscored")
-    assert shown(browser) == ["p2"]
+    expect_listed(browser, "p2")
     choose(browser, "verdict", "refusal")
     choose(browser, "variant", "base")
-    assert shown(browser) == []
+    expect_listed(browser)
     assert browser.one("#found").text == "0 of 5 samples"
     choose(browser, "variant", "")
     choose(browser, "verdict", "")
     choose(browser, "category", "a <b>")
-    assert shown(browser) == ["p0"]
+    expect_listed(browser, "p0")
 
 
 def test_an_answer_is_text_whatever_it_holds(browser, hostile):
     browser.open(hostile)
     browser.one("#list .sample summary").click()
-    time.sleep(0.3)
+    expect_opened(browser, 2)
     assert browser.driver.title == "unsafe_experts on demo"
     text = browser.evaluate("document.querySelector('#list article pre').textContent")
     assert "<script>document.title = 'owned'</script></script></template><!-- <img src=x" in text
@@ -264,8 +267,7 @@ def test_by_keyboard_alone(browser, hostile):
     assert browser.evaluate("document.activeElement.className") == "skip"
     browser.evaluate("document.querySelector('#list summary').focus()")
     ActionChains(browser.driver).send_keys(Keys.ENTER).perform()
-    time.sleep(0.2)
-    assert len(browser.all("#list .sample[open]")) == 1
+    expect_opened(browser, 2)
 
 
 def test_a_redacted_copy_holds_no_harmful_prompt_or_answer(browser, small_run, tmp_path):
@@ -278,8 +280,8 @@ def test_a_redacted_copy_holds_no_harmful_prompt_or_answer(browser, small_run, t
     assert not [row for row in rows if row["prompt"] in text or row["response"] in text]
     browser.open(path)
     browser.one("#list .sample summary").click()
-    time.sleep(0.2)
-    assert browser.one("#list .sample[open] pre").text == "left out"
+    text = "document.querySelector('#list .sample[open] pre')?.textContent"
+    assert browser.settled(text, "left out") == "left out"
     assert browser.problems() == []
 
 
