@@ -189,7 +189,9 @@ class Card:
 
 
 def cards_of(summary: Summary) -> tuple[Card, ...]:
-    """Return the cards on harm, false refusal and capability."""
+    """Return the cards on harm, false refusal and capability; none of the unchanged model, which nothing became of."""
+    if summary.intervention == BASE:
+        return ()
     subjects: tuple[Subject, ...] = ("harm", "false refusal", "capability")
     return tuple(_weakest(summary, subject) for subject in subjects)
 

@@ -45,7 +45,7 @@ class Finding:
     Attributes:
         intervention: what was evaluated.
         headline: the answer in a sentence.
-        cards: harm, false refusal and capability.
+        cards: harm, false refusal and capability; none where the intervention is the unchanged model.
         choosing: whether choosing experts matters, in a word or three.
         claim: the sentence on that.
         doubt: what to distrust most; "" where nothing is known to doubt.

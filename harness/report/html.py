@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.report.cards import Card
 from harness.report.charts import curves, rows
 from harness.report.charts.carry import carried
 from harness.report.charts.drawing import Chart, Styles, styles_of
@@ -45,7 +46,7 @@ def render_html(path: Path, summary: Summary, redact: bool = False) -> str:
     table = run.experts() if run.layout.experts.exists() else None
     board = content["board"]
     trade_offs = _trade_offs(board, gain_columns(summary, board.columns), styles)
-    first = _of_card(trade_offs, content["found"].cards[0].column)
+    first = _of_first_card(trade_offs, content["found"].cards)
     return render_page(
         "report.html.j2",
         ["page.js", "samples.js"],
@@ -122,5 +123,6 @@ def _trade_offs(board: Leaderboard, gains: Sequence[Column], styles: Styles) -> 
     return charts
 
 
-def _of_card(charts: list[tuple[Column, Chart]], wanted: Column | None) -> Chart | None:
+def _of_first_card(charts: list[tuple[Column, Chart]], cards: Sequence[Card]) -> Chart | None:
+    wanted = cards[0].column if cards else None
     return next((chart for column, chart in charts if column == wanted), charts[0][1] if charts else None)

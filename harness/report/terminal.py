@@ -67,7 +67,8 @@ def _report(summary: Summary, width: int) -> Group:
 
 def _finding(found: Finding, width: int) -> Iterator[RenderableType]:
     yield Text(found.headline, "bold")
-    yield _cards(found, width)
+    if found.cards:
+        yield _cards(found, width)
     yield _line("Does choosing experts matter? ", found.claim)
     if found.doubt:
         yield _line("Distrust first: ", found.doubt)

@@ -287,7 +287,7 @@ def test_run_of_the_base_model_alone(make_summary, make_variant):
 
 def test_variants_beside_the_unchanged_model_are_in_the_table(working):
     first = conclude(working.model_copy(update={"intervention": "base"}))[0]
-    assert first.endswith('and what became of the others is under "All variants".')
+    assert first.endswith('what became of each of the others is under "All variants".')
 
 
 def test_run_without_a_base_is_said(make_summary, make_variant):

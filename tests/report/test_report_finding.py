@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from harness.report.conclusion import conclude
 from harness.report.finding import find, headline
+from harness.report.html import render_html
 from harness.report.markdown import MOST, render_markdown
 from harness.report.samples import JudgedAnswer, Sample, TaskSamples, flips
-from harness.runs.summary import JudgeSummary
+from harness.report.terminal import print_report
+from harness.runs.summary import JudgeSummary, read_summary
 
 
 def test_a_card_has_the_figures_of_its_comparison(working):
@@ -117,6 +121,18 @@ GAINED = ("system_prompt_demo_harmful", "unsafe_experts_demo_harmful")
 )
 def test_beside_the_unchanged_model_variants_are_counted_by_gain_and_cost(working, verdicts, words):
     assert beside_base(working, **verdicts) == f"Of 2 variants beside the unchanged model {words}."
+
+
+def test_no_card_is_of_the_unchanged_model(small_run):
+    summary = read_summary(small_run)
+    console = Console(width=120, record=True, file=StringIO())
+    for intervention, cards in (("unsafe_experts", 3), ("base", 0)):
+        about = summary.model_copy(update={"intervention": intervention})
+        print_report(about, console)
+        shown = render_markdown(small_run, about), render_html(small_run, about), console.export_text()
+        assert len(find(about).cards) == cards
+        assert [text.count("Did harm fall?") for text in shown] == [cards // 3] * 3
+        assert all(text.count(find(about).headline[:30]) >= 1 for text in shown)
 
 
 def test_the_unchanged_model_alone_is_compared_with_nothing(make_summary, make_variant):
