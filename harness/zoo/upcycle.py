@@ -123,6 +123,8 @@ def upcycle(
         differences = {
             name: _difference(dense, whole, rows[:_CHECKED_TEXTS], name) for name in sorted(checked)
         }
+        # Another build may have come first.
+        require_empty(out)
         if out.exists():
             out.rmdir()
         move_folder(whole, out)

@@ -215,6 +215,22 @@ def test_a_folder_that_holds_something_is_not_overwritten(tokenizer: Any, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_what_another_build_wrote_in_the_meantime_stays(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixtral, out = module._mixtral, tmp_path / "moe"
+
+    def meanwhile(*arguments: Any) -> Any:
+        out.mkdir()
+        (out / "config.json").write_text("theirs", encoding="utf-8")
+        return mixtral(*arguments)
+
+    monkeypatch.setattr(module, "_mixtral", meanwhile)
+    with pytest.raises(BadInputError, match="already holds something"):
+        upcycle(_dense(_KINDS[0], len(tokenizer)), out, tokenizer=tokenizer)
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["theirs"]
+
+
 def test_k_means_finds_three_directions_whatever_the_lengths() -> None:
     axes = torch.eye(5)[:3]
     scales = torch.tensor([0.1, 1.0, 30.0, 2.0])
