@@ -115,28 +115,30 @@ def with_earlier(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def frontier(trials: pd.DataFrame, path: Path) -> None:
-    """Draw refusal against false refusal of all prompts, a point with its intervals for each trial."""
+    """Draw refusal against false refusal of all prompts, a point with its intervals for each trial.
+
+    Seeds of one recipe look alike.
+    """
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
     matplotlib.rcParams["svg.hashsalt"] = "frontier"
-    figure, axes = plt.subplots(figsize=(8, 5))
-    for (_, row), mark in zip(trials.iterrows(), itertools.cycle("osD^vP*X<>")):
-        point, reach = zip(*(_point(row, name) for name in ("false_refusal", "refusal")), strict=True)
-        axes.errorbar(
-            *point,
-            xerr=reach[0],
-            yerr=reach[1],
-            fmt=mark,
-            elinewidth=0.7,
-            label=f"{row['recipe']}, {row['steps']} steps" + (f", seed {row['seed']}" if row["seed"] else ""),
-        )
+    figure, axes = plt.subplots(figsize=(10, 4.5))
+    marks, colours = itertools.cycle("osD^vP*X<>hpd"), itertools.cycle(matplotlib.color_sequences["tab10"])
+    for (recipe, steps), seeds in trials.groupby(["recipe", "steps"], sort=False):
+        mark, colour, label = next(marks), next(colours), f"{recipe}, {steps} steps"
+        for _, row in seeds.iterrows():
+            point, reach = zip(*(_point(row, name) for name in ("false_refusal", "refusal")), strict=True)
+            axes.errorbar(
+                *point, xerr=reach[0], yerr=reach[1], fmt=mark, color=colour, elinewidth=0.7, label=label
+            )
+            label = None
     axes.set_xlabel("false refusal of all benign prompts, % (left is better)")
     axes.set_ylabel("refusal of all harmful prompts, %")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
