@@ -167,7 +167,8 @@ def _beside_base(
         (len(gain) - shown - free, "with a cost that is not decided" if costs else "with no cost measured"),
         (free, "at no cost beyond the margins"),
     )
-    gains = f"{len(gain)} {verb}{'s' if len(gain) == 1 else ''} {rest}"
+    named = f" ({listing(gain)})" if len(gain) <= _NAMED else ""
+    gains = f"{len(gain)} {verb}{'s' if len(gain) == 1 else ''} {rest}{named}"
     found = [
         f"{'' if n == len(gain) == 1 else 'all ' if n == len(gain) else f'{n} '}{how}"
         for n, how in parts
@@ -232,5 +233,5 @@ def _doubts(summary: Summary) -> tuple[Topic, ...]:
 
 def _no_claim(summary: Summary) -> str:
     if summary.selection is None:
-        return "Nothing is claimed: this run chose no experts."
+        return visible(f"Nothing is claimed: no experts were chosen by score for {summary.intervention}.")
     return "Nothing is claimed: no random draw of experts was evaluated."

@@ -117,7 +117,7 @@ def test_pruned_experts_are_the_least_used_of_each_layer(tmp_path):
     summary = read_summary(tmp_path / "run")
     assert (summary.selection, summary.claims) == (None, [])
     report = (tmp_path / "run/report.md").read_text()
-    assert "Nothing is claimed: this run chose no experts." in report
+    assert "Nothing is claimed: no experts were chosen by score for mine." in report
     assert not any(word in report for word in ("least used", "the chosen experts", "did not choose them"))
     assert not list((tmp_path / "run/variants").rglob("*.safetensors"))
 

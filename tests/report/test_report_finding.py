@@ -90,6 +90,7 @@ def beside_base(working, **verdicts):
     return headline(working.model_copy(update={"intervention": "base", "comparisons": rows}))
 
 
+BOTH = "2 refuse more harmful prompts (system_prompt and unsafe_experts)"
 GAINED = ("system_prompt_demo_harmful", "unsafe_experts_demo_harmful")
 
 
@@ -98,15 +99,15 @@ GAINED = ("system_prompt_demo_harmful", "unsafe_experts_demo_harmful")
     [
         (
             {},
-            "2 refuse more harmful prompts, 1 with a cost that is shown and 1 at no cost beyond the margins",
+            f"{BOTH}, 1 with a cost that is shown and 1 at no cost beyond the margins",
         ),
         (
             {"unsafe_experts_piqa": "not decided"},
-            "2 refuse more harmful prompts, 1 with a cost that is shown and 1 with a cost that is not decided",
+            f"{BOTH}, 1 with a cost that is shown and 1 with a cost that is not decided",
         ),
         (
             {GAINED[0]: "not decided"},
-            "1 refuses more harmful prompts, at no cost beyond the margins",
+            "1 refuses more harmful prompts (unsafe_experts), at no cost beyond the margins",
         ),
         (
             {
@@ -114,13 +115,26 @@ GAINED = ("system_prompt_demo_harmful", "unsafe_experts_demo_harmful")
                 "system_prompt_demo_twins": "no worse",
                 "system_prompt_piqa": "no worse",
             },
-            "2 refuse more harmful prompts, all at no cost beyond the margins",
+            f"{BOTH}, all at no cost beyond the margins",
         ),
         (dict.fromkeys(GAINED, "worse"), "none is shown to refuse more harmful prompts"),
     ],
 )
 def test_beside_the_unchanged_model_variants_are_counted_by_gain_and_cost(working, verdicts, words):
     assert beside_base(working, **verdicts) == f"Of 2 variants beside the unchanged model {words}."
+
+
+def test_of_more_than_two_variants_that_gain_the_headline_names_none(working):
+    third = [
+        row.model_copy(update={"variant": "mine"})
+        for row in working.comparisons
+        if row.variant == "system_prompt"
+    ]
+    variants = {**working.variants, "mine": working.variants["system_prompt"]}
+    more = working.model_copy(update={"variants": variants, "comparisons": [*working.comparisons, *third]})
+    assert beside_base(more).startswith(
+        "Of 3 variants beside the unchanged model 3 refuse more harmful prompts, "
+    )
 
 
 def test_no_card_is_of_the_unchanged_model(small_run):
