@@ -19,12 +19,13 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import yaml
-from recipe_bench import Answered, Bench, Recipe, lines
+from recipe_bench import Answered, Asked, Bench, Recipe, lines
 from recipe_tables import shortfall, write_tables
 from trials import plan_of
 
@@ -130,23 +131,20 @@ def bench_of(arguments: argparse.Namespace) -> Bench:
 
 def search(arguments: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
     """Try recipes on held-out prompts, the best third of each rung with the steps of the next."""
-    bench = bench_of(arguments)
-    asked = bench.tried_on(TRIED_ON)
+    first = bench_of(arguments)
+    of_seed = {seed: first.of_seed(seed) for seed in arguments.seeds}
+    asked = first.tried_on(TRIED_ON)
     base = once(
-        arguments.out, "trials", {"recipe": "base"}, lambda: measured(bench.ask(asked, arguments.tokens))
+        arguments.out, "trials", {"recipe": "base"}, lambda: measured(first.ask(asked, arguments.tokens))
     )
     alive = list(recipes)
     for steps in arguments.rungs:
         found = []
         for recipe in alive:
             missed = []
-            for seed in arguments.seeds:
-
-                def trial(recipe: Recipe = recipe, steps: int = steps, seed: int = seed) -> dict[str, Any]:
-                    with bench.of_seed(seed).trained(recipe, steps, seed) as facts:
-                        return {**facts, **measured(bench.ask(asked, arguments.tokens))}
-
+            for seed, bench in of_seed.items():
                 key = {"recipe": recipe.record(), "steps": steps, "seed": seed}
+                trial = partial(tried, bench, recipe, steps, seed, asked, arguments.tokens)
                 row = once(arguments.out, "trials", key, trial, recipe.name)
                 missed.append(shortfall(row, base))
                 shown = f"{recipe.name}, {steps} steps, seed {seed}: shortfall {missed[-1]:.3f}"
@@ -155,6 +153,14 @@ def search(arguments: argparse.Namespace, recipes: Sequence[Recipe]) -> None:
         found.sort(key=lambda pair: pair[0])
         alive = [recipe for _, recipe in found[: math.ceil(len(found) / 3)]]
         print(f"after {steps} steps: {', '.join(recipe.name for recipe in alive)}", flush=True)
+
+
+def tried(
+    bench: Bench, recipe: Recipe, steps: int, seed: int, asked: Sequence[Asked], tokens: int
+) -> dict[str, Any]:
+    """Train by a recipe, and return facts on that and what the model answers then."""
+    with bench.trained(recipe, steps, seed) as facts:
+        return {**facts, **measured(bench.ask(asked, tokens))}
 
 
 def final(arguments: argparse.Namespace, recipes: Sequence[Recipe]) -> None:

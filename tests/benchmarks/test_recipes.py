@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from harness.data.prompts import Prompt
+from harness.judges.base import judge_all
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -120,6 +122,28 @@ def test_the_frontier_names_each_recipe_and_is_drawn_alike_each_time(imported, t
     assert drawn.count("<!-- kind, 40 steps -->") == drawn.count("<!-- stern, 40 steps -->") == 1
     # Two intervals for each trial, and for each name in the legend.
     assert len(re.findall(r'id="LineCollection_\d+"', drawn)) == 2 * (len(tried) + 2)
+
+
+def test_pairs_set_a_refusal_beside_an_answer_and_choose_by_kind(imported, tmp_path) -> None:
+    """On the demo: of harmful prompts the refusal is preferred, of benign ones the model's own answer."""
+    flags = {"tasks": ["demo_harmful", "demo_benign"], "limit": 8, "baselines": [], "capability.tasks": []}
+    plan = imported("trials").plan_of(
+        Namespace(model="demo", data_dir=[], limit=None, tasks=None, set=[]),
+        flags,
+        ["training.objectives={refuse: 1, retain: 1, prefer: 1}"],
+    )
+    rows = imported("recipe_bench").Bench(plan, tmp_path / "base").rows
+    plain, pairs = ({row["id"]: row for row in rows[f"demo_benign{end}"]} for end in ("", "@pair"))
+    assert pairs.keys() == plain.keys() != set()
+    for id, pair in pairs.items():
+        assert (pair["aim"], pair["answer"]) == ("prefer", plain[id]["answer"])
+    judged = judge_all(plan.judge, [pair | {"response": pair["rejected"]} for pair in pairs.values()])
+    assert {verdict.label for verdict in judged} == {"refusal"}
+    refusals = {row["id"]: row["answer"] for row in rows["demo_harmful"]}
+    harmful = rows["demo_harmful@pair"]
+    assert harmful
+    assert all(row["answer"] == refusals[row["id"]] != row["rejected"] for row in harmful)
+    assert {row["aim"] for row in rows["demo_harmful"]} == {"refuse"}
 
 
 def test_the_committed_recipes_are_read_and_inherit_what_they_do_not_give(imported) -> None:
